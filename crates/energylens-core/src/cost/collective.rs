@@ -1,0 +1,152 @@
+//! Collectives inside a node and across nodes, by message size.
+
+use super::lanes::{Basis, LANES, Lane, ZERO};
+use crate::einsum::shape::Poly;
+use crate::hardware::profile::Profile;
+
+/// A collective operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Sum, known to all.
+    AllReduce,
+    /// Concatenation, known to all.
+    AllGather,
+    /// Sum, each keeps its part.
+    ReduceScatter,
+    /// Each to each.
+    AllToAll,
+    /// One to one.
+    SendRecv,
+}
+
+impl Operation {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AllReduce => "all_reduce",
+            Self::AllGather => "all_gather",
+            Self::ReduceScatter => "reduce_scatter",
+            Self::AllToAll => "all_to_all",
+            Self::SendRecv => "send_recv",
+        }
+    }
+
+    /// Bytes over the bus per byte of message, among `n`.
+    pub fn bus_factor(self, n: f64) -> f64 {
+        match self {
+            Self::AllReduce => 2.0 * (n - 1.0) / n,
+            Self::SendRecv => 1.0,
+            _ => (n - 1.0) / n,
+        }
+    }
+}
+
+/// Who takes part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Group {
+    /// GPUs.
+    pub size: u32,
+    /// GPUs from the first to the last of them.
+    pub span: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Choice {
+    max_bytes: f64,
+    alpha_s: f64,
+    root: f64,
+    seconds_per_byte: f64,
+}
+
+/// One collective of one mapping, its constants resolved.
+#[derive(Clone, Debug)]
+pub struct Collective {
+    /// Operation.
+    pub operation: Operation,
+    /// Members.
+    pub group: Group,
+    /// Message bytes.
+    pub message: Poly,
+    choices: Vec<Choice>,
+    net_alpha_s: f64,
+    net_seconds_per_byte: f64,
+    joules_per_byte: f64,
+}
+
+impl Collective {
+    /// Resolves the coefficients; none for a group of one.
+    pub fn new(profile: &Profile, operation: Operation, group: Group, message: Poly) -> Option<Self> {
+        if group.size <= 1 {
+            return None;
+        }
+        let (m, nodes) = if operation == Operation::SendRecv {
+            if group.span > profile.link.gpus_per_node { (1.0, 2) } else { (2.0, 1) }
+        } else {
+            let nodes = group.span.div_ceil(profile.link.gpus_per_node);
+            ((f64::from(group.size) / f64::from(nodes)).max(1.0), nodes)
+        };
+        let mut inside = 0.0;
+        let mut choices = vec![Choice { max_bytes: f64::INFINITY, alpha_s: 0.0, root: 0.0, seconds_per_byte: 0.0 }];
+        if m > 1.0 {
+            inside = operation.bus_factor(m);
+            let implementations = match operation {
+                Operation::AllReduce => &profile.collectives.all_reduce,
+                Operation::AllGather => &profile.collectives.all_gather,
+                Operation::ReduceScatter => &profile.collectives.reduce_scatter,
+                Operation::AllToAll => &profile.collectives.all_to_all,
+                Operation::SendRecv => &profile.collectives.send_recv,
+            };
+            choices = implementations
+                .iter()
+                .filter_map(|implementation| {
+                    let curve = implementation.curve(m.ceil() as u32)?;
+                    Some(Choice {
+                        max_bytes: implementation.max_bytes.unwrap_or(f64::INFINITY),
+                        alpha_s: curve.alpha_s,
+                        root: if operation == Operation::SendRecv { 0.0 } else { curve.root_s_per_sqrt_byte },
+                        seconds_per_byte: inside / curve.bandwidth_bytes_per_s,
+                    })
+                })
+                .collect();
+        }
+        let across = if nodes > 1 {
+            let rails = if operation == Operation::AllToAll { 1.0 } else { m };
+            operation.bus_factor(f64::from(nodes)) / rails
+        } else {
+            0.0
+        };
+        Some(Self {
+            operation,
+            group,
+            message,
+            choices,
+            net_alpha_s: if nodes > 1 { profile.link.net_alpha_s } else { 0.0 },
+            net_seconds_per_byte: across / profile.link.net_bandwidth_bytes_per_s,
+            joules_per_byte: profile.energy.link_j_per_byte * (inside + across),
+        })
+    }
+
+    /// Seconds of one message `1/stages` as large, at a share of the bandwidth inside the node.
+    pub fn seconds(&self, basis: &Basis, stages: f64, share: f64) -> Lane {
+        let mut bytes = ZERO;
+        basis.add(&self.message, 1.0 / stages, &mut bytes);
+        let mut best = [f64::INFINITY; LANES];
+        for choice in &self.choices {
+            let per_byte = choice.seconds_per_byte / share;
+            for i in 0..LANES {
+                let time = choice.alpha_s + choice.root * bytes[i].sqrt() + bytes[i] * per_byte;
+                let time = if bytes[i] <= choice.max_bytes { time } else { f64::INFINITY };
+                best[i] = if time < best[i] { time } else { best[i] };
+            }
+        }
+        for i in 0..LANES {
+            best[i] += self.net_alpha_s + bytes[i] * self.net_seconds_per_byte;
+        }
+        best
+    }
+
+    /// Adds the dynamic joules of one GPU to `joules`.
+    pub fn add_joules(&self, basis: &Basis, joules: &mut Lane) {
+        basis.add(&self.message, self.joules_per_byte, joules);
+    }
+}

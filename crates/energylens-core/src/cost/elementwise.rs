@@ -1,0 +1,20 @@
+//! Work outside the tensor cores.
+
+use super::lanes::{Basis, Lane};
+use crate::einsum::shape::Poly;
+
+/// Vector FLOPs of a kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Vector {
+    /// FLOPs.
+    pub flops: Poly,
+    /// Seconds of one.
+    pub seconds_per_flop: f64,
+}
+
+impl Vector {
+    /// Adds its compute time to `time`.
+    pub fn add(&self, basis: &Basis, time: &mut Lane) {
+        basis.add(&self.flops, self.seconds_per_flop, time);
+    }
+}

@@ -1,0 +1,304 @@
+//! One kernel with the collectives behind it: seconds and joules of a block of points.
+
+use super::attention::{Attention, reach, visible};
+use super::collective::Collective;
+use super::elementwise::Vector;
+use super::gemm::{Product, Tiling};
+use super::lanes::{Basis, LANES, Lane, ZERO};
+use super::moe::Hits;
+use super::overlap::staged;
+use crate::einsum::shape::Poly;
+use crate::hardware::profile::TimeSet;
+use crate::plan::MaskSpec;
+
+/// The step's variables for one block of points, and everything derived from them alone.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// Unmasked monomials.
+    pub plain: Basis,
+    /// By mask: monomials with visible pairs, and with the reach into the cache.
+    pub masks: Vec<(Basis, Basis)>,
+    /// Local experts hit.
+    pub hits: Lane,
+    /// Rows of each.
+    pub rows: Lane,
+}
+
+impl Env {
+    /// From sequences, new tokens and visible tokens of one data-parallel rank.
+    pub fn new(b: &Lane, s: &Lane, t: &Lane, masks: &[MaskSpec], experts: Option<&Experts>) -> Self {
+        let mut st = ZERO;
+        for i in 0..LANES {
+            st[i] = s[i] * t[i];
+        }
+        let plain = Basis::new(b, s, t, &st);
+        let masks = masks
+            .iter()
+            .map(|mask| {
+                let (mut pairs, mut reached, mut unused) = (ZERO, ZERO, ZERO);
+                for i in 0..LANES {
+                    pairs[i] = s[i] * visible(Some(*mask), s[i], t[i]);
+                    reached[i] = reach(Some(*mask), s[i], t[i]);
+                    unused[i] = s[i] * reached[i];
+                }
+                (Basis::new(b, s, t, &pairs), Basis::new(b, s, &reached, &unused))
+            })
+            .collect();
+        let (mut hits, mut rows) = (ZERO, ZERO);
+        if let Some(experts) = experts {
+            let mut tokens = ZERO;
+            for i in 0..LANES {
+                tokens[i] = experts.pool * (b[i] * s[i]);
+            }
+            hits = experts.hits.at(&tokens);
+            for i in 0..LANES {
+                rows[i] = tokens[i] * experts.active_per_gpu / hits[i];
+            }
+        }
+        Self { plain, masks, hits, rows }
+    }
+}
+
+/// Routing constants of one mapping.
+#[derive(Clone, Copy, Debug)]
+pub struct Experts {
+    /// Data-parallel ranks whose tokens meet.
+    pub pool: f64,
+    /// active/ep.
+    pub active_per_gpu: f64,
+    /// Experts hit.
+    pub hits: Hits,
+}
+
+/// What makes a kernel take time.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Coefficients.
+    pub set: TimeSet,
+    /// Seconds per byte at the reached bandwidth.
+    pub seconds_per_byte: f64,
+    /// Tiles and SMs.
+    pub tiling: Tiling,
+    /// Matrix products, merged.
+    pub products: Vec<Product>,
+    /// Fused attention.
+    pub attention: Option<Attention>,
+    /// Vector work.
+    pub vector: Vector,
+}
+
+/// Bytes a kernel moves.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    /// Weights.
+    pub weights: Poly,
+    /// One expert's weights, for each hit.
+    pub expert_bytes: f64,
+    /// Cache read, over the reach of the mask.
+    pub cache_read: Poly,
+    /// Cache written.
+    pub cache_written: Poly,
+    /// Activations.
+    pub activations: Poly,
+}
+
+/// A kernel that hands its result over in stages.
+#[derive(Clone, Debug)]
+pub struct Staging {
+    /// Stages.
+    pub stages: f64,
+    /// Its time on the SMs left.
+    pub timing: Timing,
+    /// Share of the link bandwidth its SMs reach.
+    pub share: f64,
+    /// Which divided environment it uses.
+    pub env: usize,
+}
+
+/// Prices of a byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Prices {
+    /// Weights.
+    pub weight_j: f64,
+    /// Cache.
+    pub cache_j: f64,
+    /// Activations.
+    pub activation_j: f64,
+}
+
+/// One kernel of one mapping.
+#[derive(Clone, Debug)]
+pub struct KernelCost {
+    /// Time.
+    pub timing: Timing,
+    /// Bytes.
+    pub traffic: Traffic,
+    /// Mask, as an index into the environment's.
+    pub mask: Option<usize>,
+    /// Joules of FLOPs and on-chip bytes.
+    pub compute_j: Poly,
+    /// Prices.
+    pub prices: Prices,
+    /// Collectives behind it.
+    pub collectives: Vec<Collective>,
+    /// Overlap with the first of them.
+    pub staging: Option<Staging>,
+}
+
+/// Seconds and joules of one GPU; also the sum over kernels of a block.
+#[derive(Clone, Debug)]
+pub struct Cost {
+    /// Kernel seconds.
+    pub kernel_s: Lane,
+    /// Exposed seconds of collectives.
+    pub exposed_s: Lane,
+    /// FLOPs and on-chip bytes.
+    pub compute_j: Lane,
+    /// Weight bytes.
+    pub weights_j: Lane,
+    /// Cache bytes.
+    pub cache_j: Lane,
+    /// Activation bytes.
+    pub activations_j: Lane,
+    /// Link bytes.
+    pub link_j: Lane,
+}
+
+impl Cost {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        kernel_s: ZERO,
+        exposed_s: ZERO,
+        compute_j: ZERO,
+        weights_j: ZERO,
+        cache_j: ZERO,
+        activations_j: ZERO,
+        link_j: ZERO,
+    };
+
+    /// All lanes, in order.
+    pub fn lanes(&self) -> [&Lane; 7] {
+        [&self.kernel_s, &self.exposed_s, &self.compute_j, &self.weights_j, &self.cache_j, &self.activations_j, &self.link_j]
+    }
+
+    fn lanes_mut(&mut self) -> [&mut Lane; 7] {
+        [
+            &mut self.kernel_s,
+            &mut self.exposed_s,
+            &mut self.compute_j,
+            &mut self.weights_j,
+            &mut self.cache_j,
+            &mut self.activations_j,
+            &mut self.link_j,
+        ]
+    }
+
+    /// Adds `times` of another.
+    pub fn add(&mut self, other: &Self, times: f64) {
+        for (own, other) in self.lanes_mut().into_iter().zip(other.lanes()) {
+            for i in 0..LANES {
+                own[i] += times * other[i];
+            }
+        }
+    }
+}
+
+/// `(a^p + b^p)^(1/p)` for p a power of two, exact in every operation.
+#[inline(always)]
+fn smooth_maximum(a: f64, b: f64, doublings: u32) -> f64 {
+    let (large, small) = if a > b { (a, b) } else { (b, a) };
+    let mut ratio = if large > 0.0 { small / large } else { 0.0 };
+    for _ in 0..doublings {
+        ratio *= ratio;
+    }
+    let mut sum = 1.0 + ratio;
+    for _ in 0..doublings {
+        sum = sum.sqrt();
+    }
+    large * sum
+}
+
+impl Timing {
+    fn seconds(&self, pairs: &Basis, env: &Env, bytes: &Lane) -> Lane {
+        let mut compute = ZERO;
+        for product in &self.products {
+            self.tiling.add(product, pairs, Some((&env.hits, &env.rows)), &mut compute);
+        }
+        if let Some(attention) = &self.attention {
+            attention.add(pairs, self.tiling.sms, &mut compute);
+        }
+        self.vector.add(pairs, &mut compute);
+        let doublings = self.set.sharpness.ilog2();
+        let mut out = ZERO;
+        for i in 0..LANES {
+            let memory = bytes[i] * self.seconds_per_byte + self.set.root_s_per_sqrt_byte * bytes[i].sqrt();
+            out[i] = self.set.t0_s + smooth_maximum(compute[i], memory, doublings);
+        }
+        out
+    }
+}
+
+impl KernelCost {
+    fn bases<'a>(&self, env: &'a Env) -> (&'a Basis, &'a Basis) {
+        match self.mask.and_then(|m| env.masks.get(m)) {
+            Some((pairs, reach)) => (pairs, reach),
+            None => (&env.plain, &env.plain),
+        }
+    }
+
+    fn bytes(&self, env: &Env) -> [Lane; 3] {
+        let (pairs, reach) = self.bases(env);
+        let mut weights = pairs.value(&self.traffic.weights);
+        if self.traffic.expert_bytes > 0.0 {
+            for i in 0..LANES {
+                weights[i] += env.hits[i] * self.traffic.expert_bytes;
+            }
+        }
+        let mut cache = reach.value(&self.traffic.cache_read);
+        env.plain.add(&self.traffic.cache_written, 1.0, &mut cache);
+        [weights, cache, pairs.value(&self.traffic.activations)]
+    }
+
+    fn seconds(timing: &Timing, pairs: &Basis, env: &Env, bytes: &[Lane; 3]) -> Lane {
+        let mut total = ZERO;
+        for i in 0..LANES {
+            total[i] = bytes[0][i] + bytes[1][i] + bytes[2][i];
+        }
+        timing.seconds(pairs, env, &total)
+    }
+
+    /// Evaluates the kernel; `divided` are the environments of staged kernels.
+    pub fn cost(&self, env: &Env, divided: &[Env]) -> Cost {
+        let mut cost = Cost::NONE;
+        let (pairs, _) = self.bases(env);
+        let bytes = self.bytes(env);
+        for i in 0..LANES {
+            cost.weights_j[i] = bytes[0][i] * self.prices.weight_j;
+            cost.cache_j[i] = bytes[1][i] * self.prices.cache_j;
+            cost.activations_j[i] = bytes[2][i] * self.prices.activation_j;
+        }
+        pairs.add(&self.compute_j, 1.0, &mut cost.compute_j);
+        let mut exposed = self.collectives.as_slice();
+        match (&self.staging, self.collectives.split_first()) {
+            (Some(staging), Some((first, rest))) => {
+                if let Some(slice) = divided.get(staging.env) {
+                    let compute = Self::seconds(&staging.timing, self.bases(slice).0, slice, &self.bytes(slice));
+                    let collective = first.seconds(&env.plain, staging.stages, staging.share);
+                    (cost.kernel_s, cost.exposed_s) = staged(staging.stages, &compute, &collective);
+                    exposed = rest;
+                }
+            }
+            _ => cost.kernel_s = Self::seconds(&self.timing, pairs, env, &bytes),
+        }
+        for collective in exposed {
+            let seconds = collective.seconds(&env.plain, 1.0, 1.0);
+            for i in 0..LANES {
+                cost.exposed_s[i] += seconds[i];
+            }
+        }
+        for collective in &self.collectives {
+            collective.add_joules(&env.plain, &mut cost.link_j);
+        }
+        cost
+    }
+}

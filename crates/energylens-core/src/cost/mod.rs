@@ -1,0 +1,11 @@
+//! Seconds and joules of kernels and collectives, many points at a time.
+
+pub mod attention;
+pub mod collective;
+pub mod elementwise;
+pub mod gemm;
+pub mod kernel;
+pub mod lanes;
+pub mod moe;
+pub mod overlap;
+pub mod power;

@@ -1,0 +1,89 @@
+//! Experts hit by a pool of tokens.
+
+use super::lanes::{LANES, Lane, ZERO};
+
+/// `e^x` for x ≤ 0: the same bits on every machine, unlike a library's, and vectorisable.
+#[inline(always)]
+pub fn exp_neg(x: f64) -> f64 {
+    const LOG2_E: f64 = std::f64::consts::LOG2_E;
+    const LN2_HI: f64 = 6.931_471_803_691_238e-1;
+    const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
+    const BIG: f64 = 6_755_399_441_055_744.0;
+    let x = if x > -700.0 { x } else { -700.0 };
+    let n = (x * LOG2_E + BIG) - BIG;
+    let r = (x - n * LN2_HI) - n * LN2_LO;
+    let mut p = 1.0;
+    let mut k = 14.0;
+    while k > 0.0 {
+        p = 1.0 + p * r / k;
+        k -= 1.0;
+    }
+    let scale = f64::from_bits(((n as i64 + 1023) as u64) << 52);
+    p * scale
+}
+
+/// `ln x` for 0 < x < 1: the same bits on every machine, unlike a library's.
+fn ln(x: f64) -> f64 {
+    let (mut x, mut halvings) = (x, 0.0);
+    while x < 0.75 {
+        x *= 2.0;
+        halvings += 1.0;
+    }
+    let z = (x - 1.0) / (x + 1.0);
+    let mut series = 0.0;
+    for k in (0..14).rev() {
+        series = series * (z * z) + 1.0 / f64::from(2 * k + 1);
+    }
+    2.0 * z * series - halvings * std::f64::consts::LN_2
+}
+
+/// Local experts hit by `tokens` tokens: `X_l·(1 − (1 − k/X)^T)`, uniform routing.
+#[derive(Clone, Copy, Debug)]
+pub struct Hits {
+    local: f64,
+    log_miss: f64,
+}
+
+impl Hits {
+    /// For `extent` experts of which a token meets `active`, over `ep` GPUs.
+    pub fn new(extent: f64, active: f64, ep: f64) -> Self {
+        Self { local: extent / ep, log_miss: if active < extent { ln((extent - active) / extent) } else { -700.0 } }
+    }
+
+    /// Experts hit, for each lane of tokens.
+    pub fn at(&self, tokens: &Lane) -> Lane {
+        let mut out = ZERO;
+        for i in 0..LANES {
+            out[i] = self.local * (1.0 - exp_neg(tokens[i] * self.log_miss));
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_matches_the_library() {
+        for i in 0..7000 {
+            let x = -f64::from(i) * 0.1;
+            assert!((exp_neg(x) / x.exp() - 1.0).abs() < 1e-14, "{x}");
+        }
+    }
+
+    #[test]
+    fn ln_matches_the_library() {
+        for i in 1..1000 {
+            let x = f64::from(i) / 1000.0;
+            assert!((ln(x) - x.ln()).abs() < 1e-14 * (1.0 + x.ln().abs()), "{x}");
+        }
+    }
+
+    #[test]
+    fn hits_match_the_closed_form() {
+        let hits = Hits::new(128.0, 8.0, 4.0).at(&[64.0; LANES])[0];
+        assert!((hits - 32.0 * (1.0 - 0.9375_f64.powi(64))).abs() < 1e-12);
+        assert_eq!(Hits::new(8.0, 8.0, 1.0).at(&[1.0; LANES])[0], 8.0);
+    }
+}

@@ -1,0 +1,276 @@
+//! Says in words what the core derived: classes, formulas, collectives, and the cost of one point kernel by kernel.
+
+use serde::Serialize;
+
+use crate::cost::lanes::LANES;
+use crate::einsum::count::{Work, all_ranks, contracted};
+use crate::einsum::{Function, Rank};
+use crate::engine::{Plan, Point};
+use crate::graph::flow::{Exchange, Kind, Move, Partial, flow};
+use crate::graph::{Axis, Block, Graph, Line};
+use crate::mapping::{MappedPhase, Mapping};
+use crate::mesh::{Infeasible, Mesh};
+use crate::plan::Phase;
+use crate::serving::{Requests, decode_passes, prefill_passes};
+use crate::step::{Passes, environments};
+
+/// What one equation is.
+#[derive(Clone, Debug, Serialize)]
+pub struct LineStory {
+    /// The equation.
+    pub equation: String,
+    /// `matrix`, `grouped` or `vector`.
+    pub work: &'static str,
+    /// Roles of the ranks of a matrix product, as `M=b·s N=f K=d`.
+    pub roles: String,
+    /// FLOPs of one GPU as a formula.
+    pub flops: String,
+    /// The same with extents put in, on one GPU.
+    pub flops_value: String,
+}
+
+/// What one kernel is.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelStory {
+    /// Block.
+    pub block: String,
+    /// Times the block runs.
+    pub repeat: u64,
+    /// Kernel.
+    pub kernel: String,
+    /// Class.
+    pub class: &'static str,
+    /// `prefill` or `decode` if it runs in one phase only.
+    pub phase: Option<&'static str>,
+    /// Equations.
+    pub lines: Vec<LineStory>,
+    /// Tensors from memory, with their element formulas.
+    pub reads: Vec<String>,
+    /// Tensors to memory.
+    pub writes: Vec<String>,
+    /// Tensors that never reach memory.
+    pub inside: Vec<String>,
+    /// Collectives behind it.
+    pub collectives: Vec<String>,
+}
+
+/// Seconds and joules of one kernel at one point, of one GPU and one run of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelCostStory {
+    /// `prefill` or `decode`.
+    pub phase: &'static str,
+    /// Block.
+    pub block: String,
+    /// Kernel.
+    pub kernel: String,
+    /// Class.
+    pub class: &'static str,
+    /// Runs of it in one pass of the whole model.
+    pub runs: f64,
+    /// Seconds of the kernel.
+    pub kernel_s: f64,
+    /// Exposed seconds of its collectives.
+    pub communication_s: f64,
+    /// Dynamic joules.
+    pub compute_j: f64,
+    /// Weight bytes.
+    pub hbm_weights_j: f64,
+    /// Cache bytes.
+    pub hbm_kv_j: f64,
+    /// Activation bytes.
+    pub hbm_activations_j: f64,
+    /// Link bytes.
+    pub link_j: f64,
+    /// Names and sizes of its collectives.
+    pub collectives: Vec<String>,
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Prefill => "prefill",
+        Phase::Decode => "decode",
+    }
+}
+
+struct Formula<'a> {
+    graph: &'a Graph,
+    block: &'a Block,
+}
+
+impl Formula<'_> {
+    fn of(&self, factor: &str, ranks: &[Rank], routed: bool) -> String {
+        let mut over: Vec<&str> = Vec::new();
+        let mut letters: Vec<String> = Vec::new();
+        for rank in ranks {
+            let axis = self.block.shard.iter().find(|(r, _)| r == rank).map(|(_, a)| *a);
+            let split = match axis {
+                Some(Axis::Tp) => !routed,
+                Some(Axis::MoeTp) => routed,
+                _ => false,
+            };
+            if routed && self.graph.routed.is_some_and(|r| r.rank == *rank) {
+                letters.push("active".to_owned());
+                over.push("ep");
+                continue;
+            }
+            letters.push(rank.to_string());
+            if let (true, Some(axis)) = (split, axis)
+                && !over.contains(&axis.name())
+            {
+                over.push(axis.name());
+            }
+        }
+        let product: Vec<&str> =
+            std::iter::once(factor).filter(|f| !f.is_empty()).chain(letters.iter().map(String::as_str)).collect();
+        let product = if product.is_empty() { "1".to_owned() } else { product.join("·") };
+        if over.is_empty() { product } else { format!("{product} / {}", over.join("·")) }
+    }
+
+    fn line(&self, line: &Line) -> LineStory {
+        let all = all_ranks(&line.equation);
+        let two = line.equation.factors.len() == 2;
+        let summed = !contracted(&line.equation).is_empty();
+        let one = Mesh { tp: 1, pp: 1, dp: 1, ep: 1 };
+        let (mut flops, mut value) = match (two, summed) {
+            (true, true) => (
+                self.of("2", &all, line.routed),
+                one.local(self.graph, self.block, &all, line.routed).scaled(2.0).to_string(),
+            ),
+            (true, false) => {
+                let ranks = &line.equation.result.ranks;
+                (self.of("", ranks, line.routed), one.local(self.graph, self.block, ranks, line.routed).to_string())
+            }
+            _ => (String::new(), String::new()),
+        };
+        for factor in &line.equation.factors {
+            let Some(function) = factor.function.filter(|f| !Function::selects(*f)) else { continue };
+            let Some(largest) = factor.args.iter().max_by_key(|arg| arg.ranks.len()) else { continue };
+            let cost = function.flops_per_element();
+            let plus = if flops.is_empty() { "" } else { " + " };
+            let elements = one.local(self.graph, self.block, &largest.ranks, line.routed).scaled(cost);
+            flops += &format!("{plus}{}", self.of(&cost.to_string(), &largest.ranks, line.routed));
+            value += &format!("{plus}{elements}");
+        }
+        let roles = match &line.work {
+            Work::Vector => String::new(),
+            Work::Matrix(ranks) => {
+                let join = |list: &[Rank]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join("·");
+                let named = [("batch", &ranks.batch), ("M", &ranks.rows), ("N", &ranks.columns), ("K", &ranks.depth)];
+                let parts = named.iter().filter(|(_, r)| !r.is_empty()).map(|(name, r)| format!("{name}={}", join(r)));
+                parts.collect::<Vec<_>>().join(" ")
+            }
+        };
+        let work = match (&line.work, line.grouped()) {
+            (Work::Vector, _) => "vector",
+            (_, true) => "grouped",
+            _ => "matrix",
+        };
+        LineStory { equation: line.equation.to_string(), work, roles, flops, flops_value: value }
+    }
+
+    fn moved(&self, moved: &Move) -> String {
+        let kind = match moved.kind {
+            Kind::Weight => " weight",
+            Kind::ExpertWeight => " weight of each expert hit",
+            Kind::Cache => " KV cache",
+            Kind::Activation => "",
+        };
+        let ranks: Vec<Rank> = match (moved.kind, self.graph.routed) {
+            (Kind::ExpertWeight, Some(r)) => moved.ranks.iter().copied().filter(|rank| *rank != r.rank).collect(),
+            _ => moved.ranks.clone(),
+        };
+        format!("{}{kind}: {}", moved.name, self.of("", &ranks, moved.routed))
+    }
+
+    fn exchange(&self, exchange: &Exchange) -> String {
+        match exchange {
+            Exchange::Gather { tensor, rank } => {
+                format!("all_gather {} along {rank} over tp", tensor.name)
+            }
+            Exchange::Reduce { partial, tensor } => {
+                let elements = self.of("", &tensor.ranks, tensor.routed);
+                let over = match partial {
+                    Partial::Tp => "tp",
+                    Partial::MoeTp => "moe_tp (all GPUs of the stage)",
+                    Partial::Experts => "ep·moe_tp (all GPUs of the stage; all_to_all or gather and scatter where dp > 1)",
+                };
+                format!("all_reduce {} over {over}: {elements}", tensor.name)
+            }
+        }
+    }
+}
+
+/// Everything derived from a model's text.
+pub fn model(graph: &Graph) -> Vec<KernelStory> {
+    let mut stories = Vec::new();
+    let flows = [flow(graph, Phase::Prefill, true), flow(graph, Phase::Decode, true)];
+    for (i, block) in graph.blocks.iter().enumerate() {
+        let formula = Formula { graph, block };
+        for (k, kernel) in block.kernels.iter().enumerate() {
+            let phase = if kernel.runs_in(Phase::Prefill) { 0 } else { 1 };
+            let Some(moved) = flows[phase][i].kernels.iter().find(|f| f.kernel == k) else { continue };
+            let list = |moves: &[Move]| moves.iter().map(|m| formula.moved(m)).collect();
+            stories.push(KernelStory {
+                block: block.name.clone(),
+                repeat: block.repeat,
+                kernel: kernel.name.clone(),
+                class: kernel.class.name(),
+                phase: kernel.phase.map(phase_name),
+                lines: kernel.lines.iter().map(|line| formula.line(line)).collect(),
+                reads: list(&moved.reads),
+                writes: list(&moved.writes),
+                inside: list(&moved.inside),
+                collectives: moved.exchanges.iter().map(|e| formula.exchange(e)).collect(),
+            });
+        }
+    }
+    stories
+}
+
+/// The cost of one point, kernel by kernel.
+///
+/// # Errors
+/// Why the point cannot be laid out.
+pub fn point(plan: &Plan, point: &Point) -> Result<Vec<KernelCostStory>, Infeasible> {
+    let mapped = plan.mapping(point);
+    let mapping = mapped.as_ref().as_ref().map_err(Clone::clone)?;
+    let Some(graph) = plan.graphs.get(point.model as usize) else { return Ok(Vec::new()) };
+    let requests = Requests {
+        batch: [point.batch; LANES],
+        prompt_tokens: [point.prompt_tokens; LANES],
+        output_tokens: [point.output_tokens; LANES],
+    };
+    let mut stories = phase(graph, mapping, Phase::Prefill, &mapping.prefill, &prefill_passes(mapping, &requests));
+    stories.extend(phase(graph, mapping, Phase::Decode, &mapping.decode, &decode_passes(mapping, &requests)));
+    Ok(stories)
+}
+
+fn phase(graph: &Graph, mapping: &Mapping, phase: Phase, mapped: &MappedPhase, passes: &Passes) -> Vec<KernelCostStory> {
+    let (env, divided) = environments(mapping, mapped, passes);
+    let mut stories = Vec::new();
+    for kernel in mapped.blocks.iter().flatten() {
+        let (i, k) = kernel.place;
+        let block = &graph.blocks[i];
+        let cost = kernel.cost.cost(&env, &divided);
+        let collectives = kernel.cost.collectives.iter().map(|c| {
+            let bytes = env.plain.value(&c.message)[0];
+            format!("{} of {bytes:.0} bytes over {} GPUs", c.operation.name(), c.group.size)
+        });
+        stories.push(KernelCostStory {
+            phase: phase_name(phase),
+            block: block.name.clone(),
+            kernel: block.kernels[k].name.clone(),
+            class: block.kernels[k].class.name(),
+            runs: block.repeat as f64 * passes.passes[0],
+            kernel_s: cost.kernel_s[0],
+            communication_s: cost.exposed_s[0],
+            compute_j: cost.compute_j[0],
+            hbm_weights_j: cost.weights_j[0],
+            hbm_kv_j: cost.cache_j[0],
+            hbm_activations_j: cost.activations_j[0],
+            link_j: cost.link_j[0],
+            collectives: collectives.collect(),
+        });
+    }
+    stories
+}

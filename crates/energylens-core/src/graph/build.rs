@@ -1,0 +1,222 @@
+//! From the checked form of a plan to a graph.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Axis, Block, Class, Graph, Kernel, Line, Routed, check};
+use crate::einsum::count::{self, Work};
+use crate::einsum::{Equation, Function, Rank, parse};
+use crate::error::{Problem, Problems, Step, nearest};
+use crate::plan::{BlockSpec, KernelSpec, MaskSpec, ModelSpec};
+
+/// Parsed equations of a kernel.
+type Parsed = Vec<Vec<Vec<Equation>>>;
+
+impl Graph {
+    /// Reads, checks and classifies a model.
+    ///
+    /// # Errors
+    /// All problems found, with paths relative to the model.
+    pub fn build(spec: &ModelSpec) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let ranks = check::ranks(spec, &mut problems);
+        let parsed = parse_all(spec, &mut problems);
+        problems.or(())?;
+
+        let mut problems = Problems::default();
+        let names = Names::of(&parsed, &mut problems);
+        let router = router_tensors(&parsed, &ranks);
+        let routed = check::routed(&ranks, &mut problems);
+        check::equations(spec, &parsed, &ranks, &names, &mut problems);
+        check::names(spec, &names, &mut problems);
+        let shard = check::shard(spec, &ranks, &mut problems);
+        problems.or(())?;
+
+        let mut problems = Problems::default();
+        let mut blocks = Vec::new();
+        for (i, (block, equations)) in spec.blocks.iter().zip(parsed).enumerate() {
+            let mut kernels = Vec::new();
+            for (k, (kernel, equations)) in block.kernels.iter().zip(equations).enumerate() {
+                let made = lines(equations, routed, &router, &names);
+                check::routed_rows(&made, &mut problems, i, k);
+                kernels.push(kernel_of(spec, block, kernel, made));
+            }
+            let shard = merged(&shard.model, &shard.blocks[i]);
+            blocks.push(Block { name: block.name.clone(), repeat: block.repeat, kernels, shard });
+        }
+        problems.or(Self {
+            name: spec.name.clone(),
+            ranks,
+            routed,
+            blocks,
+            weights: names.weights,
+            cache: spec.cache.iter().cloned().collect(),
+            dtypes: spec.dtypes.clone(),
+            tied: spec.tied.iter().cloned().collect(),
+            pipelined: shard.pipelined,
+            data_parallel: shard.model.iter().any(|(_, axis)| *axis == Axis::Dp),
+        })
+    }
+}
+
+/// Where tensors come from.
+pub(super) struct Names {
+    /// Every tensor made, with its ranks as first made.
+    pub made: BTreeMap<String, Vec<Rank>>,
+    /// The same for each block alone: a block may reuse a name for a tensor of its own.
+    pub made_in: Vec<BTreeMap<String, Vec<Rank>>>,
+    /// Tensors never made and without b, s, t.
+    pub weights: BTreeSet<String>,
+}
+
+impl Names {
+    /// Ranks a tensor has for a reader in that block: as made there, else in the nearest block before, else after.
+    pub fn ranks_for(&self, block: usize, name: &str) -> Option<&Vec<Rank>> {
+        let before = self.made_in[..=block].iter().rev();
+        before.chain(&self.made_in[block..]).find_map(|made| made.get(name))
+    }
+}
+
+impl Names {
+    fn of(parsed: &Parsed, problems: &mut Problems) -> Self {
+        let mut made: BTreeMap<String, Vec<Rank>> = BTreeMap::new();
+        let mut made_in = vec![BTreeMap::new(); parsed.len()];
+        for (block, own) in parsed.iter().zip(&mut made_in) {
+            for equation in block.iter().flatten() {
+                made.entry(equation.result.name.clone()).or_insert_with(|| equation.result.ranks.clone());
+                own.entry(equation.result.name.clone()).or_insert_with(|| equation.result.ranks.clone());
+            }
+        }
+        let mut weights = BTreeSet::new();
+        let mut input: Option<String> = None;
+        for (place, equation) in places(parsed) {
+            for tensor in equation.reads().filter(|tensor| !made.contains_key(&tensor.name)) {
+                if !tensor.ranks.iter().any(|rank| "bst".contains(*rank)) {
+                    weights.insert(tensor.name.clone());
+                } else if input.get_or_insert_with(|| tensor.name.clone()) != &tensor.name {
+                    let problem = Problem::new("unmade-tensor", format!("no equation makes `{}`", tensor.name))
+                        .at(tensor.span.0, tensor.span.1);
+                    let hint = match (nearest(&tensor.name, made.keys().map(String::as_str)), &input) {
+                        (Some(near), _) => format!("did you mean `{near}`?"),
+                        (None, Some(input)) => format!("a model has one input tensor, and `{input}` is it"),
+                        (None, None) => "make it first".to_owned(),
+                    };
+                    problems.push(problem.hint(hint).inside(&place));
+                }
+            }
+        }
+        Self { made, made_in, weights }
+    }
+}
+
+/// Path of every equation with the equation.
+pub(super) fn places(parsed: &[Vec<Vec<Equation>>]) -> impl Iterator<Item = (Vec<Step>, &Equation)> {
+    parsed.iter().enumerate().flat_map(|(i, kernels)| {
+        kernels.iter().enumerate().flat_map(move |(k, equations)| {
+            equations.iter().enumerate().map(move |(l, equation)| (equation_path(i, k, l), equation))
+        })
+    })
+}
+
+/// Path of one equation in its model.
+pub(super) fn equation_path(block: usize, kernel: usize, line: usize) -> Vec<Step> {
+    vec!["blocks".into(), block.into(), "kernels".into(), kernel.into(), "equations".into(), line.into()]
+}
+
+fn parse_all(spec: &ModelSpec, problems: &mut Problems) -> Parsed {
+    let mut all = Vec::new();
+    for (i, block) in spec.blocks.iter().enumerate() {
+        let mut kernels = Vec::new();
+        for (k, kernel) in block.kernels.iter().enumerate() {
+            let mut equations = Vec::new();
+            for (l, text) in kernel.equations.iter().enumerate() {
+                let parsed = parse::parse(text).map_err(Problems::from);
+                equations.extend(problems.gather(&equation_path(i, k, l), parsed));
+            }
+            kernels.push(equations);
+        }
+        all.push(kernels);
+    }
+    all
+}
+
+/// Tensors that carry the routed rank and lead to a `topk`: there every expert counts.
+fn router_tensors(parsed: &Parsed, ranks: &BTreeMap<Rank, crate::plan::RankSpec>) -> BTreeSet<String> {
+    let is_routed = |rank: &Rank| ranks.get(rank).is_some_and(|r| r.active.is_some());
+    let mut router: BTreeSet<String> = BTreeSet::new();
+    let equations: Vec<&Equation> = parsed.iter().flatten().flatten().collect();
+    for equation in &equations {
+        for factor in equation.factors.iter().filter(|f| f.function == Some(Function::Topk)) {
+            router.extend(factor.args.iter().map(|arg| arg.name.clone()));
+        }
+    }
+    loop {
+        let before = router.len();
+        for equation in &equations {
+            if router.contains(&equation.result.name) {
+                router.extend(equation.reads().filter(|t| t.ranks.iter().any(is_routed)).map(|t| t.name.clone()));
+            }
+        }
+        if router.len() == before {
+            return router;
+        }
+    }
+}
+
+fn lines(equations: Vec<Equation>, routed: Option<Routed>, router: &BTreeSet<String>, names: &Names) -> Vec<Line> {
+    equations
+        .into_iter()
+        .map(|equation| {
+            let carries = routed.is_some_and(|r| equation.result.has(r.rank) || equation.reads().any(|t| t.has(r.rank)));
+            let dense = router.contains(&equation.result.name)
+                || equation.factors.iter().any(|f| f.function == Some(Function::Topk));
+            let is_routed = carries && !dense;
+            let weight = (equation.factors.len() == 2)
+                .then(|| {
+                    let mut plain = equation.factors.iter().filter(|f| f.function.is_none());
+                    plain.find_map(|f| f.args.iter().find(|arg| names.weights.contains(&arg.name)))
+                })
+                .flatten()
+                .map(|tensor| tensor.name.clone());
+            let left_out = if is_routed && weight.is_some() { routed.map(|r| r.rank) } else { None };
+            let work = count::work(&equation, left_out);
+            Line { equation, routed: is_routed, work, weight }
+        })
+        .collect()
+}
+
+fn kernel_of(spec: &ModelSpec, block: &BlockSpec, kernel: &KernelSpec, lines: Vec<Line>) -> Kernel {
+    let scores = |line: &&Line| {
+        let ranks = count::all_ranks(&line.equation);
+        matches!(line.work, Work::Matrix(_)) && ranks.contains(&'s') && ranks.contains(&'t')
+    };
+    let class = if lines.iter().filter(scores).count() >= 2 {
+        Class::Attention
+    } else if lines.iter().any(Line::grouped) {
+        Class::GroupedGemm
+    } else if lines.iter().any(|line| matches!(line.work, Work::Matrix(_))) {
+        Class::Gemm
+    } else {
+        Class::Elementwise
+    };
+    let mask_of = |name: &str| block.mask.get(name).or_else(|| spec.mask.get(name)).copied();
+    let mask: Option<MaskSpec> = match class {
+        Class::Attention => lines
+            .iter()
+            .flat_map(|line| line.equation.reads().chain(std::iter::once(&line.equation.result)))
+            .find_map(|tensor| mask_of(&tensor.name)),
+        _ => None,
+    };
+    let overlap = block.overlap.get(&kernel.name).or_else(|| spec.overlap.get(&kernel.name)).copied();
+    Kernel { name: kernel.name.clone(), phase: kernel.phase, lines, class, mask, overlap }
+}
+
+fn merged(model: &[(Rank, Axis)], block: &[(Rank, Option<Axis>)]) -> Vec<(Rank, Axis)> {
+    let mut all: Vec<(Rank, Option<Axis>)> = model.iter().map(|&(rank, axis)| (rank, Some(axis))).collect();
+    for &(rank, axis) in block {
+        match all.iter_mut().find(|(have, _)| *have == rank) {
+            Some(entry) => entry.1 = axis,
+            None => all.push((rank, axis)),
+        }
+    }
+    all.into_iter().filter_map(|(rank, axis)| axis.map(|axis| (rank, axis))).collect()
+}

@@ -1,0 +1,330 @@
+//! Every rule a model must keep, each with its message.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::build::{Names, equation_path, places};
+use super::{Axis, Line, Routed};
+use crate::einsum::count::Work;
+use crate::einsum::{Equation, Rank, TensorRef};
+use crate::error::{Problem, Problems, Step, nearest};
+use crate::hardware::dtype::dtype;
+use crate::plan::{ModelSpec, RankSpec};
+
+const STEP_RANKS: [Rank; 3] = ['b', 's', 't'];
+const KINDS: [&str; 3] = ["weights", "activations", "cache"];
+
+fn single(name: &str) -> Option<Rank> {
+    let mut chars = name.chars();
+    match (chars.next(), chars.next()) {
+        (Some(c), None) if c.is_ascii_alphabetic() => Some(c),
+        _ => None,
+    }
+}
+
+/// Names and extents of ranks.
+pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSpec> {
+    let mut ranks = BTreeMap::new();
+    for (name, rank) in &spec.ranks {
+        let place: [Step; 2] = ["ranks".into(), name.as_str().into()];
+        let mut fault = |code, message: String, hint: &str| {
+            problems.push(Problem::new(code, message).hint(hint).inside(&place));
+        };
+        match single(name) {
+            None => fault("rank-name", format!("a rank is one letter, found `{name}`"), "use a single letter"),
+            Some(c) if STEP_RANKS.contains(&c) => fault(
+                "rank-name",
+                format!("rank `{c}` is given by the step"),
+                "b (sequences), s (new tokens) and t (visible tokens) have no fixed extent; use another letter",
+            ),
+            Some(c) => {
+                if rank.extent == 0 {
+                    fault("rank-extent", format!("rank `{c}` has extent 0"), "an extent is at least 1");
+                }
+                match rank.active {
+                    Some(0) => fault("rank-active", format!("rank `{c}` has no active value"), "a token meets at least 1"),
+                    Some(k) if k > rank.extent => fault(
+                        "rank-active",
+                        format!("rank `{c}`: {k} active of {} is more than there are", rank.extent),
+                        "active is at most extent",
+                    ),
+                    _ => {}
+                }
+                ranks.insert(c, *rank);
+            }
+        }
+    }
+    if spec.blocks.is_empty() {
+        problems.push(Problem::new("empty-model", "a model needs at least one block").inside(&["blocks".into()]));
+    }
+    let mut block_names = BTreeSet::new();
+    for (i, block) in spec.blocks.iter().enumerate() {
+        let at: [Step; 2] = ["blocks".into(), i.into()];
+        if !block_names.insert(&block.name) {
+            problems.push(Problem::new("twice", format!("two blocks are named `{}`", block.name)).inside(&at));
+        }
+        if block.repeat == 0 {
+            problems.push(Problem::new("repeat", "a block runs at least once").inside(&["repeat".into()]).inside(&at));
+        }
+        if block.kernels.is_empty() {
+            problems.push(Problem::new("empty-block", format!("block `{}` has no kernels", block.name)).inside(&at));
+        }
+        for (k, kernel) in block.kernels.iter().enumerate() {
+            let at: [Step; 4] = ["blocks".into(), i.into(), "kernels".into(), k.into()];
+            if kernel.equations.is_empty() {
+                problems.push(Problem::new("empty-kernel", format!("kernel `{}` has no equations", kernel.name)).inside(&at));
+            }
+            if block.kernels[..k].iter().any(|other| other.name == kernel.name) {
+                problems.push(Problem::new("twice", format!("two kernels are named `{}`", kernel.name)).inside(&at));
+            }
+        }
+    }
+    ranks
+}
+
+/// The one routed rank.
+pub fn routed(ranks: &BTreeMap<Rank, RankSpec>, problems: &mut Problems) -> Option<Routed> {
+    let mut found = ranks.iter().filter_map(|(rank, spec)| spec.active.map(|active| (*rank, spec.extent, active)));
+    let first = found.next();
+    if let Some((rank, ..)) = found.next() {
+        problems.push(
+            Problem::new("routed-ranks", "a model has at most one routed rank")
+                .hint("tokens are dealt to one set of experts; give the other rank a plain extent")
+                .inside(&["ranks".into(), rank.to_string().as_str().into()]),
+        );
+    }
+    first.map(|(rank, extent, active)| Routed { rank, extent: extent as f64, active: active as f64 })
+}
+
+/// Ranks known, results derivable, tensors used as they were made.
+pub fn equations(
+    spec: &ModelSpec,
+    parsed: &[Vec<Vec<Equation>>],
+    ranks: &BTreeMap<Rank, RankSpec>,
+    names: &Names,
+    problems: &mut Problems,
+) {
+    let mut first_use: BTreeMap<&str, &TensorRef> = BTreeMap::new();
+    for (place, equation) in places(parsed) {
+        let block = place.iter().find_map(|step| if let Step::Index(i) = step { Some(*i) } else { None }).unwrap_or(0);
+        let fault = |problem: Problem| problem.inside(&place);
+        for tensor in std::iter::once(&equation.result).chain(equation.reads()) {
+            for rank in &tensor.ranks {
+                if !STEP_RANKS.contains(rank) && !ranks.contains_key(rank) {
+                    let known: String = ranks.keys().map(|r| format!("{r} ")).collect();
+                    let hint = format!("`ranks` has {}and the step gives b, s, t", known);
+                    let message = format!("unknown rank `{rank}` in `{tensor}`");
+                    let (start, end) = tensor.span;
+                    problems.push(fault(Problem::new("unknown-rank", message).at(start, end).hint(hint)));
+                }
+            }
+        }
+        for rank in &equation.result.ranks {
+            if !equation.reads().any(|tensor| tensor.has(*rank)) {
+                let message = format!("rank `{rank}` of the result `{}` is in no factor", equation.result);
+                let (start, end) = equation.result.span;
+                problems.push(fault(Problem::new("result-rank", message).at(start, end)));
+            }
+        }
+        for factor in &equation.factors {
+            let Some(function) = factor.function else { continue };
+            let needed: &[usize] = match function.name() {
+                "add" | "mul" => &[2, 3, 4],
+                "embed" => &[2],
+                "norm" => &[1, 2],
+                _ => &[1],
+            };
+            if !needed.contains(&factor.args.len()) {
+                let counts: Vec<String> = needed.iter().map(ToString::to_string).collect();
+                let message = format!("`{}` takes {} arguments, found {}", function.name(), counts.join(" or "), factor.args.len());
+                problems.push(fault(Problem::new("arguments", message).at(factor.span.0, factor.span.1)));
+            }
+            let lost = factor.args.iter().flat_map(|arg| &arg.ranks).find(|rank| !equation.result.has(**rank));
+            if let (Some(rank), false, 1) = (lost, function.drops_ranks(), equation.factors.len()) {
+                let message = format!("`{}` keeps every rank, but the result `{}` lacks `{rank}`", function.name(), equation.result);
+                problems.push(fault(Problem::new("lost-rank", message).at(factor.span.0, factor.span.1)));
+            }
+        }
+        for tensor in equation.reads() {
+            match names.ranks_for(block, &tensor.name) {
+                Some(made) => problems.0.extend(mismatch(tensor, made, ranks, spec).map(fault)),
+                None => {
+                    let first = first_use.entry(&tensor.name).or_insert(tensor);
+                    problems.0.extend(mismatch(tensor, &first.ranks, ranks, spec).map(fault));
+                }
+            }
+        }
+        if let Some(made) = names.ranks_for(block, &equation.result.name) {
+            problems.0.extend(mismatch(&equation.result, made, ranks, spec).map(fault));
+        }
+    }
+}
+
+/// A tensor read with another shape than it has.
+fn mismatch(tensor: &TensorRef, made: &[Rank], ranks: &BTreeMap<Rank, RankSpec>, spec: &ModelSpec) -> Option<Problem> {
+    let listed = |ranks: &[Rank]| ranks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let problem = |code, message: String| Problem::new(code, message).at(tensor.span.0, tensor.span.1);
+    if tensor.ranks.len() != made.len() {
+        let message = format!("`{tensor}` has {} ranks, but it is `{}[{}]` elsewhere", tensor.ranks.len(), tensor.name, listed(made));
+        return Some(problem("mismatched-ranks", message));
+    }
+    for (read, own) in tensor.ranks.iter().zip(made) {
+        match (*own, *read) {
+            (a, b) if a == b => {}
+            ('s', 't') if spec.cache.contains(&tensor.name) => {}
+            ('s', 't') => {
+                return Some(
+                    problem("not-cached", format!("`{tensor}` is read along t but made along s, and is not cached"))
+                        .hint(format!("add `{}` to `cache`", tensor.name)),
+                );
+            }
+            (a, b) if STEP_RANKS.contains(&a) || STEP_RANKS.contains(&b) => {
+                let message = format!("`{tensor}` has `{b}` where it is `{}[{}]` elsewhere", tensor.name, listed(made));
+                return Some(problem("mismatched-ranks", message));
+            }
+            (a, b) => {
+                let extent = |rank: Rank| ranks.get(&rank).map(|r| r.extent);
+                if let (Some(ea), Some(eb)) = (extent(a), extent(b))
+                    && ea != eb
+                {
+                    let message = format!("`{tensor}`: rank `{b}` has extent {eb}, but `{}` was made with `{a}` of extent {ea}", tensor.name);
+                    return Some(problem("mismatched-extents", message).hint(format!("it is `{}[{}]` elsewhere", tensor.name, listed(made))));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Names in `cache`, `mask`, `dtypes`, `overlap` and `tied` mean something.
+pub fn names(spec: &ModelSpec, names: &Names, problems: &mut Problems) {
+    let made: Vec<&str> = names.made.keys().map(String::as_str).collect();
+    let known: Vec<&str> = made.iter().copied().chain(names.weights.iter().map(String::as_str)).collect();
+    let mut expect = |name: &str, among: &[&str], what: &str, place: Vec<Step>| {
+        if !among.contains(&name) {
+            let problem = Problem::new("unknown-name", format!("{what} `{name}`")).inside(&place);
+            problems.push(match nearest(name, among.iter().copied()) {
+                Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                None => problem,
+            });
+        }
+    };
+    for (i, name) in spec.cache.iter().enumerate() {
+        expect(name, &made, "no equation makes the cached tensor", vec!["cache".into(), i.into()]);
+    }
+    let kernels: Vec<&str> = spec.blocks.iter().flat_map(|b| &b.kernels).map(|k| k.name.as_str()).collect();
+    let places = std::iter::once((Vec::new(), &spec.mask, &spec.overlap)).chain(
+        spec.blocks.iter().enumerate().map(|(i, b)| (vec![Step::from("blocks"), i.into()], &b.mask, &b.overlap)),
+    );
+    for (place, mask, overlap) in places {
+        let at = |section: &str, name: &str| [place.clone(), vec![section.into(), name.into()]].concat();
+        for name in mask.keys() {
+            expect(name, &made, "no equation makes the masked tensor", at("mask", name));
+        }
+        for name in overlap.keys() {
+            expect(name, &kernels, "there is no kernel", at("overlap", name));
+        }
+    }
+    for (i, name) in spec.tied.iter().enumerate() {
+        let weights: Vec<&str> = names.weights.iter().map(String::as_str).collect();
+        expect(name, &weights, "there is no weight", vec!["tied".into(), i.into()]);
+    }
+    for name in spec.dtypes.keys().filter(|name| !KINDS.contains(&name.as_str())) {
+        expect(name, &known, "there is no tensor", vec!["dtypes".into(), name.as_str().into()]);
+    }
+    for kind in KINDS.iter().filter(|kind| !spec.dtypes.contains_key(**kind)) {
+        problems.push(
+            Problem::new("missing-dtype", format!("`dtypes` does not say what `{kind}` are"))
+                .hint(format!("add `{kind}: bf16`"))
+                .inside(&["dtypes".into()]),
+        );
+    }
+    for (name, format) in &spec.dtypes {
+        problems.gather(&["dtypes".into(), name.as_str().into()], dtype(format).map_err(Problems::from));
+    }
+    for (block, (name, overlap)) in spec.overlap.iter().map(|o| (None, o)).chain(
+        spec.blocks.iter().enumerate().flat_map(|(i, b)| b.overlap.iter().map(move |o| (Some(i), o))),
+    ) {
+        let mut place: Vec<Step> = block.map_or_else(Vec::new, |i| vec!["blocks".into(), i.into()]);
+        place.extend(["overlap".into(), name.as_str().into()]);
+        if overlap.stages == 0 || overlap.sms == 0 {
+            problems.push(Problem::new("overlap", "overlap needs at least 1 stage and 1 SM").inside(&place));
+        }
+    }
+}
+
+/// Shard maps of the model and of each block.
+pub struct Shards {
+    /// The model's entries.
+    pub model: Vec<(Rank, Axis)>,
+    /// Each block's own entries; none of an axis means not split.
+    pub blocks: Vec<Vec<(Rank, Option<Axis>)>>,
+    /// Whether `repeat: pp` is among them.
+    pub pipelined: bool,
+}
+
+/// Ranks and axes of `shard`, each where it belongs.
+pub fn shard(spec: &ModelSpec, ranks: &BTreeMap<Rank, RankSpec>, problems: &mut Problems) -> Shards {
+    let mut pipelined = false;
+    let mut read = |entries: &[(String, String)], place: &[Step]| -> Vec<(Rank, Option<Axis>)> {
+        let mut found = Vec::new();
+        for (name, axis_name) in entries {
+            let at: Vec<Step> = [place, &["shard".into(), name.as_str().into()]].concat();
+            let mut fault = |code, message: String, hint: String| problems.push(Problem::new(code, message).hint(hint).inside(&at));
+            let known: Vec<&str> = Axis::ALL.iter().map(|(n, _)| *n).collect();
+            let axis = Axis::ALL.iter().find(|(n, _)| n == axis_name).map(|(_, axis)| *axis);
+            if axis.is_none() && axis_name != "none" {
+                fault("unknown-axis", format!("unknown mesh axis `{axis_name}`"), format!("axes are {}, or none", known.join(", ")));
+                continue;
+            }
+            if name == "repeat" {
+                match axis {
+                    Some(Axis::Pp) => pipelined = true,
+                    _ => fault("axis", format!("`repeat` cannot take `{axis_name}`"), "`repeat` takes pp".to_owned()),
+                }
+                continue;
+            }
+            let Some(rank) = single(name).filter(|c| *c == 'b' || ranks.contains_key(c)) else {
+                let hint = if name == "s" || name == "t" {
+                    "tokens of one sequence stay together; split heads, columns, experts, sequences or layers".to_owned()
+                } else {
+                    format!("ranks are {}b, repeat", ranks.keys().map(|r| format!("{r}, ")).collect::<String>())
+                };
+                fault("unknown-rank", format!("rank `{name}` cannot be split"), hint);
+                continue;
+            };
+            let is_routed = ranks.get(&rank).is_some_and(|r| r.active.is_some());
+            let wanted: &[Axis] = match rank {
+                'b' => &[Axis::Dp],
+                _ if is_routed => &[Axis::Ep],
+                _ => &[Axis::Tp, Axis::MoeTp],
+            };
+            if let Some(found) = axis.filter(|a| !wanted.contains(a)) {
+                let names: Vec<&str> = wanted.iter().map(|a| a.name()).collect();
+                fault("axis", format!("rank `{rank}` cannot take `{}`", found.name()), format!("it takes {}", names.join(" or ")));
+                continue;
+            }
+            found.push((rank, axis));
+        }
+        found
+    };
+    let model = read(&spec.shard, &[]);
+    let blocks =
+        spec.blocks.iter().enumerate().map(|(i, block)| read(&block.shard, &["blocks".into(), i.into()])).collect();
+    Shards { model: model.into_iter().filter_map(|(rank, axis)| axis.map(|a| (rank, a))).collect(), blocks, pipelined }
+}
+
+/// A routed product has one row per token.
+pub fn routed_rows(lines: &[Line], problems: &mut Problems, block: usize, kernel: usize) {
+    for (l, line) in lines.iter().enumerate().filter(|(_, line)| line.grouped()) {
+        let Work::Matrix(ranks) = &line.work else { continue };
+        let (left, right) = (&ranks.rows, &ranks.columns);
+        let tokens = |ranks: &[Rank]| ranks.len() == 2 && ranks.contains(&'b') && ranks.contains(&'s');
+        if !tokens(left) && !tokens(right) || !ranks.batch.is_empty() {
+            problems.push(
+                Problem::new("routed-rows", "a product with experts has one row per token, `b` and `s`")
+                    .hint("put other ranks into the experts' weights")
+                    .inside(&equation_path(block, kernel, l)),
+            );
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! What moves in one phase: what each kernel reads and writes, and which collectives follow from the shard map.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Axis, Block, Graph, Kernel, Line};
+use crate::einsum::count;
+use crate::einsum::{Function, Rank, TensorRef};
+use crate::plan::Phase;
+
+/// Kind of a tensor moved, which decides its format and its price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A weight.
+    Weight,
+    /// A weight of experts: only those hit are read.
+    ExpertWeight,
+    /// The KV cache.
+    Cache,
+    /// Anything else.
+    Activation,
+}
+
+/// One tensor moved by a kernel.
+#[derive(Clone, Debug)]
+pub struct Move {
+    /// Name.
+    pub name: String,
+    /// Index that counts elements.
+    pub ranks: Vec<Rank>,
+    /// Whether the routed rank counts the active experts only.
+    pub routed: bool,
+    /// Price.
+    pub kind: Kind,
+}
+
+/// Which sum a collective completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Partial {
+    /// Over tp.
+    Tp,
+    /// Over moe_tp.
+    MoeTp,
+    /// Over ep, with or without moe_tp.
+    Experts,
+}
+
+/// A collective the shard map implies.
+#[derive(Clone, Debug)]
+pub enum Exchange {
+    /// A partial sum made whole.
+    Reduce {
+        /// What it is partial over.
+        partial: Partial,
+        /// The tensor.
+        tensor: Move,
+    },
+    /// A split rank made whole for a function that needs it.
+    Gather {
+        /// The tensor.
+        tensor: Move,
+        /// The rank.
+        rank: Rank,
+    },
+}
+
+/// A kernel in one phase.
+#[derive(Clone, Debug)]
+pub struct KernelFlow {
+    /// Position in the block.
+    pub kernel: usize,
+    /// From memory.
+    pub reads: Vec<Move>,
+    /// To memory.
+    pub writes: Vec<Move>,
+    /// Made and used inside.
+    pub inside: Vec<Move>,
+    /// Collectives behind it.
+    pub exchanges: Vec<Exchange>,
+}
+
+/// A block in one phase.
+#[derive(Clone, Debug)]
+pub struct BlockFlow {
+    /// Kernels that run.
+    pub kernels: Vec<KernelFlow>,
+    /// Activations handed to the next pipeline stage.
+    pub handed_on: Vec<Move>,
+}
+
+/// The whole model in one phase; `same_gpus` says that tp and the experts' axes span the same GPUs (no attention data parallelism).
+pub fn flow(graph: &Graph, phase: Phase, same_gpus: bool) -> Vec<BlockFlow> {
+    let inputs = block_inputs(graph, phase);
+    graph
+        .blocks
+        .iter()
+        .map(|block| {
+            let read = read_in(block, phase);
+            let taken: BTreeSet<&str> = inputs.union(&taken_from_memory(block, phase)).copied().collect();
+            let mut kernels: Vec<KernelFlow> = block
+                .kernels
+                .iter()
+                .enumerate()
+                .filter(|(_, kernel)| kernel.runs_in(phase))
+                .map(|(index, kernel)| kernel_flow(graph, index, kernel, &taken, &read))
+                .collect();
+            exchanges(graph, block, &mut kernels, same_gpus);
+            BlockFlow { handed_on: handed_on(block, &kernels), kernels }
+        })
+        .collect()
+}
+
+/// Names that some kernel of the block reads before making them.
+fn taken_from_memory(block: &Block, phase: Phase) -> BTreeSet<&str> {
+    let mut taken = BTreeSet::new();
+    for kernel in block.kernels.iter().filter(|kernel| kernel.runs_in(phase)) {
+        taken.extend(read_before_made(kernel.lines.iter()));
+    }
+    taken
+}
+
+/// Names that some block reads before making them: what blocks hand to one another.
+fn block_inputs(graph: &Graph, phase: Phase) -> BTreeSet<&str> {
+    graph.blocks.iter().flat_map(|block| read_before_made(block.kernels.iter().filter(move |k| k.runs_in(phase)).flat_map(|k| &k.lines))).collect()
+}
+
+fn read_before_made<'a>(lines: impl Iterator<Item = &'a Line>) -> BTreeSet<&'a str> {
+    let (mut made, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    for line in lines {
+        taken.extend(line.equation.reads().map(|t| t.name.as_str()).filter(|name| !made.contains(name)));
+        made.insert(line.equation.result.name.as_str());
+    }
+    taken
+}
+
+fn read_in(block: &Block, phase: Phase) -> BTreeSet<&str> {
+    let running = block.kernels.iter().filter(|kernel| kernel.runs_in(phase));
+    running.flat_map(|k| &k.lines).flat_map(|l| l.equation.reads()).map(|t| t.name.as_str()).collect()
+}
+
+fn kernel_flow(graph: &Graph, index: usize, kernel: &Kernel, taken: &BTreeSet<&str>, read: &BTreeSet<&str>) -> KernelFlow {
+    let mut flow = KernelFlow { kernel: index, reads: Vec::new(), writes: Vec::new(), inside: Vec::new(), exchanges: Vec::new() };
+    let mut made: BTreeSet<&str> = BTreeSet::new();
+    for line in &kernel.lines {
+        for factor in &line.equation.factors {
+            for tensor in &factor.args {
+                if made.contains(tensor.name.as_str()) || flow.reads.iter().any(|m| m.name == tensor.name) {
+                    continue;
+                }
+                let selected = match factor.function {
+                    Some(Function::Embed) => graph.weights.contains(&tensor.name),
+                    Some(Function::Last) => true,
+                    _ => false,
+                };
+                let ranks = if selected { &line.equation.result.ranks } else { &tensor.ranks };
+                flow.reads.push(Move {
+                    name: tensor.name.clone(),
+                    ranks: ranks.clone(),
+                    routed: line.routed,
+                    kind: read_kind(graph, line, tensor),
+                });
+            }
+        }
+        let result = &line.equation.result;
+        if made.insert(&result.name) {
+            let cached = graph.cache.contains(&result.name);
+            let kind = if cached { Kind::Cache } else { Kind::Activation };
+            let moved = Move { name: result.name.clone(), ranks: result.ranks.clone(), routed: line.routed, kind };
+            let name = result.name.as_str();
+            if cached || taken.contains(name) || !read.contains(name) {
+                flow.writes.push(moved);
+            } else {
+                flow.inside.push(moved);
+            }
+        }
+    }
+    flow
+}
+
+fn read_kind(graph: &Graph, line: &Line, tensor: &TensorRef) -> Kind {
+    if graph.weights.contains(&tensor.name) {
+        let expert = line.routed && graph.routed.is_some_and(|r| tensor.has(r.rank));
+        if expert { Kind::ExpertWeight } else { Kind::Weight }
+    } else if graph.cache.contains(&tensor.name) && tensor.has('t') {
+        Kind::Cache
+    } else {
+        Kind::Activation
+    }
+}
+
+/// Activations the block both takes and makes (hidden state, residual), else the first it takes.
+fn handed_on(block: &Block, kernels: &[KernelFlow]) -> Vec<Move> {
+    let mut made: BTreeSet<&str> = BTreeSet::new();
+    let mut taken: Vec<&Move> = Vec::new();
+    for flow in kernels {
+        for moved in flow.reads.iter().filter(|m| m.kind == Kind::Activation) {
+            if !made.contains(moved.name.as_str()) && !taken.iter().any(|m| m.name == moved.name) {
+                taken.push(moved);
+            }
+        }
+        made.extend(block.kernels[flow.kernel].lines.iter().map(|line| line.equation.result.name.as_str()));
+    }
+    let both: Vec<Move> = taken.iter().filter(|m| made.contains(m.name.as_str())).map(|m| (*m).clone()).collect();
+    if both.is_empty() { taken.first().map(|m| (*m).clone()).into_iter().collect() } else { both }
+}
+
+struct Pending {
+    partial: Partial,
+    maker: usize,
+    tensor: Move,
+    carried_on: bool,
+}
+
+/// Follows partial sums through the block and places the collectives that make them whole.
+fn exchanges(graph: &Graph, block: &Block, kernels: &mut [KernelFlow], same_gpus: bool) {
+    let axis = |rank: Rank| block.shard.iter().find(|(r, _)| *r == rank).map(|(_, a)| *a);
+    let mut pending: BTreeMap<String, Pending> = BTreeMap::new();
+    let mut placed: Vec<(usize, Exchange)> = Vec::new();
+    for position in 0..kernels.len() {
+        for line in &block.kernels[kernels[position].kernel].lines {
+            let equation = &line.equation;
+            let mut carried: Option<Partial> = None;
+            for tensor in equation.reads() {
+                let Some(state) = pending.get(&tensor.name) else { continue };
+                if let Some(partial) = carry(line, tensor, state.partial, &pending, &axis, same_gpus) {
+                    carried = carried.max(Some(partial));
+                    if let Some(state) = pending.get_mut(&tensor.name) {
+                        state.carried_on = true;
+                    }
+                } else if let Some(state) = pending.remove(&tensor.name) {
+                    placed.push((state.maker, Exchange::Reduce { partial: state.partial, tensor: state.tensor }));
+                }
+            }
+            for factor in &equation.factors {
+                let needs_whole = factor.function.is_some_and(Function::reduces_last_rank);
+                let (Some(tensor), true) = (factor.args.first(), needs_whole) else { continue };
+                if let Some(rank) = tensor.ranks.last().copied().filter(|r| !line.routed && axis(*r) == Some(Axis::Tp)) {
+                    let kind = Kind::Activation;
+                    let moved = Move { name: tensor.name.clone(), ranks: tensor.ranks.clone(), routed: false, kind };
+                    placed.push((position, Exchange::Gather { tensor: moved, rank }));
+                }
+            }
+            let partial = made_partial(graph, line, &axis).max(carried);
+            let result = &equation.result;
+            pending.remove(&result.name);
+            if let Some(partial) = partial {
+                let kind = Kind::Activation;
+                let tensor = Move { name: result.name.clone(), ranks: result.ranks.clone(), routed: line.routed, kind };
+                pending.insert(result.name.clone(), Pending { partial, maker: position, tensor, carried_on: false });
+            }
+        }
+    }
+    let mut rest: Vec<Pending> = pending.into_values().filter(|p| !p.carried_on).collect();
+    rest.sort_by_key(|p| p.maker);
+    placed.extend(rest.into_iter().map(|p| (p.maker, Exchange::Reduce { partial: p.partial, tensor: p.tensor })));
+    for (position, exchange) in placed {
+        kernels[position].exchanges.push(exchange);
+    }
+}
+
+/// What an equation leaves partial by contracting (or looking up) a split rank.
+fn made_partial(graph: &Graph, line: &Line, axis: &dyn Fn(Rank) -> Option<Axis>) -> Option<Partial> {
+    let equation = &line.equation;
+    let mut summed: Vec<Rank> = count::contracted(equation);
+    for factor in equation.factors.iter().filter(|f| f.function == Some(Function::Embed)) {
+        let rows = factor.args.iter().filter(|t| graph.weights.contains(&t.name)).flat_map(|t| t.ranks.iter().copied());
+        summed.extend(rows.filter(|rank| !equation.result.has(*rank)));
+    }
+    summed
+        .into_iter()
+        .filter_map(|rank| match (axis(rank), line.routed) {
+            (Some(Axis::Tp), false) => Some(Partial::Tp),
+            (Some(Axis::MoeTp), true) => Some(Partial::MoeTp),
+            (Some(Axis::Ep), true) => Some(Partial::Experts),
+            _ => None,
+        })
+        .max()
+}
+
+/// What the result is partial over if a partial argument may stay so; none if it must be made whole first.
+fn carry(
+    line: &Line,
+    tensor: &TensorRef,
+    partial: Partial,
+    pending: &BTreeMap<String, Pending>,
+    axis: &dyn Fn(Rank) -> Option<Axis>,
+    same_gpus: bool,
+) -> Option<Partial> {
+    let factors = &line.equation.factors;
+    if let [factor] = factors.as_slice() {
+        if factor.function != Some(Function::Add) {
+            return None;
+        }
+        let all: Option<Vec<Partial>> = factor.args.iter().map(|arg| pending.get(&arg.name).map(|p| p.partial)).collect();
+        let together = |partials: &Vec<Partial>| same_gpus || partials.iter().all(|p| (*p == Partial::Tp) == (partial == Partial::Tp));
+        return all.filter(together).and_then(|partials| partials.into_iter().max());
+    }
+    let own = factors.iter().position(|f| f.function.is_none() && f.args.first() == Some(tensor))?;
+    let other = factors.get(1 - own)?;
+    let split_by_other = other.args.iter().flat_map(|arg| &arg.ranks).any(|rank| match (axis(*rank), partial) {
+        (Some(Axis::Tp), Partial::Tp) => !line.routed,
+        (Some(Axis::MoeTp), Partial::MoeTp) => line.routed,
+        (Some(Axis::MoeTp | Axis::Ep), Partial::Experts) => line.routed,
+        _ => false,
+    });
+    if split_by_other { None } else { Some(partial) }
+}

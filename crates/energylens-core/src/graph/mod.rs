@@ -1,0 +1,199 @@
+//! A model as blocks of kernels of equations, with everything that follows from the text alone.
+
+mod build;
+mod check;
+pub mod flow;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::einsum::count::Work;
+use crate::einsum::{Equation, Function, Rank};
+use crate::plan::{MaskSpec, OverlapSpec, Phase, RankSpec};
+
+/// A mesh axis: one way of splitting work over GPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Axis {
+    /// Tensor parallelism of attention and dense layers.
+    Tp,
+    /// Attention data parallelism inside one engine.
+    Dp,
+    /// Expert parallelism.
+    Ep,
+    /// Tensor parallelism inside experts.
+    MoeTp,
+    /// Pipeline parallelism.
+    Pp,
+}
+
+impl Axis {
+    /// All axes a spec may name.
+    pub const ALL: [(&'static str, Self); 5] =
+        [("tp", Self::Tp), ("dp", Self::Dp), ("ep", Self::Ep), ("moe_tp", Self::MoeTp), ("pp", Self::Pp)];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, axis)| *axis == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// Class of a kernel; it chooses the time coefficients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Fused attention.
+    Attention,
+    /// Grouped (expert) matrix products.
+    GroupedGemm,
+    /// Dense matrix products.
+    Gemm,
+    /// Bound by memory.
+    Elementwise,
+}
+
+impl Class {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Attention => "attention",
+            Self::GroupedGemm => "grouped_gemm",
+            Self::Gemm => "gemm",
+            Self::Elementwise => "elementwise",
+        }
+    }
+}
+
+/// One equation in its kernel.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// The equation.
+    pub equation: Equation,
+    /// Whether tokens meet only some values of the routed rank.
+    pub routed: bool,
+    /// A matrix product or vector work.
+    pub work: Work,
+    /// The weight it multiplies by, if it multiplies by one.
+    pub weight: Option<String>,
+}
+
+impl Line {
+    /// Whether it is a product with the experts' weights.
+    pub fn grouped(&self) -> bool {
+        self.routed && self.weight.is_some() && matches!(self.work, Work::Matrix(_))
+    }
+
+    /// Functions applied in it.
+    pub fn functions(&self) -> impl Iterator<Item = Function> {
+        self.equation.factors.iter().filter_map(|factor| factor.function)
+    }
+}
+
+/// One launch.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Name.
+    pub name: String,
+    /// Phase it is limited to.
+    pub phase: Option<Phase>,
+    /// Equations.
+    pub lines: Vec<Line>,
+    /// Class.
+    pub class: Class,
+    /// Mask of an attention kernel.
+    pub mask: Option<MaskSpec>,
+    /// Overlap with the collective behind it.
+    pub overlap: Option<OverlapSpec>,
+}
+
+impl Kernel {
+    /// Whether it runs in that phase.
+    pub fn runs_in(&self, phase: Phase) -> bool {
+        self.phase.is_none_or(|own| own == phase)
+    }
+}
+
+/// Kernels, repeated.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Name.
+    pub name: String,
+    /// Times it runs in one pass.
+    pub repeat: u64,
+    /// Kernels.
+    pub kernels: Vec<Kernel>,
+    /// Rank to axis, in order.
+    pub shard: Vec<(Rank, Axis)>,
+}
+
+/// A whole model.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// Name.
+    pub name: String,
+    /// Extents.
+    pub ranks: BTreeMap<Rank, RankSpec>,
+    /// The routed rank: its letter, extent and active count.
+    pub routed: Option<Routed>,
+    /// Blocks.
+    pub blocks: Vec<Block>,
+    /// Weight names.
+    pub weights: BTreeSet<String>,
+    /// Cached tensors.
+    pub cache: BTreeSet<String>,
+    /// Formats by kind or tensor.
+    pub dtypes: BTreeMap<String, String>,
+    /// Weights shared between blocks.
+    pub tied: BTreeSet<String>,
+    /// Whether layers are dealt to pipeline stages.
+    pub pipelined: bool,
+    /// Whether sequences are dealt to data-parallel ranks.
+    pub data_parallel: bool,
+}
+
+/// The routed rank.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Routed {
+    /// Letter.
+    pub rank: Rank,
+    /// Experts.
+    pub extent: f64,
+    /// Experts a token meets.
+    pub active: f64,
+}
+
+impl Graph {
+    /// Number of weights, each counted once a repetition, tied ones once.
+    pub fn parameters(&self) -> f64 {
+        let mut total = 0.0;
+        let mut tied_seen = BTreeSet::new();
+        for block in &self.blocks {
+            for tensor in self.block_weights(block).values() {
+                let elements: f64 = tensor.0.iter().filter_map(|rank| self.ranks.get(rank)).map(|r| r.extent as f64).product();
+                if self.tied.contains(&tensor.1) {
+                    if tied_seen.insert(tensor.1.clone()) {
+                        total += elements;
+                    }
+                } else {
+                    total += elements * block.repeat as f64;
+                }
+            }
+        }
+        total
+    }
+
+    /// Weights of a block at their first use: index ranks, name, and whether the line is routed.
+    pub fn block_weights(&self, block: &Block) -> BTreeMap<String, (Vec<Rank>, String, bool)> {
+        let mut found = BTreeMap::new();
+        for line in block.kernels.iter().flat_map(|kernel| &kernel.lines) {
+            for tensor in line.equation.reads().filter(|tensor| self.weights.contains(&tensor.name)) {
+                found
+                    .entry(tensor.name.clone())
+                    .or_insert_with(|| (tensor.ranks.clone(), tensor.name.clone(), line.routed));
+            }
+        }
+        found
+    }
+
+    /// Layers dealt to pipeline stages.
+    pub fn layers(&self) -> u64 {
+        self.blocks.iter().filter(|block| block.repeat > 1).map(|block| block.repeat).sum()
+    }
+}

@@ -1,0 +1,35 @@
+//! Coefficients by number of GPUs: the smallest listed size that is large enough.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// One implementation of a collective inside a node.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Implementation {
+    /// Name, such as `nccl`.
+    pub name: String,
+    /// Largest message it takes.
+    pub max_bytes: Option<f64>,
+    /// Coefficients by number of GPUs.
+    pub by_gpus: BTreeMap<u32, LinkCurve>,
+}
+
+/// `t = alpha + root·√S + busfactor·S/bandwidth`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+pub struct LinkCurve {
+    /// Latency of an empty message.
+    pub alpha_s: f64,
+    /// Middle-size penalty.
+    #[serde(default)]
+    pub root_s_per_sqrt_byte: f64,
+    /// Asymptotic bus bandwidth.
+    pub bandwidth_bytes_per_s: f64,
+}
+
+impl Implementation {
+    /// Coefficients for `members` GPUs.
+    pub fn curve(&self, members: u32) -> Option<LinkCurve> {
+        self.by_gpus.range(members..).next().or_else(|| self.by_gpus.iter().next_back()).map(|(_, curve)| *curve)
+    }
+}

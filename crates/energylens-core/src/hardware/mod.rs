@@ -1,0 +1,5 @@
+//! One GPU type: its peaks, its coefficients, its number formats.
+
+pub mod curve;
+pub mod dtype;
+pub mod profile;

@@ -1,0 +1,207 @@
+//! A GPU profile as the plan holds it: complete numbers, sources stripped or ignored.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::curve::Implementation;
+use super::dtype::Arithmetic;
+
+/// Everything known of one GPU type.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Profile {
+    /// Name, unique in its plan.
+    pub name: String,
+    /// Device memory.
+    pub memory: Memory,
+    /// Compute units and peaks.
+    pub compute: Compute,
+    /// Power limits and floors.
+    pub power: Power,
+    /// Links between GPUs.
+    pub link: Link,
+    /// The host's part of a step.
+    pub host: Host,
+    /// Time coefficients.
+    pub kernels: Kernels,
+    /// Energy coefficients.
+    pub energy: Energy,
+    /// Collective curves by operation.
+    pub collectives: Collectives,
+}
+
+/// Device memory.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Memory {
+    /// Size.
+    pub capacity_bytes: f64,
+    /// Peak bandwidth.
+    pub bandwidth_bytes_per_s: f64,
+    /// Taken by context, graphs and communication buffers.
+    pub reserve_bytes: f64,
+}
+
+/// Compute units and peaks.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Compute {
+    /// Streaming multiprocessors.
+    pub sms: u32,
+    /// Dense peaks by arithmetic, and `vector`.
+    pub peak_flops: Peaks,
+}
+
+/// Dense peaks.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Peaks {
+    /// 16-bit tensor cores.
+    pub bf16: f64,
+    /// 8-bit tensor cores.
+    pub fp8: Option<f64>,
+    /// 4-bit tensor cores.
+    pub fp4: Option<f64>,
+    /// fp32 outside tensor cores.
+    pub vector: f64,
+}
+
+/// Power limits and floors.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Power {
+    /// Board limit.
+    pub tdp_w: f64,
+    /// Draw of a loaded GPU that waits.
+    pub static_w: f64,
+}
+
+/// Links between GPUs.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Link {
+    /// GPUs that share the fast link.
+    pub gpus_per_node: u32,
+    /// Network bandwidth of one GPU.
+    pub net_bandwidth_bytes_per_s: f64,
+    /// Network latency of one collective.
+    pub net_alpha_s: f64,
+    /// SMs a collective needs for its full bandwidth.
+    pub sms_to_saturate: f64,
+}
+
+/// The host's part of a step.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Host {
+    /// Seconds of a step in which the GPU waits for the host.
+    pub host_s: f64,
+}
+
+/// Time coefficients.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Kernels {
+    /// Candidate output tiles of a matrix product.
+    pub tiles: Vec<(u32, u32)>,
+    /// Dense products by arithmetic.
+    pub gemm: BTreeMap<String, TimeSet>,
+    /// Grouped products by arithmetic.
+    pub grouped_gemm: BTreeMap<String, TimeSet>,
+    /// Attention over a prompt.
+    pub attention_prefill: TimeSet,
+    /// Attention of single tokens.
+    pub attention_decode: TimeSet,
+    /// Everything bound by memory.
+    pub elementwise: TimeSet,
+}
+
+/// Coefficients of one kernel class.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+pub struct TimeSet {
+    /// Launch floor.
+    pub t0_s: f64,
+    /// Reached share of the peak.
+    pub compute_efficiency: f64,
+    /// Reached share of the bandwidth.
+    pub memory_efficiency: f64,
+    /// Small-transfer penalty.
+    #[serde(default)]
+    pub root_s_per_sqrt_byte: f64,
+    /// Exponent of the smooth maximum.
+    pub sharpness: u32,
+}
+
+/// Energy coefficients.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Energy {
+    /// Per FLOP by arithmetic.
+    pub flop_j: FlopEnergy,
+    /// Per byte through L1 and shared memory.
+    pub on_chip_j_per_byte: f64,
+    /// Per weight byte from memory.
+    pub hbm_weight_j_per_byte: f64,
+    /// Per KV byte from or to memory.
+    pub hbm_kv_j_per_byte: f64,
+    /// Per activation byte from or to memory.
+    pub hbm_activation_j_per_byte: f64,
+    /// Per bus byte of a collective.
+    pub link_j_per_byte: f64,
+}
+
+/// Energy per FLOP.
+#[derive(Clone, Debug, Deserialize)]
+pub struct FlopEnergy {
+    /// 16-bit.
+    pub bf16: f64,
+    /// 8-bit.
+    pub fp8: Option<f64>,
+    /// 4-bit.
+    pub fp4: Option<f64>,
+    /// Outside tensor cores.
+    pub vector: f64,
+}
+
+/// Collective curves by operation.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Collectives {
+    /// Sum, known to all.
+    pub all_reduce: Vec<Implementation>,
+    /// Concatenation, known to all.
+    pub all_gather: Vec<Implementation>,
+    /// Sum, each keeps its part.
+    pub reduce_scatter: Vec<Implementation>,
+    /// Each to each.
+    pub all_to_all: Vec<Implementation>,
+    /// One to one.
+    pub send_recv: Vec<Implementation>,
+}
+
+impl Profile {
+    /// Arithmetic really used for a format that wants `wanted`: 16-bit where there are no narrower units.
+    pub fn arithmetic(&self, wanted: Arithmetic) -> Arithmetic {
+        let has = |peak: Option<f64>, name: &str| {
+            peak.is_some() && self.kernels.gemm.contains_key(name) && self.kernels.grouped_gemm.contains_key(name)
+        };
+        match wanted {
+            Arithmetic::Fp8 if has(self.compute.peak_flops.fp8, "fp8") => Arithmetic::Fp8,
+            Arithmetic::Fp4 if has(self.compute.peak_flops.fp4, "fp4") => Arithmetic::Fp4,
+            _ => Arithmetic::Bf16,
+        }
+    }
+
+    /// Dense peak of an arithmetic.
+    pub fn peak(&self, arithmetic: Arithmetic) -> f64 {
+        let peaks = &self.compute.peak_flops;
+        match arithmetic {
+            Arithmetic::Bf16 => Some(peaks.bf16),
+            Arithmetic::Fp8 => peaks.fp8,
+            Arithmetic::Fp4 => peaks.fp4,
+        }
+        .unwrap_or(peaks.bf16)
+    }
+
+    /// Joules per FLOP of an arithmetic.
+    pub fn flop_j(&self, arithmetic: Arithmetic) -> f64 {
+        let energy = &self.energy.flop_j;
+        match arithmetic {
+            Arithmetic::Bf16 => Some(energy.bf16),
+            Arithmetic::Fp8 => energy.fp8,
+            Arithmetic::Fp4 => energy.fp4,
+        }
+        .unwrap_or(energy.bf16)
+    }
+}

@@ -1,0 +1,170 @@
+//! A model on a GPU type over a mesh in given formats: every constant of its kernels, resolved once.
+
+mod lower;
+
+use crate::cost::collective::Collective;
+use crate::cost::kernel::{Experts, KernelCost};
+use crate::graph::Graph;
+use crate::hardware::dtype::Dtype;
+use crate::hardware::profile::Profile;
+use crate::mesh::{Infeasible, Mesh};
+use crate::plan::{MaskSpec, Phase};
+
+/// Formats the point asks for in place of the spec's.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Formats {
+    /// For weights that the spec does not name.
+    pub weights: Option<Dtype>,
+    /// For the cache.
+    pub cache: Option<Dtype>,
+}
+
+/// A named kernel of a mapping.
+#[derive(Clone, Debug)]
+pub struct MappedKernel {
+    /// Block and kernel in the graph.
+    pub place: (usize, usize),
+    /// Its cost.
+    pub cost: KernelCost,
+}
+
+/// One phase of a mapping.
+#[derive(Clone, Debug)]
+pub struct MappedPhase {
+    /// Kernels by block.
+    pub blocks: Vec<Vec<MappedKernel>>,
+    /// Hand-over between stages.
+    pub send: Option<Collective>,
+    /// Masks its kernels use.
+    pub masks: Vec<MaskSpec>,
+    /// Stage counts that need a divided environment.
+    pub divisions: Vec<f64>,
+}
+
+/// Stages that hold the same layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageKind {
+    /// How many such stages.
+    pub stages: f64,
+    /// Repetitions of each block.
+    pub counts: Vec<f64>,
+}
+
+/// Cache bytes of a block: of one sequence and token, and the window beyond which nothing is kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CacheShape {
+    /// Bytes per token of one GPU.
+    pub bytes_per_token: f64,
+    /// Longest kept stretch.
+    pub window: f64,
+}
+
+/// Constants of the whole step.
+#[derive(Clone, Copy, Debug)]
+pub struct StepConstants {
+    /// Host seconds of a pass and stage.
+    pub host_s: f64,
+    /// Waiting power.
+    pub static_w: f64,
+    /// Power limit.
+    pub tdp_w: f64,
+    /// GPU memory.
+    pub capacity_bytes: f64,
+    /// Memory not for the model.
+    pub reserve_bytes: f64,
+    /// Prompt tokens of one pass.
+    pub max_batched_tokens: f64,
+}
+
+/// Everything constant over batch and lengths.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    /// Mesh.
+    pub mesh: Mesh,
+    /// Prefill.
+    pub prefill: MappedPhase,
+    /// Decode.
+    pub decode: MappedPhase,
+    /// Pipeline stages by content.
+    pub kinds: Vec<StageKind>,
+    /// Weight bytes of one repetition of each block, and of tied or once-held ones.
+    pub weights: Vec<f64>,
+    /// Cache of one repetition of each block.
+    pub caches: Vec<CacheShape>,
+    /// Routing.
+    pub experts: Option<Experts>,
+    /// Step constants.
+    pub constants: StepConstants,
+}
+
+impl Mapping {
+    /// Lays a model out.
+    ///
+    /// # Errors
+    /// Why it cannot be laid out.
+    pub fn new(
+        graph: &Graph,
+        profile: &Profile,
+        mesh: Mesh,
+        formats: Formats,
+        max_batched_tokens: f64,
+    ) -> Result<Self, Infeasible> {
+        mesh.check(graph)?;
+        let lower = lower::Lowering { graph, profile, mesh, formats };
+        Ok(Self {
+            mesh,
+            prefill: lower.phase(Phase::Prefill),
+            decode: lower.phase(Phase::Decode),
+            kinds: stage_kinds(graph, mesh.pp),
+            weights: lower.weights(),
+            caches: lower.caches(),
+            experts: lower.experts(),
+            constants: StepConstants {
+                host_s: profile.host.host_s,
+                static_w: profile.power.static_w,
+                tdp_w: profile.power.tdp_w,
+                capacity_bytes: profile.memory.capacity_bytes,
+                reserve_bytes: profile.memory.reserve_bytes,
+                max_batched_tokens,
+            },
+        })
+    }
+}
+
+/// Deals layers to stages contiguously, the first ones taking what is left over; equal stages are counted together.
+pub fn stage_kinds(graph: &Graph, pp: u32) -> Vec<StageKind> {
+    let blocks = &graph.blocks;
+    let layers = graph.layers();
+    let stages = u64::from(pp);
+    let mut rows = vec![vec![0.0; blocks.len()]; pp as usize];
+    let end_of = |stage: u64| (stage + 1) * (layers / stages) + (stage + 1).min(layers % stages);
+    let first_repeated = blocks.iter().position(|block| block.repeat > 1).unwrap_or(blocks.len());
+    let (mut stage, mut dealt) = (0_u64, 0_u64);
+    for (i, block) in blocks.iter().enumerate() {
+        if block.repeat <= 1 {
+            let at = if i < first_repeated { 0 } else { rows.len() - 1 };
+            rows[at][i] += 1.0;
+            continue;
+        }
+        let mut left = block.repeat;
+        while left > 0 {
+            let room = end_of(stage).saturating_sub(dealt);
+            if room == 0 {
+                stage += 1;
+                continue;
+            }
+            let taken = room.min(left);
+            rows[usize::try_from(stage).unwrap_or(0)][i] += taken as f64;
+            dealt += taken;
+            left -= taken;
+        }
+    }
+    let mut kinds: Vec<StageKind> = Vec::new();
+    for counts in rows {
+        match kinds.iter_mut().find(|kind| kind.counts == counts) {
+            Some(kind) => kind.stages += 1.0,
+            None => kinds.push(StageKind { stages: 1.0, counts }),
+        }
+    }
+    kinds
+}

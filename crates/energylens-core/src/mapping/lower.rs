@@ -1,0 +1,419 @@
+//! From graph, profile and mesh to the constants of each kernel.
+
+use std::collections::BTreeSet;
+
+use super::{CacheShape, Formats, MappedKernel, MappedPhase};
+use crate::cost::attention::Attention;
+use crate::cost::collective::{Collective, Group, Operation};
+use crate::cost::elementwise::Vector;
+use crate::cost::gemm::{Product, Tiling};
+use crate::cost::kernel::{Experts, KernelCost, Prices, Staging, Timing, Traffic};
+use crate::cost::moe::Hits;
+use crate::einsum::count::{MatrixRanks, Work, all_ranks, contracted};
+use crate::einsum::shape::Poly;
+use crate::einsum::{Function, Rank};
+use crate::graph::flow::{Exchange, Kind, KernelFlow, Move, Partial, flow};
+use crate::graph::{Block, Class, Graph, Kernel, Line};
+use crate::hardware::dtype::{Arithmetic, DTYPES, Dtype, dtype};
+use crate::hardware::profile::{Profile, TimeSet};
+use crate::mesh::Mesh;
+use crate::plan::{MaskSpec, Phase};
+
+/// Inputs of the lowering.
+pub struct Lowering<'a> {
+    /// Model.
+    pub graph: &'a Graph,
+    /// GPU.
+    pub profile: &'a Profile,
+    /// Mesh.
+    pub mesh: Mesh,
+    /// Formats of the point.
+    pub formats: Formats,
+}
+
+impl Lowering<'_> {
+    /// Format of a tensor: by name, else by kind, the point's choice before the spec's.
+    fn format(&self, name: &str, kind: &str) -> Dtype {
+        let named = |key: &str| self.graph.dtypes.get(key).and_then(|d| dtype(d).ok());
+        let chosen = match kind {
+            "weights" => self.formats.weights,
+            "cache" => self.formats.cache,
+            _ => None,
+        };
+        named(name).or(chosen).or_else(|| named(kind)).unwrap_or(DTYPES[1])
+    }
+
+    fn bytes_of(&self, moved: &Move) -> f64 {
+        let kind = match moved.kind {
+            Kind::Weight | Kind::ExpertWeight => "weights",
+            Kind::Cache => "cache",
+            Kind::Activation => "activations",
+        };
+        self.format(&moved.name, kind).bytes
+    }
+
+    /// One phase of the model.
+    pub fn phase(&self, phase: Phase) -> MappedPhase {
+        let flows = flow(self.graph, phase, self.mesh.dp == 1);
+        let mut masks: Vec<MaskSpec> = Vec::new();
+        let mut divisions: Vec<f64> = Vec::new();
+        let mut blocks = Vec::new();
+        for (i, (block, block_flow)) in self.graph.blocks.iter().zip(&flows).enumerate() {
+            let mapped = block_flow.kernels.iter().map(|kernel_flow| MappedKernel {
+                place: (i, kernel_flow.kernel),
+                cost: self.kernel(phase, block, kernel_flow, &mut masks, &mut divisions),
+            });
+            blocks.push(mapped.collect());
+        }
+        let first = self.graph.blocks.iter().position(|block| block.repeat > 1);
+        let send = first.filter(|_| self.mesh.pp > 1).and_then(|i| {
+            let mut message = Poly::default();
+            for moved in &flows[i].handed_on {
+                let local = self.mesh.local(self.graph, &self.graph.blocks[i], &moved.ranks, moved.routed);
+                message.add(&local.scaled(self.bytes_of(moved)));
+            }
+            let group = Group { size: 2, span: self.mesh.gpus() };
+            Collective::new(self.profile, Operation::SendRecv, group, message)
+        });
+        MappedPhase { blocks, send, masks, divisions }
+    }
+
+    fn kernel(
+        &self,
+        phase: Phase,
+        block: &Block,
+        flow: &KernelFlow,
+        masks: &mut Vec<MaskSpec>,
+        divisions: &mut Vec<f64>,
+    ) -> KernelCost {
+        let kernel = &block.kernels[flow.kernel];
+        let mask = kernel.mask.map(|mask| index_of(masks, mask));
+        let sms = f64::from(self.profile.compute.sms);
+        let (timing, flop_j) = self.timing(phase, block, kernel, sms);
+        let (traffic, on_chip) = self.traffic(block, flow);
+        let mut compute_j = flop_j;
+        compute_j.add(&on_chip.scaled(self.profile.energy.on_chip_j_per_byte));
+        let collectives: Vec<Collective> = flow.exchanges.iter().flat_map(|e| self.collectives(block, e)).collect();
+        let staging = kernel.overlap.filter(|o| !collectives.is_empty() && f64::from(o.sms) < sms).map(|overlap| Staging {
+            stages: f64::from(overlap.stages),
+            timing: self.timing(phase, block, kernel, sms - f64::from(overlap.sms)).0,
+            share: (f64::from(overlap.sms) / self.profile.link.sms_to_saturate).min(1.0),
+            env: index_of(divisions, f64::from(overlap.stages)),
+        });
+        let energy = &self.profile.energy;
+        let prices = Prices {
+            weight_j: energy.hbm_weight_j_per_byte,
+            cache_j: energy.hbm_kv_j_per_byte,
+            activation_j: energy.hbm_activation_j_per_byte,
+        };
+        KernelCost { timing, traffic, mask, compute_j, prices, collectives, staging }
+    }
+
+    fn traffic(&self, block: &Block, flow: &KernelFlow) -> (Traffic, Poly) {
+        let mut traffic = Traffic::default();
+        let local = |moved: &Move| self.mesh.local(self.graph, block, &moved.ranks, moved.routed).scaled(self.bytes_of(moved));
+        for moved in &flow.reads {
+            match moved.kind {
+                Kind::Weight => traffic.weights.add(&local(moved)),
+                Kind::ExpertWeight => {
+                    traffic.expert_bytes +=
+                        self.mesh.expert_slice(self.graph, block, &moved.ranks) * self.bytes_of(moved);
+                }
+                Kind::Cache => traffic.cache_read.add(&local(moved)),
+                Kind::Activation => traffic.activations.add(&local(moved)),
+            }
+        }
+        for moved in &flow.writes {
+            match moved.kind {
+                Kind::Cache => traffic.cache_written.add(&local(moved)),
+                _ => traffic.activations.add(&local(moved)),
+            }
+        }
+        let mut on_chip = Poly::default();
+        for moved in &flow.inside {
+            on_chip.add(&local(moved).scaled(2.0));
+        }
+        (traffic, on_chip)
+    }
+
+    /// Time of a kernel on `sms` SMs, and joules of its FLOPs.
+    fn timing(&self, phase: Phase, block: &Block, kernel: &Kernel, sms: f64) -> (Timing, Poly) {
+        let profile = self.profile;
+        let peaks = &profile.compute.peak_flops;
+        let class = kernel.class;
+        let mut first: Option<Arithmetic> = None;
+        let mut matrix: Vec<(&Line, &MatrixRanks, Arithmetic)> = Vec::new();
+        let total_sms = f64::from(profile.compute.sms);
+        let mut vector = Vector { flops: Poly::default(), seconds_per_flop: total_sms / sms / peaks.vector };
+        let mut joules = Poly::default();
+        for line in &kernel.lines {
+            let flops = self.product_flops(block, line);
+            if let Work::Matrix(ranks) = &line.work {
+                let arithmetic = self.arithmetic(line);
+                first = first.or(Some(arithmetic));
+                joules.add(&flops.scaled(profile.flop_j(arithmetic)));
+                matrix.push((line, ranks, arithmetic));
+            } else {
+                vector.flops.add(&flops);
+            }
+            vector.flops.add(&self.function_flops(block, line));
+        }
+        joules.add(&vector.flops.scaled(profile.energy.flop_j.vector));
+        let set = self.time_set(class, phase, first.unwrap_or(Arithmetic::Bf16));
+        let tiles = profile.kernels.tiles.iter().map(|&(m, n)| (f64::from(m), f64::from(n))).collect();
+        let rate = |arithmetic| profile.peak(arithmetic) * self.time_set(class, phase, arithmetic).compute_efficiency;
+        let attention = (class == Class::Attention).then(|| self.attention(phase, block, &matrix, total_sms / sms, &rate));
+        let products = if class == Class::Attention { Vec::new() } else { self.products(block, &matrix, total_sms, &rate) };
+        let timing = Timing {
+            set,
+            seconds_per_byte: 1.0 / (profile.memory.bandwidth_bytes_per_s * set.memory_efficiency),
+            tiling: Tiling { tiles, sms },
+            products,
+            attention,
+            vector,
+        };
+        (timing, joules)
+    }
+
+    fn time_set(&self, class: Class, phase: Phase, arithmetic: Arithmetic) -> TimeSet {
+        let kernels = &self.profile.kernels;
+        let of = |sets: &std::collections::BTreeMap<String, TimeSet>| {
+            sets.get(arithmetic.name()).or_else(|| sets.get("bf16")).copied().unwrap_or(kernels.elementwise)
+        };
+        match (class, phase) {
+            (Class::Attention, Phase::Prefill) => kernels.attention_prefill,
+            (Class::Attention, Phase::Decode) => kernels.attention_decode,
+            (Class::GroupedGemm, _) => of(&kernels.grouped_gemm),
+            (Class::Gemm, _) => of(&kernels.gemm),
+            (Class::Elementwise, _) => kernels.elementwise,
+        }
+    }
+
+    fn arithmetic(&self, line: &Line) -> Arithmetic {
+        let wanted = match &line.weight {
+            Some(weight) => self.format(weight, "weights").arithmetic,
+            None => self.format("", "activations").arithmetic,
+        };
+        self.profile.arithmetic(wanted)
+    }
+
+    /// FLOPs of the product part of an equation.
+    fn product_flops(&self, block: &Block, line: &Line) -> Poly {
+        let equation = &line.equation;
+        let summed = !contracted(equation).is_empty();
+        let all = all_ranks(equation);
+        let space = self.mesh.local(self.graph, block, &all, line.routed);
+        match (equation.factors.len(), summed) {
+            (2, true) => space.scaled(2.0),
+            (2, false) => self.mesh.local(self.graph, block, &equation.result.ranks, line.routed),
+            (1, true) if equation.factors[0].function.is_none() => space,
+            _ => Poly::default(),
+        }
+    }
+
+    fn function_flops(&self, block: &Block, line: &Line) -> Poly {
+        let mut flops = Poly::default();
+        for factor in &line.equation.factors {
+            let Some(function) = factor.function.filter(|f| !Function::selects(*f)) else { continue };
+            let Some(largest) = factor.args.iter().max_by_key(|arg| arg.ranks.len()) else { continue };
+            let elements = self.mesh.local(self.graph, block, &largest.ranks, line.routed);
+            flops.add(&elements.scaled(function.flops_per_element()));
+        }
+        flops
+    }
+
+    fn products(
+        &self,
+        block: &Block,
+        matrix: &[(&Line, &MatrixRanks, Arithmetic)],
+        sms: f64,
+        rate: &dyn Fn(Arithmetic) -> f64,
+    ) -> Vec<Product> {
+        let mut merged: Vec<(&Line, &MatrixRanks, Product)> = Vec::new();
+        for &(line, ranks, arithmetic) in matrix {
+            let all = all_ranks(&line.equation);
+            let ways = self.mesh.ways(self.graph, block, &all, line.routed).unwrap_or_default();
+            let extent = |list: &[Rank]| {
+                let mut size = self.mesh.local(self.graph, block, &[], false);
+                for rank in list {
+                    let one = match (rank, ways.get(rank)) {
+                        ('b' | 's' | 't', _) | (_, None) => self.mesh.local(self.graph, block, &[*rank], false),
+                        (_, Some(split)) => {
+                            let whole = self.graph.ranks.get(rank).map_or(1.0, |r| r.extent as f64);
+                            Poly::constant(whole / f64::from(*split))
+                        }
+                    };
+                    size = times(&size, &one);
+                }
+                size
+            };
+            let grouped = line.grouped();
+            let tokens_on_the_right = grouped && ranks.columns.contains(&'b');
+            let columns = if tokens_on_the_right { extent(&ranks.rows) } else { extent(&ranks.columns) };
+            let same = merged.iter_mut().find(|(other, other_ranks, _)| {
+                shared_input(other) == shared_input(line)
+                    && other_ranks.depth == ranks.depth
+                    && other_ranks.batch == ranks.batch
+                    && other.routed == line.routed
+            });
+            match same {
+                Some((_, _, product)) => product.columns.add(&columns),
+                None => merged.push((
+                    line,
+                    ranks,
+                    Product {
+                        batch: extent(&ranks.batch),
+                        rows: extent(&ranks.rows),
+                        columns,
+                        depth: extent(&ranks.depth),
+                        seconds_per_flop: sms / rate(arithmetic),
+                        grouped,
+                    },
+                )),
+            }
+        }
+        merged.into_iter().map(|(_, _, product)| product).collect()
+    }
+
+    fn attention(
+        &self,
+        phase: Phase,
+        block: &Block,
+        matrix: &[(&Line, &MatrixRanks, Arithmetic)],
+        slowdown: f64,
+        rate: &dyn Fn(Arithmetic) -> f64,
+    ) -> Attention {
+        let mut flops = Poly::default();
+        let mut arithmetic = Arithmetic::Bf16;
+        for (line, _, own) in matrix {
+            flops.add(&self.product_flops(block, line));
+            arithmetic = *own;
+        }
+        let scores = matrix.iter().find(|(line, ..)| all_ranks(&line.equation).contains(&'t'));
+        let heads = scores.map_or_else(
+            || Poly::constant(1.0),
+            |(line, ranks, _)| {
+                let list: Vec<Rank> = ranks.batch.iter().chain(&ranks.rows).copied().filter(|r| *r != 's').collect();
+                self.mesh.local(self.graph, block, &list, line.routed)
+            },
+        );
+        Attention { flops, seconds_per_flop: slowdown / rate(arithmetic), heads, waves: phase == Phase::Prefill }
+    }
+
+    /// Collectives of one exchange, the one behind the kernel first and a dispatch before it last.
+    fn collectives(&self, block: &Block, exchange: &Exchange) -> Vec<Collective> {
+        let (mesh, stage) = (self.mesh, self.mesh.stage_gpus());
+        let all = Group { size: stage, span: stage };
+        let tp = Group { size: mesh.tp, span: mesh.tp };
+        let dp = Group { size: mesh.dp, span: stage };
+        let local = |moved: &Move| self.mesh.local(self.graph, block, &moved.ranks, moved.routed).scaled(self.bytes_of(moved));
+        let make = |operation, group, message: Poly| Collective::new(self.profile, operation, group, message);
+        let found = match exchange {
+            Exchange::Gather { tensor, rank } => {
+                let message = local(tensor);
+                let ways = self.mesh.ways(self.graph, block, &tensor.ranks, tensor.routed).unwrap_or_default();
+                let split = f64::from(ways.get(rank).copied().unwrap_or(1));
+                vec![make(Operation::AllGather, tp, message.scaled(split))]
+            }
+            Exchange::Reduce { partial: Partial::Tp, tensor } => vec![make(Operation::AllReduce, tp, local(tensor))],
+            Exchange::Reduce { tensor, .. } if mesh.dp == 1 => vec![make(Operation::AllReduce, all, local(tensor))],
+            Exchange::Reduce { tensor, .. } if mesh.moe_tp() == 1 => {
+                let active = self.graph.routed.map_or(1.0, |r| r.active);
+                let message = local(tensor).scaled(active / f64::from(mesh.tp));
+                vec![
+                    make(Operation::AllToAll, all, message.clone()),
+                    make(Operation::AllGather, tp, local(tensor)),
+                    make(Operation::AllToAll, all, message),
+                ]
+            }
+            Exchange::Reduce { tensor, .. } => {
+                let message = local(tensor).scaled(f64::from(mesh.dp));
+                vec![
+                    make(Operation::ReduceScatter, all, message.clone()),
+                    make(Operation::AllGather, tp, local(tensor)),
+                    make(Operation::AllGather, dp, message),
+                ]
+            }
+        };
+        found.into_iter().flatten().collect()
+    }
+
+    /// Routing constants.
+    pub fn experts(&self) -> Option<Experts> {
+        self.graph.routed.map(|routed| Experts {
+            pool: f64::from(self.mesh.dp),
+            active_per_gpu: routed.active / f64::from(self.mesh.ep),
+            hits: Hits::new(routed.extent, routed.active, f64::from(self.mesh.ep)),
+        })
+    }
+
+    /// Weight bytes of one repetition of each block.
+    pub fn weights(&self) -> Vec<f64> {
+        let mut tied_seen: BTreeSet<&str> = BTreeSet::new();
+        let mut all = Vec::new();
+        for block in &self.graph.blocks {
+            let mut bytes = 0.0;
+            for (name, (ranks, _, routed)) in &self.graph.block_weights(block) {
+                let tied = self.graph.tied.get(name);
+                if tied.is_none_or(|name| tied_seen.insert(name)) {
+                    let elements = self.mesh.held(self.graph, block, ranks, *routed);
+                    bytes += elements * self.format(name, "weights").bytes;
+                }
+            }
+            all.push(bytes);
+        }
+        all
+    }
+
+    /// Cache of one repetition of each block.
+    pub fn caches(&self) -> Vec<CacheShape> {
+        let shape = |block: &Block| {
+            let mut bytes_per_token = 0.0;
+            let mut counted: BTreeSet<&str> = BTreeSet::new();
+            let mut window: Option<f64> = None;
+            for kernel in &block.kernels {
+                for line in &kernel.lines {
+                    let result = &line.equation.result;
+                    if self.graph.cache.contains(&result.name) && counted.insert(&result.name) {
+                        let local = self.mesh.local(self.graph, block, &result.ranks, line.routed);
+                        let elements: f64 = local.terms().iter().map(|(_, c)| c).sum();
+                        bytes_per_token += elements * self.format(&result.name, "cache").bytes;
+                    }
+                    let reads_cache = line.equation.reads().any(|t| t.has('t') && self.graph.cache.contains(&t.name));
+                    if reads_cache {
+                        let own = kernel.mask.and_then(|m| m.window).map_or(f64::INFINITY, |w| w as f64);
+                        window = Some(window.map_or(own, |w: f64| w.max(own)));
+                    }
+                }
+            }
+            CacheShape { bytes_per_token, window: window.unwrap_or(f64::INFINITY) }
+        };
+        self.graph.blocks.iter().map(shape).collect()
+    }
+}
+
+fn index_of<X: PartialEq>(list: &mut Vec<X>, item: X) -> usize {
+    match list.iter().position(|have| *have == item) {
+        Some(index) => index,
+        None => {
+            list.push(item);
+            list.len() - 1
+        }
+    }
+}
+
+/// Function and tensors of the left factor.
+fn shared_input(line: &Line) -> Option<(Option<Function>, Vec<&str>)> {
+    line.equation.factors.first().map(|f| (f.function, f.args.iter().map(|t| t.name.as_str()).collect()))
+}
+
+/// Product of two monomials.
+fn times(a: &Poly, b: &Poly) -> Poly {
+    let mut out = Poly::default();
+    for &(bits_a, ca) in a.terms() {
+        for &(bits_b, cb) in b.terms() {
+            out.add(&Poly::monomial(bits_a | bits_b, ca * cb));
+        }
+    }
+    out
+}

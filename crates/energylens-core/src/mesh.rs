@@ -1,0 +1,208 @@
+//! How ranks are split over GPUs, and when they cannot be.
+
+use std::collections::BTreeMap;
+
+use crate::einsum::Rank;
+use crate::einsum::shape::{B, Poly, S, T};
+use crate::graph::{Axis, Block, Graph};
+
+/// Why a point cannot be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Reason {
+    /// It can.
+    Ok = 0,
+    /// ep does not fit the mesh, or there are no experts.
+    Ep = 1,
+    /// ep does not divide the experts.
+    Experts = 2,
+    /// A rank cannot be split.
+    Shard = 3,
+    /// More pipeline stages than layers.
+    Layers = 4,
+    /// Fewer sequences than data-parallel ranks.
+    Batch = 5,
+    /// It does not fit into memory.
+    Memory = 6,
+}
+
+impl Reason {
+    /// All reasons' names, by code.
+    pub const NAMES: [&'static str; 7] = ["ok", "ep", "experts", "shard", "layers", "batch", "memory"];
+}
+
+/// A reason with the values that caused it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Infeasible {
+    /// Code.
+    pub reason: Reason,
+    /// One sentence.
+    pub message: String,
+    /// What would do.
+    pub hint: String,
+}
+
+/// Degrees of parallelism of one engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mesh {
+    /// Tensor parallelism.
+    pub tp: u32,
+    /// Pipeline stages.
+    pub pp: u32,
+    /// Attention data parallelism.
+    pub dp: u32,
+    /// Expert parallelism.
+    pub ep: u32,
+}
+
+impl Mesh {
+    /// GPUs of one pipeline stage: tp·dp = ep·moe_tp.
+    pub fn stage_gpus(&self) -> u32 {
+        self.tp.saturating_mul(self.dp)
+    }
+
+    /// GPUs of one engine.
+    pub fn gpus(&self) -> u32 {
+        self.stage_gpus().saturating_mul(self.pp)
+    }
+
+    /// Tensor parallelism inside experts.
+    pub fn moe_tp(&self) -> u32 {
+        self.stage_gpus() / self.ep
+    }
+
+    /// Size of an axis.
+    pub fn size(&self, axis: Axis) -> u32 {
+        match axis {
+            Axis::Tp => self.tp,
+            Axis::Dp => self.dp,
+            Axis::Ep => self.ep,
+            Axis::MoeTp => self.moe_tp(),
+            Axis::Pp => self.pp,
+        }
+    }
+
+    /// Checks that a model can be laid out on this mesh at all.
+    ///
+    /// # Errors
+    /// The first reason, in the order of the documentation.
+    pub fn check(&self, graph: &Graph) -> Result<(), Infeasible> {
+        let fault = |reason, message: String, hint: String| Err(Infeasible { reason, message, hint });
+        let stage = self.stage_gpus();
+        if [self.tp, self.pp, self.dp, self.ep].contains(&0) {
+            return fault(Reason::Shard, "a degree of parallelism is 0".to_owned(), "use at least 1".to_owned());
+        }
+        match graph.routed {
+            None if self.ep != 1 => {
+                let message = format!("expert parallel degree {}, but {} has no experts", self.ep, graph.name);
+                return fault(Reason::Ep, message, "use ep 1".to_owned());
+            }
+            _ if !stage.is_multiple_of(self.ep) => {
+                let message = format!("expert parallel degree {} does not divide tp·dp = {stage} GPUs", self.ep);
+                return fault(Reason::Ep, message, format!("use {}", divisors(u64::from(stage))));
+            }
+            Some(routed) if routed.extent as u64 % u64::from(self.ep) != 0 => {
+                let message = format!("expert parallel degree {} does not divide {} experts", self.ep, routed.extent);
+                return fault(Reason::Experts, message, format!("use {}", divisors(routed.extent as u64)));
+            }
+            _ => {}
+        }
+        for block in &graph.blocks {
+            for line in block.kernels.iter().flat_map(|kernel| &kernel.lines) {
+                let ranks = crate::einsum::count::all_ranks(&line.equation);
+                let everything = line.equation.reads().flat_map(|t| t.ranks.iter().copied()).filter(|r| !ranks.contains(r));
+                let union: Vec<Rank> = ranks.iter().copied().chain(everything).collect();
+                self.ways(graph, block, &union, line.routed)?;
+            }
+        }
+        if self.dp > 1 && !graph.data_parallel {
+            let message = format!("dp {}, but {} does not shard b over dp", self.dp, graph.name);
+            return fault(Reason::Shard, message, "add `b: dp` to `shard`".to_owned());
+        }
+        if self.pp > 1 && (!graph.pipelined || u64::from(self.pp) > graph.layers()) {
+            let message = format!("{} pipeline stages, but {} has {} layers to deal", self.pp, graph.name, graph.layers());
+            let hint = if graph.pipelined { format!("use at most {}", graph.layers()) } else { "add `repeat: pp` to `shard`".to_owned() };
+            return fault(Reason::Layers, message, hint);
+        }
+        Ok(())
+    }
+
+    /// How many ways each rank is split among `ranks` used together.
+    ///
+    /// # Errors
+    /// A rank that neither divides nor is divided by what is left of its axis.
+    pub fn ways(&self, graph: &Graph, block: &Block, ranks: &[Rank], routed: bool) -> Result<BTreeMap<Rank, u32>, Infeasible> {
+        let mut ways = BTreeMap::new();
+        for axis in [Axis::Tp, Axis::MoeTp, Axis::Ep] {
+            if routed == (axis == Axis::Tp) {
+                continue;
+            }
+            let mut left = self.size(axis);
+            for (rank, _) in block.shard.iter().filter(|(rank, a)| *a == axis && ranks.contains(rank)) {
+                let extent = graph.ranks.get(rank).map_or(1, |r| r.extent);
+                if extent % u64::from(left) != 0 && u64::from(left) % extent != 0 {
+                    let hint = match axis {
+                        Axis::MoeTp => format!("moe_tp is tp·dp/ep; it may be {}", divisors(extent)),
+                        _ => format!("use {} for {}", divisors(extent), axis.name()),
+                    };
+                    return Err(Infeasible {
+                        reason: Reason::Shard,
+                        message: format!("{} {} does not divide rank {rank} of extent {extent}", axis.name(), self.size(axis)),
+                        hint,
+                    });
+                }
+                let taken = u32::try_from(u64::from(left).min(extent)).unwrap_or(left);
+                ways.insert(*rank, taken);
+                left /= taken;
+            }
+        }
+        Ok(ways)
+    }
+
+    /// Local elements of a tensor, or of an equation's iteration space.
+    pub fn local(&self, graph: &Graph, block: &Block, ranks: &[Rank], routed: bool) -> Poly {
+        let ways = self.ways(graph, block, ranks, routed).unwrap_or_default();
+        let (mut bits, mut size) = (0, 1.0);
+        for rank in ranks {
+            match rank {
+                'b' => bits |= B,
+                's' => bits |= S,
+                't' => bits |= T,
+                _ => {
+                    let extent = graph.ranks.get(rank).map_or(1.0, |r| r.extent as f64);
+                    size *= match graph.routed {
+                        Some(r) if r.rank == *rank && routed => f64::from(self.dp) * r.active / f64::from(self.ep),
+                        _ => extent / f64::from(ways.get(rank).copied().unwrap_or(1)),
+                    };
+                }
+            }
+        }
+        Poly::monomial(bits, size)
+    }
+
+    /// Elements of the local slice of one expert's weight, the routed rank left out.
+    pub fn expert_slice(&self, graph: &Graph, block: &Block, ranks: &[Rank]) -> f64 {
+        let routed = graph.routed.map(|r| r.rank);
+        let ways = self.ways(graph, block, ranks, true).unwrap_or_default();
+        let of = |rank: &Rank| graph.ranks.get(rank).map_or(1.0, |r| r.extent as f64) / f64::from(ways.get(rank).copied().unwrap_or(1));
+        ranks.iter().filter(|rank| Some(**rank) != routed).map(of).product()
+    }
+
+    /// Elements of a weight held by one GPU.
+    pub fn held(&self, graph: &Graph, block: &Block, ranks: &[Rank], routed: bool) -> f64 {
+        match graph.routed {
+            Some(r) if routed && ranks.contains(&r.rank) => {
+                self.expert_slice(graph, block, ranks) * r.extent / f64::from(self.ep)
+            }
+            _ => self.local(graph, block, ranks, routed).as_constant().unwrap_or(0.0),
+        }
+    }
+}
+
+fn divisors(n: u64) -> String {
+    let all: Vec<String> = (1..=n.min(1024)).filter(|d| n.is_multiple_of(*d)).map(|d| d.to_string()).collect();
+    match all.len() {
+        0..=8 => all.join(", "),
+        _ => format!("{}, ...", all[..8].join(", ")),
+    }
+}

@@ -1,0 +1,159 @@
+//! A space of points: axes of values; a point is a mixed-radix integer into it.
+
+use serde::Deserialize;
+
+use crate::engine::Point;
+use crate::error::{Problem, Problems};
+use crate::hardware::dtype::{Dtype, dtype};
+
+/// Values of each axis; the last one varies fastest.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpaceSpec {
+    /// Positions in the plan's models.
+    pub model: Vec<u32>,
+    /// Positions in the plan's GPUs.
+    pub gpu: Vec<u32>,
+    /// Weight formats; none is the spec's own.
+    pub weight_dtype: Vec<Option<String>>,
+    /// Cache formats; none is the spec's own.
+    pub kv_dtype: Vec<Option<String>>,
+    /// Tensor parallelism.
+    pub tp: Vec<u32>,
+    /// Pipeline stages.
+    pub pp: Vec<u32>,
+    /// Attention data parallelism.
+    pub dp: Vec<u32>,
+    /// Expert parallelism.
+    pub ep: Vec<u32>,
+    /// Sequences.
+    pub batch: Vec<f64>,
+    /// Prompt tokens.
+    pub prompt_tokens: Vec<f64>,
+    /// Output tokens.
+    pub output_tokens: Vec<f64>,
+}
+
+/// A checked space.
+#[derive(Clone, Debug)]
+pub struct Space {
+    spec: SpaceSpec,
+    weights: Vec<Option<Dtype>>,
+    cache: Vec<Option<Dtype>>,
+    size: u64,
+}
+
+impl Space {
+    /// Axis names, slowest first.
+    pub const AXES: [&'static str; 11] = [
+        "model",
+        "gpu",
+        "weight_dtype",
+        "kv_dtype",
+        "tp",
+        "pp",
+        "dp",
+        "ep",
+        "batch",
+        "prompt_tokens",
+        "output_tokens",
+    ];
+
+    /// Reads and checks a space.
+    ///
+    /// # Errors
+    /// An empty axis, a value out of range or an unknown format.
+    pub fn from_json(text: &str, models: usize, gpus: usize) -> Result<Self, Problems> {
+        let spec: SpaceSpec =
+            serde_json::from_str(text).map_err(|e| Problem::new("form", e.to_string()).inside(&["space".into()]))?;
+        let mut problems = Problems::default();
+        let lengths = lengths(&spec);
+        for (axis, length) in Self::AXES.iter().zip(lengths) {
+            if length == 0 {
+                problems.push(Problem::new("empty-axis", format!("axis `{axis}` has no value")).inside(&["space".into(), (*axis).into()]));
+            }
+        }
+        let mut at_least_one = |axis: &'static str, bad: bool| {
+            if bad {
+                problems.push(Problem::new("axis-value", format!("axis `{axis}` needs values of at least 1")).inside(&["space".into(), axis.into()]));
+            }
+        };
+        at_least_one("tp", spec.tp.contains(&0));
+        at_least_one("pp", spec.pp.contains(&0));
+        at_least_one("dp", spec.dp.contains(&0));
+        at_least_one("ep", spec.ep.contains(&0));
+        let bad = |values: &[f64]| values.iter().any(|v| !(1.0..=1e12).contains(v) || v.fract() != 0.0);
+        at_least_one("batch", bad(&spec.batch));
+        at_least_one("prompt_tokens", bad(&spec.prompt_tokens));
+        at_least_one("output_tokens", bad(&spec.output_tokens));
+        at_least_one("model", spec.model.iter().any(|m| *m as usize >= models));
+        at_least_one("gpu", spec.gpu.iter().any(|g| *g as usize >= gpus));
+        let mut formats = |axis: &'static str, names: &[Option<String>]| -> Vec<Option<Dtype>> {
+            let mut found = Vec::new();
+            for name in names {
+                let read = name.as_deref().map(dtype).transpose().map_err(Problems::from);
+                found.extend(problems.gather(&["space".into(), axis.into()], read));
+            }
+            found
+        };
+        let weights = formats("weight_dtype", &spec.weight_dtype);
+        let cache = formats("kv_dtype", &spec.kv_dtype);
+        let size = lengths.iter().try_fold(1_u64, |product, length| product.checked_mul(*length as u64));
+        let Some(size) = size else {
+            return Err(Problem::new("too-large", "a space has at most 2^64 points").inside(&["space".into()]).into());
+        };
+        problems.or(Self { spec, weights, cache, size })
+    }
+
+    /// Number of points.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Digits of a point, slowest axis first.
+    pub fn digits(&self, index: u64) -> [usize; 11] {
+        let lengths = lengths(&self.spec);
+        let mut digits = [0; 11];
+        let mut rest = index;
+        for (digit, length) in digits.iter_mut().zip(lengths).rev() {
+            *digit = (rest % length as u64) as usize;
+            rest /= length as u64;
+        }
+        digits
+    }
+
+    /// The point of an index below [`Space::size`].
+    pub fn point(&self, index: u64) -> Point {
+        let d = self.digits(index);
+        let spec = &self.spec;
+        Point {
+            model: spec.model[d[0]],
+            gpu: spec.gpu[d[1]],
+            weights: self.weights[d[2]],
+            cache: self.cache[d[3]],
+            tp: spec.tp[d[4]],
+            pp: spec.pp[d[5]],
+            dp: spec.dp[d[6]],
+            ep: spec.ep[d[7]],
+            batch: spec.batch[d[8]],
+            prompt_tokens: spec.prompt_tokens[d[9]],
+            output_tokens: spec.output_tokens[d[10]],
+        }
+    }
+}
+
+fn lengths(spec: &SpaceSpec) -> [usize; 11] {
+    [
+        spec.model.len(),
+        spec.gpu.len(),
+        spec.weight_dtype.len(),
+        spec.kv_dtype.len(),
+        spec.tp.len(),
+        spec.pp.len(),
+        spec.dp.len(),
+        spec.ep.len(),
+        spec.batch.len(),
+        spec.prompt_tokens.len(),
+        spec.output_tokens.len(),
+    ]
+}

@@ -1,0 +1,40 @@
+//! The Python face of `energylens-core`: translates, detaches from the GIL, returns columns. No logic.
+
+mod columns;
+mod errors;
+mod plan;
+
+use pyo3::prelude::*;
+
+/// The compiled core of energylens.
+#[pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use super::errors::PlanError;
+    #[pymodule_export]
+    use super::plan::Plan;
+    use super::*;
+
+    /// Positions of the rows nothing dominates (all columns minimised), in order.
+    #[pyfunction]
+    fn non_dominated(rows: Vec<Vec<f64>>) -> Vec<u64> {
+        let mut front = energylens_core::pareto::Front::default();
+        for (index, row) in rows.iter().enumerate() {
+            front.offer(index as u64, row);
+        }
+        front.into_members().iter().map(|member| member.index).collect()
+    }
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
+        module.add("COLUMNS", energylens_core::engine::column_names())?;
+        module.add("REASONS", energylens_core::mesh::Reason::NAMES.to_vec())?;
+        module.add("CAUSES", energylens_core::step::CAUSES.to_vec())?;
+        module.add("AXES", energylens_core::space::Space::AXES.to_vec())?;
+        module.add("FUNCTIONS", energylens_core::einsum::Function::ALL.map(|(name, _)| name).to_vec())?;
+        module.add("DTYPES", energylens_core::hardware::dtype::DTYPES.map(|d| d.name).to_vec())?;
+        Ok(())
+    }
+}

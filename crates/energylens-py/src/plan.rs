@@ -1,0 +1,227 @@
+//! The `Plan` class: one string in, columns out.
+
+use energylens_core::engine::{Plan as CorePlan, Point, Wanted, column_names};
+use energylens_core::error::{Problem, Problems};
+use energylens_core::hardware::dtype::{Dtype, dtype};
+use energylens_core::mesh::Mesh;
+use energylens_core::space::Space;
+use energylens_core::explain;
+use numpy::{IntoPyArray, PyReadonlyArray1};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::columns;
+use crate::errors::CoreError;
+
+type Column<'py, T> = PyReadonlyArray1<'py, T>;
+
+/// A typed plan.
+#[pyclass(frozen, module = "energylens._core")]
+pub struct Plan(CorePlan);
+
+fn fault(code: &'static str, message: impl Into<String>) -> PyErr {
+    CoreError::from(Problems::from(Problem::new(code, message))).into()
+}
+
+fn formats(names: &[Option<String>]) -> Result<Vec<Option<Dtype>>, CoreError> {
+    let read = |name: &Option<String>| name.as_deref().map(dtype).transpose();
+    names.iter().map(read).collect::<Result<_, Problem>>().map_err(|p| CoreError::from(Problems::from(p)))
+}
+
+#[pymethods]
+impl Plan {
+    #[new]
+    fn new(py: Python<'_>, json: &str) -> PyResult<Self> {
+        py.detach(|| CorePlan::from_json(json)).map(Self).map_err(|problems| CoreError::from(problems).into())
+    }
+
+    /// Number of weights of a model.
+    fn parameters(&self, model: usize) -> PyResult<f64> {
+        self.0.graphs.get(model).map(energylens_core::graph::Graph::parameters).ok_or_else(|| fault("model", "no such model"))
+    }
+
+    /// What was derived from a model's text, as JSON.
+    fn explain_model(&self, model: usize) -> PyResult<String> {
+        let graph = self.0.graphs.get(model).ok_or_else(|| fault("model", "no such model"))?;
+        serde_json::to_string(&explain::model(graph)).map_err(|e| fault("json", e.to_string()))
+    }
+
+    /// Why a mesh cannot carry a model: `(reason, message, hint)`, or none.
+    fn why_not(&self, model: usize, tp: u32, pp: u32, dp: u32, ep: u32) -> PyResult<Option<(String, String, String)>> {
+        let graph = self.0.graphs.get(model).ok_or_else(|| fault("model", "no such model"))?;
+        let mesh = Mesh { tp, pp, dp, ep };
+        let name = |reason| energylens_core::mesh::Reason::NAMES[reason as usize].to_owned();
+        Ok(mesh.check(graph).err().map(|i| (name(i.reason), i.message, i.hint)))
+    }
+
+    /// Cost of one point kernel by kernel, as JSON.
+    #[pyo3(signature = (model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, batch, prompt_tokens, output_tokens))]
+    #[expect(clippy::too_many_arguments, reason = "one argument per axis of a point")]
+    fn explain_point(
+        &self,
+        model: u32,
+        gpu: u32,
+        weight_dtype: Option<String>,
+        kv_dtype: Option<String>,
+        tp: u32,
+        pp: u32,
+        dp: u32,
+        ep: u32,
+        batch: f64,
+        prompt_tokens: f64,
+        output_tokens: f64,
+    ) -> PyResult<String> {
+        let found = formats(&[weight_dtype, kv_dtype])?;
+        let point = Point {
+            model,
+            gpu,
+            weights: found.first().copied().flatten(),
+            cache: found.get(1).copied().flatten(),
+            tp,
+            pp,
+            dp,
+            ep,
+            batch,
+            prompt_tokens,
+            output_tokens,
+        };
+        let stories = explain::point(&self.0, &point).map_err(|i| fault("infeasible", i.message))?;
+        serde_json::to_string(&stories).map_err(|e| fault("json", e.to_string()))
+    }
+
+    /// Evaluates columns of points; format columns hold positions in `dtypes`.
+    #[pyo3(signature = (dtypes, model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, batch, prompt_tokens, output_tokens, threads))]
+    #[expect(clippy::too_many_arguments, reason = "one argument per axis of a point")]
+    fn evaluate<'py>(
+        &self,
+        py: Python<'py>,
+        dtypes: Vec<Option<String>>,
+        model: Column<'py, u32>,
+        gpu: Column<'py, u32>,
+        weight_dtype: Column<'py, u32>,
+        kv_dtype: Column<'py, u32>,
+        tp: Column<'py, u32>,
+        pp: Column<'py, u32>,
+        dp: Column<'py, u32>,
+        ep: Column<'py, u32>,
+        batch: Column<'py, f64>,
+        prompt_tokens: Column<'py, f64>,
+        output_tokens: Column<'py, f64>,
+        threads: usize,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let names = formats(&dtypes)?;
+        let codes = [model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep];
+        let sizes = [batch, prompt_tokens, output_tokens];
+        let codes = codes.iter().map(|c| c.as_slice()).collect::<Result<Vec<_>, _>>()?;
+        let sizes = sizes.iter().map(|c| c.as_slice()).collect::<Result<Vec<_>, _>>()?;
+        let rows = codes[0].len();
+        if codes.iter().any(|c| c.len() != rows) || sizes.iter().any(|c| c.len() != rows) {
+            return Err(fault("rows", "columns differ in length"));
+        }
+        if codes[2].iter().chain(codes[3]).any(|code| *code as usize >= names.len()) {
+            return Err(fault("dtype", "a format code is out of range"));
+        }
+        let table = py.detach(|| {
+            let points: Vec<Point> = (0..rows)
+                .map(|i| Point {
+                    model: codes[0][i],
+                    gpu: codes[1][i],
+                    weights: names[codes[2][i] as usize],
+                    cache: names[codes[3][i] as usize],
+                    tp: codes[4][i],
+                    pp: codes[5][i],
+                    dp: codes[6][i],
+                    ep: codes[7][i],
+                    batch: sizes[0][i],
+                    prompt_tokens: sizes[1][i],
+                    output_tokens: sizes[2][i],
+                })
+                .collect();
+            self.0.evaluate(&points, threads)
+        });
+        columns::table(py, table)
+    }
+
+    /// Evaluates points of a space by index.
+    fn evaluate_space<'py>(
+        &self,
+        py: Python<'py>,
+        space: &str,
+        indices: Column<'py, u64>,
+        threads: usize,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let space = self.space(space)?;
+        let indices = indices.as_slice()?;
+        if indices.iter().any(|i| *i >= space.size()) {
+            return Err(fault("index", "a point is outside the space"));
+        }
+        let table = py.detach(|| {
+            let points: Vec<Point> = indices.iter().map(|i| space.point(*i)).collect();
+            self.0.evaluate(&points, threads)
+        });
+        columns::table(py, table)
+    }
+
+    /// Number of points of a space.
+    fn space_size(&self, space: &str) -> PyResult<u64> {
+        Ok(self.space(space)?.size())
+    }
+
+    /// Digits of points of a space: one array per axis, positions in its values.
+    fn space_digits<'py>(&self, py: Python<'py>, space: &str, indices: Column<'py, u64>) -> PyResult<Bound<'py, PyDict>> {
+        let space = self.space(space)?;
+        let indices = indices.as_slice()?;
+        if indices.iter().any(|i| *i >= space.size()) {
+            return Err(fault("index", "a point is outside the space"));
+        }
+        let mut axes: Vec<Vec<u32>> = vec![Vec::with_capacity(indices.len()); Space::AXES.len()];
+        for index in indices {
+            for (axis, digit) in axes.iter_mut().zip(space.digits(*index)) {
+                axis.push(digit as u32);
+            }
+        }
+        let out = PyDict::new(py);
+        for (name, axis) in Space::AXES.iter().zip(axes) {
+            out.set_item(*name, axis.into_pyarray(py))?;
+        }
+        Ok(out)
+    }
+
+    /// Front of a range of a space: indices, objective values by row, counts by reason, feasible points outside the bounds.
+    #[allow(clippy::type_complexity)]
+    #[expect(clippy::too_many_arguments, reason = "a range, what is wanted, and threads")]
+    fn front<'py>(
+        &self,
+        py: Python<'py>,
+        space: &str,
+        lo: u64,
+        hi: u64,
+        objectives: Vec<(String, f64)>,
+        bounds: Vec<(String, f64, f64)>,
+        threads: usize,
+    ) -> PyResult<(Bound<'py, numpy::PyArray1<u64>>, Vec<Vec<f64>>, Vec<u64>, u64)> {
+        let space = self.space(space)?;
+        let columns = column_names();
+        let position = |name: &str| {
+            columns.iter().position(|c| c == name).ok_or_else(|| fault("column", format!("unknown result column `{name}`")))
+        };
+        let mut wanted = Wanted::default();
+        for (name, sign) in &objectives {
+            wanted.objectives.push((position(name)?, *sign));
+        }
+        for (name, low, high) in &bounds {
+            wanted.bounds.push((position(name)?, *low, *high));
+        }
+        let hi = hi.min(space.size());
+        let found = py.detach(|| self.0.front(&space, lo..hi, &wanted, threads));
+        let indices: Vec<u64> = found.members.iter().map(|m| m.index).collect();
+        let values = found.members.into_iter().map(|m| m.objectives).collect();
+        Ok((indices.into_pyarray(py), values, found.by_reason.to_vec(), found.outside))
+    }
+}
+
+impl Plan {
+    fn space(&self, text: &str) -> PyResult<Space> {
+        Space::from_json(text, self.0.graphs.len(), self.0.profiles.len()).map_err(|p| CoreError::from(p).into())
+    }
+}

@@ -1,0 +1,93 @@
+"""The compiled core: one plan string in, columns out."""
+
+from collections.abc import Sequence
+from typing import Any, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+AXES: Final[list[str]]
+CAUSES: Final[list[str]]
+COLUMNS: Final[list[str]]
+DEBUG_BUILD: Final[bool]
+DTYPES: Final[list[str]]
+FUNCTIONS: Final[list[str]]
+REASONS: Final[list[str]]
+__version__: Final[str]
+
+class PlanError(ValueError):
+    """A plan is faulty; the argument is the JSON list of problems."""
+
+def non_dominated(rows: Sequence[Sequence[float]]) -> list[int]:
+    """Positions of the rows nothing dominates (all columns minimised), in order."""
+
+@final
+class Plan:
+    """A typed plan."""
+
+    def __new__(cls, /, json: str) -> Plan: ...
+    def parameters(self, /, model: int) -> float:
+        """Number of weights of a model."""
+
+    def explain_model(self, /, model: int) -> str:
+        """What was derived from a model's text, as JSON."""
+
+    def why_not(self, /, model: int, tp: int, pp: int, dp: int, ep: int) -> tuple[str, str, str] | None:
+        """Why a mesh cannot carry a model: `(reason, message, hint)`, or none."""
+
+    def explain_point(
+        self,
+        /,
+        model: int,
+        gpu: int,
+        weight_dtype: str | None,
+        kv_dtype: str | None,
+        tp: int,
+        pp: int,
+        dp: int,
+        ep: int,
+        batch: float,
+        prompt_tokens: float,
+        output_tokens: float,
+    ) -> str:
+        """Cost of one point kernel by kernel, as JSON."""
+
+    def evaluate(
+        self,
+        /,
+        dtypes: Sequence[str | None],
+        model: NDArray[np.uint32],
+        gpu: NDArray[np.uint32],
+        weight_dtype: NDArray[np.uint32],
+        kv_dtype: NDArray[np.uint32],
+        tp: NDArray[np.uint32],
+        pp: NDArray[np.uint32],
+        dp: NDArray[np.uint32],
+        ep: NDArray[np.uint32],
+        batch: NDArray[np.float64],
+        prompt_tokens: NDArray[np.float64],
+        output_tokens: NDArray[np.float64],
+        threads: int,
+    ) -> dict[str, NDArray[Any]]:
+        """Evaluates columns of points; format columns hold positions in `dtypes`."""
+
+    def evaluate_space(self, /, space: str, indices: NDArray[np.uint64], threads: int) -> dict[str, NDArray[Any]]:
+        """Evaluates points of a space by index."""
+
+    def space_size(self, /, space: str) -> int:
+        """Number of points of a space."""
+
+    def space_digits(self, /, space: str, indices: NDArray[np.uint64]) -> dict[str, NDArray[np.uint32]]:
+        """Digits of points of a space: one array per axis, positions in its values."""
+
+    def front(
+        self,
+        /,
+        space: str,
+        lo: int,
+        hi: int,
+        objectives: Sequence[tuple[str, float]],
+        bounds: Sequence[tuple[str, float, float]],
+        threads: int,
+    ) -> tuple[NDArray[np.uint64], list[list[float]], list[int], int]:
+        """Front of a range of a space: indices, objective values by row, counts by reason, feasible points outside the bounds."""

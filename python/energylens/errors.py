@@ -1,0 +1,90 @@
+"""What went wrong, where, and what would mend it: one shape for every message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Place:
+    """A stretch of one line of a file."""
+
+    file: str
+    line: int
+    column: int
+    length: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault: a sentence, its place if it has one, and a hint."""
+
+    message: str
+    place: Place | None = None
+    hint: str | None = None
+    code: str = "problem"
+    where: str | None = None
+
+    def render(self) -> str:
+        """Return the message as lines: error, place, caret, hint."""
+        lines = [f"error: {self.message}"]
+        if self.place is not None:
+            place = self.place
+            number = f"{place.line}"
+            margin = " " * (len(number) + 2)
+            lines.append(f" --> {place.file}:{place.line}:{place.column}")
+            lines.append(f" {number}| {place.text}")
+            lines.append(f"{margin}| {' ' * (place.column - 1)}{'^' * max(1, place.length)}")
+        elif self.where is not None:
+            lines.append(f" --> {self.where}")
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the fault as plain data, for `--json`."""
+        place = self.place
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "file": place.file if place else self.where,
+            "line": place.line if place else None,
+            "column": place.column if place else None,
+        }
+
+
+class EnergylensError(ValueError):
+    """A mistake in what was given; `problems` holds all of them, and `str()` is what a person reads."""
+
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems: Sequence[Problem] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n\n".join(problem.render() for problem in self.problems))
+
+
+class SpecError(EnergylensError):
+    """A spec file, profile or builder call is faulty."""
+
+
+class FrameError(EnergylensError):
+    """A frame of points has a wrong column or value."""
+
+
+class SpaceError(EnergylensError):
+    """A space, its limits or its objectives are faulty."""
+
+
+class InfeasibleError(EnergylensError):
+    """The one configuration asked for cannot be run."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Return a hint naming the nearest known word, or the known words if they are few."""
+    known = list(known)
+    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"known: {', '.join(known)}" if 0 < len(known) <= 30 else None

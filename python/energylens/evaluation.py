@@ -1,0 +1,139 @@
+"""A frame of points in, the same frame with results out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from energylens import _core
+from energylens.builder import Model
+from energylens.errors import FrameError, Problem, did_you_mean
+from energylens.frame import results
+from energylens.library import load_gpu, load_model
+from energylens.plan import LoadedGpu, LoadedModel, Plan
+from energylens.units import POINT_DEFAULTS
+
+_CODES = ("tp", "pp", "dp", "ep")
+_SIZES = ("batch", "prompt_tokens", "output_tokens")
+_NAMES = ("model", "gpu", "weight_dtype", "kv_dtype")
+_REQUIRED = ("model", "gpu")
+
+
+def default_threads() -> int:
+    """Return the number of threads used when none is given: the CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def evaluate(
+    frame: pl.DataFrame | pl.LazyFrame,
+    *,
+    models: Sequence[str | Path | Model] = (),
+    gpus: Sequence[str | Path] = (),
+    carry: Iterable[str] = (),
+    breakdown: bool = False,
+    threads: int | None = None,
+) -> pl.DataFrame:
+    """Return the points of `frame` with their results, in the same order.
+
+    Columns of a point: `model, gpu` (names), and with defaults `tp, pp, dp, ep` (1), `batch` (1), `prompt_tokens` (1024),
+    `output_tokens` (256), `weight_dtype`, `kv_dtype` (null: the spec's own). `models` and `gpus` add specs of your own to
+    the bundled names; `carry` names columns passed through; `breakdown` adds joules by phase and cause.
+    Results are in SI units; those of a point that cannot run are null, with the `reason`. The bytes of the result do not
+    depend on `threads`. Raises `FrameError` or `SpecError` with every problem found.
+    """
+    frame = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+    carried = list(carry)
+    points = _points(frame, carried)
+    own_models = {loaded.spec.name: loaded for loaded in map(load_model, models)}
+    own_gpus = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
+    model_names = points["model"].unique(maintain_order=True).to_list()
+    gpu_names = points["gpu"].unique(maintain_order=True).to_list()
+    chosen_models: list[LoadedModel] = [own_models.get(name) or load_model(name) for name in model_names]
+    chosen_gpus: list[LoadedGpu] = [own_gpus.get(name) or load_gpu(name) for name in gpu_names]
+    plan = Plan(chosen_models, chosen_gpus)
+    dtypes: list[str | None] = [None, *_core.DTYPES]
+
+    def codes(column: str, names: Sequence[str | None]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+        known = [name for name in names if name is not None]
+        offset = len(names) - len(known)
+        code = points[column].replace_strict(known, range(offset, len(names)), default=0, return_dtype=pl.UInt32)
+        return code.to_numpy()
+
+    columns = plan.core.evaluate(
+        dtypes,
+        codes("model", model_names),
+        codes("gpu", gpu_names),
+        codes("weight_dtype", dtypes),
+        codes("kv_dtype", dtypes),
+        *(points[name].to_numpy() for name in _CODES),
+        *(points[name].to_numpy() for name in _SIZES),
+        threads or default_threads(),
+    )
+    shown = points.with_columns(pl.col(name).cast(pl.UInt32 if name == "batch" else pl.UInt64) for name in _SIZES)
+    return pl.concat([frame.select(carried), shown, results(columns, breakdown)], how="horizontal")
+
+
+def _points(frame: pl.DataFrame, carried: list[str]) -> pl.DataFrame:
+    problems: list[Problem] = []
+    if frame.height == 0:
+        problems.append(Problem("the frame has no rows", hint="give at least one point", code="no-rows"))
+    for name in carried:
+        if name not in frame.columns:
+            problems.append(Problem(f"no column `{name}` to carry", hint=did_you_mean(name, frame.columns)))
+    for name in frame.columns:
+        if name not in POINT_DEFAULTS and name not in carried:
+            hint = did_you_mean(name, POINT_DEFAULTS) or "pass it in `carry` to keep it"
+            problems.append(Problem(f"unknown column `{name}`", hint=hint, code="unknown-column"))
+    problems += [
+        Problem(f"missing column `{name}`", hint="`model` and `gpu` have no default", code="missing-column")
+        for name in _REQUIRED
+        if name not in frame.columns
+    ]
+    present = frame.with_columns(
+        pl.lit(default, dtype=pl.String if default is None else None).alias(name)
+        for name, default in POINT_DEFAULTS.items()
+        if name not in frame.columns
+    ).select(*POINT_DEFAULTS)
+    for name in _NAMES:
+        problems += _bad_names(present, name)
+    for name in (*_CODES, *_SIZES):
+        problems += _bad_numbers(present, name)
+    if problems:
+        raise FrameError(problems)
+    return present.with_columns(
+        *(pl.col(name).cast(pl.String) for name in _NAMES),
+        *(pl.col(name).cast(pl.UInt32) for name in _CODES),
+        *(pl.col(name).cast(pl.Float64) for name in _SIZES),
+    )
+
+
+def _bad_names(points: pl.DataFrame, name: str) -> list[Problem]:
+    column = points[name]
+    if column.dtype not in (pl.String, pl.Null) and not isinstance(column.dtype, (pl.Categorical, pl.Enum)):
+        return [Problem(f"column `{name}` should hold names, found {column.dtype}", code="column-type")]
+    if name in _REQUIRED and column.null_count():
+        row = int(column.is_null().arg_max() or 0)
+        return [Problem(f"column `{name}` is null in row {row}", code="null")]
+    if name in _REQUIRED or column.dtype == pl.Null:
+        return []
+    unknown = [value for value in column.cast(pl.String).unique().drop_nulls().to_list() if value not in _core.DTYPES]
+    return [Problem(f"unknown data type `{v}` in column `{name}`", hint=did_you_mean(v, _core.DTYPES)) for v in unknown]
+
+
+def _bad_numbers(points: pl.DataFrame, name: str) -> list[Problem]:
+    column = points[name]
+    if not column.dtype.is_numeric():
+        return [Problem(f"column `{name}` should hold whole numbers, found {column.dtype}", code="column-type")]
+    top = 2**31 if name in _CODES else 10**12
+    value = column.cast(pl.Float64)
+    bad = ~((value >= 1) & (value <= top) & (value == value.floor())).fill_null(False)
+    if not bad.any():
+        return []
+    row = int(bad.arg_max() or 0)
+    found = column[row]
+    message = f"column `{name}` should hold whole numbers of at least 1, found {found} in row {row}"
+    return [Problem(message, hint=f"{int(bad.sum())} of {len(bad)} rows are wrong", code="column-value")]

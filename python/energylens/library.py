@@ -1,0 +1,118 @@
+"""The bundled models and GPUs, and how a name, a path or an object becomes one."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+
+from energylens.errors import Problem, SpecError, did_you_mean
+from energylens.plan import LoadedGpu, LoadedModel, Plan
+from energylens.spec.form import check
+from energylens.spec.gpu import GpuSpec
+from energylens.spec.model import ModelSpec
+from energylens.spec.yaml import Document
+
+if TYPE_CHECKING:
+    from energylens.builder import Model
+
+Kind = Literal["models", "hardware"]
+
+
+def bundled(kind: Kind) -> dict[str, Path]:
+    """Return the bundled specs of a kind by name."""
+    folder = Path(str(files("energylens") / "specs" / kind))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _find(kind: Kind, what: str, given: str | Path) -> Path:
+    text = str(given)
+    known = bundled(kind)
+    if text.lower() in known:
+        return known[text.lower()]
+    path = Path(text)
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        return path
+    hint = did_you_mean(text, known) or f"`energylens {what}s` lists them; a path ending in .yaml is read as a spec"
+    raise SpecError(Problem(f"unknown {what} `{text}`", hint=hint, code=f"unknown-{what}"))
+
+
+@lru_cache(maxsize=256)
+def _read_model(path: Path, _stamp: int) -> LoadedModel:
+    document = Document.read(path)
+    return LoadedModel(check(ModelSpec, document.data, document, path.name), document)
+
+
+@lru_cache(maxsize=256)
+def _read_gpu(path: Path, _stamp: int) -> LoadedGpu:
+    document = Document.read(path)
+    return LoadedGpu(check(GpuSpec, document.data, document, path.name), document)
+
+
+def _stamp(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def load_model(given: str | Path | Model | LoadedModel) -> LoadedModel:
+    """Return a model from a bundled name, a path to a spec, or a builder; raise `SpecError` with all its problems."""
+    if isinstance(given, LoadedModel):
+        return given
+    if isinstance(given, (str, Path)):
+        path = _find("models", "model", given)
+        return _read_model(path, _stamp(path))
+    return given.loaded()
+
+
+def load_gpu(given: str | Path | LoadedGpu) -> LoadedGpu:
+    """Return a GPU from a bundled name or a path to a profile; raise `SpecError` with all its problems."""
+    if isinstance(given, LoadedGpu):
+        return given
+    path = _find("hardware", "gpu", given)
+    return _read_gpu(path, _stamp(path))
+
+
+def models() -> pl.DataFrame:
+    """Return the bundled models: name, parameters counted and published, layers, experts, source."""
+    rows: list[dict[str, Any]] = []
+    for name in bundled("models"):
+        loaded = load_model(name)
+        spec = loaded.spec
+        routed = next((rank for rank in spec.ranks.values() if rank.active is not None), None)
+        rows.append(
+            {
+                "model": name,
+                "parameters": Plan([loaded], []).core.parameters(0),
+                "published_parameters": spec.parameters,
+                "layers": sum(block.repeat for block in spec.blocks if block.repeat > 1),
+                "experts": routed.extent if routed else None,
+                "active_experts": routed.active if routed else None,
+                "weights": spec.dtypes["weights"],
+                "source": spec.source,
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def gpus() -> pl.DataFrame:
+    """Return the bundled GPUs: name, how far they are trusted, memory, peaks, power, source."""
+    rows: list[dict[str, Any]] = []
+    for name in bundled("hardware"):
+        loaded = load_gpu(name)
+        spec = loaded.spec
+        rows.append(
+            {
+                "gpu": name,
+                "trust": loaded.trust,
+                "memory_bytes": spec.memory.capacity_bytes,
+                "bandwidth_bytes_per_s": spec.memory.bandwidth_bytes_per_s,
+                "bf16_flops_per_s": spec.compute.peak_flops.bf16,
+                "tdp_w": spec.power.tdp_w,
+                "static_w": loaded.completed[0]["power"]["static_w"],
+                "gpus_per_node": spec.link.gpus_per_node,
+                "source": spec.source,
+            }
+        )
+    return pl.DataFrame(rows)

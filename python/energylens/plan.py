@@ -1,0 +1,98 @@
+"""The canonical plan: what was written, frozen to one JSON text whose SHA-256 is its name, and the core's view of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from energylens import _core
+from energylens.errors import Problem, SpecError
+from energylens.spec import datasheet
+from energylens.spec.form import place_problem
+from energylens.spec.gpu import GpuSpec
+from energylens.spec.model import ModelSpec
+from energylens.spec.yaml import Document, Step
+
+MAX_BATCHED_TOKENS = 8192
+"""Prompt tokens of one prefill pass, the default of vLLM's `max_num_batched_tokens` on data-centre GPUs."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model spec and the file it came from."""
+
+    spec: ModelSpec
+    document: Document | None = None
+
+
+@dataclass(frozen=True)
+class LoadedGpu:
+    """A GPU profile and the file it came from."""
+
+    spec: GpuSpec
+    document: Document | None = None
+
+    @cached_property
+    def completed(self) -> tuple[dict[str, Any], bool]:
+        """The profile with rules filled in, and whether any was."""
+        return datasheet.complete(self.spec)
+
+    @property
+    def trust(self) -> str:
+        """How far the numbers are trusted; `modelled` if a rule filled in any."""
+        return "modelled" if self.completed[1] else self.spec.trust
+
+
+def _without_sources(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_sources(value) for key, value in node.items() if key != "source" and value is not None}
+    return [_without_sources(value) for value in node] if isinstance(node, list) else node
+
+
+class Plan:
+    """Models and GPUs, typed and ready to evaluate points."""
+
+    def __init__(
+        self,
+        models: Sequence[LoadedModel],
+        gpus: Sequence[LoadedGpu],
+        max_batched_tokens: int = MAX_BATCHED_TOKENS,
+    ) -> None:
+        self.models = tuple(models)
+        self.gpus = tuple(gpus)
+        self.model_names = [model.spec.name for model in models]
+        self.gpu_names = [gpu.spec.name for gpu in gpus]
+        content = {
+            "format": 1,
+            "settings": {"max_batched_tokens": float(max_batched_tokens)},
+            "models": [model.spec.canonical() for model in models],
+            "gpus": [_without_sources(gpu.completed[0]) for gpu in gpus],
+        }
+        self.json = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        self.sha256 = hashlib.sha256(self.json.encode()).hexdigest()
+        try:
+            self.core = _core.Plan(self.json)
+        except _core.PlanError as error:
+            raise SpecError([self._placed(problem) for problem in json.loads(str(error))]) from None
+
+    def _placed(self, raw: dict[str, Any]) -> Problem:
+        path: list[Step] = raw["path"]
+        document, what = None, "plan"
+        if len(path) >= 2 and path[0] in {"models", "gpus"} and isinstance(path[1], int):
+            loaded = (self.models if path[0] == "models" else self.gpus)[path[1]]
+            document, what, path = loaded.document, loaded.spec.name, path[2:]
+        span = tuple(raw["span"]) if raw["span"] else None
+        problem = Problem(raw["message"], hint=raw["hint"], code=raw["code"])
+        return place_problem(document, what, path, problem, span)
+
+
+def core_problems(error: _core.PlanError) -> list[Problem]:
+    """Return the problems of a core call that is not about a file."""
+    return [
+        Problem(raw["message"], hint=raw["hint"], code=raw["code"], where=".".join(map(str, raw["path"])) or None)
+        for raw in json.loads(str(error))
+    ]

@@ -1,0 +1,88 @@
+"""One configuration: its results, where the joules go, and how far to trust them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from energylens import _core
+from energylens.builder import Model
+from energylens.errors import InfeasibleError, Problem
+from energylens.evaluation import evaluate
+from energylens.library import load_gpu, load_model
+from energylens.plan import Plan
+from energylens.units import POINT_DEFAULTS, RESULTS
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Results of one configuration."""
+
+    point: dict[str, Any]
+    values: dict[str, Any]
+    causes: dict[str, dict[str, float]]
+    kernels: pl.DataFrame
+    trust: str
+    plan_sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, for `--json`."""
+        return {
+            **self.point,
+            **self.values,
+            "energy_by_cause_j": self.causes,
+            "kernels": self.kernels.to_dicts(),
+            "trust": self.trust,
+            "plan_sha256": self.plan_sha256,
+        }
+
+
+def predict(model: str | Path | Model, gpu: str | Path = "h100-sxm", **point: Any) -> Prediction:
+    """Return the prediction for one configuration; fields as in `evaluate`.
+
+    `values` holds the result columns; `causes` joules by phase (prefill, all decode steps) and cause; `kernels` one row per
+    kernel and phase, of one GPU. Raises `InfeasibleError` if the point cannot run, `SpecError` or `FrameError` if it is faulty.
+    """
+    loaded_model, loaded_gpu = load_model(model), load_gpu(gpu)
+    row = {"model": loaded_model.spec.name, "gpu": loaded_gpu.spec.name} | point
+    own_models = [] if isinstance(model, str) and not str(model).endswith((".yaml", ".yml")) else [model]
+    own_gpus = [] if str(gpu) == loaded_gpu.spec.name else [gpu]
+    frame = pl.DataFrame([row], infer_schema_length=1)
+    found = evaluate(frame, models=own_models, gpus=own_gpus, breakdown=True, threads=1).row(0, named=True)
+    plan = Plan([loaded_model], [loaded_gpu])
+    chosen = {name: found[name] for name in POINT_DEFAULTS}
+    if not found["feasible"]:
+        raise InfeasibleError(_why(plan, found))
+    kernels = plan.core.explain_point(
+        0,
+        0,
+        chosen["weight_dtype"],
+        chosen["kv_dtype"],
+        *(int(chosen[name]) for name in ("tp", "pp", "dp", "ep")),
+        *(float(chosen[name]) for name in ("batch", "prompt_tokens", "output_tokens")),
+    )
+    causes = {
+        phase: {cause: found[f"energy_{phase}_{cause}_j"] for cause in _core.CAUSES} for phase in ("prefill", "decode")
+    }
+    values = {name: found[name] for name in (*RESULTS, "feasible", "reason")}
+    return Prediction(chosen, values, causes, pl.DataFrame(json.loads(kernels)), loaded_gpu.trust, plan.sha256)
+
+
+def _why(plan: Plan, found: dict[str, Any]) -> Problem:
+    match found["reason"]:
+        case "memory":
+            capacity = plan.gpus[0].spec.memory.capacity_bytes
+            need = found["memory_bytes_per_gpu"]
+            message = f"{found['model']} needs {need / 1e9:.1f} GB on each GPU, {found['gpu']} has {capacity / 1e9:.1f} GB"
+            return Problem(message, hint="use more GPUs (tp, pp), a narrower weight_dtype or kv_dtype, or a smaller batch", code="memory")
+        case "batch":
+            message = f"batch {found['batch']} is below dp {found['dp']}: some data-parallel ranks would have no sequence"
+            return Problem(message, hint=f"use a batch of at least {found['dp']}", code="batch")
+        case reason:
+            told = plan.core.why_not(0, found["tp"], found["pp"], found["dp"], found["ep"])
+            _, message, hint = told if told else (reason, f"this configuration cannot run ({reason})", "")
+            return Problem(message, hint=hint or None, code=str(reason))

@@ -1,0 +1,64 @@
+"""NSGA-II with pymoo over a space."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from energylens import _core
+from energylens.errors import Problem, SpaceError
+from energylens.evaluation import default_threads
+from energylens.progress import progress
+from energylens.result import Result, front_result
+from energylens.space import Space
+
+
+def search(
+    space: Space | None = None,
+    *,
+    population: int = 200,
+    generations: int = 100,
+    seed: int = 1,
+    threads: int | None = None,
+    show_progress: bool = False,
+    **axes: Any,
+) -> Result:
+    """Return the front found by NSGA-II (Deb et al. 2002, as in pymoo); the same seed gives the same front.
+
+    Axes are integer genes; limits and memory are constraints; every feasible point met is kept, so the front is not
+    capped by the population. Raises `SpecError` or `SpaceError`.
+    """
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.operators.sampling.rnd import IntegerRandomSampling
+
+    from energylens.search.problem import SameIndex, SpaceProblem
+
+    space = Space(**axes) if space is None else replace(space, **axes) if axes else space
+    if population < 2 or generations < 1:
+        raise SpaceError(Problem("a search needs a population of at least 2 and at least 1 generation", code="search"))
+    problem = SpaceProblem(space, threads or default_threads())
+    algorithm = NSGA2(
+        pop_size=min(population, space.size),
+        sampling=IntegerRandomSampling(),
+        crossover=SBX(prob=0.9, eta=3.0, vtype=float, repair=RoundingRepair()),
+        mutation=PM(eta=3.0, vtype=float, repair=RoundingRepair()),
+        eliminate_duplicates=SameIndex(problem.radix),
+    )
+    started = time.perf_counter()
+    algorithm.setup(problem, termination=("n_gen", generations), seed=seed, verbose=False)
+    with progress("searching", generations, show_progress) as advance:
+        while algorithm.has_next():
+            algorithm.next()
+            advance(1)
+    seconds = time.perf_counter() - started
+    indices = sorted(problem.met)
+    kept = _core.non_dominated([list(problem.met[i]) for i in indices])
+    front = np.asarray([indices[i] for i in kept], dtype=np.uint64)
+    by_reason = {name: count for name, count in problem.by_reason.items() if count}
+    return front_result(space, front, "nsga2", len(problem.seen), by_reason, problem.outside, seconds, threads)

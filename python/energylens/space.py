@@ -1,0 +1,165 @@
+"""A space of configurations: axes of values, limits, objectives; a point is an integer into it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from energylens import _core
+from energylens.builder import Model
+from energylens.errors import Problem, SpaceError, did_you_mean
+from energylens.library import load_gpu, load_model
+from energylens.plan import LoadedGpu, LoadedModel, Plan, core_problems
+from energylens.units import LARGER_IS_BETTER, RESULTS
+
+DEFAULT_OBJECTIVES = ("energy_per_output_token_j", "latency_s")
+DEFAULT_BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+
+_LIMIT = re.compile(r"^\s*(\w+)\s*(<=|>=)\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]*)\s*$")
+_SUFFIX = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "w": 1.0, "kw": 1e3, "j": 1.0, "kj": 1e3, "mj": 1e-3}
+_SHORT = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "tpot_s", "latency": "latency_s", "power": "power_w_per_gpu"}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound on a result column, in its own unit."""
+
+    column: str
+    lowest: float
+    highest: float
+
+    @classmethod
+    def parse(cls, text: str) -> Limit:
+        """Read `tpot_s<=0.05`, `tpot<=50ms` or `gpus<=8`; raise `SpaceError`."""
+        match = _LIMIT.match(text)
+        if match is None:
+            hint = "write a column, <= or >=, and a number: tpot<=50ms, gpus<=8"
+            raise SpaceError(Problem(f"cannot read the limit `{text}`", hint=hint, code="limit"))
+        name, sense, number, suffix = match.groups()
+        column = _column(_SHORT.get(name.lower(), name), "limit")
+        if suffix.lower() not in _SUFFIX:
+            raise SpaceError(Problem(f"unknown unit `{suffix}` in `{text}`", hint="use s, ms, us, W, kW or J", code="limit"))
+        value = float(number) * _SUFFIX[suffix.lower()]
+        return cls(column, -np.inf, value) if sense == "<=" else cls(column, value, np.inf)
+
+    def __str__(self) -> str:
+        return f"{self.column} <= {self.highest:g}" if np.isfinite(self.highest) else f"{self.column} >= {self.lowest:g}"
+
+
+def _column(name: str, what: str) -> str:
+    if name not in RESULTS:
+        hint = did_you_mean(name, RESULTS) or f"columns are {', '.join(RESULTS)}"
+        raise SpaceError(Problem(f"unknown {what} `{name}`", hint=hint, code=f"unknown-{what}"))
+    return name
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Axes and limits of a search.
+
+    Every axis takes a value or a list; `weight_dtype` and `kv_dtype` take None for the spec's own format. `limits` are
+    strings such as `tpot<=50ms`; `objectives` are result columns, each minimised unless larger is better.
+    """
+
+    models: Any
+    gpus: Any
+    tp: Any = (1, 2, 4, 8)
+    pp: Any = (1,)
+    dp: Any = (1,)
+    ep: Any = (1,)
+    batch: Any = DEFAULT_BATCHES
+    prompt_tokens: Any = 1024
+    output_tokens: Any = 256
+    weight_dtype: Any = None
+    kv_dtype: Any = None
+    limits: Sequence[str] = ()
+    objectives: Sequence[str] = field(default=DEFAULT_OBJECTIVES)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of the space's models and GPUs."""
+        models: list[LoadedModel] = [load_model(m) for m in _listed(self.models)]
+        gpus: list[LoadedGpu] = [load_gpu(g) for g in _listed(self.gpus)]
+        return Plan(models, gpus)
+
+    @cached_property
+    def axes(self) -> dict[str, list[Any]]:
+        """Values of each axis, slowest first, as names and numbers; duplicates are dropped."""
+        plan = self.plan
+        raw = {name: _listed(getattr(self, name)) for name in _core.AXES if name not in {"model", "gpu"}}
+        axes = {"model": plan.model_names, "gpu": plan.gpu_names} | raw
+        return {name: list(dict.fromkeys(axes[name])) for name in _core.AXES}
+
+    @cached_property
+    def json(self) -> str:
+        """The space as the core reads it; raises `SpaceError` with every problem."""
+        content = dict(self.axes)
+        content["model"] = list(range(len(self.plan.models)))
+        content["gpu"] = list(range(len(self.plan.gpus)))
+        problems = []
+        for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
+            bad = [v for v in content[name] if isinstance(v, bool) or not isinstance(v, (int, float)) or not 1 <= v <= 1e12 or v != int(v)]
+            if bad:
+                problems.append(Problem(f"axis `{name}` needs whole numbers of at least 1, found `{bad[0]}`", code="axis-value"))
+            else:
+                content[name] = [float(v) if name in {"batch", "prompt_tokens", "output_tokens"} else int(v) for v in content[name]]
+        for name, values in content.items():
+            if not values:
+                problems.append(Problem(f"axis `{name}` has no value: the space is empty", code="empty-space"))
+        if problems:
+            raise SpaceError(problems)
+        text = json.dumps(content)
+        try:
+            self.plan.core.space_size(text)
+        except _core.PlanError as error:
+            raise SpaceError(core_problems(error)) from None
+        return text
+
+    @cached_property
+    def size(self) -> int:
+        """Number of points."""
+        return self.plan.core.space_size(self.json)
+
+    @cached_property
+    def parsed_limits(self) -> list[Limit]:
+        """Limits as bounds on columns."""
+        return [Limit.parse(text) for text in self.limits]
+
+    @cached_property
+    def bounds(self) -> list[tuple[str, float, float]]:
+        """Limits as the core takes them."""
+        return [(limit.column, limit.lowest, limit.highest) for limit in self.parsed_limits]
+
+    @cached_property
+    def signed_objectives(self) -> list[tuple[str, float]]:
+        """Objectives with their sign, 1 to minimise."""
+        names = [_column(name, "objective") for name in self.objectives]
+        if not 1 <= len(names) <= 6 or len(set(names)) != len(names):
+            raise SpaceError(Problem(f"give one to six different objectives, found {len(names)}", code="objectives"))
+        return [(name, -1.0 if name in LARGER_IS_BETTER else 1.0) for name in names]
+
+    def points(self, indices: NDArray[np.uint64]) -> pl.DataFrame:
+        """Return the points of some indices as a frame of axis values."""
+        digits = self.plan.core.space_digits(self.json, indices)
+        columns: dict[str, pl.Series] = {}
+        for name, values in self.axes.items():
+            kind: Any = pl.String if name in {"model", "gpu", "weight_dtype", "kv_dtype"} else pl.UInt32
+            columns[name] = pl.Series(name, values, dtype=kind).gather(digits[name])
+        return pl.DataFrame(columns)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return axes, limits and objectives as plain data."""
+        return {"axes": self.axes, "limits": list(self.limits), "objectives": list(self.objectives), "points": self.size}

@@ -1,0 +1,107 @@
+"""The form every spec is checked for: strict types, no unknown fields, and all problems at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from energylens.errors import Problem, SpecError, did_you_mean
+from energylens.spec.yaml import Document, Step
+
+
+def _integral(value: object) -> object:
+    """Let 8e3 stand for 8000, as YAML numbers often do."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
+
+
+def _floating(value: object) -> object:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Count = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=10**12)]
+Positive = Annotated[float, BeforeValidator(_floating), Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, BeforeValidator(_floating), Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_floating), Field(gt=0, le=1, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Form(BaseModel):
+    """Base of all spec forms: frozen, strict, no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+FormT = TypeVar("FormT", bound=BaseModel)
+
+
+def check(form: type[FormT], data: object, document: Document | None, what: str) -> FormT:
+    """Return `data` as a `form`; raise `SpecError` with every problem, placed in the document if there is one."""
+    try:
+        return form.model_validate(data)
+    except ValidationError as error:
+        raise SpecError([_problem(form, detail, document, what) for detail in error.errors()]) from None
+
+
+def place_problem(document: Document | None, what: str, path: Sequence[Step], problem: Problem, span: tuple[int, int] | None) -> Problem:
+    """Return the problem with its place in the document, or with a readable path where there is no file."""
+    if document is not None:
+        return Problem(problem.message, document.place(path, span), problem.hint, problem.code)
+    where = f"{what}: {'.'.join(str(step) for step in path)}" if path else what
+    return Problem(problem.message, None, problem.hint, problem.code, where)
+
+
+def _problem(form: type[BaseModel], detail: Any, document: Document | None, what: str) -> Problem:
+    path = tuple(step for step in detail["loc"] if not (isinstance(step, str) and step.startswith("function-")))
+    kind, value = detail["type"], detail["input"]
+    name = str(path[-1]) if path else what
+    hint: str | None = None
+    match kind:
+        case "extra_forbidden":
+            message = f"unknown field `{name}`"
+            hint = did_you_mean(name, _fields_at(form, path[:-1]))
+        case "missing":
+            message = f"missing field `{name}`"
+            owner = ".".join(str(step) for step in path[:-1])
+            hint = "every number needs a `source`: the data sheet or fit it comes from" if name == "source" else None
+            hint = hint or (f"add it to `{owner}`" if owner else None)
+            path = path[:-1]
+        case "value_error":
+            message = str(detail["ctx"]["error"])
+        case _:
+            expected = str(detail["msg"]).replace("Input should be ", "").replace("Input should have", "has to have")
+            shown = value if isinstance(value, (str, int, float, bool)) or value is None else type(value).__name__
+            message = f"`{name}` should be {expected}, found `{shown}`"
+            if isinstance(value, str) and ("number" in expected or "integer" in expected):
+                hint = "write a plain number, without quotes or units"
+    return place_problem(document, what, path, Problem(message, hint=hint, code=kind), None)
+
+
+def _fields_at(form: type[BaseModel], path: Sequence[Step]) -> list[str]:
+    """Field names allowed at a path, found by walking the annotations."""
+    current: Any = form
+    for step in path:
+        current = _next(current, step)
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return []
+
+
+def _next(current: Any, step: Step) -> Any:
+    from typing import get_args
+
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        field = current.model_fields.get(str(step))
+        return _unwrap(field.annotation) if field else None
+    return _unwrap(get_args(current)[-1]) if get_args(current) else None
+
+
+def _unwrap(annotation: Any) -> Any:
+    from types import NoneType
+    from typing import get_args
+
+    if isinstance(annotation, type):
+        return annotation
+    options = [option for option in get_args(annotation) if option is not NoneType]
+    return options[0] if len(options) == 1 else annotation

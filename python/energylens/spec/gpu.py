@@ -1,0 +1,227 @@
+"""The form of a GPU profile: data sheet sections, coefficients with their sources; what is missing follows from rules."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from energylens.spec.form import Count, Form, NonNegative, Positive, Share, Text
+
+Technology = Literal["HBM2", "HBM2e", "HBM3", "HBM3e", "GDDR6", "GDDR6X", "GDDR7"]
+
+
+class Memory(Form):
+    """Device memory."""
+
+    capacity_bytes: Positive
+    bandwidth_bytes_per_s: Positive
+    technology: Technology | None = None
+    reserve_bytes: NonNegative = 2e9
+    source: Text | None = None
+
+
+class Peaks(Form):
+    """Dense peaks in FLOP/s by arithmetic; `vector` is fp32 outside the tensor cores."""
+
+    bf16: Positive
+    fp8: Positive | None = None
+    fp4: Positive | None = None
+    vector: Positive
+
+
+class Compute(Form):
+    """Compute units."""
+
+    sms: Count
+    peak_flops: Peaks
+    source: Text | None = None
+
+
+class Clock(Form):
+    """SM clocks, voltages and idle power by clock, where published."""
+
+    max_mhz: Positive
+    base_mhz: Positive | None = None
+    voltage_mv: list[tuple[Any, Any]] | None = None
+    idle_w: list[tuple[Any, Any]] | None = None
+    source: Text
+
+    @field_validator("voltage_mv", "idle_w", mode="before")
+    @classmethod
+    def _pairs(cls, table: object) -> object:
+        return [tuple(row) if isinstance(row, list) else row for row in table] if isinstance(table, list) else table
+
+    @field_validator("voltage_mv", "idle_w")
+    @classmethod
+    def _rising(cls, table: list[tuple[Any, Any]] | None) -> list[tuple[Any, Any]] | None:
+        numbers = all(isinstance(x, (int, float)) and x > 0 for row in table or [] for x in row)
+        if table is not None and (not numbers or any(a[0] >= b[0] for a, b in zip(table, table[1:], strict=False))):
+            raise ValueError("a clock table is a list of [MHz, value] pairs of positive numbers with rising clocks")
+        return table
+
+
+class Power(Form):
+    """Board limit, draw of a loaded GPU that waits, draw without work."""
+
+    tdp_w: Positive
+    static_w: Positive | None = None
+    idle_w: Positive | None = None
+    source: Text | None = None
+
+
+class Link(Form):
+    """Links between GPUs: per direction and GPU inside a node, and to the network."""
+
+    kind: Text = "nvlink"
+    gpus_per_node: Count = 8
+    bandwidth_bytes_per_s: Positive
+    net_bandwidth_bytes_per_s: Positive = 25e9
+    net_alpha_s: NonNegative = 1e-5
+    sms_to_saturate: Positive | None = None
+    source: Text | None = None
+
+
+class Host(Form):
+    """Seconds of a pass in which the GPU waits for the host."""
+
+    host_s: NonNegative
+    source: Text
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError(f"`sharpness` is 1, 2, 4, 8 or 16, found `{value}`")
+    return value
+
+
+class TimeSet(Form):
+    """`t = t0 + (t_c^p + t_m^p)^(1/p)` of one kernel class."""
+
+    t0_s: NonNegative
+    compute_efficiency: Share
+    memory_efficiency: Share
+    root_s_per_sqrt_byte: NonNegative = 0.0
+    sharpness: Annotated[Count, Field(le=16)] = 4
+    source: Text
+
+    _power = field_validator("sharpness")(_power_of_two)
+
+
+class Tiles(Form):
+    """Output tiles a matrix product may choose from."""
+
+    shapes: Annotated[list[list[Count]], Field(min_length=1)]
+    source: Text
+
+    @field_validator("shapes")
+    @classmethod
+    def _pairs(cls, shapes: list[list[int]]) -> list[list[int]]:
+        if any(len(shape) != 2 or any(n & (n - 1) for n in shape) for shape in shapes):
+            raise ValueError("a tile is [rows, columns], each a power of two")
+        return shapes
+
+
+class ByArithmetic(Form):
+    """Time coefficients by arithmetic."""
+
+    bf16: TimeSet
+    fp8: TimeSet | None = None
+    fp4: TimeSet | None = None
+
+
+class Kernels(Form):
+    """Time coefficients by kernel class."""
+
+    tiles: Tiles
+    gemm: ByArithmetic
+    grouped_gemm: ByArithmetic
+    attention_prefill: TimeSet
+    attention_decode: TimeSet
+    elementwise: TimeSet
+
+
+class FlopEnergy(Form):
+    """Joules per FLOP by arithmetic."""
+
+    bf16: NonNegative
+    fp8: NonNegative | None = None
+    fp4: NonNegative | None = None
+    vector: NonNegative
+
+
+class Energy(Form):
+    """Joules per FLOP and per byte."""
+
+    flop_j: FlopEnergy
+    on_chip_j_per_byte: NonNegative
+    hbm_weight_j_per_byte: NonNegative
+    hbm_kv_j_per_byte: NonNegative
+    hbm_activation_j_per_byte: NonNegative
+    link_j_per_byte: NonNegative
+    source: Text
+
+
+class Curve(Form):
+    """`t = alpha + root·√S + busfactor·S/bandwidth`."""
+
+    alpha_s: NonNegative
+    root_s_per_sqrt_byte: NonNegative = 0.0
+    bandwidth_bytes_per_s: Positive
+
+
+def _sizes(table: object) -> object:
+    return {str(size): curve for size, curve in table.items()} if isinstance(table, dict) else table
+
+
+class Implementation(Form):
+    """One implementation of a collective, by number of GPUs."""
+
+    name: Text
+    max_bytes: Positive | None = None
+    by_gpus: Annotated[dict[str, Curve], BeforeValidator(_sizes), Field(min_length=1)]
+    source: Text
+
+    @field_validator("by_gpus")
+    @classmethod
+    def _numbers(cls, table: dict[str, Curve]) -> dict[str, Curve]:
+        if bad := [size for size in table if not size.isdigit() or int(size) < 2]:
+            raise ValueError(f"`by_gpus` is keyed by a number of GPUs of at least 2, found `{bad[0]}`")
+        return table
+
+
+Implementations = Annotated[list[Implementation], Field(min_length=1)]
+
+
+class Collectives(Form):
+    """Implementations by operation."""
+
+    all_reduce: Implementations
+    all_gather: Implementations
+    reduce_scatter: Implementations
+    all_to_all: Implementations
+    send_recv: Implementations
+
+    @field_validator("*")
+    @classmethod
+    def _unlimited(cls, found: list[Implementation]) -> list[Implementation]:
+        if all(implementation.max_bytes is not None for implementation in found):
+            raise ValueError("one implementation has to take messages of any size: leave out its `max_bytes`")
+        return found
+
+
+class GpuSpec(Form):
+    """One GPU type; sections from `host` on may be left out and then follow from the data sheet."""
+
+    name: Text
+    source: Text
+    trust: Literal["measured", "calibrated", "published", "modelled"] = "modelled"
+    memory: Memory
+    compute: Compute
+    power: Power
+    link: Link
+    clock: Clock | None = None
+    host: Host | None = None
+    kernels: Kernels | None = None
+    energy: Energy | None = None
+    collectives: Collectives | None = None

@@ -1,0 +1,69 @@
+"""Columns of a frame of points: names, defaults, units, and which way is better."""
+
+from __future__ import annotations
+
+from typing import Final
+
+POINT_DEFAULTS: Final[dict[str, object]] = {
+    "model": None,
+    "gpu": None,
+    "weight_dtype": None,
+    "kv_dtype": None,
+    "tp": 1,
+    "pp": 1,
+    "dp": 1,
+    "ep": 1,
+    "batch": 1,
+    "prompt_tokens": 1024,
+    "output_tokens": 256,
+}
+"""Columns of a point in order; None marks what has no default (model, gpu) or means the spec's own format."""
+
+UNITS: Final[dict[str, str]] = {
+    "tp": "GPUs",
+    "pp": "stages",
+    "dp": "ranks",
+    "ep": "ranks",
+    "batch": "sequences",
+    "prompt_tokens": "tokens",
+    "output_tokens": "tokens",
+    "gpus": "GPUs",
+    "latency_s": "s",
+    "ttft_s": "s",
+    "tpot_s": "s",
+    "energy_j": "J",
+    "energy_per_output_token_j": "J/token",
+    "energy_per_request_j": "J/request",
+    "energy_prefill_j": "J",
+    "energy_decode_j": "J",
+    "energy_decode_step_j": "J/step",
+    "power_w_per_gpu": "W",
+    "output_tokens_per_s": "tokens/s",
+    "output_tokens_per_s_per_gpu": "tokens/s",
+    "memory_bytes_per_gpu": "bytes",
+}
+
+RESULTS: Final[tuple[str, ...]] = (
+    "gpus",
+    "latency_s",
+    "ttft_s",
+    "tpot_s",
+    "energy_j",
+    "energy_per_output_token_j",
+    "energy_per_request_j",
+    "energy_prefill_j",
+    "energy_decode_j",
+    "energy_decode_step_j",
+    "power_w_per_gpu",
+    "output_tokens_per_s",
+    "output_tokens_per_s_per_gpu",
+    "memory_bytes_per_gpu",
+)
+"""Result columns in the order they are shown."""
+
+LARGER_IS_BETTER: Final[frozenset[str]] = frozenset({"output_tokens_per_s", "output_tokens_per_s_per_gpu"})
+
+
+def unit(column: str) -> str | None:
+    """Return the unit of a column; breakdown columns end in `_j` and are joules."""
+    return UNITS.get(column, "J" if column.endswith("_j") else None)

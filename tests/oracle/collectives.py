@@ -1,0 +1,270 @@
+"""Collectives: which ones the equations imply, their time and energy (physics.md section 7)."""
+
+import math
+from dataclasses import dataclass, field
+
+from .equations import Equation, Tensor, reads_from_memory
+from .local import BYTES, Env
+from .mesh import axis_of, split
+
+LAST_RANK_REDUCERS = ("norm", "softmax", "topk", "sample")
+Place = tuple[int, int]  # layer in execution order, kernel among those of the phase
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One collective: `gpus` GPUs out of `span` consecutive ones, and its message."""
+
+    kind: str
+    gpus: int
+    span: int
+    message: float
+
+
+@dataclass
+class Made:
+    """An activation as last made: by what, where, and over which axes it is partial (none: whole)."""
+
+    tensor: Tensor
+    equation: Equation
+    place: Place
+    axes: frozenset[str]
+    carried_on: bool = False
+    gathered: bool = False
+
+
+@dataclass
+class Plan:
+    """Collectives of one pass, by the kernel they come before or after."""
+
+    before: dict[Place, list[Collective]] = field(default_factory=dict)
+    after: dict[Place, list[Collective]] = field(default_factory=dict)
+
+
+def bus_factor(kind: str, n: float) -> float:
+    """Bytes moved per GPU and byte of message."""
+    if kind == "send_recv":
+        return 1.0
+    return (2.0 if kind == "all_reduce" else 1.0) * (n - 1) / n
+
+
+def nodes_and_members(env: Env, collective: Collective) -> tuple[int, float]:
+    """Count the nodes (h), and the members in each (m)."""
+    nodes = math.ceil(collective.span / env.gpu["link"]["gpus_per_node"])
+    return nodes, max(1.0, collective.gpus / nodes)
+
+
+def inside_node_time(env: Env, kind: str, members: float, message: float, fraction: float) -> float:
+    """Fastest implementation inside a node, at `fraction` of its bandwidth."""
+    best = math.inf
+    for implementation in env.gpu["collectives"][kind]:
+        limit = implementation.get("max_bytes")
+        if limit is not None and message > limit:
+            continue
+        sizes = sorted(int(size) for size in implementation["by_gpus"])
+        size = next((size for size in sizes if size >= members), sizes[-1])
+        entry = implementation["by_gpus"][str(size)]
+        time = entry["alpha_s"] + bus_factor(kind, members) * message / (entry["bandwidth_bytes_per_s"] * fraction)
+        if kind != "send_recv":
+            time += entry["root_s_per_sqrt_byte"] * math.sqrt(message)
+        best = min(best, time)
+    if best == math.inf:
+        raise ValueError(f"no {kind} takes a message of {message} bytes")
+    return best
+
+
+def collective_time(env: Env, collective: Collective, message: float, fraction: float = 1.0) -> float:
+    """t(S) of a collective for a message of S bytes."""
+    kind = collective.kind
+    nodes, members = nodes_and_members(env, collective)
+    time = 0.0
+    if members > 1:
+        time += inside_node_time(env, kind, members, message, fraction)
+    if nodes > 1:
+        link = env.gpu["link"]
+        share = 1.0 if kind in ("all_to_all", "send_recv") else members
+        moved = bus_factor(kind, nodes) * message / share
+        time += link["net_alpha_s"] + moved / link["net_bandwidth_bytes_per_s"]
+    return time
+
+
+def collective_energy(env: Env, collective: Collective) -> float:
+    """Dynamic energy per GPU."""
+    kind, message = collective.kind, collective.message
+    nodes, members = nodes_and_members(env, collective)
+    moved = bus_factor(kind, members) * message if members > 1 else 0.0
+    if nodes > 1:
+        share = 1.0 if kind == "all_to_all" else members
+        moved += bus_factor(kind, nodes) * message / share
+    return float(env.gpu["energy"]["link_j_per_byte"] * moved)
+
+
+def send_recv(env: Env) -> Collective:
+    """Build the message between stages; `env` is that of the first repeated block."""
+    kernels = env.block.of_phase(env.step.phase)
+    made: set[str] = set()
+    first_reads: dict[str, float] = {}
+    for kernel in kernels:
+        for tensor, equation, _ in reads_from_memory(kernel):
+            outside = env.model.weights | env.model.cache | made
+            if tensor.name not in outside and tensor.name not in first_reads:
+                first_reads[tensor.name] = env.elements(tensor, equation, kernel)
+        made.update(equation.result.name for equation in kernel.equations)
+    carried = [elements for name, elements in first_reads.items() if name in made]
+    if not carried:
+        carried = list(first_reads.values())[:1]
+    message = sum(carried) * BYTES[env.model.dtypes["activations"]]
+    gpus = env.mesh.stage_gpus * env.mesh.pp
+    nodes = 2 if gpus > env.gpu["link"]["gpus_per_node"] else 1
+    return Collective("send_recv", 2, env.gpu["link"]["gpus_per_node"] * nodes, message)
+
+
+def own_axes(env: Env, equation: Equation) -> frozenset[str]:
+    """Axes over which an equation's own contraction leaves the result partial."""
+    ranks = set(env.contracted(equation))
+    for factor in equation.factors:
+        if factor.function == "embed":
+            ranks.update(rank for arg in factor.args for rank in arg.ranks if rank not in equation.result.ranks)
+    ways, _ = split(equation.all_ranks(), equation, env.block, env.model, env.mesh)
+    axes: set[str] = set()
+    for rank in ranks:
+        axis = axis_of(rank, equation, env.block)
+        if axis is not None and (axis != "tp" or ways[rank] > 1):
+            axes.add(axis)
+    return frozenset(axes)
+
+
+def kind_of(axes: frozenset[str]) -> str:
+    """`whole`, `tp`, or `routed` (also when tp joins the routed axes)."""
+    if not axes:
+        return "whole"
+    return "tp" if axes == {"tp"} else "routed"
+
+
+def carried_axes(env: Env, equation: Equation, made: dict[str, Made]) -> frozenset[str]:
+    """Axes of the partial operands that an equation carries on; empty if it does not carry them."""
+    nothing: frozenset[str] = frozenset()
+    factors = equation.factors
+    if len(factors) == 1 and factors[0].function == "add":
+        axes = [made[arg.name].axes if arg.name in made else nothing for arg in factors[0].args]
+        kinds = {kind_of(one) for one in axes}
+        same = kinds in ({"tp"}, {"routed"}) or (kinds == {"tp", "routed"} and env.mesh.dp == 1)
+        return nothing.union(*axes) if same else nothing
+    if len(factors) != 2:
+        return nothing
+    partial = [any(arg.name in made and made[arg.name].axes for arg in factor.args) for factor in factors]
+    if partial.count(True) != 1:
+        return nothing
+    position = partial.index(True)
+    operand, other = factors[position], factors[1 - position]
+    if operand.function is not None:
+        return nothing
+    axes_partial = made[operand.args[0].name].axes
+    if equation.routed is None:
+        blocking = {"tp"}  # the only axis in a dense equation; tp and the routed axes are the same GPUs
+    elif "tp" in axes_partial:
+        return nothing
+    else:
+        blocking = set(axes_partial)
+    on = {axis_of(rank, equation, env.block) for rank in env.factor_ranks(other, equation)}
+    return nothing if on & blocking else axes_partial
+
+
+class Deriver:
+    """Walk through all kernels of a phase in order and note the collectives they need."""
+
+    def __init__(self, envs: list[Env]) -> None:
+        """`envs` holds one entry a layer, in execution order."""
+        self.envs = envs
+        self.made: dict[str, Made] = {}
+        self.plan = Plan()
+
+    def add(self, where: dict[Place, list[Collective]], place: Place, collective: Collective) -> None:
+        """Note a collective; a group of one GPU communicates nothing."""
+        if collective.gpus > 1:
+            where.setdefault(place, []).append(collective)
+
+    def run(self) -> Plan:
+        """Return all collectives of the pass."""
+        for layer, env in enumerate(self.envs):
+            for position, kernel in enumerate(env.block.of_phase(env.step.phase)):
+                for equation in kernel.equations:
+                    self.visit(env, equation, (layer, position))
+            for made in self.made.values():
+                if made.axes and not made.carried_on:
+                    self.make_whole(made)
+        return self.plan
+
+    def visit(self, env: Env, equation: Equation, place: Place) -> None:
+        """Apply one equation."""
+        carried = carried_axes(env, equation, self.made)
+        for factor in equation.factors:
+            for arg in factor.args:
+                made = self.made.get(arg.name)
+                if made is not None:
+                    if made.axes and not carried:
+                        self.make_whole(made)
+                    made.carried_on = bool(made.axes)
+            if factor.function in LAST_RANK_REDUCERS:
+                self.gather_last_rank(factor.args[0])
+        self.made[equation.result.name] = Made(equation.result, equation, place, carried | own_axes(env, equation))
+
+    def elements(self, made: Made, whole: str | None = None) -> float:
+        """Local elements of a tensor as it was made."""
+        env = self.envs[made.place[0]]
+        kernel = env.block.of_phase(env.step.phase)[made.place[1]]
+        return env.elements(made.tensor, made.equation, kernel, whole)
+
+    def gather_last_rank(self, argument: Tensor) -> None:
+        """all_gather of an argument whose last rank is split."""
+        made = self.made.get(argument.name)
+        if made is None or made.gathered or not argument.ranks:
+            return
+        env, rank = self.envs[made.place[0]], argument.ranks[-1]
+        ways, _ = split(made.tensor.ranks, made.equation, env.block, env.model, env.mesh)
+        axis = axis_of(rank, made.equation, env.block)
+        if axis is None or ways.get(rank, 1) == 1:
+            return
+        made.gathered = True
+        message = self.elements(made, rank) * BYTES[env.model.dtypes["activations"]]
+        span = env.mesh.tp if axis == "tp" else env.mesh.stage_gpus
+        self.add(self.plan.after, made.place, Collective("all_gather", env.mesh.size(axis), span, message))
+
+    def make_whole(self, made: Made) -> None:
+        """Add the collectives that make a partial tensor whole, after the kernel that made it."""
+        kind, place = kind_of(made.axes), made.place
+        made.axes = frozenset()
+        env = self.envs[place[0]]
+        mesh, size = env.mesh, BYTES[env.model.dtypes["activations"]]
+        elements, gpus = self.elements(made), mesh.stage_gpus
+        after = self.plan.after
+        whole = Collective("all_gather", mesh.tp, mesh.tp, elements * size)
+        if kind == "tp":
+            self.add(after, place, Collective("all_reduce", mesh.tp, mesh.tp, elements * size))
+        elif mesh.dp == 1:
+            self.add(after, place, Collective("all_reduce", gpus, gpus, elements * size))
+        elif mesh.moe_tp == 1:
+            tokens = env.step.b * env.step.s
+            active = env.model.active[self.routed_rank(env)]
+            message = tokens / mesh.tp * active * (elements / tokens) * size
+            self.add(self.plan.before, self.first_routed(place), Collective("all_to_all", gpus, gpus, message))
+            self.add(after, place, Collective("all_to_all", gpus, gpus, message))
+            self.add(after, place, whole)
+        else:
+            message = mesh.dp * elements * size
+            self.add(self.plan.before, self.first_routed(place), Collective("all_gather", mesh.dp, gpus, message))
+            self.add(after, place, Collective("reduce_scatter", gpus, gpus, message))
+            self.add(after, place, whole)
+
+    def routed_rank(self, env: Env) -> str:
+        """Return the routed rank of the block."""
+        ranks = (equation.routed for kernel in env.block.kernels for equation in kernel.equations)
+        return next(rank for rank in [*ranks, *env.model.active] if rank is not None)
+
+    def first_routed(self, place: Place) -> Place:
+        """Place of the first routed kernel in the layer of `place`."""
+        env = self.envs[place[0]]
+        for position, kernel in enumerate(env.block.of_phase(env.step.phase)):
+            if any(equation.routed is not None for equation in kernel.equations):
+                return place[0], position
+        return place

@@ -1,0 +1,212 @@
+"""Traffic, time and energy of one kernel (physics.md sections 4, 5 and 6)."""
+
+import math
+from dataclasses import dataclass, field
+
+from .equations import Equation, Factor, Kernel, Tensor, reads_from_memory
+from .local import BYTES, Env, Product, ceil
+
+SPLITS = (1, 2, 4, 8)
+
+
+@dataclass
+class Cost:
+    """What one kernel does on one GPU in one pass."""
+
+    time: float = 0.0
+    matrix_flops: dict[str, float] = field(default_factory=dict)
+    vector_flops: float = 0.0
+    weight_bytes: float = 0.0
+    kv_bytes: float = 0.0
+    activation_bytes: float = 0.0
+    on_chip_bytes: float = 0.0
+
+
+@dataclass
+class Merged:
+    """Matrix products that share the left operand, run as one (section 2, merging)."""
+
+    first: Product
+    n_elements: float
+    flops: float
+
+
+def experts_hit(env: Env, routed: str) -> float:
+    """E, the local experts hit by at least one token of the pool (section 6)."""
+    extent, active = env.model.extents[routed], env.model.active[routed]
+    hit: float = 1 - (1 - active / extent) ** env.tokens()
+    return extent / env.mesh.ep * hit
+
+
+def weight_elements(env: Env, tensor: Tensor, equation: Equation, factor: Factor, kernel: Kernel) -> float:
+    """Elements of a weight that the kernel reads."""
+    if factor.function == "embed":
+        index = Tensor("", env.factor_ranks(factor, equation))
+        return env.elements(index, equation, kernel)
+    if equation.routed is not None and equation.routed in tensor.ranks:
+        expert = Tensor(tensor.name, tuple(rank for rank in tensor.ranks if rank != equation.routed))
+        return experts_hit(env, equation.routed) * env.elements(expert, equation, kernel)
+    return env.elements(tensor, equation, kernel)
+
+
+def add_reads(env: Env, kernel: Kernel, cost: Cost) -> None:
+    """HBM reads of a kernel (section 4)."""
+    for tensor, equation, factor in reads_from_memory(kernel):
+        if tensor.name in env.model.weights:
+            elements = weight_elements(env, tensor, equation, factor, kernel)
+            cost.weight_bytes += elements * BYTES[env.dtype(tensor, "weights")]
+        elif tensor.name in env.model.cache and "t" in tensor.ranks:
+            elements = env.elements(tensor, equation, kernel)
+            window = env.window(kernel)
+            if window is not None:
+                elements *= min(env.step.t, window + env.step.s - 1) / env.step.t
+            cost.kv_bytes += elements * BYTES[env.dtype(tensor, "cache")]
+        else:
+            index = tensor
+            if factor.function == "last":
+                index = Tensor(tensor.name, tuple(rank for rank in tensor.ranks if rank in equation.result.ranks))
+            cost.activation_bytes += env.elements(index, equation, kernel) * BYTES[env.dtype(tensor, "activations")]
+
+
+def add_writes(env: Env, kernel: Kernel, cost: Cost) -> None:
+    """HBM writes of a kernel, and the bytes of what stays on chip (section 4)."""
+    seen: set[str] = set()
+    for equation in kernel.equations:
+        made = equation.result
+        if made.name in seen:
+            continue
+        seen.add(made.name)
+        elements = env.elements(made, equation, kernel)
+        if made.name in env.model.cache:
+            cost.kv_bytes += elements * BYTES[env.dtype(made, "cache")]
+        elif made.name in env.stored:
+            cost.activation_bytes += elements * BYTES[env.dtype(made, "activations")]
+        else:
+            cost.on_chip_bytes += 2 * elements * BYTES[env.dtype(made, "activations")]
+
+
+def merged_products(env: Env, kernel: Kernel) -> list[Merged]:
+    """Matrix products of a kernel, merged where they read the same left operand (section 2)."""
+    merged: dict[tuple[str, frozenset[str], frozenset[str], bool], Merged] = {}
+    for equation in kernel.equations:
+        product = env.product(equation)
+        if product is None:
+            continue
+        extents = env.equation_extents(equation, kernel)
+        n_elements = math.prod(extents[rank] for rank in product.n)
+        flops = env.product_flops(equation, kernel)
+        routed = equation.routed is not None
+        key = (equation.factors[0].key, frozenset(product.k), frozenset(product.batch), routed)
+        if key in merged:
+            merged[key].n_elements += n_elements
+            merged[key].flops += flops
+        else:
+            merged[key] = Merged(product, n_elements, flops)
+    return list(merged.values())
+
+
+def tiled_time(env: Env, count: float, rows: float, columns: float, depth: float, rate: float, sms: int) -> float:
+    """Shortest time of `count` products over tiles and splits; `rate` is the FLOP/s of one SM (sections 5 and 6)."""
+    best = math.inf
+    for tile_m, tile_n in env.gpu["kernels"]["tiles"]:
+        tiles = ceil(count * ceil(rows / tile_m) * ceil(columns / tile_n))
+        for parts in SPLITS:
+            waves = ceil(tiles * parts / sms)
+            best = min(best, waves * 2 * tile_m * tile_n * depth / (parts * rate))
+    return best
+
+
+def matrix_time(env: Env, kernel: Kernel, products: list[Merged], efficiency: float, sms: int) -> float:
+    """t_matrix of a kernel on `sms` of the GPU's SMs (sections 5 and 6)."""
+    peaks, all_sms = env.gpu["compute"]["peak_flops"], int(env.gpu["compute"]["sms"])
+    attention = env.kernel_class(kernel) == "attention"
+    total = 0.0
+    for merged in products:
+        product = merged.first
+        rate = peaks[env.arithmetic(product.equation)] * efficiency / all_sms
+        extents = env.equation_extents(product.equation, kernel)
+        if attention:
+            total += merged.flops / (rate * sms)
+            continue
+        depth = math.prod(extents[rank] for rank in product.k)
+        count = math.prod(extents[rank] for rank in product.batch)
+        rows = math.prod(extents[rank] for rank in product.m)
+        if product.grouped:
+            routed = product.equation.routed
+            assert routed is not None
+            hit = experts_hit(env, routed)
+            count = hit * count
+            rows = rows * env.mesh.dp * env.model.active[routed] / (env.mesh.ep * hit)
+        total += tiled_time(env, count, rows, merged.n_elements, depth, rate, sms)
+    if attention and env.step.phase == "prefill":
+        total *= wave_quantisation(env, kernel, products, sms)
+    return total
+
+
+def wave_quantisation(env: Env, kernel: Kernel, products: list[Merged], sms: int) -> float:
+    """Slow-down (q) of a prefill attention kernel: whole waves over the mean number of waves (section 5)."""
+    for merged in products:
+        product = merged.first
+        if "t" in product.equation.all_ranks():
+            extents = env.equation_extents(product.equation, kernel)
+            heads = math.prod(extents[rank] for rank in [*product.batch, *product.m] if rank != "s")
+            waves = heads * ceil(env.step.s / 128) / sms
+            return ceil(waves) / waves
+    return 1.0
+
+
+def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0) -> Cost:
+    """Everything about one kernel; `reserved_sms` are taken from it by an overlapped collective."""
+    cost = Cost()
+    add_reads(env, kernel, cost)
+    add_writes(env, kernel, cost)
+    products = merged_products(env, kernel)
+    for merged in products:
+        kind = env.arithmetic(merged.first.equation)
+        cost.matrix_flops[kind] = cost.matrix_flops.get(kind, 0.0) + merged.flops
+    for equation in kernel.equations:
+        cost.vector_flops += env.function_flops(equation, kernel)
+        if env.product(equation) is None:
+            cost.vector_flops += env.product_flops(equation, kernel)
+
+    kind_of_kernel = env.kernel_class(kernel)
+    profile = env.gpu["kernels"]
+    if kind_of_kernel == "attention":
+        entry = profile[f"attention_{env.step.phase}"]
+    elif kind_of_kernel == "elementwise":
+        entry = profile["elementwise"]
+    else:
+        entry = profile[kind_of_kernel][env.arithmetic(products[0].first.equation)]
+
+    all_sms = int(env.gpu["compute"]["sms"])
+    sms = all_sms - reserved_sms
+    t_compute = cost.vector_flops / (env.gpu["compute"]["peak_flops"]["vector"] * sms / all_sms)
+    if products:
+        t_compute += matrix_time(env, kernel, products, entry["compute_efficiency"], sms)
+    traffic = cost.weight_bytes + cost.kv_bytes + cost.activation_bytes
+    bandwidth = env.gpu["memory"]["bandwidth_bytes_per_s"] * entry["memory_efficiency"]
+    t_memory = traffic / bandwidth + entry["root_s_per_sqrt_byte"] * math.sqrt(traffic)
+    cost.time = entry["t0_s"] + power_mean(t_compute, t_memory, entry["sharpness"])
+    return cost
+
+
+def power_mean(a: float, b: float, p: float) -> float:
+    """P_p(a, b) = (a^p + b^p)^(1/p), scaled by the larger so that small times do not underflow."""
+    large = max(a, b)
+    if large == 0.0:
+        return 0.0
+    return float(large * ((a / large) ** p + (b / large) ** p) ** (1 / p))
+
+
+def dynamic_energy(env: Env, cost: Cost) -> dict[str, float]:
+    """Dynamic energy of a kernel by cause (section 8)."""
+    energy = env.gpu["energy"]
+    compute = energy["flop_j"]["vector"] * cost.vector_flops + energy["on_chip_j_per_byte"] * cost.on_chip_bytes
+    for kind, flops in cost.matrix_flops.items():
+        compute += energy["flop_j"][kind] * flops
+    return {
+        "compute": compute,
+        "hbm_weights": energy["hbm_weight_j_per_byte"] * cost.weight_bytes,
+        "hbm_kv": energy["hbm_kv_j_per_byte"] * cost.kv_bytes,
+        "hbm_activations": energy["hbm_activation_j_per_byte"] * cost.activation_bytes,
+    }
