@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from oracle import predict
 from oracle.collectives import Collective, Deriver, collective_energy, collective_time, send_recv
 from oracle.equations import parse_model, reads_from_memory

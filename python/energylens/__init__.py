@@ -44,7 +44,7 @@ _HOMES = {
     "spec_from_hf": "energylens.spec.hf",
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "EnergylensError",
     "FrameError",
     "Model",

@@ -18,7 +18,9 @@ _FIRST_CHUNK = 1 << 15
 _SECONDS_A_CHUNK = 0.25
 
 
-def explore(space: Space | None = None, *, threads: int | None = None, show_progress: bool = False, **axes: Any) -> Result:
+def explore(
+    space: Space | None = None, *, threads: int | None = None, show_progress: bool = False, **axes: Any
+) -> Result:
     """Return the exact front of a space by evaluating every point.
 
     Give a `Space`, or its fields: `explore(models="llama-3.1-70b", gpus=["h100-sxm", "b200"], limits=["tpot<=50ms"])`.
@@ -50,4 +52,13 @@ def explore(space: Space | None = None, *, threads: int | None = None, show_prog
             chunk = int(min(max(chunk * _SECONDS_A_CHUNK / max(elapsed, 1e-3), 1 << 12), 4 * chunk))
     seconds = time.perf_counter() - started
     by_reason_named = {name: int(n) for name, n in zip(_core.REASONS, counts, strict=True) if n}
-    return front_result(space, np.asarray(sorted(indices), dtype=np.uint64), "exhaustive", space.size, by_reason_named, outside, seconds, threads)
+    return front_result(
+        space,
+        np.asarray(sorted(indices), dtype=np.uint64),
+        "exhaustive",
+        space.size,
+        by_reason_named,
+        outside,
+        seconds,
+        threads,
+    )

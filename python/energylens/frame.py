@@ -28,9 +28,7 @@ def results(columns: dict[str, NDArray[Any]], breakdown: bool) -> pl.DataFrame:
     frame = pl.DataFrame({name: columns[name] for name in wanted} | {"reason": columns["reason"]})
     feasible = pl.col("reason") == 0
     sized = feasible | (pl.col("reason") == _core.REASONS.index("memory"))
-    known = [
-        pl.when(sized if name in ALWAYS_KNOWN else feasible).then(pl.col(name)).alias(name) for name in wanted
-    ]
+    known = [pl.when(sized if name in ALWAYS_KNOWN else feasible).then(pl.col(name)).alias(name) for name in wanted]
     return frame.select(
         *known,
         feasible.alias("feasible"),

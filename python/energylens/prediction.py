@@ -77,10 +77,18 @@ def _why(plan: Plan, found: dict[str, Any]) -> Problem:
         case "memory":
             capacity = plan.gpus[0].spec.memory.capacity_bytes
             need = found["memory_bytes_per_gpu"]
-            message = f"{found['model']} needs {need / 1e9:.1f} GB on each GPU, {found['gpu']} has {capacity / 1e9:.1f} GB"
-            return Problem(message, hint="use more GPUs (tp, pp), a narrower weight_dtype or kv_dtype, or a smaller batch", code="memory")
+            message = (
+                f"{found['model']} needs {need / 1e9:.1f} GB on each GPU, {found['gpu']} has {capacity / 1e9:.1f} GB"
+            )
+            return Problem(
+                message,
+                hint="use more GPUs (tp, pp), a narrower weight_dtype or kv_dtype, or a smaller batch",
+                code="memory",
+            )
         case "batch":
-            message = f"batch {found['batch']} is below dp {found['dp']}: some data-parallel ranks would have no sequence"
+            message = (
+                f"batch {found['batch']} is below dp {found['dp']}: some data-parallel ranks would have no sequence"
+            )
             return Problem(message, hint=f"use a batch of at least {found['dp']}", code="batch")
         case reason:
             told = plan.core.why_not(0, found["tp"], found["pp"], found["dp"], found["ep"])

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens import _core
-from energylens.builder import Model
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
 from energylens.plan import LoadedGpu, LoadedModel, Plan, core_problems
@@ -47,12 +45,16 @@ class Limit:
         name, sense, number, suffix = match.groups()
         column = _column(_SHORT.get(name.lower(), name), "limit")
         if suffix.lower() not in _SUFFIX:
-            raise SpaceError(Problem(f"unknown unit `{suffix}` in `{text}`", hint="use s, ms, us, W, kW or J", code="limit"))
+            raise SpaceError(
+                Problem(f"unknown unit `{suffix}` in `{text}`", hint="use s, ms, us, W, kW or J", code="limit")
+            )
         value = float(number) * _SUFFIX[suffix.lower()]
         return cls(column, -np.inf, value) if sense == "<=" else cls(column, value, np.inf)
 
     def __str__(self) -> str:
-        return f"{self.column} <= {self.highest:g}" if np.isfinite(self.highest) else f"{self.column} >= {self.lowest:g}"
+        return (
+            f"{self.column} <= {self.highest:g}" if np.isfinite(self.highest) else f"{self.column} >= {self.lowest:g}"
+        )
 
 
 def _column(name: str, what: str) -> str:
@@ -111,11 +113,19 @@ class Space:
         content["gpu"] = list(range(len(self.plan.gpus)))
         problems = []
         for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
-            bad = [v for v in content[name] if isinstance(v, bool) or not isinstance(v, (int, float)) or not 1 <= v <= 1e12 or v != int(v)]
+            bad = [
+                v
+                for v in content[name]
+                if isinstance(v, bool) or not isinstance(v, (int, float)) or not 1 <= v <= 1e12 or v != int(v)
+            ]
             if bad:
-                problems.append(Problem(f"axis `{name}` needs whole numbers of at least 1, found `{bad[0]}`", code="axis-value"))
+                problems.append(
+                    Problem(f"axis `{name}` needs whole numbers of at least 1, found `{bad[0]}`", code="axis-value")
+                )
             else:
-                content[name] = [float(v) if name in {"batch", "prompt_tokens", "output_tokens"} else int(v) for v in content[name]]
+                content[name] = [
+                    float(v) if name in {"batch", "prompt_tokens", "output_tokens"} else int(v) for v in content[name]
+                ]
         for name, values in content.items():
             if not values:
                 problems.append(Problem(f"axis `{name}` has no value: the space is empty", code="empty-space"))
@@ -162,4 +172,9 @@ class Space:
 
     def describe(self) -> Mapping[str, Any]:
         """Return axes, limits and objectives as plain data."""
-        return {"axes": self.axes, "limits": list(self.limits), "objectives": list(self.objectives), "points": self.size}
+        return {
+            "axes": self.axes,
+            "limits": list(self.limits),
+            "objectives": list(self.objectives),
+            "points": self.size,
+        }

@@ -39,7 +39,9 @@ def write_parquet(frame: pl.DataFrame, path: str | Path, plan_sha256: str, note:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         reason = error.strerror or str(error)
-        raise EnergylensError(Problem(f"cannot write `{path}`: {reason}", hint="nothing was written", code="write")) from None
+        raise EnergylensError(
+            Problem(f"cannot write `{path}`: {reason}", hint="nothing was written", code="write")
+        ) from None
     except BaseException:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 //! Walks points: lists of them or ranges of a space, in blocks, on a pool of threads of its own.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::sync::{Arc, RwLock};
 
@@ -9,7 +10,7 @@ use rayon::prelude::*;
 use crate::cost::lanes::LANES;
 use crate::error::{Problem, Problems};
 use crate::graph::Graph;
-use crate::hardware::dtype::Dtype;
+use crate::hardware::dtype::{DTYPES, Dtype};
 use crate::hardware::profile::Profile;
 use crate::mapping::{Formats, Mapping};
 use crate::mesh::{Infeasible, Mesh, Reason};
@@ -45,7 +46,49 @@ pub struct Point {
     pub output_tokens: f64,
 }
 
-type Key = (u32, u32, Option<&'static str>, Option<&'static str>, Mesh);
+/// What a mapping depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    model: u32,
+    gpu: u32,
+    weights: Option<u8>,
+    cache: Option<u8>,
+    mesh: Mesh,
+}
+
+/// A multiplying hasher for keys of a few small integers; the standard one costs more than evaluating a point.
+#[derive(Clone, Copy, Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.write_u64(value as u64);
+    }
+}
+
+type KeyMap<V> = HashMap<Key, V, BuildHasherDefault<KeyHasher>>;
 type Mapped = Arc<Result<Mapping, Infeasible>>;
 
 impl Point {
@@ -54,7 +97,14 @@ impl Point {
     }
 
     fn key(&self) -> Key {
-        (self.model, self.gpu, self.weights.map(|d| d.name), self.cache.map(|d| d.name), self.mesh())
+        let position = |format: Dtype| DTYPES.iter().position(|d| d.name == format.name).unwrap_or(0) as u8;
+        Key {
+            model: self.model,
+            gpu: self.gpu,
+            weights: self.weights.map(position),
+            cache: self.cache.map(position),
+            mesh: self.mesh(),
+        }
     }
 }
 
@@ -66,7 +116,7 @@ pub struct Plan {
     /// GPUs.
     pub profiles: Vec<Profile>,
     max_batched_tokens: f64,
-    mappings: RwLock<HashMap<Key, Mapped>>,
+    mappings: RwLock<KeyMap<Mapped>>,
 }
 
 /// Result columns of a list of points; rows that cannot be laid out are zero.
@@ -117,7 +167,7 @@ impl Plan {
             graphs,
             profiles: spec.gpus,
             max_batched_tokens: spec.settings.max_batched_tokens,
-            mappings: RwLock::new(HashMap::new()),
+            mappings: RwLock::new(KeyMap::default()),
         })
     }
 
@@ -147,7 +197,7 @@ impl Plan {
 
     /// Evaluates a list of points; the result does not depend on `threads`.
     pub fn evaluate(&self, points: &[Point], threads: usize) -> Table {
-        let mut groups: HashMap<Key, Vec<u32>> = HashMap::new();
+        let mut groups: KeyMap<Vec<u32>> = KeyMap::default();
         for (row, point) in points.iter().enumerate() {
             groups.entry(point.key()).or_default().push(row as u32);
         }

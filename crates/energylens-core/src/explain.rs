@@ -6,7 +6,7 @@ use crate::cost::lanes::LANES;
 use crate::einsum::count::{Work, all_ranks, contracted};
 use crate::einsum::{Function, Rank};
 use crate::engine::{Plan, Point};
-use crate::graph::flow::{Exchange, Kind, Move, Partial, flow};
+use crate::graph::flow::{Exchange, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Graph, Line};
 use crate::mapping::{MappedPhase, Mapping};
 use crate::mesh::{Infeasible, Mesh};
@@ -203,7 +203,7 @@ impl Formula<'_> {
 /// Everything derived from a model's text.
 pub fn model(graph: &Graph) -> Vec<KernelStory> {
     let mut stories = Vec::new();
-    let flows = [flow(graph, Phase::Prefill, true), flow(graph, Phase::Decode, true)];
+    let flows = [graph.flow(Phase::Prefill, true), graph.flow(Phase::Decode, true)];
     for (i, block) in graph.blocks.iter().enumerate() {
         let formula = Formula { graph, block };
         for (k, kernel) in block.kernels.iter().enumerate() {

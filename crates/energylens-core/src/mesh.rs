@@ -1,7 +1,5 @@
 //! How ranks are split over GPUs, and when they cannot be.
 
-use std::collections::BTreeMap;
-
 use crate::einsum::Rank;
 use crate::einsum::shape::{B, Poly, S, T};
 use crate::graph::{Axis, Block, Graph};
@@ -40,6 +38,17 @@ pub struct Infeasible {
     pub message: String,
     /// What would do.
     pub hint: String,
+}
+
+/// How many ways ranks are split; one where not listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways(Vec<(Rank, u32)>);
+
+impl Ways {
+    /// Ways of one rank.
+    pub fn of(&self, rank: Rank) -> u32 {
+        self.0.iter().find(|(r, _)| *r == rank).map_or(1, |(_, ways)| *ways)
+    }
 }
 
 /// Degrees of parallelism of one engine.
@@ -131,8 +140,8 @@ impl Mesh {
     ///
     /// # Errors
     /// A rank that neither divides nor is divided by what is left of its axis.
-    pub fn ways(&self, graph: &Graph, block: &Block, ranks: &[Rank], routed: bool) -> Result<BTreeMap<Rank, u32>, Infeasible> {
-        let mut ways = BTreeMap::new();
+    pub fn ways(&self, graph: &Graph, block: &Block, ranks: &[Rank], routed: bool) -> Result<Ways, Infeasible> {
+        let mut ways = Ways(Vec::new());
         for axis in [Axis::Tp, Axis::MoeTp, Axis::Ep] {
             if routed == (axis == Axis::Tp) {
                 continue;
@@ -152,7 +161,7 @@ impl Mesh {
                     });
                 }
                 let taken = u32::try_from(u64::from(left).min(extent)).unwrap_or(left);
-                ways.insert(*rank, taken);
+                ways.0.push((*rank, taken));
                 left /= taken;
             }
         }
@@ -172,7 +181,7 @@ impl Mesh {
                     let extent = graph.ranks.get(rank).map_or(1.0, |r| r.extent as f64);
                     size *= match graph.routed {
                         Some(r) if r.rank == *rank && routed => f64::from(self.dp) * r.active / f64::from(self.ep),
-                        _ => extent / f64::from(ways.get(rank).copied().unwrap_or(1)),
+                        _ => extent / f64::from(ways.of(*rank)),
                     };
                 }
             }
@@ -184,7 +193,7 @@ impl Mesh {
     pub fn expert_slice(&self, graph: &Graph, block: &Block, ranks: &[Rank]) -> f64 {
         let routed = graph.routed.map(|r| r.rank);
         let ways = self.ways(graph, block, ranks, true).unwrap_or_default();
-        let of = |rank: &Rank| graph.ranks.get(rank).map_or(1.0, |r| r.extent as f64) / f64::from(ways.get(rank).copied().unwrap_or(1));
+        let of = |rank: &Rank| graph.ranks.get(rank).map_or(1.0, |r| r.extent as f64) / f64::from(ways.of(*rank));
         ranks.iter().filter(|rank| Some(**rank) != routed).map(of).product()
     }
 

@@ -34,7 +34,14 @@ class SpaceProblem(Problem):  # type: ignore[misc]
         self.by_reason = dict.fromkeys(_core.REASONS, 0)
         self.outside = 0
         constraints = 1 + len(space.bounds)
-        super().__init__(n_var=len(self.lengths), n_obj=len(self.names), n_ieq_constr=constraints, xl=0, xu=self.lengths - 1, vtype=int)
+        super().__init__(
+            n_var=len(self.lengths),
+            n_obj=len(self.names),
+            n_ieq_constr=constraints,
+            xl=0,
+            xu=self.lengths - 1,
+            vtype=int,
+        )
 
     def _evaluate(self, x: NDArray[Any], out: dict[str, Any], *_args: Any, **_kwargs: Any) -> None:
         indices = (np.asarray(x, dtype=np.int64) @ self.radix).astype(np.uint64)
@@ -62,7 +69,9 @@ class SpaceProblem(Problem):  # type: ignore[misc]
         return np.where(known, 1.0 + need / 1e12, 1e6)
 
     def _remember(self, indices: Any, objectives: Any, reasons: Any, runs: Any, inside: Any) -> None:
-        for index, row, reason, run, ok in zip(indices.tolist(), objectives.tolist(), reasons.tolist(), runs.tolist(), inside.tolist(), strict=True):
+        for index, row, reason, run, ok in zip(
+            indices.tolist(), objectives.tolist(), reasons.tolist(), runs.tolist(), inside.tolist(), strict=True
+        ):
             if index in self.seen:
                 continue
             self.seen.add(index)

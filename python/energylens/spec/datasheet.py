@@ -89,7 +89,9 @@ def _energy(spec: GpuSpec, static_w: float) -> dict[str, Any]:
     hbm = technology.startswith("HBM")
     peaks = spec.compute.peak_flops
     # A large matrix product at its reached rate draws the board limit, a tenth of the memory bandwidth in use.
-    left_w = max(0.25 * spec.power.tdp_w, spec.power.tdp_w - static_w - 0.1 * spec.memory.bandwidth_bytes_per_s * byte_j)
+    left_w = max(
+        0.25 * spec.power.tdp_w, spec.power.tdp_w - static_w - 0.1 * spec.memory.bandwidth_bytes_per_s * byte_j
+    )
     bf16_j = left_w / (0.78 * peaks.bf16)
     flop_j = {"bf16": bf16_j, "vector": 2.0 * bf16_j}
     if peaks.fp8:
@@ -135,7 +137,9 @@ def _collectives(spec: GpuSpec, _static_w: float) -> dict[str, Any]:
             for n, (root, share) in custom.items()
         }
         reduce.append(only(by_gpus, "custom") | {"max_bytes": 8388608.0})
-    send = only({"2": {"alpha_s": 7e-6, "root_s_per_sqrt_byte": 0.0, "bandwidth_bytes_per_s": (0.65 if pcie else 0.75) * peak}})
+    send = only(
+        {"2": {"alpha_s": 7e-6, "root_s_per_sqrt_byte": 0.0, "bandwidth_bytes_per_s": (0.65 if pcie else 0.75) * peak}}
+    )
     return {
         "all_reduce": reduce,
         "all_gather": [other],

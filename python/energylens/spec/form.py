@@ -44,7 +44,9 @@ def check(form: type[FormT], data: object, document: Document | None, what: str)
         raise SpecError([_problem(form, detail, document, what) for detail in error.errors()]) from None
 
 
-def place_problem(document: Document | None, what: str, path: Sequence[Step], problem: Problem, span: tuple[int, int] | None) -> Problem:
+def place_problem(
+    document: Document | None, what: str, path: Sequence[Step], problem: Problem, span: tuple[int, int] | None
+) -> Problem:
     """Return the problem with its place in the document, or with a readable path where there is no file."""
     if document is not None:
         return Problem(problem.message, document.place(path, span), problem.hint, problem.code)

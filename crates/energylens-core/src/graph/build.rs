@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::flow::flow;
 use super::{Axis, Block, Class, Graph, Kernel, Line, Routed, check};
 use crate::einsum::count::{self, Work};
 use crate::einsum::{Equation, Function, Rank, parse};
 use crate::error::{Problem, Problems, Step, nearest};
-use crate::plan::{BlockSpec, KernelSpec, MaskSpec, ModelSpec};
+use crate::plan::{BlockSpec, KernelSpec, MaskSpec, ModelSpec, Phase};
 
 /// Parsed equations of a kernel.
 type Parsed = Vec<Vec<Vec<Equation>>>;
@@ -43,7 +44,8 @@ impl Graph {
             let shard = merged(&shard.model, &shard.blocks[i]);
             blocks.push(Block { name: block.name.clone(), repeat: block.repeat, kernels, shard });
         }
-        problems.or(Self {
+        problems.or(())?;
+        let mut graph = Self {
             name: spec.name.clone(),
             ranks,
             routed,
@@ -54,7 +56,14 @@ impl Graph {
             tied: spec.tied.iter().cloned().collect(),
             pipelined: shard.pipelined,
             data_parallel: shard.model.iter().any(|(_, axis)| *axis == Axis::Dp),
-        })
+            flows: Default::default(),
+        };
+        let both = [Phase::Prefill, Phase::Decode].into_iter().flat_map(|phase| [(phase, false), (phase, true)]);
+        let flows: Vec<_> = both.map(|(phase, same_gpus)| flow(&graph, phase, same_gpus)).collect();
+        for (slot, flow) in graph.flows.iter_mut().zip(flows) {
+            *slot = flow;
+        }
+        Ok(graph)
     }
 }
 

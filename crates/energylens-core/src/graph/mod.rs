@@ -146,6 +146,8 @@ pub struct Graph {
     pub pipelined: bool,
     /// Whether sequences are dealt to data-parallel ranks.
     pub data_parallel: bool,
+    /// What moves, by phase and by whether tp and the experts' axes span the same GPUs.
+    flows: [Vec<flow::BlockFlow>; 4],
 }
 
 /// The routed rank.
@@ -160,6 +162,11 @@ pub struct Routed {
 }
 
 impl Graph {
+    /// What moves in a phase.
+    pub fn flow(&self, phase: Phase, same_gpus: bool) -> &[flow::BlockFlow] {
+        &self.flows[2 * usize::from(phase == Phase::Decode) + usize::from(same_gpus)]
+    }
+
     /// Number of weights, each counted once a repetition, tied ones once.
     pub fn parameters(&self) -> f64 {
         let mut total = 0.0;

@@ -12,7 +12,7 @@ use crate::cost::moe::Hits;
 use crate::einsum::count::{MatrixRanks, Work, all_ranks, contracted};
 use crate::einsum::shape::Poly;
 use crate::einsum::{Function, Rank};
-use crate::graph::flow::{Exchange, Kind, KernelFlow, Move, Partial, flow};
+use crate::graph::flow::{Exchange, Kind, KernelFlow, Move, Partial};
 use crate::graph::{Block, Class, Graph, Kernel, Line};
 use crate::hardware::dtype::{Arithmetic, DTYPES, Dtype, dtype};
 use crate::hardware::profile::{Profile, TimeSet};
@@ -54,11 +54,11 @@ impl Lowering<'_> {
 
     /// One phase of the model.
     pub fn phase(&self, phase: Phase) -> MappedPhase {
-        let flows = flow(self.graph, phase, self.mesh.dp == 1);
+        let flows = self.graph.flow(phase, self.mesh.dp == 1);
         let mut masks: Vec<MaskSpec> = Vec::new();
         let mut divisions: Vec<f64> = Vec::new();
         let mut blocks = Vec::new();
-        for (i, (block, block_flow)) in self.graph.blocks.iter().zip(&flows).enumerate() {
+        for (i, (block, block_flow)) in self.graph.blocks.iter().zip(flows).enumerate() {
             let mapped = block_flow.kernels.iter().map(|kernel_flow| MappedKernel {
                 place: (i, kernel_flow.kernel),
                 cost: self.kernel(phase, block, kernel_flow, &mut masks, &mut divisions),
@@ -236,12 +236,9 @@ impl Lowering<'_> {
             let extent = |list: &[Rank]| {
                 let mut size = self.mesh.local(self.graph, block, &[], false);
                 for rank in list {
-                    let one = match (rank, ways.get(rank)) {
-                        ('b' | 's' | 't', _) | (_, None) => self.mesh.local(self.graph, block, &[*rank], false),
-                        (_, Some(split)) => {
-                            let whole = self.graph.ranks.get(rank).map_or(1.0, |r| r.extent as f64);
-                            Poly::constant(whole / f64::from(*split))
-                        }
+                    let one = match self.graph.ranks.get(rank) {
+                        None => self.mesh.local(self.graph, block, &[*rank], false),
+                        Some(whole) => Poly::constant(whole.extent as f64 / f64::from(ways.of(*rank))),
                     };
                     size = times(&size, &one);
                 }
@@ -312,7 +309,7 @@ impl Lowering<'_> {
             Exchange::Gather { tensor, rank } => {
                 let message = local(tensor);
                 let ways = self.mesh.ways(self.graph, block, &tensor.ranks, tensor.routed).unwrap_or_default();
-                let split = f64::from(ways.get(rank).copied().unwrap_or(1));
+                let split = f64::from(ways.of(*rank));
                 vec![make(Operation::AllGather, tp, message.scaled(split))]
             }
             Exchange::Reduce { partial: Partial::Tp, tensor } => vec![make(Operation::AllReduce, tp, local(tensor))],

@@ -1,0 +1,47 @@
+"""The root of the command line, and how mistakes are told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from cyclopts import App, CycloptsError
+
+from energylens import _core
+from energylens.errors import EnergylensError
+
+
+def _version() -> str:
+    return f"energylens {_core.__version__}" + (" (debug build)" if _core.DEBUG_BUILD else "")
+
+
+app = App(
+    name="energylens",
+    help="Which way of serving a language model costs the fewest joules within its latency limits.",
+    version=_version,
+    help_format="plaintext",
+)
+
+
+def run(argv: list[str]) -> int:
+    """Parse and run; return the exit code: 0 done, 1 nothing found, 2 a mistake in what was given."""
+    from energylens.cli import explore, library, predict  # noqa: F401  (each registers its commands)
+
+    try:
+        result = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        command = " ".join([*argv[:1], "--help"]) if argv and not argv[0].startswith("-") else "--help"
+        print(f"error: {' '.join(str(error).split())}\nhint: see energylens {command}", file=sys.stderr)
+        return 2
+    except EnergylensError as error:
+        print(str(error), file=sys.stderr)
+        if "--json" in argv:
+            emit({"errors": [problem.as_dict() for problem in error.problems]})
+        return 2
+    return result if isinstance(result, int) else 0
+
+
+def emit(data: Any) -> None:
+    """Print JSON."""
+    print(json.dumps(data, indent=2, allow_nan=False, default=str))

@@ -1,0 +1,106 @@
+"""`energylens explore`, `search` and `demo`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from energylens.cli.app import app, emit
+from energylens.cli.options import Json, Out, SpaceOptions, Threads
+from energylens.result import Result
+from energylens.space import Space
+
+_MODELS = "Bundled models or spec paths, separated by commas."
+
+
+@app.command
+def explore(
+    models: Annotated[str, Parameter(help=_MODELS)],
+    /,
+    *,
+    options: SpaceOptions | None = None,
+    json: Json = False,
+    out: Out = None,
+    threads: Threads = None,
+) -> int:
+    """Evaluate every configuration of a space and keep the Pareto front.
+
+    Example: energylens explore llama-3.1-70b --gpu h100-sxm,b200 --slo tpot=50ms --limit "gpus<=8" --out front.parquet
+    """
+    from energylens.exploration import explore as explore_space
+
+    space = (options or SpaceOptions()).space(models)
+    return _tell(explore_space(space, threads=threads, show_progress=True), json, out)
+
+
+@app.command
+def search(
+    models: Annotated[str, Parameter(help=_MODELS)],
+    /,
+    *,
+    options: SpaceOptions | None = None,
+    population: Annotated[int, Parameter(help="Points of a generation.")] = 200,
+    generations: Annotated[int, Parameter(help="Generations.")] = 100,
+    seed: Annotated[int, Parameter(help="Seed; the same seed gives the same front.")] = 1,
+    json: Json = False,
+    out: Out = None,
+    threads: Threads = None,
+) -> int:
+    """Search a space too large to enumerate with NSGA-II.
+
+    Example: energylens search qwen3-235b-a22b --gpu h200-sxm --tp 1:16 --ep 1,2,4,8 --batch 1:512 --seed 7
+    """
+    from energylens.search import search as search_space
+
+    space = (options or SpaceOptions()).space(models)
+    found = search_space(
+        space, population=population, generations=generations, seed=seed, threads=threads, show_progress=True
+    )
+    return _tell(found, json, out)
+
+
+@app.command
+def demo(
+    *,
+    out: Annotated[Path, Parameter(name="--out", help="Where the front goes.")] = Path("out/demo/front.parquet"),
+    json: Json = False,
+) -> int:
+    """Explore Llama-3.1-70B on H100 and B200: more than ten thousand configurations, in a second or two.
+
+    Example: energylens demo
+    """
+    from energylens.exploration import explore as explore_space
+
+    space = Space(
+        models="llama-3.1-70b",
+        gpus=["h100-sxm", "b200"],
+        pp=[1, 2, 4],
+        weight_dtype=[None, "fp8"],
+        kv_dtype=[None, "fp8"],
+        batch=[*range(1, 49), *range(52, 129, 4), *range(136, 513, 8)],
+        prompt_tokens=1024,
+        output_tokens=256,
+        limits=["tpot<=50ms", "gpus<=8"],
+    )
+    return _tell(explore_space(space, show_progress=True), json, out)
+
+
+def _tell(result: Result, as_json: bool, out: Path | None) -> int:
+    from energylens.report import answer
+
+    if out is not None:
+        result.write(out)
+    if as_json:
+        emit(answer.as_dict(result))
+    else:
+        print(result.answer())
+        if result.frame.height:
+            print(f"\n{answer.front_table(result)}\n")
+        print(answer.account(result))
+        print(answer.trust(result))
+    if out is not None:
+        print(f"wrote {out}: {result.frame.height} points, plan {result.plan_sha256[:12]}", file=sys.stderr)
+    return 0 if result.frame.height else 1

@@ -1,0 +1,172 @@
+"""`energylens models`, `gpus`, `show` and `import-hf`."""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from energylens.cli.app import app, emit
+from energylens.cli.options import Json
+from energylens.errors import EnergylensError, Problem, SpecError
+from energylens.report.text import billions, si, table
+
+
+@app.command
+def models(*, json: Json = False) -> None:
+    """List the bundled models.
+
+    Example: energylens models
+    """
+    from energylens.library import models as listed
+
+    frame = listed()
+    if json:
+        emit(frame.to_dicts())
+        return
+    rows = [
+        [
+            r["model"],
+            billions(r["parameters"]),
+            r["layers"],
+            f"{r['active_experts']} of {r['experts']}" if r["experts"] else "-",
+            r["weights"],
+        ]
+        for r in frame.iter_rows(named=True)
+    ]
+    print(table(["model", "parameters", "layers", "experts", "weights"], rows))
+
+
+@app.command
+def gpus(
+    *,
+    show: Annotated[str | None, Parameter(help="Print every coefficient of one GPU with its source.")] = None,
+    json: Json = False,
+) -> None:
+    """List the bundled GPUs, or print every coefficient of one with its source.
+
+    Example: energylens gpus --show h100-sxm
+    """
+    from energylens.library import gpus as listed
+    from energylens.library import load_gpu
+    from energylens.report.spec import gpu_text
+
+    if show is not None:
+        loaded = load_gpu(show)
+        if json:
+            emit(loaded.completed[0] | {"trust": loaded.trust})
+        else:
+            print(gpu_text(loaded))
+        return
+    frame = listed()
+    if json:
+        emit(frame.to_dicts())
+        return
+    rows = [
+        [
+            r["gpu"],
+            r["trust"],
+            si(r["memory_bytes"], "B"),
+            si(r["bandwidth_bytes_per_s"], "B/s"),
+            si(r["bf16_flops_per_s"], "FLOP/s"),
+            f"{r['tdp_w']:.0f} W",
+            f"{r['static_w']:.0f} W",
+        ]
+        for r in frame.iter_rows(named=True)
+    ]
+    print(table(["gpu", "trust", "memory", "bandwidth", "bf16 peak", "TDP", "waiting"], rows))
+
+
+@app.command
+def show(
+    model: Annotated[str, Parameter(help="A bundled model or a path to a spec.")],
+    /,
+    *,
+    explain: Annotated[bool, Parameter(negative="", help="Print each equation's formulas and collectives.")] = False,
+    json: Json = False,
+) -> None:
+    """Show a model: its kernels, what they compute and move, and the collectives its shard map implies.
+
+    Example: energylens show llama-3.1-70b --explain
+    """
+    from energylens.library import load_model
+    from energylens.report.spec import explain_model, model_text
+
+    loaded = load_model(model)
+    if json:
+        emit({"model": loaded.spec.model_dump(), "kernels": explain_model(loaded)})
+    else:
+        print(model_text(loaded, explain))
+
+
+@app.command(name="import-hf")
+def import_hf(
+    config: Annotated[Path, Parameter(help="A Hugging Face config.json.")],
+    /,
+    *,
+    name: Annotated[str | None, Parameter(help="Name of the spec.")] = None,
+    out: Annotated[Path | None, Parameter(name="--out", help="Write the YAML here instead of printing it.")] = None,
+) -> None:
+    """Write a model spec from a Hugging Face config.json.
+
+    Example: energylens import-hf config.json --name my-model --out my-model.yaml
+    """
+    from energylens.library import load_model
+    from energylens.plan import LoadedModel, Plan
+    from energylens.spec.form import check
+    from energylens.spec.hf import InvalidConfig, UnsupportedArchitecture, spec_from_hf, write_yaml
+    from energylens.spec.model import ModelSpec
+    from energylens.spec.yaml import Document
+
+    try:
+        spec = spec_from_hf(_read_json(config), name or _stem(config))
+    except UnsupportedArchitecture as error:
+        message, _, hint = str(error).partition("\nhint: ")
+        raise SpecError(
+            Problem(message, hint=hint or None, code="unsupported-architecture", where=str(config))
+        ) from None
+    except InvalidConfig as error:
+        raise SpecError([Problem(p, code="invalid-config", where=str(config)) for p in error.problems]) from None
+    text = write_yaml(spec)
+    document = Document(text, str(out or config))
+    loaded = LoadedModel(check(ModelSpec, document.data, document, config.name), document)
+    parameters = Plan([loaded], []).core.parameters(0)
+    if out is None:
+        print(text, end="")
+    else:
+        try:
+            out.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise EnergylensError(
+                Problem(f"cannot write `{out}`: {error.strerror}", hint="nothing was written")
+            ) from None
+        load_model(out)
+    told = f"{spec['name']}: {billions(parameters)} parameters" + (f", wrote {out}" if out else "")
+    print(told, file=sys.stderr)
+
+
+def _stem(config: Path) -> str:
+    stem = config.stem if config.stem != "config" else config.resolve().parent.name
+    plain = "".join(c if c.isalnum() or c in "-._" else "-" for c in stem.lower()).strip("-._")
+    return plain or "model"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json_text.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(Problem(f"cannot read `{path}`: {error.strerror}", code="unreadable")) from None
+    except (UnicodeDecodeError, json_text.JSONDecodeError) as error:
+        place = f"{path}:{error.lineno}:{error.colno}" if isinstance(error, json_text.JSONDecodeError) else str(path)
+        raise SpecError(
+            Problem(f"`{path}` is not JSON: {getattr(error, 'msg', error)}", where=place, code="json")
+        ) from None
+    if not isinstance(data, dict):
+        raise SpecError(Problem(f"`{path}` holds a {type(data).__name__}, not the fields of a config", code="json"))
+    return data
+
+
+__all__ = ["gpus", "import_hf", "models", "show"]

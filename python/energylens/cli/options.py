@@ -1,0 +1,53 @@
+"""Options shared by commands that take a space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from energylens.cli import axes
+from energylens.space import DEFAULT_BATCHES, DEFAULT_OBJECTIVES, Space
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
+Out = Annotated[Path | None, Parameter(name="--out", help="Also write a Parquet file.")]
+Threads = Annotated[int | None, Parameter(help="Threads; all CPUs if not given.")]
+
+_FORMATS = "Data types, `own` for the spec's."
+
+
+@Parameter(name="*")
+@dataclass
+class SpaceOptions:
+    """Axes, limits and objectives of a space; values are lists such as 1,2,4 or ranges such as 1:64 and 16:512:16."""
+
+    gpu: Annotated[str, Parameter(help="Bundled GPUs or profile paths.")] = "h100-sxm"
+    tp: Annotated[str, Parameter(help="Tensor parallelism.")] = "1,2,4,8"
+    pp: Annotated[str, Parameter(help="Pipeline stages.")] = "1"
+    dp: Annotated[str, Parameter(help="Attention data parallelism inside the engine.")] = "1"
+    ep: Annotated[str, Parameter(help="Expert parallelism.")] = "1"
+    batch: Annotated[str, Parameter(help="Sequences running in the engine.")] = ",".join(map(str, DEFAULT_BATCHES))
+    prompt_tokens: Annotated[str, Parameter(help="Prompt tokens of a request.")] = "1024"
+    output_tokens: Annotated[str, Parameter(help="Output tokens of a request.")] = "256"
+    weight_dtype: Annotated[str, Parameter(help=_FORMATS)] = "own"
+    kv_dtype: Annotated[str, Parameter(help=_FORMATS)] = "own"
+    slo: Annotated[str | None, Parameter(help="Latency limits: ttft=1s,tpot=50ms.")] = None
+    limit: Annotated[list[str], Parameter(help="Any other limit, repeatable: gpus<=8.", negative="")] = field(
+        default_factory=list
+    )
+    objectives: Annotated[str, Parameter(help="Result columns to trade off.")] = ",".join(DEFAULT_OBJECTIVES)
+
+    def space(self, models: str) -> Space:
+        """Return the space of these options; raise `SpaceError`."""
+        numbered = ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens")
+        return Space(
+            models=axes.names(models),
+            gpus=axes.names(self.gpu),
+            weight_dtype=axes.formats(self.weight_dtype),
+            kv_dtype=axes.formats(self.kv_dtype),
+            limits=[*(axes.slo(self.slo) if self.slo else []), *self.limit],
+            objectives=axes.names(self.objectives),
+            **{axis: axes.numbers(getattr(self, axis), axis) for axis in numbered},
+        )

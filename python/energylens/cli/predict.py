@@ -1,0 +1,51 @@
+"""`energylens predict`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from energylens.cli.app import app, emit
+from energylens.cli.options import Json, Out
+
+
+@app.command
+def predict(
+    model: Annotated[str, Parameter(help="A bundled model (energylens models) or a path to a spec.")],
+    /,
+    *,
+    gpu: Annotated[str, Parameter(help="A bundled GPU (energylens gpus) or a path to a profile.")] = "h100-sxm",
+    tp: Annotated[int, Parameter(help="Tensor parallelism.")] = 1,
+    pp: Annotated[int, Parameter(help="Pipeline stages.")] = 1,
+    dp: Annotated[int, Parameter(help="Attention data parallelism inside the engine.")] = 1,
+    ep: Annotated[int, Parameter(help="Expert parallelism.")] = 1,
+    batch: Annotated[int, Parameter(help="Sequences running in the engine.")] = 1,
+    prompt_tokens: Annotated[int, Parameter(help="Prompt tokens of each.")] = 1024,
+    output_tokens: Annotated[int, Parameter(help="Output tokens of each.")] = 256,
+    weight_dtype: Annotated[str | None, Parameter(help="Weight format; the spec's own if not given.")] = None,
+    kv_dtype: Annotated[str | None, Parameter(help="KV cache format; the spec's own if not given.")] = None,
+    json: Json = False,
+    out: Out = None,
+) -> None:
+    """Predict one configuration: latency, energy, and where the joules go.
+
+    Example: energylens predict llama-3.1-70b --gpu h100-sxm --tp 4 --batch 64 --json
+    """
+    import polars as pl
+
+    from energylens.prediction import predict as predict_one
+    from energylens.report.prediction import prediction_text
+    from energylens.store import write_parquet
+
+    degrees = {"tp": tp, "pp": pp, "dp": dp, "ep": ep}
+    sizes = {"batch": batch, "prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
+    found = predict_one(model, gpu, **degrees, **sizes, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
+    if out is not None:
+        write_parquet(pl.DataFrame([found.point | found.values]), out, found.plan_sha256)
+        print(f"wrote {out}", file=sys.stderr)
+    if json:
+        emit(found.as_dict())
+    else:
+        print(prediction_text(found))

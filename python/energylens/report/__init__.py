@@ -1,0 +1,1 @@
+"""What a person reads: the answer in a sentence, tables, breakdowns."""

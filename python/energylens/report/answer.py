@@ -1,0 +1,171 @@
+"""The answer of an exploration: one sentence, one table, and how far to trust it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from energylens.report.text import number, si, table
+from energylens.units import UNITS
+
+if TYPE_CHECKING:
+    from energylens.result import Result
+
+_NAMES = {
+    "energy_per_output_token_j": "energy",
+    "latency_s": "latency",
+    "tpot_s": "TPOT",
+    "ttft_s": "TTFT",
+    "output_tokens_per_s": "throughput",
+}
+_ROWS_SHOWN = 20
+
+
+def configuration(row: dict[str, Any]) -> str:
+    """Return a point in words: `4 x h100-sxm, tp 4, batch 64`."""
+    parts = [f"{row['gpus']} x {row['gpu']}"]
+    parts += [f"{axis} {row[axis]}" for axis in ("tp", "pp", "dp", "ep") if axis == "tp" or row[axis] > 1]
+    parts += [f"{row['weight_dtype']} weights"] if row["weight_dtype"] else []
+    parts += [f"{row['kv_dtype']} KV"] if row["kv_dtype"] else []
+    return ", ".join([*parts, f"batch {row['batch']}"])
+
+
+def limits(result: Result) -> str:
+    """Return the limits as a person writes them."""
+    return ", ".join(str(limit) for limit in result.space.parsed_limits)
+
+
+def sentence(result: Result) -> str:
+    """Return the one-line answer, or what stands in the way."""
+    within = f" within {limits(result)}" if result.space.limits else ""
+    if (best := result.best) is None:
+        if result.feasible:
+            return (
+                f"nothing{within}: {result.feasible:,} of {result.points:,} configurations run, all outside the limits"
+            )
+        return f"nothing runs: {why_not(result)}"
+    first = result.space.objectives[0]
+    name = _NAMES.get(first, first)
+    goal = "most" if dict(result.space.signed_objectives)[first] < 0 else "least"
+    value = f"{number(best[first])} {UNITS.get(first, '')}".strip()
+    return (
+        f"{goal} {name}{within}: {value} - {best['model']} on {configuration(best)}; "
+        f"TTFT {si(best['ttft_s'], 's')}, TPOT {si(best['tpot_s'], 's')}, "
+        f"{number(best['output_tokens_per_s'])} tokens/s, {number(best['power_w_per_gpu'])} W/GPU"
+    )
+
+
+def why_not(result: Result) -> str:
+    """Return the count of points by reason, the commonest first."""
+    told = {
+        "memory": "do not fit into memory",
+        "shard": "split a rank that does not divide",
+        "experts": "have an ep that does not divide the experts",
+        "ep": "have an ep that does not fit the GPUs",
+        "layers": "have more stages than layers",
+        "batch": "have a batch below dp",
+    }
+    counts = sorted(((n, reason) for reason, n in result.by_reason.items() if reason != "ok"), reverse=True)
+    return ", ".join(f"{n:,} {told[reason]}" for n, reason in counts) or "no point was evaluated"
+
+
+def front_table(result: Result) -> str:
+    """Return the front as a table: ties by objectives shown once (with the fewest GPUs), long fronts thinned evenly."""
+    objectives = list(result.space.objectives)
+    frame = result.frame.sort([*objectives, "gpus"]).unique(objectives, keep="first", maintain_order=True)
+    sign = dict(result.space.signed_objectives)[objectives[0]]
+    frame = frame.sort(objectives[0], descending=sign < 0, maintain_order=True)
+    height = frame.height
+    step = max(1.0, (height - 1) / (_ROWS_SHOWN - 1)) if height > 1 else 1.0
+    picked = sorted({min(height - 1, round(i * step)) for i in range(_ROWS_SHOWN)}) if height else []
+    axes = [
+        axis
+        for axis in (
+            "model",
+            "gpu",
+            "weight_dtype",
+            "kv_dtype",
+            "tp",
+            "pp",
+            "dp",
+            "ep",
+            "prompt_tokens",
+            "output_tokens",
+        )
+        if axis == "tp" or len(result.space.axes[axis]) > 1
+    ]
+    header = [
+        *(_axis_name(axis) for axis in axes),
+        "batch",
+        "GPUs",
+        "J/token",
+        "latency s",
+        "TTFT s",
+        "TPOT ms",
+        "tokens/s",
+        "W/GPU",
+        "GB/GPU",
+    ]
+    rows = []
+    for i in picked:
+        row = frame.row(i, named=True)
+        shown = [row[axis] if row[axis] is not None else "own" for axis in axes]
+        numbers = [row["energy_per_output_token_j"], row["latency_s"], row["ttft_s"], row["tpot_s"] * 1e3]
+        numbers += [row["output_tokens_per_s"], row["power_w_per_gpu"], row["memory_bytes_per_gpu"] / 1e9]
+        rows.append([*shown, row["batch"], row["gpus"], *(number(value) for value in numbers)])
+    lines = [table(header, rows)]
+    if height > len(picked):
+        lines.append(f"({len(picked)} of {height} points of the front; --out writes all)")
+    return "\n".join(lines)
+
+
+def _axis_name(axis: str) -> str:
+    return {"weight_dtype": "weights", "kv_dtype": "KV", "prompt_tokens": "prompt", "output_tokens": "output"}.get(
+        axis, axis
+    )
+
+
+def account(result: Result) -> str:
+    """Return how the front was found: points, speed, what could not run."""
+    rate = result.points / max(result.seconds, 1e-9)
+    lines = [
+        f"{result.method}: {result.points:,} configurations in {si(result.seconds, 's')} ({number(rate)}/s), {result.feasible:,} run"
+    ]
+    if result.feasible < result.points:
+        lines.append(f"the others {why_not(result)}")
+    if result.outside_limits:
+        lines.append(f"{result.outside_limits:,} run outside the limits")
+    return "; ".join(lines)
+
+
+def trust(result: Result) -> str:
+    """Return how far each GPU's numbers are trusted."""
+    return trust_line({gpu.spec.name: gpu.trust for gpu in result.space.plan.gpus})
+
+
+_TRUST = {
+    "measured": "coefficients measured on it",
+    "calibrated": "coefficients fitted to measurements, with their errors",
+    "published": "starting coefficients from published measurements, no error interval yet",
+    "modelled": "derived from the data sheet by rules; expect errors of a third or more",
+}
+
+
+def trust_line(gpus: dict[str, str]) -> str:
+    """Return a line saying how far profiles are trusted."""
+    return "trust: " + "; ".join(f"{name} is {trust} ({_TRUST[trust]})" for name, trust in gpus.items())
+
+
+def as_dict(result: Result) -> dict[str, Any]:
+    """Return the whole result as plain data, for `--json`."""
+    return {
+        "answer": result.answer(),
+        "method": result.method,
+        "points": result.points,
+        "by_reason": result.by_reason,
+        "outside_limits": result.outside_limits,
+        "seconds": result.seconds,
+        "plan_sha256": result.plan_sha256,
+        "trust": {gpu.spec.name: gpu.trust for gpu in result.space.plan.gpus},
+        "space": result.space.describe(),
+        "front": result.frame.to_dicts(),
+    }

@@ -1,0 +1,85 @@
+"""The core and the slow oracle, written apart from the same page, agree to 1e-9."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from typing import Any
+
+import polars as pl
+import pytest
+
+import oracle
+from energylens import _core
+from energylens.evaluation import evaluate
+from energylens.library import bundled, load_gpu, load_model
+from energylens.plan import Plan
+
+RELATIVE = 1e-9
+VALUES = ("ttft_s", "tpot_s", "latency_s", "energy_j", "energy_prefill_j", "energy_decode_j", "power_w_per_gpu")
+VALUES = (*VALUES, "energy_per_output_token_j", "output_tokens_per_s", "memory_bytes_per_gpu", "gpus")
+
+
+def points(seed: int, count: int) -> list[dict[str, Any]]:
+    draw = random.Random(seed)
+    meshes = list(itertools.product([1, 2, 4, 8, 16], [1, 2, 3, 4], [1, 2, 4], [1, 2, 4, 8, 16]))
+    return [
+        dict(zip(("tp", "pp", "dp", "ep"), draw.choice(meshes), strict=True))
+        | {
+            "gpu": draw.choice(list(bundled("hardware"))),
+            "batch": draw.choice([1, 3, 8, 17, 64, 200]),
+            "prompt_tokens": draw.choice([1, 37, 129, 512, 1024, 9000]),
+            "output_tokens": draw.choice([1, 2, 100, 256, 1023]),
+            "weight_dtype": draw.choice([None, "bf16", "fp8", "nvfp4", "int4", "fp8_block", "mxfp4"]),
+            "kv_dtype": draw.choice([None, "fp8", "bf16"]),
+        }
+        for _ in range(count)
+    ]
+
+
+def assert_same(plan: Plan, point: dict[str, Any], row: dict[str, Any]) -> None:
+    expected = oracle.predict(json.loads(plan.json), point)
+    assert (row["feasible"], row["reason"]) == (expected["feasible"], expected["reason"]), point
+    if not row["feasible"]:
+        return
+    for name in VALUES:
+        assert row[name] == pytest.approx(expected[name], rel=RELATIVE), (name, point)
+    steps = point["output_tokens"] - 1
+    for phase, times in (("prefill", 1), ("decode", steps)):
+        for cause in _core.CAUSES:
+            want = expected[f"{phase}_causes"][cause] * times
+            total = expected[f"energy_{phase}_j"]
+            assert row[f"energy_{phase}_{cause}_j"] == pytest.approx(want, rel=RELATIVE, abs=RELATIVE * total), (
+                phase,
+                cause,
+                point,
+            )
+
+
+@pytest.mark.parametrize("model", list(bundled("models")))
+def test_bundled_models(model: str) -> None:
+    asked = [{"model": model} | point for point in points(sum(map(ord, model)), 40)]
+    legal = [
+        {
+            "model": model,
+            "gpu": gpu,
+            "tp": tp,
+            "pp": pp,
+            "dp": dp,
+            "ep": ep,
+            "batch": 24,
+            "prompt_tokens": 700,
+            "output_tokens": 90,
+            "weight_dtype": None,
+            "kv_dtype": None,
+        }
+        for gpu in ("b200", "a100-sxm-80gb")
+        for tp, pp, dp, ep in ((8, 1, 1, 1), (8, 2, 2, 1), (4, 4, 4, 16), (8, 1, 1, 8), (2, 3, 8, 8))
+    ]
+    asked += legal
+    frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), breakdown=True)
+    for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+        plan = Plan([load_model(model)], [load_gpu(point["gpu"])])
+        assert_same(plan, point, row)
+    assert frame["feasible"].sum() >= 3
