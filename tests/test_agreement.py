@@ -9,16 +9,22 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import oracle
 from energylens import _core
+from energylens.builder import Model
 from energylens.evaluation import evaluate
 from energylens.library import bundled, load_gpu, load_model
 from energylens.plan import Plan
+from random_models import models
 
 RELATIVE = 1e-9
-VALUES = ("ttft_s", "tpot_s", "latency_s", "energy_j", "energy_prefill_j", "energy_decode_j", "power_w_per_gpu")
-VALUES = (*VALUES, "energy_per_output_token_j", "output_tokens_per_s", "memory_bytes_per_gpu", "gpus")
+VALUES = (
+    *("ttft_s", "tpot_s", "latency_s", "energy_j", "energy_prefill_j", "energy_decode_j", "power_w_per_gpu"),
+    *("energy_per_output_token_j", "output_tokens_per_s", "memory_bytes_per_gpu", "gpus"),
+)
 
 
 def points(seed: int, count: int) -> list[dict[str, Any]]:
@@ -83,3 +89,29 @@ def test_bundled_models(model: str) -> None:
         plan = Plan([load_model(model)], [load_gpu(point["gpu"])])
         assert_same(plan, point, row)
     assert frame["feasible"].sum() >= 3
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(model=models(), data=st.data())
+def test_random_models(model: Model, data: st.DataObject) -> None:
+    gpu = data.draw(st.sampled_from(list(bundled("hardware"))))
+    asked: list[dict[str, Any]] = [
+        {
+            "model": "random",
+            "gpu": gpu,
+            "tp": data.draw(st.sampled_from([1, 2, 3, 4, 6, 8, 16])),
+            "pp": data.draw(st.integers(1, 4)),
+            "dp": data.draw(st.sampled_from([1, 1, 2, 3, 4, 12])),
+            "ep": data.draw(st.sampled_from([1, 1, 2, 4, 6, 8])),
+            "batch": data.draw(st.integers(1, 70)),
+            "prompt_tokens": data.draw(st.integers(1, 3000)),
+            "output_tokens": data.draw(st.integers(1, 300)),
+            "weight_dtype": data.draw(st.sampled_from([None, "fp8", "nvfp4", "int4"])),
+            "kv_dtype": data.draw(st.sampled_from([None, "fp8"])),
+        }
+        for _ in range(6)
+    ]
+    frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), models=[model], breakdown=True)
+    plan = Plan([model.loaded()], [load_gpu(gpu)])
+    for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+        assert_same(plan, point, row)

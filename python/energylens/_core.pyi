@@ -6,6 +6,20 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "AXES",
+    "CAUSES",
+    "COLUMNS",
+    "DEBUG_BUILD",
+    "DTYPES",
+    "FUNCTIONS",
+    "REASONS",
+    "Plan",
+    "PlanError",
+    "__version__",
+    "non_dominated",
+]
+
 AXES: Final[list[str]]
 CAUSES: Final[list[str]]
 COLUMNS: Final[list[str]]
@@ -32,8 +46,8 @@ class Plan:
     def explain_model(self, /, model: int) -> str:
         """What was derived from a model's text, as JSON."""
 
-    def why_not(self, /, model: int, tp: int, pp: int, dp: int, ep: int) -> tuple[str, str, str] | None:
-        """Why a mesh cannot carry a model: `(reason, message, hint)`, or none."""
+    def why_not(self, /, model: int, tp: int, pp: int, dp: int, ep: int) -> tuple[str, str, str, str | None] | None:
+        """Why a mesh cannot carry a model: reason, message, hint and the rank at fault; or none."""
 
     def explain_point(
         self,
@@ -90,4 +104,4 @@ class Plan:
         bounds: Sequence[tuple[str, float, float]],
         threads: int,
     ) -> tuple[NDArray[np.uint64], list[list[float]], list[int], int]:
-        """Front of a range of a space: indices, objective values by row, counts by reason, feasible points outside the bounds."""
+        """Front of a range: indices, objective values by row, counts by reason, feasible points outside the bounds."""

@@ -34,7 +34,7 @@ class Problem:
         if self.place is not None:
             place = self.place
             number = f"{place.line}"
-            margin = " " * (len(number) + 2)
+            margin = " " * (len(number) + 1)
             lines.append(f" --> {place.file}:{place.line}:{place.column}")
             lines.append(f" {number}| {place.text}")
             lines.append(f"{margin}| {' ' * (place.column - 1)}{'^' * max(1, place.length)}")
@@ -84,6 +84,9 @@ class InfeasibleError(EnergylensError):
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return a hint naming the nearest known word, or the known words if they are few."""
     known = list(known)
+    longer = [name for name in known if len(word) > 2 and name.startswith(word.lower())]
+    if longer:
+        return f"did you mean {' or '.join(f'`{name}`' for name in longer[:3])}?"
     near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     if near:
         return f"did you mean `{near[0]}`?"

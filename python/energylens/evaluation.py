@@ -39,11 +39,11 @@ def evaluate(
 ) -> pl.DataFrame:
     """Return the points of `frame` with their results, in the same order.
 
-    Columns of a point: `model, gpu` (names), and with defaults `tp, pp, dp, ep` (1), `batch` (1), `prompt_tokens` (1024),
-    `output_tokens` (256), `weight_dtype`, `kv_dtype` (null: the spec's own). `models` and `gpus` add specs of your own to
-    the bundled names; `carry` names columns passed through; `breakdown` adds joules by phase and cause.
-    Results are in SI units; those of a point that cannot run are null, with the `reason`. The bytes of the result do not
-    depend on `threads`. Raises `FrameError` or `SpecError` with every problem found.
+    Columns of a point: `model, gpu` (names), and with defaults `tp, pp, dp, ep` (1), `batch` (1), `prompt_tokens`
+    (1024), `output_tokens` (256), `weight_dtype`, `kv_dtype` (null: the spec's own). `models` and `gpus` add specs of
+    your own to the bundled names; `carry` names columns passed through; `breakdown` adds joules by phase and cause.
+    Results are in SI units; those of a point that cannot run are null, with the `reason`. The bytes of the result do
+    not depend on `threads`. Raises `FrameError` or `SpecError` with every problem found.
     """
     frame = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
     carried = list(carry)
@@ -69,8 +69,13 @@ def evaluate(
         codes("gpu", gpu_names),
         codes("weight_dtype", dtypes),
         codes("kv_dtype", dtypes),
-        *(points[name].to_numpy() for name in _CODES),
-        *(points[name].to_numpy() for name in _SIZES),
+        points["tp"].to_numpy(),
+        points["pp"].to_numpy(),
+        points["dp"].to_numpy(),
+        points["ep"].to_numpy(),
+        points["batch"].to_numpy(),
+        points["prompt_tokens"].to_numpy(),
+        points["output_tokens"].to_numpy(),
         threads or default_threads(),
     )
     shown = points.with_columns(pl.col(name).cast(pl.UInt32 if name == "batch" else pl.UInt64) for name in _SIZES)
@@ -135,5 +140,7 @@ def _bad_numbers(points: pl.DataFrame, name: str) -> list[Problem]:
         return []
     row = int(bad.arg_max() or 0)
     found = column[row]
+    if len(column) == 1:
+        return [Problem(f"`{name}` should be a whole number of at least 1, found {found}", code="column-value")]
     message = f"column `{name}` should hold whole numbers of at least 1, found {found} in row {row}"
     return [Problem(message, hint=f"{int(bad.sum())} of {len(bad)} rows are wrong", code="column-value")]

@@ -1,4 +1,4 @@
-"""The canonical plan: what was written, frozen to one JSON text whose SHA-256 is its name, and the core's view of it."""
+"""The canonical plan: what was written, frozen to one JSON text whose SHA-256 is its name."""
 
 from __future__ import annotations
 

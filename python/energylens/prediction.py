@@ -44,8 +44,9 @@ class Prediction:
 def predict(model: str | Path | Model, gpu: str | Path = "h100-sxm", **point: Any) -> Prediction:
     """Return the prediction for one configuration; fields as in `evaluate`.
 
-    `values` holds the result columns; `causes` joules by phase (prefill, all decode steps) and cause; `kernels` one row per
-    kernel and phase, of one GPU. Raises `InfeasibleError` if the point cannot run, `SpecError` or `FrameError` if it is faulty.
+    `values` holds the result columns; `causes` joules by phase (prefill, all decode steps) and cause; `kernels` one row
+    per kernel and phase, of one GPU. Raises `InfeasibleError` if the point cannot run, `SpecError` or `FrameError` if
+    it is faulty.
     """
     loaded_model, loaded_gpu = load_model(model), load_gpu(gpu)
     row = {"model": loaded_model.spec.name, "gpu": loaded_gpu.spec.name} | point
@@ -92,5 +93,7 @@ def _why(plan: Plan, found: dict[str, Any]) -> Problem:
             return Problem(message, hint=f"use a batch of at least {found['dp']}", code="batch")
         case reason:
             told = plan.core.why_not(0, found["tp"], found["pp"], found["dp"], found["ep"])
-            _, message, hint = told if told else (reason, f"this configuration cannot run ({reason})", "")
-            return Problem(message, hint=hint or None, code=str(reason))
+            _, message, hint, rank = told or (reason, f"this configuration cannot run ({reason})", "", None)
+            document = plan.models[0].document
+            place = document.place(["ranks", rank, "extent"]) if document and rank else None
+            return Problem(message, place, hint or None, str(reason))

@@ -181,7 +181,7 @@ def parse_model(raw: dict[str, Any]) -> Model:
     extents = {rank: int(entry["extent"]) for rank, entry in raw["ranks"].items()}
     active: dict[str, int] = {}
     for rank, entry in raw["ranks"].items():
-        if entry.get("active") is not None and entry["active"] < entry["extent"]:
+        if entry.get("active") is not None:
             active[rank] = int(entry["active"])
 
     parsed: list[list[Equation]] = []

@@ -186,6 +186,7 @@ impl Plan {
                 reason: Reason::Shard,
                 message: "the plan has no such model or GPU".to_owned(),
                 hint: String::new(),
+                rank: None,
             }),
         };
         let made: Mapped = Arc::new(made);

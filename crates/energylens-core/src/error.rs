@@ -114,7 +114,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     candidates
         .into_iter()
         .map(|candidate| (edit_distance(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .filter(|(distance, candidate)| *distance <= (1 + candidate.len() / 4).min(word.len().max(candidate.len()) / 2))
         .min()
         .map(|(_, candidate)| candidate)
 }

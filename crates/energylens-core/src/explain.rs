@@ -187,7 +187,7 @@ impl Formula<'_> {
             Exchange::Gather { tensor, rank } => {
                 format!("all_gather {} along {rank} over tp", tensor.name)
             }
-            Exchange::Reduce { partial, tensor } => {
+            Exchange::Reduce { partial, tensor, .. } => {
                 let elements = self.of("", &tensor.ranks, tensor.routed);
                 let over = match partial {
                     Partial::Tp => "tp",

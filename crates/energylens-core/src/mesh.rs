@@ -38,6 +38,8 @@ pub struct Infeasible {
     pub message: String,
     /// What would do.
     pub hint: String,
+    /// The rank at fault.
+    pub rank: Option<Rank>,
 }
 
 /// How many ways ranks are split; one where not listed.
@@ -96,7 +98,7 @@ impl Mesh {
     /// # Errors
     /// The first reason, in the order of the documentation.
     pub fn check(&self, graph: &Graph) -> Result<(), Infeasible> {
-        let fault = |reason, message: String, hint: String| Err(Infeasible { reason, message, hint });
+        let fault = |reason, message: String, hint: String| Err(Infeasible { reason, message, hint, rank: None });
         let stage = self.stage_gpus();
         if [self.tp, self.pp, self.dp, self.ep].contains(&0) {
             return fault(Reason::Shard, "a degree of parallelism is 0".to_owned(), "use at least 1".to_owned());
@@ -111,8 +113,12 @@ impl Mesh {
                 return fault(Reason::Ep, message, format!("use {}", divisors(u64::from(stage))));
             }
             Some(routed) if routed.extent as u64 % u64::from(self.ep) != 0 => {
-                let message = format!("expert parallel degree {} does not divide {} experts", self.ep, routed.extent);
-                return fault(Reason::Experts, message, format!("use {}", divisors(routed.extent as u64)));
+                return Err(Infeasible {
+                    reason: Reason::Experts,
+                    message: format!("expert parallel degree {} does not divide {} experts", self.ep, routed.extent),
+                    hint: format!("use {}", divisors(routed.extent as u64)),
+                    rank: Some(routed.rank),
+                });
             }
             _ => {}
         }
@@ -158,6 +164,7 @@ impl Mesh {
                         reason: Reason::Shard,
                         message: format!("{} {} does not divide rank {rank} of extent {extent}", axis.name(), self.size(axis)),
                         hint,
+                        rank: Some(*rank),
                     });
                 }
                 let taken = u32::try_from(u64::from(left).min(extent)).unwrap_or(left);

@@ -13,6 +13,9 @@ use pyo3::types::PyDict;
 use crate::columns;
 use crate::errors::CoreError;
 
+/// Reason, message, hint and rank of a mesh that cannot carry a model.
+type WhyNot = (String, String, String, Option<char>);
+
 type Column<'py, T> = PyReadonlyArray1<'py, T>;
 
 /// A typed plan.
@@ -46,12 +49,12 @@ impl Plan {
         serde_json::to_string(&explain::model(graph)).map_err(|e| fault("json", e.to_string()))
     }
 
-    /// Why a mesh cannot carry a model: `(reason, message, hint)`, or none.
-    fn why_not(&self, model: usize, tp: u32, pp: u32, dp: u32, ep: u32) -> PyResult<Option<(String, String, String)>> {
+    /// Why a mesh cannot carry a model: reason, message, hint and the rank at fault; or none.
+    fn why_not(&self, model: usize, tp: u32, pp: u32, dp: u32, ep: u32) -> PyResult<Option<WhyNot>> {
         let graph = self.0.graphs.get(model).ok_or_else(|| fault("model", "no such model"))?;
         let mesh = Mesh { tp, pp, dp, ep };
         let name = |reason| energylens_core::mesh::Reason::NAMES[reason as usize].to_owned();
-        Ok(mesh.check(graph).err().map(|i| (name(i.reason), i.message, i.hint)))
+        Ok(mesh.check(graph).err().map(|i| (name(i.reason), i.message, i.hint, i.rank)))
     }
 
     /// Cost of one point kernel by kernel, as JSON.

@@ -25,11 +25,11 @@ app = App(
 
 
 def run(argv: list[str]) -> int:
-    """Parse and run; return the exit code: 0 done, 1 nothing found, 2 a mistake in what was given."""
+    """Parse and run; return the exit code: 0 done, 2 a mistake in what was given."""
     from energylens.cli import explore, library, predict  # noqa: F401  (each registers its commands)
 
     try:
-        result = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        app(argv, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         command = " ".join([*argv[:1], "--help"]) if argv and not argv[0].startswith("-") else "--help"
         print(f"error: {' '.join(str(error).split())}\nhint: see energylens {command}", file=sys.stderr)
@@ -39,7 +39,7 @@ def run(argv: list[str]) -> int:
         if "--json" in argv:
             emit({"errors": [problem.as_dict() for problem in error.problems]})
         return 2
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def emit(data: Any) -> None:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from energylens.cli.app import app, emit
 from energylens.cli.options import Json, Out, SpaceOptions, Threads
+from energylens.errors import SpaceError
 from energylens.result import Result
 from energylens.space import Space
 
@@ -25,7 +26,7 @@ def explore(
     json: Json = False,
     out: Out = None,
     threads: Threads = None,
-) -> int:
+) -> None:
     """Evaluate every configuration of a space and keep the Pareto front.
 
     Example: energylens explore llama-3.1-70b --gpu h100-sxm,b200 --slo tpot=50ms --limit "gpus<=8" --out front.parquet
@@ -33,7 +34,7 @@ def explore(
     from energylens.exploration import explore as explore_space
 
     space = (options or SpaceOptions()).space(models)
-    return _tell(explore_space(space, threads=threads, show_progress=True), json, out)
+    _tell(explore_space(space, threads=threads, show_progress=True), json, out)
 
 
 @app.command
@@ -48,7 +49,7 @@ def search(
     json: Json = False,
     out: Out = None,
     threads: Threads = None,
-) -> int:
+) -> None:
     """Search a space too large to enumerate with NSGA-II.
 
     Example: energylens search qwen3-235b-a22b --gpu h200-sxm --tp 1:16 --ep 1,2,4,8 --batch 1:512 --seed 7
@@ -59,7 +60,7 @@ def search(
     found = search_space(
         space, population=population, generations=generations, seed=seed, threads=threads, show_progress=True
     )
-    return _tell(found, json, out)
+    _tell(found, json, out)
 
 
 @app.command
@@ -67,7 +68,7 @@ def demo(
     *,
     out: Annotated[Path, Parameter(name="--out", help="Where the front goes.")] = Path("out/demo/front.parquet"),
     json: Json = False,
-) -> int:
+) -> None:
     """Explore Llama-3.1-70B on H100 and B200: more than ten thousand configurations, in a second or two.
 
     Example: energylens demo
@@ -85,22 +86,20 @@ def demo(
         output_tokens=256,
         limits=["tpot<=50ms", "gpus<=8"],
     )
-    return _tell(explore_space(space, show_progress=True), json, out)
+    _tell(explore_space(space, show_progress=True), json, out)
 
 
-def _tell(result: Result, as_json: bool, out: Path | None) -> int:
+def _tell(result: Result, as_json: bool, out: Path | None) -> None:
     from energylens.report import answer
 
+    if not result.frame.height:
+        raise SpaceError(answer.nothing(result))
     if out is not None:
         result.write(out)
     if as_json:
         emit(answer.as_dict(result))
     else:
-        print(result.answer())
-        if result.frame.height:
-            print(f"\n{answer.front_table(result)}\n")
-        print(answer.account(result))
+        print(f"{result.answer()}\n\n{answer.front_table(result)}\n\n{answer.account(result)}")
         print(answer.trust(result))
     if out is not None:
         print(f"wrote {out}: {result.frame.height} points, plan {result.plan_sha256[:12]}", file=sys.stderr)
-    return 0 if result.frame.height else 1

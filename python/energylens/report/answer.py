@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from energylens.errors import Problem
 from energylens.report.text import number, si, table
 from energylens.units import UNITS
 
@@ -52,6 +55,33 @@ def sentence(result: Result) -> str:
         f"TTFT {si(best['ttft_s'], 's')}, TPOT {si(best['tpot_s'], 's')}, "
         f"{number(best['output_tokens_per_s'])} tokens/s, {number(best['power_w_per_gpu'])} W/GPU"
     )
+
+
+def nothing(result: Result) -> Problem:
+    """Return why a space has no front, and what would help."""
+    message = f"no configuration to choose: {sentence(result)}"
+    if result.feasible:
+        hint = "relax a limit (`limit`, `slo`), or widen the axes"
+        return Problem(message, hint=hint, code="limits")
+    hint = "widen the axes"
+    if result.by_reason.get("memory"):
+        need, name = _least_memory(result)
+        hint = f"the nearest needs {need / 1e9:.1f} GB on each {name}; use more GPUs, narrower formats or less batch"
+    return Problem(message, hint=hint, code="infeasible")
+
+
+def _least_memory(result: Result) -> tuple[float, str]:
+    """Return the smallest need over capacity among an even sample of the space, and its GPU."""
+    space = result.space
+    picked = np.unique(np.linspace(0, space.size - 1, min(space.size, 4096)).astype(np.uint64))
+    columns = space.plan.core.evaluate_space(space.json, picked, 1)
+    gpu = space.points(picked)["gpu"].to_list()
+    capacity = {gpu.spec.name: gpu.spec.memory.capacity_bytes for gpu in space.plan.gpus}
+    needs = [
+        (need / capacity[name], need, name) for need, name in zip(columns["memory_bytes_per_gpu"], gpu, strict=True)
+    ]
+    _, need, name = min(row for row in needs if row[1] > 0)
+    return float(need), name
 
 
 def why_not(result: Result) -> str:
@@ -128,7 +158,8 @@ def account(result: Result) -> str:
     """Return how the front was found: points, speed, what could not run."""
     rate = result.points / max(result.seconds, 1e-9)
     lines = [
-        f"{result.method}: {result.points:,} configurations in {si(result.seconds, 's')} ({number(rate)}/s), {result.feasible:,} run"
+        f"{result.method}: {result.points:,} configurations in {si(result.seconds, 's')} ({number(rate)}/s), "
+        f"{result.feasible:,} run"
     ]
     if result.feasible < result.points:
         lines.append(f"the others {why_not(result)}")

@@ -99,7 +99,7 @@ def _section(node: Any, indent: str, source: str) -> list[str]:
     for key, value in node.items():
         if isinstance(value, dict):
             inner = _section(value, indent + "  ", own)
-            lines += [f"{indent}{key}", *[line for line in inner if not line.strip() == f"[{own}]"]]
+            lines += [f"{indent}{key}", *[line for line in inner if line.strip() != f"[{own}]"]]
         elif isinstance(value, list):
             inline = all(not isinstance(item, dict) for item in value)
             lines += (

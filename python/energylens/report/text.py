@@ -27,7 +27,7 @@ def si(value: float, unit: str, digits: int = 3) -> str:
 
 def billions(count: float) -> str:
     """Return a parameter count as people say it: `70.6B`."""
-    return f"{number(count / 1e9)}B" if count >= 1e9 else f"{number(count / 1e6)}M"
+    return f"{number(count / 1e9, 4)}B" if count >= 1e9 else f"{number(count / 1e6, 4)}M"
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -63,7 +63,7 @@ class SpaceProblem(Problem):  # type: ignore[misc]
         out["G"] = np.column_stack(violations)
 
     def _lack(self, columns: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """How far a point is from running: memory beyond the GPU's, or a plain 1e6 for a mesh that cannot be laid out."""
+        """How far a point is from running: by the memory it needs, or a plain 1e6 if it cannot be laid out."""
         need = columns["memory_bytes_per_gpu"]
         known = need > 0
         return np.where(known, 1.0 + need / 1e12, 1e6)

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from energylens.spec.gpu import GpuSpec
 
-# pJ per byte of weights. HBM2e, HBM3: Antepara et al. SC'25, serving fits on H200 (107) and B200 (124); GDDR6: A5000 (260-310).
+# J per byte of weights. HBM2e, HBM3: Antepara et al. SC'25, serving fits on H200 (107 pJ) and B200 (124 pJ);
+# GDDR6: A5000 (260-310 pJ); the others lie between.
 _MEMORY_J: Final = {
     "HBM2": 120e-12,
     "HBM2e": 105e-12,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from energylens.errors import Problem, SpecError, did_you_mean
 from energylens.spec.yaml import Document, Step
@@ -17,6 +19,8 @@ def _integral(value: object) -> object:
 
 
 def _floating(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "Input should be a finite number")
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -44,12 +48,16 @@ def check(form: type[FormT], data: object, document: Document | None, what: str)
         raise SpecError([_problem(form, detail, document, what) for detail in error.errors()]) from None
 
 
+_ABOUT_THE_NAME = {"extra_forbidden", "unknown-name", "rank-name", "unknown-rank", "twice"}
+
+
 def place_problem(
     document: Document | None, what: str, path: Sequence[Step], problem: Problem, span: tuple[int, int] | None
 ) -> Problem:
     """Return the problem with its place in the document, or with a readable path where there is no file."""
     if document is not None:
-        return Problem(problem.message, document.place(path, span), problem.hint, problem.code)
+        place = document.place(path, span, key=problem.code in _ABOUT_THE_NAME)
+        return Problem(problem.message, place, problem.hint, problem.code)
     where = f"{what}: {'.'.join(str(step) for step in path)}" if path else what
     return Problem(problem.message, None, problem.hint, problem.code, where)
 
@@ -100,10 +108,13 @@ def _next(current: Any, step: Step) -> Any:
 
 
 def _unwrap(annotation: Any) -> Any:
-    from types import NoneType
-    from typing import get_args
+    """Take off `Annotated` and `| None`; containers stay."""
+    from types import NoneType, UnionType
+    from typing import Union, get_args, get_origin
 
-    if isinstance(annotation, type):
-        return annotation
-    options = [option for option in get_args(annotation) if option is not NoneType]
-    return options[0] if len(options) == 1 else annotation
+    if get_origin(annotation) is Annotated:
+        return _unwrap(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        options = [option for option in get_args(annotation) if option is not NoneType]
+        return _unwrap(options[0]) if len(options) == 1 else annotation
+    return annotation

@@ -1,7 +1,8 @@
-"""The form of a GPU profile: data sheet sections, coefficients with their sources; what is missing follows from rules."""
+"""The form of a GPU profile: data sheet sections, and coefficients with their sources."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -56,7 +57,7 @@ class Clock(Form):
     @classmethod
     def _rising(cls, table: list[tuple[Any, Any]] | None) -> list[tuple[Any, Any]] | None:
         numbers = all(isinstance(x, (int, float)) and x > 0 for row in table or [] for x in row)
-        if table is not None and (not numbers or any(a[0] >= b[0] for a, b in zip(table, table[1:], strict=False))):
+        if table is not None and (not numbers or any(a[0] >= b[0] for a, b in pairwise(table))):
             raise ValueError("a clock table is a list of [MHz, value] pairs of positive numbers with rising clocks")
         return table
 

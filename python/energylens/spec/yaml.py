@@ -32,19 +32,19 @@ class Document:
             raise SpecError(Problem(f"`{path}` is not UTF-8 text", code="unreadable")) from None
         return cls(text, str(path))
 
-    def place(self, path: Sequence[Step], span: tuple[int, int] | None = None) -> Place:
+    def place(self, path: Sequence[Step], span: tuple[int, int] | None = None, *, key: bool = False) -> Place:
         """Return where the value at `path` stands; steps the file has no part for are skipped.
 
-        A list position into a mapping counts its entries, since a kernel's place in the plan is its place in the block.
+        With `key`, the name of the last step is meant rather than its value. A list position into a mapping counts its entries, since a kernel's place in the plan is its place in the block.
         """
         node, line, column, length = self._root, 0, 0, 1
         is_key = False
-        for step in path:
-            found = _child(node, step)
+        for at, step in enumerate(path):
+            found = _child(node, step, key and at == len(path) - 1)
             if found is None:
                 continue
-            node, (line, column), key, is_key = found
-            length = len(str(key)) if is_key else 1
+            node, (line, column), name, is_key = found
+            length = len(str(name)) if is_key else 1
         text = self.lines[line] if line < len(self.lines) else ""
         if not isinstance(node, (Mapping, list)) and not is_key:
             quoted = text[column : column + 1] in {"'", '"'}
@@ -96,7 +96,7 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def _child(node: Any, step: Step) -> tuple[Any, tuple[int, int], object, bool] | None:
+def _child(node: Any, step: Step, key_wanted: bool) -> tuple[Any, tuple[int, int], object, bool] | None:
     """Return the child, its place, its key, and whether the place is that of the key."""
     if isinstance(node, Mapping):
         keys = list(node)
@@ -113,7 +113,7 @@ def _child(node: Any, step: Step) -> tuple[Any, tuple[int, int], object, bool] |
         lc = node.lc.data.get(key) if hasattr(node, "lc") else None
         if lc is None:
             return None
-        container = isinstance(value, (Mapping, list)) or value is None
+        container = isinstance(value, (Mapping, list)) or value is None or key_wanted
         return value, ((lc[0], lc[1]) if container else (lc[2], lc[3])), key, container
     if isinstance(node, list) and isinstance(step, int) and step < len(node):
         lc = node.lc.data.get(step) if hasattr(node, "lc") else None

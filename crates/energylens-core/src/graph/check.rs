@@ -110,8 +110,8 @@ pub fn equations(
         for tensor in std::iter::once(&equation.result).chain(equation.reads()) {
             for rank in &tensor.ranks {
                 if !STEP_RANKS.contains(rank) && !ranks.contains_key(rank) {
-                    let known: String = ranks.keys().map(|r| format!("{r} ")).collect();
-                    let hint = format!("`ranks` has {}and the step gives b, s, t", known);
+                    let known: Vec<String> = ranks.keys().map(ToString::to_string).collect();
+                    let hint = format!("`ranks` has {}; the step gives b, s, t", known.join(", "));
                     let message = format!("unknown rank `{rank}` in `{tensor}`");
                     let (start, end) = tensor.span;
                     problems.push(fault(Problem::new("unknown-rank", message).at(start, end).hint(hint)));

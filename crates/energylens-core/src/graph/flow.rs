@@ -53,6 +53,8 @@ pub enum Exchange {
         partial: Partial,
         /// The tensor.
         tensor: Move,
+        /// Ranks summed over, and all ranks of the equation that did it: no sum if none of the first is really split.
+        summed: (Vec<Rank>, Vec<Rank>),
     },
     /// A split rank made whole for a function that needs it.
     Gather {
@@ -207,7 +209,14 @@ struct Pending {
     partial: Partial,
     maker: usize,
     tensor: Move,
+    summed: (Vec<Rank>, Vec<Rank>),
     carried_on: bool,
+}
+
+impl Pending {
+    fn made_whole(self) -> (usize, Exchange) {
+        (self.maker, Exchange::Reduce { partial: self.partial, tensor: self.tensor, summed: self.summed })
+    }
 }
 
 /// Follows partial sums through the block and places the collectives that make them whole.
@@ -227,7 +236,7 @@ fn exchanges(graph: &Graph, block: &Block, kernels: &mut [KernelFlow], same_gpus
                         state.carried_on = true;
                     }
                 } else if let Some(state) = pending.remove(&tensor.name) {
-                    placed.push((state.maker, Exchange::Reduce { partial: state.partial, tensor: state.tensor }));
+                    placed.push(state.made_whole());
                 }
             }
             for factor in &equation.factors {
@@ -239,33 +248,46 @@ fn exchanges(graph: &Graph, block: &Block, kernels: &mut [KernelFlow], same_gpus
                     placed.push((position, Exchange::Gather { tensor: moved, rank }));
                 }
             }
-            let partial = made_partial(graph, line, &axis).max(carried);
+            let own = made_partial(graph, line, &axis);
+            let mut summed = summed_over(graph, line);
+            if let (None, Some((_, state))) = (own, pending.iter().find(|(name, _)| carried.is_some() && equation.reads().any(|t| t.name == **name))) {
+                summed = state.summed.clone();
+            }
+            let partial = own.max(carried);
             let result = &equation.result;
             pending.remove(&result.name);
             if let Some(partial) = partial {
                 let kind = Kind::Activation;
                 let tensor = Move { name: result.name.clone(), ranks: result.ranks.clone(), routed: line.routed, kind };
-                pending.insert(result.name.clone(), Pending { partial, maker: position, tensor, carried_on: false });
+                pending.insert(result.name.clone(), Pending { partial, maker: position, tensor, summed, carried_on: false });
             }
         }
     }
     let mut rest: Vec<Pending> = pending.into_values().filter(|p| !p.carried_on).collect();
     rest.sort_by_key(|p| p.maker);
-    placed.extend(rest.into_iter().map(|p| (p.maker, Exchange::Reduce { partial: p.partial, tensor: p.tensor })));
+    placed.extend(rest.into_iter().map(Pending::made_whole));
     for (position, exchange) in placed {
         kernels[position].exchanges.push(exchange);
     }
 }
 
-/// What an equation leaves partial by contracting (or looking up) a split rank.
-fn made_partial(graph: &Graph, line: &Line, axis: &dyn Fn(Rank) -> Option<Axis>) -> Option<Partial> {
+/// Ranks an equation contracts or looks rows up along, and all its ranks with them.
+fn summed_over(graph: &Graph, line: &Line) -> (Vec<Rank>, Vec<Rank>) {
     let equation = &line.equation;
     let mut summed: Vec<Rank> = count::contracted(equation);
     for factor in equation.factors.iter().filter(|f| f.function == Some(Function::Embed)) {
         let rows = factor.args.iter().filter(|t| graph.weights.contains(&t.name)).flat_map(|t| t.ranks.iter().copied());
         summed.extend(rows.filter(|rank| !equation.result.has(*rank)));
     }
-    summed
+    let mut all = count::all_ranks(equation);
+    all.extend(summed.iter().filter(|rank| !count::all_ranks(equation).contains(rank)));
+    (summed, all)
+}
+
+/// What an equation leaves partial by contracting (or looking up) a split rank.
+fn made_partial(graph: &Graph, line: &Line, axis: &dyn Fn(Rank) -> Option<Axis>) -> Option<Partial> {
+    summed_over(graph, line)
+        .0
         .into_iter()
         .filter_map(|rank| match (axis(rank), line.routed) {
             (Some(Axis::Tp), false) => Some(Partial::Tp),

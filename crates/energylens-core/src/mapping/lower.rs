@@ -312,7 +312,11 @@ impl Lowering<'_> {
                 let split = f64::from(ways.of(*rank));
                 vec![make(Operation::AllGather, tp, message.scaled(split))]
             }
-            Exchange::Reduce { partial: Partial::Tp, tensor } => vec![make(Operation::AllReduce, tp, local(tensor))],
+            Exchange::Reduce { partial: Partial::Tp, tensor, summed: (over, all_ranks) } => {
+                let ways = mesh.ways(self.graph, block, all_ranks, false).unwrap_or_default();
+                let split = over.iter().any(|rank| ways.of(*rank) > 1);
+                if split { vec![make(Operation::AllReduce, tp, local(tensor))] } else { Vec::new() }
+            }
             Exchange::Reduce { tensor, .. } if mesh.dp == 1 => vec![make(Operation::AllReduce, all, local(tensor))],
             Exchange::Reduce { tensor, .. } if mesh.moe_tp() == 1 => {
                 let active = self.graph.routed.map_or(1.0, |r| r.active);
