@@ -66,9 +66,8 @@ def evaluate(phase: str) -> pl.DataFrame:
         **{cause: pl.col(f"energy_{phase}_{cause}_j") / tokens for cause in CAUSES},
     )
     step = pl.col("j_per_token") * (tokens if phase == "prefill" else pl.col("batch"))
-    return found.with_columns(
-        share=pl.col("communication") / pl.col("j_per_token"), watts=step / pl.col("time_s") / pl.col("tp")
-    )
+    watts = step / pl.col("time_s") / pl.col("tp")
+    return found.with_columns(share=pl.col("communication") / pl.col("j_per_token"), watts=watts)
 
 
 def limits(column: pl.Series) -> tuple[float, float]:
@@ -129,8 +128,7 @@ def all_reduce(here: pl.DataFrame, gpu: str, phase: str) -> dict[str, str]:
     needed = (1 - point["share"]) * energy * PAPER["all_reduce"] / (1 - PAPER["all_reduce"])
     watts = {"link": point["share"] * energy / seconds, "mean": point["watts"], "needed": needed / seconds}
     where = ", ".join([f"batch {point['batch']}", *(f"{n:,} {name.split('_')[0]}" for name, n in lengths.items())])
-    time = seconds / point["time_s"]
-    shares = {"comm": percent(*limits(tp8["share"])), "at": where, "busy": percent(time, time)}
+    shares = {"comm": percent(*limits(tp8["share"])), "at": where, "busy": f"{100 * seconds / point['time_s']:.0f} %"}
     return shares | {name: f"{w:.0f}" for name, w in watts.items()}
 
 
@@ -152,25 +150,18 @@ def figures(tables: dict[str, pl.DataFrame]) -> dict[str, str]:
         here = table.filter(reason="ok")
         rises = here.sort("batch").group_by("tp", *lengths).agg(up=pl.col("j_per_token").diff().max())
         must((rises["up"].drop_nulls() < 1e-12).all(), "a larger batch never costs more energy a token")
-        groups: dict[str, list[str]] = {
-            "tp": ["batch", *lengths],
-            "batch": ["tp", *lengths],
-            "length": ["tp", "batch"],
-            "both": lengths,
-            "all": [],
-        }
+        groups = {"tp": ["batch", *lengths], "batch": ["tp", *lengths], "length": ["tp", "batch"], "both": lengths}
         paper = spread(here.filter(pl.col("batch") <= PAPER[f"{phase}_batch"]), [])
-        found = {name: times(spread(here, keys)) for name, keys in groups.items()} | {"paper": times(paper)}
+        found = {name: times(spread(here, keys)) for name, keys in groups.items()}
+        found |= {"all": times(spread(here, [])), "paper": times(paper)}
         both = here.pivot("tp", index=["batch", *lengths], values=["j_per_token", "time_s"])
         energy = percent(*limits(both["j_per_token_8"] / both["j_per_token_2"] - 1))
         speed = times(limits(both["time_s_2"] / both["time_s_8"]))
         even = here.filter(pl.col("batch") == pl.col("tp") * (NODE_SEQUENCES // NODE_GPUS), **REFERENCE[phase])
         load = dict(even.select("tp", "j_per_token").rows())
         must((load[8] < load[2]) == (phase == "decode"), "at equal load TP 2 wins prefill and TP 8 wins decode")
-        shared, fits = (
-            all_reduce(here, gpu, phase),
-            table.group_by("tp").agg(ok=(pl.col("reason") == "ok").sum(), n=pl.len()),
-        )
+        fits = table.group_by("tp").agg(ok=(pl.col("reason") == "ok").sum(), n=pl.len())
+        shared = all_reduce(here, gpu, phase)
         rows["spread"].append([phase, short, *found.values()])
         rows["price"].append([phase, short, energy, speed])
         rows["comm"].append([phase, short, *shared.values()])
@@ -195,8 +186,9 @@ def figures(tables: dict[str, pl.DataFrame]) -> dict[str, str]:
     out["rest"] = f"{PAPER['decode'] / PAPER['decode_batch']:.2g}×"
     out |= {name: f"{value:g}" for name, value in PAPER.items()}
     out["all_reduce_percent"] = percent(PAPER["all_reduce"], PAPER["all_reduce"])
-    for name, *facts in el.gpus().select("gpu", "trust", "tdp_w", "static_w").filter(pl.col("gpu").is_in(GPUS)).rows():
-        out |= {f"{GPUS[name]}_{key}": str(v) for key, v in zip(("trust", "tdp", "static"), facts, strict=True)}
+    facts = el.gpus().select("gpu", "trust", tdp=pl.col("tdp_w").cast(int), static=pl.col("static_w").cast(int))
+    for row in facts.filter(pl.col("gpu").is_in(list(GPUS))).rows(named=True):
+        out |= {f"{GPUS[row['gpu']]}_{name}": str(value) for name, value in row.items()}
     return out
 
 
@@ -209,7 +201,7 @@ def draw(tables: dict[str, pl.DataFrame]) -> dict[str, alt.ConcatChart]:
     cause_colour = alt.Color("cause:N", title=None).scale(domain=labels, range=[c for _, c in CAUSES.values()])
     batch = alt.X("batch:Q", title="batch (sequences)").scale(type="log", base=2).axis(values=BATCHES, labelFlush=False)
     for phase, (gpu, short) in product(tables, GPUS.items()):
-        unit = "J per prompt token" if phase == "prefill" else "J per output token"
+        unit = f"J per {'prompt' if phase == 'prefill' else 'output'} token"
         scale = alt.Scale(domain=[0, 0.3]) if phase == "prefill" else alt.Scale(type="log", domain=[0.5, 30])
         top = 0.3 if phase == "prefill" else 2.2
         here = tables[phase].filter(reason="ok", gpu=gpu, **REFERENCE[phase]).cast({"tp": pl.String})

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from energylens.builder import Model as Model
     from energylens.errors import EnergylensError as EnergylensError
     from energylens.errors import FrameError as FrameError
+    from energylens.errors import InfeasibleError as InfeasibleError
+    from energylens.errors import SpaceError as SpaceError
     from energylens.errors import SpecError as SpecError
     from energylens.evaluation import evaluate as evaluate
     from energylens.exploration import explore as explore
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "EnergylensError": "energylens.errors",
     "FrameError": "energylens.errors",
+    "InfeasibleError": "energylens.errors",
     "Model": "energylens.builder",
     "Prediction": "energylens.prediction",
     "Result": "energylens.result",
     "Space": "energylens.space",
+    "SpaceError": "energylens.errors",
     "SpecError": "energylens.errors",
     "__version__": "energylens._core",
     "evaluate": "energylens.evaluation",
@@ -47,10 +51,12 @@ _HOMES = {
 __all__ = [
     "EnergylensError",
     "FrameError",
+    "InfeasibleError",
     "Model",
     "Prediction",
     "Result",
     "Space",
+    "SpaceError",
     "SpecError",
     "__version__",
     "evaluate",

@@ -58,11 +58,15 @@ class Problem:
 
 
 class EnergylensError(ValueError):
-    """A mistake in what was given; `problems` holds all of them, and `str()` is what a person reads."""
+    """A mistake in what was given; `problems` holds all of them."""
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems: Sequence[Problem] = (problems,) if isinstance(problems, Problem) else tuple(problems)
-        super().__init__("\n\n".join(problem.render() for problem in self.problems))
+        super().__init__(self.render().removeprefix("error: "))
+
+    def render(self) -> str:
+        """Return all messages as a person reads them on a terminal."""
+        return "\n\n".join(problem.render() for problem in self.problems)
 
 
 class SpecError(EnergylensError):

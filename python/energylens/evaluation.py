@@ -14,7 +14,7 @@ from energylens.builder import Model
 from energylens.errors import FrameError, Problem, did_you_mean
 from energylens.frame import results
 from energylens.library import load_gpu, load_model
-from energylens.plan import LoadedGpu, LoadedModel, Plan
+from energylens.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan
 from energylens.units import POINT_DEFAULTS
 
 _CODES = ("tp", "pp", "dp", "ep")
@@ -35,6 +35,7 @@ def evaluate(
     gpus: Sequence[str | Path] = (),
     carry: Iterable[str] = (),
     breakdown: bool = False,
+    max_batched_tokens: int = MAX_BATCHED_TOKENS,
     threads: int | None = None,
 ) -> pl.DataFrame:
     """Return the points of `frame` with their results, in the same order.
@@ -42,8 +43,14 @@ def evaluate(
     Columns of a point: `model, gpu` (names), and with defaults `tp, pp, dp, ep` (1), `batch` (1), `prompt_tokens`
     (1024), `output_tokens` (256), `weight_dtype`, `kv_dtype` (null: the spec's own). `models` and `gpus` add specs of
     your own to the bundled names; `carry` names columns passed through; `breakdown` adds joules by phase and cause.
-    Results are in SI units; those of a point that cannot run are null, with the `reason`. The bytes of the result do
-    not depend on `threads`. Raises `FrameError` or `SpecError` with every problem found.
+    A prefill pass takes at most `max_batched_tokens` prompt tokens.
+
+    Results, for a batch of requests that start together: `ttft_s` (until the last prompt of the batch is read),
+    `tpot_s` (a decode step at mean context), `latency_s = ttft_s + (output_tokens - 1)·tpot_s`, `energy_j` of all GPUs and its
+    parts `energy_prefill_j`, `energy_decode_j` (all steps), `energy_decode_step_j` (one), `energy_per_output_token_j`,
+    `energy_per_request_j`, `power_w_per_gpu`, `output_tokens_per_s` and `..._per_gpu`, `memory_bytes_per_gpu`, `gpus`,
+    `feasible`, `reason`. Results of a point that cannot run are null. The bytes of the result do not depend on
+    `threads`. Raises `FrameError` or `SpecError` with every problem found.
     """
     frame = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
     carried = list(carry)
@@ -54,7 +61,7 @@ def evaluate(
     gpu_names = points["gpu"].unique(maintain_order=True).to_list()
     chosen_models: list[LoadedModel] = [own_models.get(name) or load_model(name) for name in model_names]
     chosen_gpus: list[LoadedGpu] = [own_gpus.get(name) or load_gpu(name) for name in gpu_names]
-    plan = Plan(chosen_models, chosen_gpus)
+    plan = Plan(chosen_models, chosen_gpus, max_batched_tokens)
     dtypes: list[str | None] = [None, *_core.DTYPES]
 
     def codes(column: str, names: Sequence[str | None]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
@@ -104,7 +111,7 @@ def _points(frame: pl.DataFrame, carried: list[str]) -> pl.DataFrame:
         if name not in frame.columns
     ).select(*POINT_DEFAULTS)
     for name in _NAMES:
-        problems += _bad_names(present, name)
+        problems += _bad_names(present, name, frame.columns)
     for name in (*_CODES, *_SIZES):
         problems += _bad_numbers(present, name)
     if problems:
@@ -116,11 +123,11 @@ def _points(frame: pl.DataFrame, carried: list[str]) -> pl.DataFrame:
     )
 
 
-def _bad_names(points: pl.DataFrame, name: str) -> list[Problem]:
+def _bad_names(points: pl.DataFrame, name: str, given: Sequence[str]) -> list[Problem]:
     column = points[name]
     if column.dtype not in (pl.String, pl.Null) and not isinstance(column.dtype, (pl.Categorical, pl.Enum)):
         return [Problem(f"column `{name}` should hold names, found {column.dtype}", code="column-type")]
-    if name in _REQUIRED and column.null_count():
+    if name in _REQUIRED and name in given and column.null_count():
         row = int(column.is_null().arg_max() or 0)
         return [Problem(f"column `{name}` is null in row {row}", code="null")]
     if name in _REQUIRED or column.dtype == pl.Null:

@@ -47,6 +47,13 @@ class LoadedGpu:
         return "modelled" if self.completed[1] else self.spec.trust
 
 
+def _canonical(gpu: LoadedGpu) -> dict[str, Any]:
+    """Return a profile as the core reads it: numbers only."""
+    profile: dict[str, Any] = _without_sources(gpu.completed[0])
+    profile["kernels"]["tiles"] = profile["kernels"]["tiles"]["shapes"]
+    return profile
+
+
 def _without_sources(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _without_sources(value) for key, value in node.items() if key != "source" and value is not None}
@@ -62,6 +69,11 @@ class Plan:
         gpus: Sequence[LoadedGpu],
         max_batched_tokens: int = MAX_BATCHED_TOKENS,
     ) -> None:
+        if max_batched_tokens < 1:
+            hint = "a prefill pass takes at least one prompt token"
+            raise SpecError(
+                Problem(f"`max_batched_tokens` should be at least 1, found {max_batched_tokens}", hint=hint)
+            )
         self.models = tuple(models)
         self.gpus = tuple(gpus)
         self.model_names = [model.spec.name for model in models]
@@ -70,7 +82,7 @@ class Plan:
             "format": 1,
             "settings": {"max_batched_tokens": float(max_batched_tokens)},
             "models": [model.spec.canonical() for model in models],
-            "gpus": [_without_sources(gpu.completed[0]) for gpu in gpus],
+            "gpus": [_canonical(gpu) for gpu in gpus],
         }
         self.json = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         self.sha256 = hashlib.sha256(self.json.encode()).hexdigest()

@@ -14,7 +14,7 @@ from energylens.builder import Model
 from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
 from energylens.library import load_gpu, load_model
-from energylens.plan import Plan
+from energylens.plan import MAX_BATCHED_TOKENS, Plan
 from energylens.units import POINT_DEFAULTS, RESULTS
 
 
@@ -41,7 +41,13 @@ class Prediction:
         }
 
 
-def predict(model: str | Path | Model, gpu: str | Path = "h100-sxm", **point: Any) -> Prediction:
+def predict(
+    model: str | Path | Model,
+    gpu: str | Path = "h100-sxm",
+    *,
+    max_batched_tokens: int = MAX_BATCHED_TOKENS,
+    **point: Any,
+) -> Prediction:
     """Return the prediction for one configuration; fields as in `evaluate`.
 
     `values` holds the result columns; `causes` joules by phase (prefill, all decode steps) and cause; `kernels` one row
@@ -53,11 +59,18 @@ def predict(model: str | Path | Model, gpu: str | Path = "h100-sxm", **point: An
     own_models = [] if isinstance(model, str) and not str(model).endswith((".yaml", ".yml")) else [model]
     own_gpus = [] if str(gpu) == loaded_gpu.spec.name else [gpu]
     frame = pl.DataFrame([row], infer_schema_length=1)
-    found = evaluate(frame, models=own_models, gpus=own_gpus, breakdown=True, threads=1).row(0, named=True)
-    plan = Plan([loaded_model], [loaded_gpu])
+
+    def values_of(points: pl.DataFrame) -> dict[str, Any]:
+        options: dict[str, Any] = {"max_batched_tokens": max_batched_tokens, "breakdown": True, "threads": 1}
+        return evaluate(points, models=own_models, gpus=own_gpus, **options).row(0, named=True)
+
+    found = values_of(frame)
+    plan = Plan([loaded_model], [loaded_gpu], max_batched_tokens)
     chosen = {name: found[name] for name in POINT_DEFAULTS}
     if not found["feasible"]:
-        raise InfeasibleError(_why(plan, found))
+        least = {"batch": found["dp"], "prompt_tokens": 1, "output_tokens": 1}
+        smallest = values_of(pl.DataFrame([row | least], infer_schema_length=1))
+        raise InfeasibleError(_why(plan, found, smallest["feasible"]))
     kernels = plan.core.explain_point(
         0,
         0,
@@ -73,7 +86,7 @@ def predict(model: str | Path | Model, gpu: str | Path = "h100-sxm", **point: An
     return Prediction(chosen, values, causes, pl.DataFrame(json.loads(kernels)), loaded_gpu.trust, plan.sha256)
 
 
-def _why(plan: Plan, found: dict[str, Any]) -> Problem:
+def _why(plan: Plan, found: dict[str, Any], fits_without_load: bool) -> Problem:
     match found["reason"]:
         case "memory":
             capacity = plan.gpus[0].spec.memory.capacity_bytes
@@ -81,11 +94,11 @@ def _why(plan: Plan, found: dict[str, Any]) -> Problem:
             message = (
                 f"{found['model']} needs {need / 1e9:.1f} GB on each GPU, {found['gpu']} has {capacity / 1e9:.1f} GB"
             )
-            return Problem(
-                message,
-                hint="use more GPUs (tp, pp), a narrower weight_dtype or kv_dtype, or a smaller batch",
-                code="memory",
-            )
+            if fits_without_load:
+                hint = "use a smaller batch, a narrower kv_dtype or weight_dtype, or more GPUs (tp, pp)"
+            else:
+                hint = "the weights alone do not fit: use more GPUs (tp, pp) or a narrower weight_dtype"
+            return Problem(message, hint=hint, code="memory")
         case "batch":
             message = (
                 f"batch {found['batch']} is below dp {found['dp']}: some data-parallel ranks would have no sequence"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from energylens import _core
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
-from energylens.plan import LoadedGpu, LoadedModel, Plan, core_problems
+from energylens.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems
 from energylens.units import LARGER_IS_BETTER, RESULTS
 
 DEFAULT_OBJECTIVES = ("energy_per_output_token_j", "latency_s")
@@ -72,8 +72,9 @@ def _listed(value: Any) -> list[Any]:
 class Space:
     """Axes and limits of a search.
 
-    Every axis takes a value or a list; `weight_dtype` and `kv_dtype` take None for the spec's own format. `limits` are
-    strings such as `tpot<=50ms`; `objectives` are result columns, each minimised unless larger is better.
+    Every axis takes a value or a list; `weight_dtype` and `kv_dtype` take None for the spec's own format. A prefill pass
+    takes at most `max_batched_tokens` prompt tokens. `limits` are strings such as `tpot<=50ms`; `objectives` are result
+    columns, each minimised unless larger is better.
     """
 
     models: Any
@@ -87,6 +88,7 @@ class Space:
     output_tokens: Any = 256
     weight_dtype: Any = None
     kv_dtype: Any = None
+    max_batched_tokens: int = MAX_BATCHED_TOKENS
     limits: Sequence[str] = ()
     objectives: Sequence[str] = field(default=DEFAULT_OBJECTIVES)
 
@@ -95,7 +97,7 @@ class Space:
         """The plan of the space's models and GPUs."""
         models: list[LoadedModel] = [load_model(m) for m in _listed(self.models)]
         gpus: list[LoadedGpu] = [load_gpu(g) for g in _listed(self.gpus)]
-        return Plan(models, gpus)
+        return Plan(models, gpus, self.max_batched_tokens)
 
     @cached_property
     def axes(self) -> dict[str, list[Any]]:

@@ -48,11 +48,15 @@ class Setup:
         """Environment of one block in one pass."""
         return Env(self.model, self.gpu, self.mesh, block, step, stored_names(self.model, block, step.phase))
 
+    def full_prefill_pass(self) -> int:
+        """Return q, the sequences of a full prefill pass."""
+        b0 = math.ceil(self.batch / self.mesh.dp)
+        return int(min(math.ceil(b0 / self.mesh.pp), max(1, self.max_batched_tokens // self.prompt)))
+
     def prefill_passes(self) -> tuple[int, Pass]:
         """Return the number of prefill passes, and one of them."""
         b0 = math.ceil(self.batch / self.mesh.dp)
-        q = min(math.ceil(b0 / self.mesh.pp), max(1, self.max_batched_tokens // self.prompt))
-        n = math.ceil(b0 / q)
+        n = math.ceil(b0 / self.full_prefill_pass())
         return n, Pass("prefill", b0 / n, self.prompt, self.prompt)
 
     def decode_passes(self) -> tuple[int, Pass]:
@@ -208,8 +212,9 @@ def memory_bytes(setup: Setup) -> float:
         held[stage] += layer_weight_bytes(setup.env(block, step), counted_tied)
         held[stage] += layer_cache_bytes(setup, block)
     activations = 0.0
+    full = Pass("prefill", setup.full_prefill_pass(), setup.prompt, setup.prompt)
     for block in setup.model.blocks:
-        env = setup.env(block, step)
+        env = setup.env(block, full)
         for kernel in block.of_phase("prefill"):
             activations = max(activations, kernel_cost(env, kernel).activation_bytes)
     return float(max(held) + activations + setup.gpu["memory"]["reserve_bytes"])

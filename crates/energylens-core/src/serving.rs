@@ -48,7 +48,14 @@ pub struct Served {
 
 /// Prefill passes: as many prompts as the token budget takes, spread over the pipeline.
 pub fn prefill_passes(mapping: &Mapping, requests: &Requests) -> Passes {
-    let mut passes = Passes { passes: ZERO, b: ZERO, s: requests.prompt_tokens, t: requests.prompt_tokens, consecutive: true };
+    let mut passes = Passes {
+        passes: ZERO,
+        b: ZERO,
+        fullest: ZERO,
+        s: requests.prompt_tokens,
+        t: requests.prompt_tokens,
+        consecutive: true,
+    };
     let (dp, pp) = (f64::from(mapping.mesh.dp), f64::from(mapping.mesh.pp));
     for i in 0..LANES {
         let held = ceiling(requests.batch[i] / dp);
@@ -56,6 +63,7 @@ pub fn prefill_passes(mapping: &Mapping, requests: &Requests) -> Passes {
         let budget = if budget > 1.0 { budget } else { 1.0 };
         let spread = ceiling(held / pp);
         let together = if spread < budget { spread } else { budget };
+        passes.fullest[i] = together;
         passes.passes[i] = ceiling(held / together);
         passes.b[i] = held / passes.passes[i];
     }
@@ -64,20 +72,22 @@ pub fn prefill_passes(mapping: &Mapping, requests: &Requests) -> Passes {
 
 /// Decode passes: one for each pipeline stage, at the mean length of the context.
 pub fn decode_passes(mapping: &Mapping, requests: &Requests) -> Passes {
-    let mut passes = Passes { passes: ZERO, b: ZERO, s: [1.0; LANES], t: ZERO, consecutive: false };
+    let mut passes = Passes { passes: ZERO, b: ZERO, fullest: ZERO, s: [1.0; LANES], t: ZERO, consecutive: false };
     let (dp, pp) = (f64::from(mapping.mesh.dp), f64::from(mapping.mesh.pp));
     for i in 0..LANES {
         let held = ceiling(requests.batch[i] / dp);
         let output = requests.output_tokens[i];
         passes.passes[i] = if held < pp { held } else { pp };
         passes.b[i] = held / passes.passes[i];
+        passes.fullest[i] = ceiling(passes.b[i]);
         passes.t[i] = requests.prompt_tokens[i] + 0.5 * if output > 2.0 { output } else { 2.0 };
     }
     passes
 }
 
 fn memory_bytes(mapping: &Mapping, requests: &Requests, prefill: &Passes) -> Lane {
-    let (env, _) = environments(mapping, &mapping.prefill, prefill);
+    let fullest_pass = Passes { b: prefill.fullest, ..prefill.clone() };
+    let (env, _) = environments(mapping, &mapping.prefill, &fullest_pass);
     let mut largest = ZERO;
     for kernel in mapping.prefill.blocks.iter().flatten() {
         let basis = match kernel.cost.mask.and_then(|m| env.masks.get(m)) {

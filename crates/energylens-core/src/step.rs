@@ -17,6 +17,8 @@ pub struct Passes {
     pub passes: Lane,
     /// Sequences of one data-parallel rank in a pass.
     pub b: Lane,
+    /// Sequences of the fullest pass.
+    pub fullest: Lane,
     /// New tokens of a sequence.
     pub s: Lane,
     /// Visible tokens.

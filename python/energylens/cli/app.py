@@ -35,7 +35,7 @@ def run(argv: list[str]) -> int:
         print(f"error: {' '.join(str(error).split())}\nhint: see energylens {command}", file=sys.stderr)
         return 2
     except EnergylensError as error:
-        print(str(error), file=sys.stderr)
+        print(error.render(), file=sys.stderr)
         if "--json" in argv:
             emit({"errors": [problem.as_dict() for problem in error.problems]})
         return 2

@@ -42,8 +42,10 @@ def models(*, json: Json = False) -> None:
 
 @app.command
 def gpus(
+    name: Annotated[str | None, Parameter(help="One GPU: every coefficient with its source.")] = None,
+    /,
     *,
-    show: Annotated[str | None, Parameter(help="Print every coefficient of one GPU with its source.")] = None,
+    show: Annotated[str | None, Parameter(help="The same.")] = None,
     json: Json = False,
 ) -> None:
     """List the bundled GPUs, or print every coefficient of one with its source.
@@ -54,8 +56,8 @@ def gpus(
     from energylens.library import load_gpu
     from energylens.report.spec import gpu_text
 
-    if show is not None:
-        loaded = load_gpu(show)
+    if (wanted := show or name) is not None:
+        loaded = load_gpu(wanted)
         if json:
             emit(loaded.completed[0] | {"trust": loaded.trust})
         else:

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from energylens.cli import axes
+from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.space import DEFAULT_BATCHES, DEFAULT_OBJECTIVES, Space
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
@@ -33,6 +34,7 @@ class SpaceOptions:
     output_tokens: Annotated[str, Parameter(help="Output tokens of a request.")] = "256"
     weight_dtype: Annotated[str, Parameter(help=_FORMATS)] = "own"
     kv_dtype: Annotated[str, Parameter(help=_FORMATS)] = "own"
+    max_batched_tokens: Annotated[int, Parameter(help="Prompt tokens of one prefill pass.")] = MAX_BATCHED_TOKENS
     slo: Annotated[str | None, Parameter(help="Latency limits: ttft=1s,tpot=50ms.")] = None
     limit: Annotated[list[str], Parameter(help="Any other limit, repeatable: gpus<=8.", negative="")] = field(
         default_factory=list
@@ -47,6 +49,7 @@ class SpaceOptions:
             gpus=axes.names(self.gpu),
             weight_dtype=axes.formats(self.weight_dtype),
             kv_dtype=axes.formats(self.kv_dtype),
+            max_batched_tokens=self.max_batched_tokens,
             limits=[*(axes.slo(self.slo) if self.slo else []), *self.limit],
             objectives=axes.names(self.objectives),
             **{axis: axes.numbers(getattr(self, axis), axis) for axis in numbered},

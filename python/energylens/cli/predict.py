@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from energylens.cli.app import app, emit
 from energylens.cli.options import Json, Out
+from energylens.plan import MAX_BATCHED_TOKENS
 
 
 @app.command
@@ -26,6 +27,7 @@ def predict(
     output_tokens: Annotated[int, Parameter(help="Output tokens of each.")] = 256,
     weight_dtype: Annotated[str | None, Parameter(help="Weight format; the spec's own if not given.")] = None,
     kv_dtype: Annotated[str | None, Parameter(help="KV cache format; the spec's own if not given.")] = None,
+    max_batched_tokens: Annotated[int, Parameter(help="Prompt tokens of one prefill pass.")] = MAX_BATCHED_TOKENS,
     json: Json = False,
     out: Out = None,
 ) -> None:
@@ -41,7 +43,8 @@ def predict(
 
     degrees = {"tp": tp, "pp": pp, "dp": dp, "ep": ep}
     sizes = {"batch": batch, "prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
-    found = predict_one(model, gpu, **degrees, **sizes, weight_dtype=weight_dtype, kv_dtype=kv_dtype)
+    formats = {"weight_dtype": weight_dtype, "kv_dtype": kv_dtype}
+    found = predict_one(model, gpu, max_batched_tokens=max_batched_tokens, **degrees, **sizes, **formats)
     if out is not None:
         write_parquet(pl.DataFrame([found.point | found.values]), out, found.plan_sha256)
         print(f"wrote {out}", file=sys.stderr)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from energylens.plan import LoadedGpu, LoadedModel, Plan
-from energylens.report.text import billions, number, table
+from energylens.report.text import billions, table
 
 
 def explain_model(loaded: LoadedModel) -> list[dict[str, Any]]:
@@ -93,8 +93,7 @@ def _section(node: Any, indent: str, source: str) -> list[str]:
         lines.append(f"{indent}{node['name']}")
         indent += "  "
     lines += [
-        f"{indent}{key} = {number(value, 6) if isinstance(value, (int, float)) else value}"
-        for key, value in plain.items()
+        f"{indent}{key} = {f'{value:g}' if isinstance(value, (int, float)) else value}" for key, value in plain.items()
     ]
     for key, value in node.items():
         if isinstance(value, dict):

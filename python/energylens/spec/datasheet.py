@@ -38,7 +38,6 @@ def complete(spec: GpuSpec) -> tuple[dict[str, Any], bool]:
         if section not in data:
             data[section] = rule(spec, power["static_w"])
             modelled = True
-    data["kernels"]["tiles"] = data["kernels"]["tiles"]["shapes"]
     return data, modelled
 
 

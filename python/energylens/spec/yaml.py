@@ -35,7 +35,8 @@ class Document:
     def place(self, path: Sequence[Step], span: tuple[int, int] | None = None, *, key: bool = False) -> Place:
         """Return where the value at `path` stands; steps the file has no part for are skipped.
 
-        With `key`, the name of the last step is meant rather than its value. A list position into a mapping counts its entries, since a kernel's place in the plan is its place in the block.
+        With `key`, the name of the last step is meant rather than its value. A list position into a mapping counts its
+        entries, since a kernel's place in the plan is its place in the block.
         """
         node, line, column, length = self._root, 0, 0, 1
         is_key = False
