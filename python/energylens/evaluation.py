@@ -46,11 +46,11 @@ def evaluate(
     A prefill pass takes at most `max_batched_tokens` prompt tokens.
 
     Results, for a batch of requests that start together: `ttft_s` (until the last prompt of the batch is read),
-    `tpot_s` (a decode step at mean context), `latency_s = ttft_s + (output_tokens - 1)·tpot_s`, `energy_j` of all GPUs and its
-    parts `energy_prefill_j`, `energy_decode_j` (all steps), `energy_decode_step_j` (one), `energy_per_output_token_j`,
-    `energy_per_request_j`, `power_w_per_gpu`, `output_tokens_per_s` and `..._per_gpu`, `memory_bytes_per_gpu`, `gpus`,
-    `feasible`, `reason`. Results of a point that cannot run are null. The bytes of the result do not depend on
-    `threads`. Raises `FrameError` or `SpecError` with every problem found.
+    `tpot_s` (a decode step at mean context), `latency_s = ttft_s + (output_tokens - 1)·tpot_s`, `energy_j` of all GPUs
+    and its parts `energy_prefill_j`, `energy_decode_j` (all steps), `energy_decode_step_j` (one step), then
+    `energy_per_output_token_j`, `energy_per_request_j`, `power_w_per_gpu`, `output_tokens_per_s` and the same
+    `_per_gpu`, `memory_bytes_per_gpu`, `gpus`, `feasible`, `reason`. Results of a point that cannot run are null. The
+    bytes of the result do not depend on `threads`. Raises `FrameError` or `SpecError` with every problem found.
     """
     frame = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
     carried = list(carry)

@@ -72,9 +72,9 @@ def _listed(value: Any) -> list[Any]:
 class Space:
     """Axes and limits of a search.
 
-    Every axis takes a value or a list; `weight_dtype` and `kv_dtype` take None for the spec's own format. A prefill pass
-    takes at most `max_batched_tokens` prompt tokens. `limits` are strings such as `tpot<=50ms`; `objectives` are result
-    columns, each minimised unless larger is better.
+    Every axis takes a value or a list; `weight_dtype` and `kv_dtype` take None for the spec's own format. A prefill
+    pass takes at most `max_batched_tokens` prompt tokens. `limits` are strings such as `tpot<=50ms`; `objectives` are
+    result columns, each minimised unless larger is better.
     """
 
     models: Any

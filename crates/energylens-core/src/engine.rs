@@ -156,7 +156,9 @@ impl Plan {
     pub fn from_json(text: &str) -> Result<Self, Problems> {
         let spec = PlanSpec::from_json(text)?;
         if spec.format != 1 {
-            return Err(Problem::new("format", format!("plan format {} is not known", spec.format)).inside(&["format".into()]).into());
+            return Err(Problem::new("format", format!("plan format {} is not known", spec.format))
+                .inside(&["format".into()])
+                .into());
         }
         let mut problems = Problems::default();
         let mut graphs = Vec::new();
@@ -181,7 +183,9 @@ impl Plan {
         }
         let formats = Formats { weights: point.weights, cache: point.cache };
         let made = match (self.graphs.get(point.model as usize), self.profiles.get(point.gpu as usize)) {
-            (Some(graph), Some(profile)) => Mapping::new(graph, profile, point.mesh(), formats, self.max_batched_tokens),
+            (Some(graph), Some(profile)) => {
+                Mapping::new(graph, profile, point.mesh(), formats, self.max_batched_tokens)
+            }
             _ => Err(Infeasible {
                 reason: Reason::Shard,
                 message: "the plan has no such model or GPU".to_owned(),
@@ -246,8 +250,9 @@ impl Plan {
         const CHUNK: u64 = 1 << 14;
         let chunks: Vec<Range<u64>> =
             range.clone().step_by(CHUNK as usize).map(|lo| lo..(lo + CHUNK).min(range.end)).collect();
-        let parts: Vec<(Front, Found)> =
-            in_pool(threads, || chunks.par_iter().map(|chunk| self.front_of_chunk(space, chunk.clone(), wanted)).collect());
+        let parts: Vec<(Front, Found)> = in_pool(threads, || {
+            chunks.par_iter().map(|chunk| self.front_of_chunk(space, chunk.clone(), wanted)).collect()
+        });
         let (mut front, mut found) = (Front::default(), Found::default());
         for (part, counts) in parts {
             front.merge(part);
@@ -280,7 +285,8 @@ impl Plan {
                     if served.reasons[lane] != Reason::Ok {
                         continue;
                     }
-                    let inside = |&(column, low, high): &(usize, f64, f64)| (low..=high).contains(&served.columns[column][lane]);
+                    let inside =
+                        |&(column, low, high): &(usize, f64, f64)| (low..=high).contains(&served.columns[column][lane]);
                     if !wanted.bounds.iter().all(inside) {
                         found.outside += 1;
                         continue;

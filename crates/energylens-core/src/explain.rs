@@ -192,7 +192,9 @@ impl Formula<'_> {
                 let over = match partial {
                     Partial::Tp => "tp",
                     Partial::MoeTp => "moe_tp (all GPUs of the stage)",
-                    Partial::Experts => "ep·moe_tp (all GPUs of the stage; all_to_all or gather and scatter where dp > 1)",
+                    Partial::Experts => {
+                        "ep·moe_tp (all GPUs of the stage; all_to_all or gather and scatter where dp > 1)"
+                    }
                 };
                 format!("all_reduce {} over {over}: {elements}", tensor.name)
             }
@@ -245,7 +247,13 @@ pub fn point(plan: &Plan, point: &Point) -> Result<Vec<KernelCostStory>, Infeasi
     Ok(stories)
 }
 
-fn phase(graph: &Graph, mapping: &Mapping, phase: Phase, mapped: &MappedPhase, passes: &Passes) -> Vec<KernelCostStory> {
+fn phase(
+    graph: &Graph,
+    mapping: &Mapping,
+    phase: Phase,
+    mapped: &MappedPhase,
+    passes: &Passes,
+) -> Vec<KernelCostStory> {
     let (env, divided) = environments(mapping, mapped, passes);
     let mut stories = Vec::new();
     for kernel in mapped.blocks.iter().flatten() {

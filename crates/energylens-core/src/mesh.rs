@@ -112,7 +112,7 @@ impl Mesh {
                 let message = format!("expert parallel degree {} does not divide tp·dp = {stage} GPUs", self.ep);
                 return fault(Reason::Ep, message, format!("use {}", divisors(u64::from(stage))));
             }
-            Some(routed) if routed.extent as u64 % u64::from(self.ep) != 0 => {
+            Some(routed) if !(routed.extent as u64).is_multiple_of(u64::from(self.ep)) => {
                 return Err(Infeasible {
                     reason: Reason::Experts,
                     message: format!("expert parallel degree {} does not divide {} experts", self.ep, routed.extent),
@@ -125,7 +125,8 @@ impl Mesh {
         for block in &graph.blocks {
             for line in block.kernels.iter().flat_map(|kernel| &kernel.lines) {
                 let ranks = crate::einsum::count::all_ranks(&line.equation);
-                let everything = line.equation.reads().flat_map(|t| t.ranks.iter().copied()).filter(|r| !ranks.contains(r));
+                let everything =
+                    line.equation.reads().flat_map(|t| t.ranks.iter().copied()).filter(|r| !ranks.contains(r));
                 let union: Vec<Rank> = ranks.iter().copied().chain(everything).collect();
                 self.ways(graph, block, &union, line.routed)?;
             }
@@ -135,8 +136,13 @@ impl Mesh {
             return fault(Reason::Shard, message, "add `b: dp` to `shard`".to_owned());
         }
         if self.pp > 1 && (!graph.pipelined || u64::from(self.pp) > graph.layers()) {
-            let message = format!("{} pipeline stages, but {} has {} layers to deal", self.pp, graph.name, graph.layers());
-            let hint = if graph.pipelined { format!("use at most {}", graph.layers()) } else { "add `repeat: pp` to `shard`".to_owned() };
+            let message =
+                format!("{} pipeline stages, but {} has {} layers to deal", self.pp, graph.name, graph.layers());
+            let hint = if graph.pipelined {
+                format!("use at most {}", graph.layers())
+            } else {
+                "add `repeat: pp` to `shard`".to_owned()
+            };
             return fault(Reason::Layers, message, hint);
         }
         Ok(())
@@ -155,14 +161,18 @@ impl Mesh {
             let mut left = self.size(axis);
             for (rank, _) in block.shard.iter().filter(|(rank, a)| *a == axis && ranks.contains(rank)) {
                 let extent = graph.ranks.get(rank).map_or(1, |r| r.extent);
-                if extent % u64::from(left) != 0 && u64::from(left) % extent != 0 {
+                if !extent.is_multiple_of(u64::from(left)) && !u64::from(left).is_multiple_of(extent) {
                     let hint = match axis {
                         Axis::MoeTp => format!("moe_tp is tp·dp/ep; it may be {}", divisors(extent)),
                         _ => format!("use {} for {}", divisors(extent), axis.name()),
                     };
                     return Err(Infeasible {
                         reason: Reason::Shard,
-                        message: format!("{} {} does not divide rank {rank} of extent {extent}", axis.name(), self.size(axis)),
+                        message: format!(
+                            "{} {} does not divide rank {rank} of extent {extent}",
+                            axis.name(),
+                            self.size(axis)
+                        ),
                         hint,
                         rank: Some(*rank),
                     });

@@ -133,7 +133,14 @@ pub fn serve(mapping: &Mapping, requests: &Requests) -> Served {
     served
 }
 
-fn fill(served: &mut Served, mapping: &Mapping, requests: &Requests, prefill: &PhaseCost, decode: &PhaseCost, memory: &Lane) {
+fn fill(
+    served: &mut Served,
+    mapping: &Mapping,
+    requests: &Requests,
+    prefill: &PhaseCost,
+    decode: &PhaseCost,
+    memory: &Lane,
+) {
     let gpus = f64::from(mapping.mesh.gpus());
     let (prefill_j, step_j) = (prefill.energy_j(), decode.energy_j());
     for i in 0..LANES {

@@ -45,19 +45,8 @@ pub struct Space {
 
 impl Space {
     /// Axis names, slowest first.
-    pub const AXES: [&'static str; 11] = [
-        "model",
-        "gpu",
-        "weight_dtype",
-        "kv_dtype",
-        "tp",
-        "pp",
-        "dp",
-        "ep",
-        "batch",
-        "prompt_tokens",
-        "output_tokens",
-    ];
+    pub const AXES: [&'static str; 11] =
+        ["model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"];
 
     /// Reads and checks a space.
     ///
@@ -70,12 +59,18 @@ impl Space {
         let lengths = lengths(&spec);
         for (axis, length) in Self::AXES.iter().zip(lengths) {
             if length == 0 {
-                problems.push(Problem::new("empty-axis", format!("axis `{axis}` has no value")).inside(&["space".into(), (*axis).into()]));
+                problems.push(
+                    Problem::new("empty-axis", format!("axis `{axis}` has no value"))
+                        .inside(&["space".into(), (*axis).into()]),
+                );
             }
         }
         let mut at_least_one = |axis: &'static str, bad: bool| {
             if bad {
-                problems.push(Problem::new("axis-value", format!("axis `{axis}` needs values of at least 1")).inside(&["space".into(), axis.into()]));
+                problems.push(
+                    Problem::new("axis-value", format!("axis `{axis}` needs values of at least 1"))
+                        .inside(&["space".into(), axis.into()]),
+                );
             }
         };
         at_least_one("tp", spec.tp.contains(&0));

@@ -4,7 +4,7 @@ use crate::cost::collective::Collective;
 use crate::cost::kernel::{Cost, Env};
 use crate::cost::lanes::{LANES, Lane, ZERO};
 use crate::cost::power::capped;
-use crate::mapping::{Mapping, MappedPhase};
+use crate::mapping::{MappedPhase, Mapping};
 
 /// Causes of energy, in the order of [`PhaseCost::joules`].
 pub const CAUSES: [&str; 7] =

@@ -2,10 +2,10 @@
 
 use energylens_core::engine::{Plan as CorePlan, Point, Wanted, column_names};
 use energylens_core::error::{Problem, Problems};
+use energylens_core::explain;
 use energylens_core::hardware::dtype::{Dtype, dtype};
 use energylens_core::mesh::Mesh;
 use energylens_core::space::Space;
-use energylens_core::explain;
 use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -40,7 +40,11 @@ impl Plan {
 
     /// Number of weights of a model.
     fn parameters(&self, model: usize) -> PyResult<f64> {
-        self.0.graphs.get(model).map(energylens_core::graph::Graph::parameters).ok_or_else(|| fault("model", "no such model"))
+        self.0
+            .graphs
+            .get(model)
+            .map(energylens_core::graph::Graph::parameters)
+            .ok_or_else(|| fault("model", "no such model"))
     }
 
     /// What was derived from a model's text, as JSON.
@@ -171,7 +175,12 @@ impl Plan {
     }
 
     /// Digits of points of a space: one array per axis, positions in its values.
-    fn space_digits<'py>(&self, py: Python<'py>, space: &str, indices: Column<'py, u64>) -> PyResult<Bound<'py, PyDict>> {
+    fn space_digits<'py>(
+        &self,
+        py: Python<'py>,
+        space: &str,
+        indices: Column<'py, u64>,
+    ) -> PyResult<Bound<'py, PyDict>> {
         let space = self.space(space)?;
         let indices = indices.as_slice()?;
         if indices.iter().any(|i| *i >= space.size()) {
@@ -206,7 +215,10 @@ impl Plan {
         let space = self.space(space)?;
         let columns = column_names();
         let position = |name: &str| {
-            columns.iter().position(|c| c == name).ok_or_else(|| fault("column", format!("unknown result column `{name}`")))
+            columns
+                .iter()
+                .position(|c| c == name)
+                .ok_or_else(|| fault("column", format!("unknown result column `{name}`")))
         };
         let mut wanted = Wanted::default();
         for (name, sign) in &objectives {

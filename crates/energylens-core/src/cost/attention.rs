@@ -70,7 +70,15 @@ mod tests {
 
     #[test]
     fn visible_counts_pairs() {
-        for (s, t, window) in [(5, 5, None), (1, 9, None), (3, 9, None), (6, 6, Some(4)), (2, 9, Some(4)), (6, 8, Some(4)), (1, 3, Some(4))] {
+        for (s, t, window) in [
+            (5, 5, None),
+            (1, 9, None),
+            (3, 9, None),
+            (6, 6, Some(4)),
+            (2, 9, Some(4)),
+            (6, 8, Some(4)),
+            (1, 3, Some(4)),
+        ] {
             let pairs: u64 = (t - s + 1..=t).map(|position: u64| position.min(window.unwrap_or(u64::MAX))).sum();
             let mean = visible(Some(MaskSpec { window }), s as f64, t as f64);
             assert!((mean - pairs as f64 / s as f64).abs() < 1e-12, "{s} {t} {window:?}");

@@ -178,7 +178,15 @@ impl Cost {
 
     /// All lanes, in order.
     pub fn lanes(&self) -> [&Lane; 7] {
-        [&self.kernel_s, &self.exposed_s, &self.compute_j, &self.weights_j, &self.cache_j, &self.activations_j, &self.link_j]
+        [
+            &self.kernel_s,
+            &self.exposed_s,
+            &self.compute_j,
+            &self.weights_j,
+            &self.cache_j,
+            &self.activations_j,
+            &self.link_j,
+        ]
     }
 
     fn lanes_mut(&mut self) -> [&mut Lane; 7] {

@@ -175,7 +175,8 @@ fn lines(equations: Vec<Equation>, routed: Option<Routed>, router: &BTreeSet<Str
     equations
         .into_iter()
         .map(|equation| {
-            let carries = routed.is_some_and(|r| equation.result.has(r.rank) || equation.reads().any(|t| t.has(r.rank)));
+            let carries =
+                routed.is_some_and(|r| equation.result.has(r.rank) || equation.reads().any(|t| t.has(r.rank)));
             let dense = router.contains(&equation.result.name)
                 || equation.factors.iter().any(|f| f.function == Some(Function::Topk));
             let is_routed = carries && !dense;

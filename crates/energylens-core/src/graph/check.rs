@@ -41,7 +41,9 @@ pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSp
                     fault("rank-extent", format!("rank `{c}` has extent 0"), "an extent is at least 1");
                 }
                 match rank.active {
-                    Some(0) => fault("rank-active", format!("rank `{c}` has no active value"), "a token meets at least 1"),
+                    Some(0) => {
+                        fault("rank-active", format!("rank `{c}` has no active value"), "a token meets at least 1")
+                    }
                     Some(k) if k > rank.extent => fault(
                         "rank-active",
                         format!("rank `{c}`: {k} active of {} is more than there are", rank.extent),
@@ -71,7 +73,9 @@ pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSp
         for (k, kernel) in block.kernels.iter().enumerate() {
             let at: [Step; 4] = ["blocks".into(), i.into(), "kernels".into(), k.into()];
             if kernel.equations.is_empty() {
-                problems.push(Problem::new("empty-kernel", format!("kernel `{}` has no equations", kernel.name)).inside(&at));
+                problems.push(
+                    Problem::new("empty-kernel", format!("kernel `{}` has no equations", kernel.name)).inside(&at),
+                );
             }
             if block.kernels[..k].iter().any(|other| other.name == kernel.name) {
                 problems.push(Problem::new("twice", format!("two kernels are named `{}`", kernel.name)).inside(&at));
@@ -135,12 +139,21 @@ pub fn equations(
             };
             if !needed.contains(&factor.args.len()) {
                 let counts: Vec<String> = needed.iter().map(ToString::to_string).collect();
-                let message = format!("`{}` takes {} arguments, found {}", function.name(), counts.join(" or "), factor.args.len());
+                let message = format!(
+                    "`{}` takes {} arguments, found {}",
+                    function.name(),
+                    counts.join(" or "),
+                    factor.args.len()
+                );
                 problems.push(fault(Problem::new("arguments", message).at(factor.span.0, factor.span.1)));
             }
             let lost = factor.args.iter().flat_map(|arg| &arg.ranks).find(|rank| !equation.result.has(**rank));
             if let (Some(rank), false, 1) = (lost, function.drops_ranks(), equation.factors.len()) {
-                let message = format!("`{}` keeps every rank, but the result `{}` lacks `{rank}`", function.name(), equation.result);
+                let message = format!(
+                    "`{}` keeps every rank, but the result `{}` lacks `{rank}`",
+                    function.name(),
+                    equation.result
+                );
                 problems.push(fault(Problem::new("lost-rank", message).at(factor.span.0, factor.span.1)));
             }
         }
@@ -164,7 +177,12 @@ fn mismatch(tensor: &TensorRef, made: &[Rank], ranks: &BTreeMap<Rank, RankSpec>,
     let listed = |ranks: &[Rank]| ranks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let problem = |code, message: String| Problem::new(code, message).at(tensor.span.0, tensor.span.1);
     if tensor.ranks.len() != made.len() {
-        let message = format!("`{tensor}` has {} ranks, but it is `{}[{}]` elsewhere", tensor.ranks.len(), tensor.name, listed(made));
+        let message = format!(
+            "`{tensor}` has {} ranks, but it is `{}[{}]` elsewhere",
+            tensor.ranks.len(),
+            tensor.name,
+            listed(made)
+        );
         return Some(problem("mismatched-ranks", message));
     }
     for (read, own) in tensor.ranks.iter().zip(made) {
@@ -186,8 +204,15 @@ fn mismatch(tensor: &TensorRef, made: &[Rank], ranks: &BTreeMap<Rank, RankSpec>,
                 if let (Some(ea), Some(eb)) = (extent(a), extent(b))
                     && ea != eb
                 {
-                    let message = format!("`{tensor}`: rank `{b}` has extent {eb}, but `{}` was made with `{a}` of extent {ea}", tensor.name);
-                    return Some(problem("mismatched-extents", message).hint(format!("it is `{}[{}]` elsewhere", tensor.name, listed(made))));
+                    let message = format!(
+                        "`{tensor}`: rank `{b}` has extent {eb}, but `{}` was made with `{a}` of extent {ea}",
+                        tensor.name
+                    );
+                    return Some(problem("mismatched-extents", message).hint(format!(
+                        "it is `{}[{}]` elsewhere",
+                        tensor.name,
+                        listed(made)
+                    )));
                 }
             }
         }
@@ -241,9 +266,12 @@ pub fn names(spec: &ModelSpec, names: &Names, problems: &mut Problems) {
     for (name, format) in &spec.dtypes {
         problems.gather(&["dtypes".into(), name.as_str().into()], dtype(format).map_err(Problems::from));
     }
-    for (block, (name, overlap)) in spec.overlap.iter().map(|o| (None, o)).chain(
-        spec.blocks.iter().enumerate().flat_map(|(i, b)| b.overlap.iter().map(move |o| (Some(i), o))),
-    ) {
+    for (block, (name, overlap)) in spec
+        .overlap
+        .iter()
+        .map(|o| (None, o))
+        .chain(spec.blocks.iter().enumerate().flat_map(|(i, b)| b.overlap.iter().map(move |o| (Some(i), o))))
+    {
         let mut place: Vec<Step> = block.map_or_else(Vec::new, |i| vec!["blocks".into(), i.into()]);
         place.extend(["overlap".into(), name.as_str().into()]);
         if overlap.stages == 0 || overlap.sms == 0 {
@@ -269,11 +297,16 @@ pub fn shard(spec: &ModelSpec, ranks: &BTreeMap<Rank, RankSpec>, problems: &mut 
         let mut found = Vec::new();
         for (name, axis_name) in entries {
             let at: Vec<Step> = [place, &["shard".into(), name.as_str().into()]].concat();
-            let mut fault = |code, message: String, hint: String| problems.push(Problem::new(code, message).hint(hint).inside(&at));
+            let mut fault =
+                |code, message: String, hint: String| problems.push(Problem::new(code, message).hint(hint).inside(&at));
             let known: Vec<&str> = Axis::ALL.iter().map(|(n, _)| *n).collect();
             let axis = Axis::ALL.iter().find(|(n, _)| n == axis_name).map(|(_, axis)| *axis);
             if axis.is_none() && axis_name != "none" {
-                fault("unknown-axis", format!("unknown mesh axis `{axis_name}`"), format!("axes are {}, or none", known.join(", ")));
+                fault(
+                    "unknown-axis",
+                    format!("unknown mesh axis `{axis_name}`"),
+                    format!("axes are {}, or none", known.join(", ")),
+                );
                 continue;
             }
             if name == "repeat" {
@@ -285,7 +318,8 @@ pub fn shard(spec: &ModelSpec, ranks: &BTreeMap<Rank, RankSpec>, problems: &mut 
             }
             let Some(rank) = single(name).filter(|c| *c == 'b' || ranks.contains_key(c)) else {
                 let hint = if name == "s" || name == "t" {
-                    "tokens of one sequence stay together; split heads, columns, experts, sequences or layers".to_owned()
+                    "tokens of one sequence stay together; split heads, columns, experts, sequences or layers"
+                        .to_owned()
                 } else {
                     format!("ranks are {}b, repeat", ranks.keys().map(|r| format!("{r}, ")).collect::<String>())
                 };
@@ -300,7 +334,11 @@ pub fn shard(spec: &ModelSpec, ranks: &BTreeMap<Rank, RankSpec>, problems: &mut 
             };
             if let Some(found) = axis.filter(|a| !wanted.contains(a)) {
                 let names: Vec<&str> = wanted.iter().map(|a| a.name()).collect();
-                fault("axis", format!("rank `{rank}` cannot take `{}`", found.name()), format!("it takes {}", names.join(" or ")));
+                fault(
+                    "axis",
+                    format!("rank `{rank}` cannot take `{}`", found.name()),
+                    format!("it takes {}", names.join(" or ")),
+                );
                 continue;
             }
             found.push((rank, axis));

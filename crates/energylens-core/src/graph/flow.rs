@@ -122,7 +122,13 @@ fn taken_from_memory(block: &Block, phase: Phase) -> BTreeSet<&str> {
 
 /// Names that some block reads before making them: what blocks hand to one another.
 fn block_inputs(graph: &Graph, phase: Phase) -> BTreeSet<&str> {
-    graph.blocks.iter().flat_map(|block| read_before_made(block.kernels.iter().filter(move |k| k.runs_in(phase)).flat_map(|k| &k.lines))).collect()
+    graph
+        .blocks
+        .iter()
+        .flat_map(|block| {
+            read_before_made(block.kernels.iter().filter(move |k| k.runs_in(phase)).flat_map(|k| &k.lines))
+        })
+        .collect()
 }
 
 fn read_before_made<'a>(lines: impl Iterator<Item = &'a Line>) -> BTreeSet<&'a str> {
@@ -139,8 +145,15 @@ fn read_in(block: &Block, phase: Phase) -> BTreeSet<&str> {
     running.flat_map(|k| &k.lines).flat_map(|l| l.equation.reads()).map(|t| t.name.as_str()).collect()
 }
 
-fn kernel_flow(graph: &Graph, index: usize, kernel: &Kernel, taken: &BTreeSet<&str>, read: &BTreeSet<&str>) -> KernelFlow {
-    let mut flow = KernelFlow { kernel: index, reads: Vec::new(), writes: Vec::new(), inside: Vec::new(), exchanges: Vec::new() };
+fn kernel_flow(
+    graph: &Graph,
+    index: usize,
+    kernel: &Kernel,
+    taken: &BTreeSet<&str>,
+    read: &BTreeSet<&str>,
+) -> KernelFlow {
+    let mut flow =
+        KernelFlow { kernel: index, reads: Vec::new(), writes: Vec::new(), inside: Vec::new(), exchanges: Vec::new() };
     let mut made: BTreeSet<&str> = BTreeSet::new();
     for line in &kernel.lines {
         for factor in &line.equation.factors {
@@ -242,7 +255,8 @@ fn exchanges(graph: &Graph, block: &Block, kernels: &mut [KernelFlow], same_gpus
             for factor in &equation.factors {
                 let needs_whole = factor.function.is_some_and(Function::reduces_last_rank);
                 let (Some(tensor), true) = (factor.args.first(), needs_whole) else { continue };
-                if let Some(rank) = tensor.ranks.last().copied().filter(|r| !line.routed && axis(*r) == Some(Axis::Tp)) {
+                if let Some(rank) = tensor.ranks.last().copied().filter(|r| !line.routed && axis(*r) == Some(Axis::Tp))
+                {
                     let kind = Kind::Activation;
                     let moved = Move { name: tensor.name.clone(), ranks: tensor.ranks.clone(), routed: false, kind };
                     placed.push((position, Exchange::Gather { tensor: moved, rank }));
@@ -250,7 +264,9 @@ fn exchanges(graph: &Graph, block: &Block, kernels: &mut [KernelFlow], same_gpus
             }
             let own = made_partial(graph, line, &axis);
             let mut summed = summed_over(graph, line);
-            if let (None, Some((_, state))) = (own, pending.iter().find(|(name, _)| carried.is_some() && equation.reads().any(|t| t.name == **name))) {
+            if let (None, Some((_, state))) =
+                (own, pending.iter().find(|(name, _)| carried.is_some() && equation.reads().any(|t| t.name == **name)))
+            {
                 summed = state.summed.clone();
             }
             let partial = own.max(carried);
@@ -259,7 +275,10 @@ fn exchanges(graph: &Graph, block: &Block, kernels: &mut [KernelFlow], same_gpus
             if let Some(partial) = partial {
                 let kind = Kind::Activation;
                 let tensor = Move { name: result.name.clone(), ranks: result.ranks.clone(), routed: line.routed, kind };
-                pending.insert(result.name.clone(), Pending { partial, maker: position, tensor, summed, carried_on: false });
+                pending.insert(
+                    result.name.clone(),
+                    Pending { partial, maker: position, tensor, summed, carried_on: false },
+                );
             }
         }
     }
@@ -312,8 +331,11 @@ fn carry(
         if factor.function != Some(Function::Add) {
             return None;
         }
-        let all: Option<Vec<Partial>> = factor.args.iter().map(|arg| pending.get(&arg.name).map(|p| p.partial)).collect();
-        let together = |partials: &Vec<Partial>| same_gpus || partials.iter().all(|p| (*p == Partial::Tp) == (partial == Partial::Tp));
+        let all: Option<Vec<Partial>> =
+            factor.args.iter().map(|arg| pending.get(&arg.name).map(|p| p.partial)).collect();
+        let together = |partials: &Vec<Partial>| {
+            same_gpus || partials.iter().all(|p| (*p == Partial::Tp) == (partial == Partial::Tp))
+        };
         return all.filter(together).and_then(|partials| partials.into_iter().max());
     }
     let own = factors.iter().position(|f| f.function.is_none() && f.args.first() == Some(tensor))?;

@@ -173,7 +173,8 @@ impl Graph {
         let mut tied_seen = BTreeSet::new();
         for block in &self.blocks {
             for tensor in self.block_weights(block).values() {
-                let elements: f64 = tensor.0.iter().filter_map(|rank| self.ranks.get(rank)).map(|r| r.extent as f64).product();
+                let elements: f64 =
+                    tensor.0.iter().filter_map(|rank| self.ranks.get(rank)).map(|r| r.extent as f64).product();
                 if self.tied.contains(&tensor.1) {
                     if tied_seen.insert(tensor.1.clone()) {
                         total += elements;

@@ -55,7 +55,8 @@ pub const DTYPES: [Dtype; 9] = [
 pub fn dtype(name: &str) -> Result<Dtype, Problem> {
     DTYPES.iter().copied().find(|d| d.name == name).ok_or_else(|| {
         let names = DTYPES.map(|d| d.name);
-        let hint = nearest(name, names).map_or_else(|| format!("known: {}", names.join(", ")), |n| format!("did you mean `{n}`?"));
+        let hint = nearest(name, names)
+            .map_or_else(|| format!("known: {}", names.join(", ")), |n| format!("did you mean `{n}`?"));
         Problem::new("unknown-dtype", format!("unknown data type `{name}`")).hint(hint)
     })
 }

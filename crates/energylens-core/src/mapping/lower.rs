@@ -12,7 +12,7 @@ use crate::cost::moe::Hits;
 use crate::einsum::count::{MatrixRanks, Work, all_ranks, contracted};
 use crate::einsum::shape::Poly;
 use crate::einsum::{Function, Rank};
-use crate::graph::flow::{Exchange, Kind, KernelFlow, Move, Partial};
+use crate::graph::flow::{Exchange, KernelFlow, Kind, Move, Partial};
 use crate::graph::{Block, Class, Graph, Kernel, Line};
 use crate::hardware::dtype::{Arithmetic, DTYPES, Dtype, dtype};
 use crate::hardware::profile::{Profile, TimeSet};
@@ -94,12 +94,13 @@ impl Lowering<'_> {
         let mut compute_j = flop_j;
         compute_j.add(&on_chip.scaled(self.profile.energy.on_chip_j_per_byte));
         let collectives: Vec<Collective> = flow.exchanges.iter().flat_map(|e| self.collectives(block, e)).collect();
-        let staging = kernel.overlap.filter(|o| !collectives.is_empty() && f64::from(o.sms) < sms).map(|overlap| Staging {
-            stages: f64::from(overlap.stages),
-            timing: self.timing(phase, block, kernel, sms - f64::from(overlap.sms)).0,
-            share: (f64::from(overlap.sms) / self.profile.link.sms_to_saturate).min(1.0),
-            env: index_of(divisions, f64::from(overlap.stages)),
-        });
+        let staging =
+            kernel.overlap.filter(|o| !collectives.is_empty() && f64::from(o.sms) < sms).map(|overlap| Staging {
+                stages: f64::from(overlap.stages),
+                timing: self.timing(phase, block, kernel, sms - f64::from(overlap.sms)).0,
+                share: (f64::from(overlap.sms) / self.profile.link.sms_to_saturate).min(1.0),
+                env: index_of(divisions, f64::from(overlap.stages)),
+            });
         let energy = &self.profile.energy;
         let prices = Prices {
             weight_j: energy.hbm_weight_j_per_byte,
@@ -111,7 +112,8 @@ impl Lowering<'_> {
 
     fn traffic(&self, block: &Block, flow: &KernelFlow) -> (Traffic, Poly) {
         let mut traffic = Traffic::default();
-        let local = |moved: &Move| self.mesh.local(self.graph, block, &moved.ranks, moved.routed).scaled(self.bytes_of(moved));
+        let local =
+            |moved: &Move| self.mesh.local(self.graph, block, &moved.ranks, moved.routed).scaled(self.bytes_of(moved));
         for moved in &flow.reads {
             match moved.kind {
                 Kind::Weight => traffic.weights.add(&local(moved)),
@@ -162,8 +164,10 @@ impl Lowering<'_> {
         let set = self.time_set(class, phase, first.unwrap_or(Arithmetic::Bf16));
         let tiles = profile.kernels.tiles.iter().map(|&(m, n)| (f64::from(m), f64::from(n))).collect();
         let rate = |arithmetic| profile.peak(arithmetic) * self.time_set(class, phase, arithmetic).compute_efficiency;
-        let attention = (class == Class::Attention).then(|| self.attention(phase, block, &matrix, total_sms / sms, &rate));
-        let products = if class == Class::Attention { Vec::new() } else { self.products(block, &matrix, total_sms, &rate) };
+        let attention =
+            (class == Class::Attention).then(|| self.attention(phase, block, &matrix, total_sms / sms, &rate));
+        let products =
+            if class == Class::Attention { Vec::new() } else { self.products(block, &matrix, total_sms, &rate) };
         let timing = Timing {
             set,
             seconds_per_byte: 1.0 / (profile.memory.bandwidth_bytes_per_s * set.memory_efficiency),
@@ -303,7 +307,8 @@ impl Lowering<'_> {
         let all = Group { size: stage, span: stage };
         let tp = Group { size: mesh.tp, span: mesh.tp };
         let dp = Group { size: mesh.dp, span: stage };
-        let local = |moved: &Move| self.mesh.local(self.graph, block, &moved.ranks, moved.routed).scaled(self.bytes_of(moved));
+        let local =
+            |moved: &Move| self.mesh.local(self.graph, block, &moved.ranks, moved.routed).scaled(self.bytes_of(moved));
         let make = |operation, group, message: Poly| Collective::new(self.profile, operation, group, message);
         let found = match exchange {
             Exchange::Gather { tensor, rank } => {

@@ -1,0 +1,58 @@
+# Everything a newcomer or CI needs; `make help` lists it. `make demo` and `make test` set up whatever is missing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CARGO ?= cargo
+RUST_TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev fmt check test rust-test python-test bench wheel clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed (set PYTHON=...)" >&2; exit 2; }
+	@command -v $(CARGO) >/dev/null || { echo "error: Rust 1.95 or newer is needed to build from source (or install a wheel)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,report]'
+	@touch $@
+
+dev: $(VENV)/.installed ## Environment, build, editable install
+
+demo: dev ## Explore Llama-3.1-70B on H100 and B200, and write the front to out/demo/front.parquet
+	$(BIN)/energylens demo
+
+fmt: dev ## Format everything
+	$(CARGO) fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: dev ## Format, lint and type checks
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest energylens._core
+
+rust-test: ## Rust tests, documentation examples included
+	$(CARGO) $(RUST_TEST) --locked
+	$(CARGO) test --doc --locked --quiet
+
+python-test: dev ## Python tests
+	$(BIN)/python -m pytest -q
+
+test: check rust-test python-test ## Everything CI runs
+
+bench: dev ## Points a second, single calls
+	$(BIN)/python benchmarks/throughput.py
+
+wheel: dev ## The wheel, in dist/
+	$(BIN)/maturin build --profile dist --locked --out dist
+
+clean: ## Remove what was built
+	rm -rf $(VENV) target dist out python/energylens/_core.*.so

@@ -1,0 +1,115 @@
+//! Identities that hold for every point, and for every text given to the parser.
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
+mod common;
+
+use energylens_core::einsum::parse::parse;
+use energylens_core::engine::{Plan, Wanted, column_names};
+use energylens_core::mesh::Reason;
+use energylens_core::pareto::{Front, dominates};
+use energylens_core::space::Space;
+use proptest::prelude::*;
+
+fn column(name: &str) -> usize {
+    column_names().iter().position(|c| c == name).unwrap()
+}
+
+prop_compose! {
+    fn points()(tp in 1..9_u32, pp in 1..7_u32, dp in 1..5_u32, ep in 1..9_u32, batch in 1..300_u32, prompt in 1..9000_u32, output in 1..700_u32)
+        -> energylens_core::engine::Point {
+        let (batch, prompt_tokens, output_tokens) = (f64::from(batch), f64::from(prompt), f64::from(output));
+        energylens_core::engine::Point { tp, pp, dp, ep, batch, prompt_tokens, output_tokens, ..common::point() }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_parser_never_panics_and_prints_what_it_read(text in "[A-Za-z\\[\\](),=* é]{0,40}") {
+        if let Ok(equation) = parse(&text) {
+            prop_assert_eq!(parse(&equation.to_string()).map(|e| e.to_string()), Ok(equation.to_string()));
+        }
+    }
+
+    #[test]
+    fn energy_is_not_negative_and_causes_add_up(points in prop::collection::vec(points(), 1..40)) {
+        let table = common::plan().evaluate(&points, 2);
+        for row in 0..points.len() {
+            for values in &table.columns {
+                prop_assert!(values[row].is_finite());
+                prop_assert!(values[row] >= -1e-9);
+            }
+            let causes: f64 = table.columns[14..].iter().map(|values| values[row]).sum();
+            let energy = table.columns[column("energy_j")][row];
+            prop_assert!((causes - energy).abs() <= 1e-9 * energy);
+        }
+    }
+
+    #[test]
+    fn splitting_a_range_changes_nothing(cut in 0..4000_u64, threads in 1..4_usize) {
+        let plan = common::plan();
+        let space = space(&plan);
+        let wanted = Wanted {
+            objectives: vec![(column("energy_per_output_token_j"), 1.0), (column("latency_s"), 1.0), (column("output_tokens_per_s"), -1.0)],
+            bounds: vec![(column("gpus"), 0.0, 8.0)],
+        };
+        let cut = cut % space.size();
+        let whole = plan.front(&space, 0..space.size(), &wanted, threads);
+        let (left, right) = (plan.front(&space, 0..cut, &wanted, 1), plan.front(&space, cut..space.size(), &wanted, threads));
+        let mut merged = Front::default();
+        for member in left.members.into_iter().chain(right.members) {
+            merged.offer(member.index, &member.objectives);
+        }
+        prop_assert_eq!(merged.into_members(), whole.members);
+        prop_assert_eq!(left.outside + right.outside, whole.outside);
+        let sums: Vec<u64> = left.by_reason.iter().zip(right.by_reason).map(|(a, b)| a + b).collect();
+        prop_assert_eq!(sums, whole.by_reason.to_vec());
+    }
+
+    #[test]
+    fn a_front_is_what_nothing_dominates(rows in prop::collection::vec(prop::collection::vec(0..6_u32, 3), 1..60)) {
+        let rows: Vec<Vec<f64>> = rows.iter().map(|r| r.iter().map(|v| f64::from(*v)).collect()).collect();
+        let mut front = Front::default();
+        for (index, row) in rows.iter().enumerate() {
+            front.offer(index as u64, row);
+        }
+        let kept: Vec<u64> = front.into_members().iter().map(|m| m.index).collect();
+        let expected: Vec<u64> =
+            (0..rows.len()).filter(|i| !rows.iter().any(|other| dominates(other, &rows[*i]))).map(|i| i as u64).collect();
+        prop_assert_eq!(kept, expected);
+    }
+}
+
+fn space(plan: &Plan) -> Space {
+    let json = r#"{"model": [0], "gpu": [0], "weight_dtype": [null, "fp8"], "kv_dtype": [null], "tp": [1, 2, 3, 4], "pp": [1, 2, 7],
+        "dp": [1, 2], "ep": [1, 2, 8], "batch": [1, 3, 64, 500], "prompt_tokens": [100, 5000], "output_tokens": [1, 50]}"#;
+    Space::from_json(json, plan.graphs.len(), plan.profiles.len()).unwrap()
+}
+
+#[test]
+fn digits_and_index_are_inverse() {
+    let plan = common::plan();
+    let space = space(&plan);
+    let mut seen = std::collections::BTreeSet::new();
+    for index in 0..space.size() {
+        assert!(seen.insert(space.digits(index)));
+    }
+    assert_eq!(space.digits(space.size() - 1), [0, 0, 1, 0, 3, 2, 1, 2, 3, 1, 1]);
+}
+
+#[test]
+fn every_reason_is_given_when_it_applies() {
+    let plan = common::plan();
+    let base = common::point();
+    let reason = |point| Reason::NAMES[usize::from(plan.evaluate(&[point], 1).reasons[0])];
+    let with = |tp, pp, dp, ep, batch| energylens_core::engine::Point { tp, pp, dp, ep, batch, ..base };
+    assert_eq!(reason(with(1, 1, 1, 1, 8.0)), "ok");
+    assert_eq!(reason(with(2, 1, 1, 4, 8.0)), "ep");
+    assert_eq!(reason(with(1, 1, 3, 3, 8.0)), "experts");
+    assert_eq!(reason(with(3, 1, 1, 1, 8.0)), "shard");
+    assert_eq!(reason(with(0, 1, 1, 1, 8.0)), "shard");
+    assert_eq!(reason(with(1, 7, 1, 1, 8.0)), "layers");
+    assert_eq!(reason(with(1, 1, 8, 1, 4.0)), "batch");
+    assert_eq!(reason(with(1, 1, 1, 1, 1e6)), "memory");
+}

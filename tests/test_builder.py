@@ -1,0 +1,83 @@
+"""A model written in Python gives the same plan, byte for byte, as the same model in YAML."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import pytest
+
+import energylens.builder
+from energylens import Model, SpecError, predict
+from energylens.library import load_model
+from energylens.plan import Plan
+
+TEXT = """
+name: twin
+ranks: {d: 64, f: 256, x: {extent: 8, active: 2}, m: 32}
+blocks:
+  - name: layer
+    repeat: 3
+    kernels:
+      up: A[b,s,f] = X[b,s,d] * Wu[d,f]
+      down:
+        - Y[b,s,d] = A[b,s,f] * Wd[f,d]
+        - X[b,s,d] = add(X[b,s,d], Y[b,s,d])
+      late: {phase: decode, equations: ["Z[b,s,d] = norm(X[b,s,d])"]}
+    shard: {f: none}
+cache: []
+mask: {Y: causal}
+dtypes: {weights: fp8, activations: bf16, cache: bf16, Wd: bf16}
+shard: {f: tp, repeat: pp}
+overlap: {down: {stages: 2, sms: 4}}
+"""
+
+
+def build() -> Model:
+    model = Model(
+        "twin",
+        ranks={"d": 64, "f": 256, "x": {"extent": 8, "active": 2}, "m": 32},
+        mask={"Y": "causal"},
+        dtypes={"weights": "fp8", "activations": "bf16", "cache": "bf16", "Wd": "bf16"},
+        shard={"f": "tp", "repeat": "pp"},
+        overlap={"down": {"stages": 2, "sms": 4}},
+    )
+    return model.block(
+        3,
+        name="layer",
+        kernels={
+            "up": "A[b,s,f] = X[b,s,d] * Wu[d,f]",
+            "down": ["Y[b,s,d] = A[b,s,f] * Wd[f,d]", "X[b,s,d] = add(X[b,s,d], Y[b,s,d])"],
+            "late": {"phase": "decode", "equations": ["Z[b,s,d] = norm(X[b,s,d])"]},
+        },
+        shard={"f": "none"},
+    )
+
+
+def test_the_same_plan_byte_for_byte(tmp_path: Path) -> None:
+    path = tmp_path / "twin.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    written, built = Plan([load_model(path)], []), Plan([build().loaded()], [])
+    assert written.json == built.json
+    assert written.sha256 == built.sha256
+    assert built.core.parameters(0) == 3 * 2 * 64 * 256
+
+
+def test_a_built_model_can_be_predicted() -> None:
+    found = predict(build(), gpu="h100-sxm", tp=2, batch=4)
+    assert found.values["feasible"]
+    assert set(found.kernels["kernel"]) == {"up", "down", "late"}
+    assert found.kernels.filter(phase="prefill")["kernel"].to_list() == ["up", "down"]
+
+
+def test_faults_of_a_built_model_say_where() -> None:
+    model = Model("bad", ranks={"d": 64}).block(kernels={"up": "A[b,s,q] = X[b,s,d] * W[d,q]"})
+    with pytest.raises(SpecError, match="unknown rank `q`") as caught:
+        _ = model.parameters
+    assert "bad: blocks.0.kernels.0.equations.0" in str(caught.value)
+    with pytest.raises(SpecError, match="`extent` should be a valid integer"):
+        _ = Model("bad", ranks={"d": "64"}).parameters  # type: ignore[dict-item]
+
+
+def test_the_docstring_example_runs() -> None:
+    assert doctest.testmod(energylens.builder).failed == 0

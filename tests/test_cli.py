@@ -1,0 +1,140 @@
+"""The command line: JSON, files, exit codes, interruption, and a quick start."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from energylens.cli import main
+from energylens.cli.app import app
+from energylens.store import read_parquet
+from energylens.units import POINT_DEFAULTS, RESULTS
+
+PREDICT = ["predict", "llama-3.1-70b", "--gpu", "h100-sxm", "--tp", "4", "--batch", "64"]
+SIZES = ["--prompt-tokens", "512", "--output-tokens", "256"]
+
+
+def test_predict_json_has_all_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PREDICT, *SIZES, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {*POINT_DEFAULTS, *RESULTS, "feasible", "reason", "energy_by_cause_j", "kernels", "trust"} <= set(data)
+    assert sum(data["energy_by_cause_j"]["decode"].values()) == pytest.approx(data["energy_decode_j"])
+    assert data["plan_sha256"]
+
+
+def test_predict_writes_a_parquet_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "one.parquet"
+    assert main([*PREDICT, "--out", str(out)]) == 0
+    assert read_parquet(out)[0]["tpot_s"][0] > 0
+    assert "wrote" in capsys.readouterr().err
+
+
+def test_demo_prints_a_front_and_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "front.parquet"
+    assert main(["demo", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("least energy within tpot_s <= 0.05, gpus <= 8: ")
+    found = re.search(r"exhaustive: ([\d,]+) configurations", printed)
+    assert found and int(found[1].replace(",", "")) >= 10_000
+    assert "trust: " in printed
+    frame, _ = read_parquet(out)
+    assert frame.height > 10
+    assert (frame["tpot_s"] <= 0.05).all()
+
+
+def test_explore_json_and_nothing_written_on_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "front.parquet"
+    assert main(["explore", "llama-3.1-8b", "--slo", "tpot=20ms", "--json", "--out", str(out)]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["points"] == 80
+    assert data["front"][0]["feasible"]
+    assert main(["explore", "llama-3.1-8b", "--slo", "tpot=1us", "--json", "--out", str(tmp_path / "no.parquet")]) == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["errors"][0]["code"] == "limits"
+    assert captured.err.startswith("error: no configuration")
+    assert [path.name for path in tmp_path.iterdir()] == ["front.parquet"]
+
+
+def test_search_finds_a_front(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "qwen3-30b-a3b", "--tp", "1:8", "--batch", "1:64", "--generations", "5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["method"] == "nsga2"
+
+
+def test_lists_and_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["models"],
+        ["gpus"],
+        ["gpus", "b200"],
+        ["show", "deepseek-v3"],
+        ["show", "deepseek-v3", "--explain"],
+    ):
+        assert main(arguments) == 0
+        assert capsys.readouterr().out
+        if "--explain" not in arguments:
+            assert main([*arguments, "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)
+
+
+def test_import_hf_writes_a_spec_that_predicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Path(__file__).parent / "data" / "hf" / "qwen3-8b.json"
+    out = tmp_path / "mine.yaml"
+    assert main(["import-hf", str(config), "--name", "mine", "--out", str(out)]) == 0
+    assert "8.19" in capsys.readouterr().err
+    assert main(["predict", str(out), "--batch", "4"]) == 0
+
+
+def test_import_hf_refuses_kindly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"architectures": ["MambaForCausalLM"], "model_type": "mamba"}')
+    assert main(["import-hf", str(config), "--out", str(tmp_path / "no.yaml")]) == 2
+    assert "MambaForCausalLM" in capsys.readouterr().err
+    config.write_text("{")
+    assert main(["import-hf", str(config)]) == 2
+    assert "is not JSON" in capsys.readouterr().err
+    config.write_text("[]")
+    assert main(["import-hf", str(config)]) == 2
+    assert main(["import-hf", str(tmp_path / "absent.json")]) == 2
+    assert not (tmp_path / "no.yaml").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "explore", "search", "demo", "models", "gpus", "show", "import-hf"])
+def test_every_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    app([command, "--help"], exit_on_error=False, result_action="return_value")
+    assert f"Example: energylens {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("energylens 0.")
+
+
+def test_ctrl_c_stops_within_a_second() -> None:
+    space = ["--tp", "1:64", "--pp", "1:64", "--batch", "1:2000", "--prompt-tokens", "1:4000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "energylens", "explore", "llama-3.1-70b", *space],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(3)
+    assert process.poll() is None, process.communicate()
+    asked = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert time.perf_counter() - asked < 1.5
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_importing_is_light() -> None:
+    heavy = "('polars', 'numpy', 'pymoo', 'pydantic', 'ruamel')"
+    code = f"import sys, energylens; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"

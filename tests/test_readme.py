@@ -1,0 +1,66 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from energylens.cli import main
+from energylens.library import load_gpu
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["demo"]) == 0
+    (shown,) = blocks("text")
+    for line in shown.splitlines():
+        assert line in ("...", "") or line in out.getvalue().splitlines(), line
+    (count,) = re.findall(r"B200: ([\d,]+) configurations", README)
+    assert f"exhaustive: {count} configurations" in out.getvalue()
+    assert (tmp_path / "out" / "demo" / "front.parquet").exists()
+
+
+def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "tests" / "data" / "hf" / "qwen3-8b.json", "config.json")
+    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("energylens ")]
+    assert len(commands) >= 5
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0, command
+        assert not capsys.readouterr().err.startswith("error")
+    assert {"front.parquet", "my-model.yaml"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    exec(code, {})
+    assert (tmp_path / "front.parquet").exists()
+
+
+def test_the_data_sheet_example_loads(tmp_path: Path) -> None:
+    (text,) = blocks("yaml")
+    (tmp_path / "my-gpu.yaml").write_text(text, encoding="utf-8")
+    assert load_gpu(tmp_path / "my-gpu.yaml").trust == "modelled"
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "experiments/README.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert ((ROOT / page).parent / target).exists(), target
