@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -45,9 +46,9 @@ def mixed_points(count: int) -> pl.DataFrame:
     )
 
 
-def exploration(model: str, gpu: str, **axes: list[int]) -> tuple[int, float]:
+def exploration(model: str, gpu: str, **axes: Any) -> tuple[int, float]:
     """Return the size of a space and the seconds its exact front takes."""
-    lengths = {"batch": list(range(1, 513)), "prompt_tokens": list(range(16, 8192, 16))}
+    lengths: dict[str, Any] = {"batch": list(range(1, 513)), "prompt_tokens": list(range(16, 8192, 16))}
     space = energylens.Space(models=model, gpus=gpu, **lengths, **axes)
     return space.size, energylens.explore(space).seconds
 
