@@ -11,7 +11,7 @@ import polars as pl
 
 from energylens import _core
 from energylens.builder import Model
-from energylens.errors import FrameError, Problem, did_you_mean
+from energylens.errors import EnergylensError, FrameError, Problem, did_you_mean
 from energylens.frame import results
 from energylens.library import load_gpu, load_model
 from energylens.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan
@@ -21,11 +21,24 @@ _CODES = ("tp", "pp", "dp", "ep")
 _SIZES = ("batch", "prompt_tokens", "output_tokens")
 _NAMES = ("model", "gpu", "weight_dtype", "kv_dtype")
 _REQUIRED = ("model", "gpu")
+_MOST_THREADS = 1024
 
 
 def default_threads() -> int:
     """Return the number of threads used when none is given: the CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def checked_threads(threads: int | None) -> int:
+    """Return the number of threads to use; raise `EnergylensError` if it is not between 1 and 1,024."""
+    if threads is None:
+        return default_threads()
+    if not 1 <= threads <= _MOST_THREADS:
+        hint = "leave it out to use all CPUs"
+        raise EnergylensError(
+            Problem(f"threads should be 1 to {_MOST_THREADS:,}, found {threads}", hint=hint, code="threads")
+        )
+    return threads
 
 
 def evaluate(
@@ -83,7 +96,7 @@ def evaluate(
         points["batch"].to_numpy(),
         points["prompt_tokens"].to_numpy(),
         points["output_tokens"].to_numpy(),
-        threads or default_threads(),
+        checked_threads(threads),
     )
     shown = points.with_columns(pl.col(name).cast(pl.UInt32 if name == "batch" else pl.UInt64) for name in _SIZES)
     return pl.concat([frame.select(carried), shown, results(columns, breakdown)], how="horizontal")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from energylens import _core
-from energylens.evaluation import default_threads
+from energylens.evaluation import checked_threads
 from energylens.progress import progress
 from energylens.result import Result, front_result
 from energylens.space import Space
@@ -27,7 +27,7 @@ def explore(
     The core is called for a quarter of a second at a time, so that Ctrl-C is heard. Raises `SpecError` or `SpaceError`.
     """
     space = Space(**axes) if space is None else replace(space, **axes) if axes else space
-    threads = threads or default_threads()
+    threads = checked_threads(threads)
     core, text = space.plan.core, space.json
     objectives, bounds = space.signed_objectives, space.bounds
     indices: list[int] = []

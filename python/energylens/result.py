@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from energylens.evaluation import default_threads
+from energylens.evaluation import checked_threads
 from energylens.frame import results
 from energylens.space import Space
 
@@ -67,7 +67,7 @@ def front_result(
     threads: int | None = None,
 ) -> Result:
     """Return the result of a front given by indices, with all result and breakdown columns."""
-    columns = space.plan.core.evaluate_space(space.json, indices, threads or default_threads())
+    columns = space.plan.core.evaluate_space(space.json, indices, checked_threads(threads))
     frame = pl.concat([space.points(indices), results(columns, breakdown=True)], how="horizontal")
     frame = frame.with_columns(pl.Series("index", indices, dtype=pl.UInt64))
     names = [name for name, _ in space.signed_objectives]

@@ -5,19 +5,27 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::sync::{Arc, RwLock};
 
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::cost::lanes::LANES;
 use crate::error::{Problem, Problems};
 use crate::graph::Graph;
-use crate::hardware::dtype::{DTYPES, Dtype};
+use crate::hardware::dtype::Dtype;
 use crate::hardware::profile::Profile;
 use crate::mapping::{Formats, Mapping};
 use crate::mesh::{Infeasible, Mesh, Reason};
 use crate::pareto::{Front, Member};
 use crate::plan::PlanSpec;
-use crate::serving::{COLUMNS, Requests, Served, WIDTH, serve};
+use crate::serving::{COLUMNS, Requests, Served, WIDTH, Workspace};
+use crate::simd::{self, Level};
 use crate::space::Space;
+
+/// Points of one mapping from which tables of its matrix products pay.
+const POINTS_WORTH_A_TABLE: usize = 4096;
+
+/// Blocks below which other threads are not woken.
+const BLOCKS_WORTH_A_THREAD: usize = 2;
 
 /// One configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,12 +105,11 @@ impl Point {
     }
 
     fn key(&self) -> Key {
-        let position = |format: Dtype| DTYPES.iter().position(|d| d.name == format.name).unwrap_or(0) as u8;
         Key {
             model: self.model,
             gpu: self.gpu,
-            weights: self.weights.map(position),
-            cache: self.cache.map(position),
+            weights: self.weights.map(|format| format.code),
+            cache: self.cache.map(|format| format.code),
             mesh: self.mesh(),
         }
     }
@@ -116,7 +123,10 @@ pub struct Plan {
     /// GPUs.
     pub profiles: Vec<Profile>,
     max_batched_tokens: f64,
+    /// Instructions used.
+    pub level: Level,
     mappings: RwLock<KeyMap<Mapped>>,
+    pools: RwLock<HashMap<usize, Arc<ThreadPool>>>,
 }
 
 /// Result columns of a list of points; rows that cannot be laid out are zero.
@@ -169,7 +179,9 @@ impl Plan {
             graphs,
             profiles: spec.gpus,
             max_batched_tokens: spec.settings.max_batched_tokens,
+            level: Level::best(),
             mappings: RwLock::new(KeyMap::default()),
+            pools: RwLock::new(HashMap::new()),
         })
     }
 
@@ -206,11 +218,18 @@ impl Plan {
         for (row, point) in points.iter().enumerate() {
             groups.entry(point.key()).or_default().push(row as u32);
         }
-        let blocks: Vec<&[u32]> = groups.values().flat_map(|rows| rows.chunks(LANES)).collect();
-        let evaluate = |rows: &&[u32]| self.block(rows.iter().map(|row| &points[*row as usize]));
-        let served: Vec<Option<Box<Served>>> = in_pool(threads, || blocks.par_iter().map(evaluate).collect());
+        let blocks: Vec<(&[u32], bool)> = groups
+            .values()
+            .flat_map(|rows| rows.chunks(LANES).map(|chunk| (chunk, rows.len() >= POINTS_WORTH_A_TABLE)))
+            .collect();
+        let evaluate = |(rows, tables): &(&[u32], bool)| self.block(points, rows, *tables);
+        let served: Vec<Option<Box<Served>>> = if threads <= 1 || blocks.len() <= BLOCKS_WORTH_A_THREAD {
+            blocks.iter().map(evaluate).collect()
+        } else {
+            self.in_pool(threads, || blocks.par_iter().map(evaluate).collect())
+        };
         let mut table = Table { columns: vec![vec![0.0; points.len()]; WIDTH], reasons: vec![0; points.len()] };
-        for (rows, served) in blocks.iter().zip(served) {
+        for ((rows, _), served) in blocks.iter().zip(served) {
             let Some(served) = served else { continue };
             for (lane, row) in rows.iter().enumerate() {
                 table.reasons[*row as usize] = served.reasons[lane] as u8;
@@ -225,18 +244,19 @@ impl Plan {
     }
 
     /// One block of points of one mapping; lanes past its end repeat the last point.
-    fn block<'a>(&self, points: impl Iterator<Item = &'a Point>) -> Option<Box<Served>> {
-        let points: Vec<&Point> = points.take(LANES).collect();
-        let (first, last) = (points.first()?, points.last()?);
-        let lane = |i: usize| points.get(i).copied().unwrap_or(last);
-        match self.mapping(first).as_ref() {
+    fn block(&self, points: &[Point], rows: &[u32], tables: bool) -> Option<Box<Served>> {
+        let last = rows.len().checked_sub(1)?;
+        let lane = |i: usize| &points[rows[i.min(last)] as usize];
+        match self.mapping(lane(0)).as_ref() {
             Ok(mapping) => {
                 let requests = Requests {
                     batch: std::array::from_fn(|i| lane(i).batch),
                     prompt_tokens: std::array::from_fn(|i| lane(i).prompt_tokens),
                     output_tokens: std::array::from_fn(|i| lane(i).output_tokens),
                 };
-                Some(Box::new(serve(mapping, &requests)))
+                let mut workspace = Workspace::default();
+                simd::serve(self.level, mapping, &requests, tables, &mut workspace);
+                Some(Box::new(workspace.served))
             }
             Err(infeasible) => {
                 let nothing = [[0.0; LANES]; WIDTH];
@@ -245,12 +265,28 @@ impl Plan {
         }
     }
 
+    /// Runs `work` on a pool of that many threads, kept for the next call; the caller's own thread if none can be made.
+    fn in_pool<R: Send>(&self, threads: usize, work: impl FnOnce() -> R + Send) -> R {
+        let known = self.pools.read().ok().and_then(|pools| pools.get(&threads).cloned());
+        let pool = known.or_else(|| {
+            let made = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()?);
+            if let Ok(mut pools) = self.pools.write() {
+                pools.insert(threads, Arc::clone(&made));
+            }
+            Some(made)
+        });
+        match pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
     /// The front of a range of a space.
     pub fn front(&self, space: &Space, range: Range<u64>, wanted: &Wanted, threads: usize) -> Found {
         const CHUNK: u64 = 1 << 14;
         let chunks: Vec<Range<u64>> =
             range.clone().step_by(CHUNK as usize).map(|lo| lo..(lo + CHUNK).min(range.end)).collect();
-        let parts: Vec<(Front, Found)> = in_pool(threads, || {
+        let parts: Vec<(Front, Found)> = self.in_pool(threads, || {
             chunks.par_iter().map(|chunk| self.front_of_chunk(space, chunk.clone(), wanted)).collect()
         });
         let (mut front, mut found) = (Front::default(), Found::default());
@@ -267,51 +303,66 @@ impl Plan {
 
     fn front_of_chunk(&self, space: &Space, range: Range<u64>, wanted: &Wanted) -> (Front, Found) {
         let (mut front, mut found) = (Front::default(), Found::default());
+        let mut workspace = Workspace::default();
         let mut objectives = vec![0.0; wanted.objectives.len()];
+        let run = space.run() as u64;
+        let tables = run >= POINTS_WORTH_A_TABLE as u64;
         let mut at = range.start;
         while at < range.end {
-            let first = space.point(at);
-            let mut points = vec![first];
-            while points.len() < LANES && at + (points.len() as u64) < range.end {
-                let next = space.point(at + points.len() as u64);
-                if next.key() != first.key() {
-                    break;
-                }
-                points.push(next);
-            }
-            if let Some(served) = self.block(points.iter()) {
-                for lane in 0..points.len() {
-                    found.by_reason[served.reasons[lane] as usize] += 1;
-                    if served.reasons[lane] != Reason::Ok {
-                        continue;
+            let stop = range.end.min((at / run + 1) * run);
+            match self.mapping(&space.point(at)).as_ref() {
+                Err(infeasible) => found.by_reason[infeasible.reason as usize] += stop - at,
+                Ok(mapping) => {
+                    for lo in (at..stop).step_by(LANES) {
+                        let points = LANES.min((stop - lo) as usize);
+                        simd::serve(self.level, mapping, &space.requests(lo, points), tables, &mut workspace);
+                        for lane in 0..points {
+                            keep(
+                                &workspace.served,
+                                lane,
+                                lo + lane as u64,
+                                wanted,
+                                &mut objectives,
+                                &mut front,
+                                &mut found,
+                            );
+                        }
                     }
-                    let inside =
-                        |&(column, low, high): &(usize, f64, f64)| (low..=high).contains(&served.columns[column][lane]);
-                    if !wanted.bounds.iter().all(inside) {
-                        found.outside += 1;
-                        continue;
-                    }
-                    for (objective, (column, sign)) in objectives.iter_mut().zip(&wanted.objectives) {
-                        *objective = sign * served.columns[*column][lane];
-                    }
-                    front.offer(at + lane as u64, &objectives);
                 }
             }
-            at += points.len() as u64;
+            at = stop;
         }
         (front, found)
     }
+}
+
+/// Counts one point and offers it to the front.
+fn keep(
+    served: &Served,
+    lane: usize,
+    index: u64,
+    wanted: &Wanted,
+    objectives: &mut [f64],
+    front: &mut Front,
+    found: &mut Found,
+) {
+    found.by_reason[served.reasons[lane] as usize] += 1;
+    if served.reasons[lane] != Reason::Ok {
+        return;
+    }
+    let inside = |&(column, low, high): &(usize, f64, f64)| (low..=high).contains(&served.columns[column][lane]);
+    if !wanted.bounds.iter().all(inside) {
+        found.outside += 1;
+        return;
+    }
+    for (objective, (column, sign)) in objectives.iter_mut().zip(&wanted.objectives) {
+        *objective = sign * served.columns[*column][lane];
+    }
+    front.offer(index, objectives);
 }
 
 /// Name of every result column: the main ones, then joules by phase and cause.
 pub fn column_names() -> Vec<String> {
     let causes = |phase: &'static str| crate::step::CAUSES.iter().map(move |cause| format!("energy_{phase}_{cause}_j"));
     COLUMNS.iter().map(|name| (*name).to_owned()).chain(causes("prefill")).chain(causes("decode")).collect()
-}
-
-fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
-    match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
-        Ok(pool) => pool.install(work),
-        Err(_) => work(),
-    }
 }

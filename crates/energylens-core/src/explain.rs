@@ -12,7 +12,7 @@ use crate::mapping::{MappedPhase, Mapping};
 use crate::mesh::{Infeasible, Mesh};
 use crate::plan::Phase;
 use crate::serving::{Requests, decode_passes, prefill_passes};
-use crate::step::{Passes, environments};
+use crate::step::{Passes, Scratch};
 
 /// What one equation is.
 #[derive(Clone, Debug, Serialize)]
@@ -254,12 +254,13 @@ fn phase(
     mapped: &MappedPhase,
     passes: &Passes,
 ) -> Vec<KernelCostStory> {
-    let (env, divided) = environments(mapping, mapped, passes);
+    let mut scratch = Scratch::default();
+    let (env, divided) = scratch.environments(mapping, mapped, passes);
     let mut stories = Vec::new();
     for kernel in mapped.blocks.iter().flatten() {
         let (i, k) = kernel.place;
         let block = &graph.blocks[i];
-        let cost = kernel.cost.cost(&env, &divided);
+        let cost = kernel.cost.cost(env, divided);
         let collectives = kernel.cost.collectives.iter().map(|c| {
             let bytes = env.plain.value(&c.message)[0];
             format!("{} of {bytes:.0} bytes over {} GPUs", c.operation.name(), c.group.size)

@@ -2,8 +2,9 @@
 
 mod lower;
 
-use crate::cost::collective::Collective;
 use crate::cost::kernel::{Experts, KernelCost};
+use crate::cost::program::Program;
+use crate::einsum::shape::Poly;
 use crate::graph::Graph;
 use crate::hardware::dtype::Dtype;
 use crate::hardware::profile::Profile;
@@ -33,8 +34,8 @@ pub struct MappedKernel {
 pub struct MappedPhase {
     /// Kernels by block.
     pub blocks: Vec<Vec<MappedKernel>>,
-    /// Hand-over between stages.
-    pub send: Option<Collective>,
+    /// The same summed up, hand-over included, by kind of stage.
+    pub program: Program,
     /// Masks its kernels use.
     pub masks: Vec<MaskSpec>,
     /// Stage counts that need a divided environment.
@@ -91,6 +92,8 @@ pub struct Mapping {
     pub weights: Vec<f64>,
     /// Cache of one repetition of each block.
     pub caches: Vec<CacheShape>,
+    /// Activation bytes of prefill kernels that may be the largest, each with its mask.
+    pub activations: Vec<(Option<usize>, Poly)>,
     /// Routing.
     pub experts: Option<Experts>,
     /// Step constants.
@@ -111,11 +114,14 @@ impl Mapping {
     ) -> Result<Self, Infeasible> {
         mesh.check(graph)?;
         let lower = lower::Lowering { graph, profile, mesh, formats };
+        let kinds = stage_kinds(graph, mesh.pp);
+        let prefill = lower.phase(Phase::Prefill, &kinds);
         Ok(Self {
             mesh,
-            prefill: lower.phase(Phase::Prefill),
-            decode: lower.phase(Phase::Decode),
-            kinds: stage_kinds(graph, mesh.pp),
+            activations: largest_activations(&prefill),
+            prefill,
+            decode: lower.phase(Phase::Decode, &kinds),
+            kinds,
             weights: lower.weights(),
             caches: lower.caches(),
             experts: lower.experts(),
@@ -129,6 +135,23 @@ impl Mapping {
             },
         })
     }
+}
+
+/// Activation traffic of the kernels that no other exceeds term by term.
+fn largest_activations(phase: &MappedPhase) -> Vec<(Option<usize>, Poly)> {
+    let mut largest: Vec<(Option<usize>, Poly)> = Vec::new();
+    for kernel in phase.blocks.iter().flatten() {
+        let own = (kernel.cost.mask, kernel.cost.traffic.activations.clone());
+        let within = |small: &(Option<usize>, Poly), large: &(Option<usize>, Poly)| {
+            let of = |bits| large.1.terms().iter().find(|(b, _)| *b == bits).map_or(0.0, |(_, c)| *c);
+            small.0 == large.0 && small.1.terms().iter().all(|(bits, c)| *c <= of(*bits))
+        };
+        if !largest.iter().any(|large| within(&own, large)) {
+            largest.retain(|small| !within(small, &own));
+            largest.push(own);
+        }
+    }
+    largest
 }
 
 /// Deals layers to stages contiguously, the first ones taking what is left over; equal stages are counted together.

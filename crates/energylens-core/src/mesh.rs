@@ -124,11 +124,7 @@ impl Mesh {
         }
         for block in &graph.blocks {
             for line in block.kernels.iter().flat_map(|kernel| &kernel.lines) {
-                let ranks = crate::einsum::count::all_ranks(&line.equation);
-                let everything =
-                    line.equation.reads().flat_map(|t| t.ranks.iter().copied()).filter(|r| !ranks.contains(r));
-                let union: Vec<Rank> = ranks.iter().copied().chain(everything).collect();
-                self.ways(graph, block, &union, line.routed)?;
+                self.ways(graph, block, &line.all_ranks, line.routed)?;
             }
         }
         if self.dp > 1 && !graph.data_parallel {

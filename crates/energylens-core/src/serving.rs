@@ -1,9 +1,10 @@
 //! A batch of requests: prefill, decode, and whether it fits.
 
+use crate::cost::attention::visible;
 use crate::cost::lanes::{LANES, Lane, ZERO, ceiling};
 use crate::mapping::Mapping;
 use crate::mesh::Reason;
-use crate::step::{CAUSES, Passes, PhaseCost, environments, phase_cost};
+use crate::step::{CAUSES, Passes, PhaseCost, Scratch, phase_cost};
 
 /// Requests of each lane.
 #[derive(Clone, Debug)]
@@ -47,6 +48,7 @@ pub struct Served {
 }
 
 /// Prefill passes: as many prompts as the token budget takes, spread over the pipeline.
+#[inline(always)]
 pub fn prefill_passes(mapping: &Mapping, requests: &Requests) -> Passes {
     let mut passes = Passes {
         passes: ZERO,
@@ -71,6 +73,7 @@ pub fn prefill_passes(mapping: &Mapping, requests: &Requests) -> Passes {
 }
 
 /// Decode passes: one for each pipeline stage, at the mean length of the context.
+#[inline(always)]
 pub fn decode_passes(mapping: &Mapping, requests: &Requests) -> Passes {
     let mut passes = Passes { passes: ZERO, b: ZERO, fullest: ZERO, s: [1.0; LANES], t: ZERO, consecutive: false };
     let (dp, pp) = (f64::from(mapping.mesh.dp), f64::from(mapping.mesh.pp));
@@ -85,22 +88,21 @@ pub fn decode_passes(mapping: &Mapping, requests: &Requests) -> Passes {
     passes
 }
 
-fn memory_bytes(mapping: &Mapping, requests: &Requests, prefill: &Passes) -> Lane {
-    let fullest_pass = Passes { b: prefill.fullest, ..prefill.clone() };
-    let (env, _) = environments(mapping, &mapping.prefill, &fullest_pass);
+#[inline(always)]
+fn memory_bytes(mapping: &Mapping, requests: &Requests, prefill: &Passes, fullest: &mut Lane) {
     let mut largest = ZERO;
-    for kernel in mapping.prefill.blocks.iter().flatten() {
-        let basis = match kernel.cost.mask.and_then(|m| env.masks.get(m)) {
-            Some((pairs, _)) => pairs,
-            None => &env.plain,
-        };
-        let bytes = basis.value(&kernel.cost.traffic.activations);
+    for (mask, activations) in &mapping.activations {
+        let mask = mask.and_then(|m| mapping.prefill.masks.get(m)).copied();
         for i in 0..LANES {
-            largest[i] = if bytes[i] > largest[i] { bytes[i] } else { largest[i] };
+            let (b, s, t) = (prefill.fullest[i], prefill.s[i], prefill.t[i]);
+            let st = s * visible(mask, s, t);
+            let monomials = [1.0, b, s, b * s, t, b * t, st, b * st];
+            let bytes = activations.at(&monomials);
+            largest[i] = if bytes > largest[i] { bytes } else { largest[i] };
         }
     }
     let dp = f64::from(mapping.mesh.dp);
-    let mut fullest = ZERO;
+    *fullest = ZERO;
     for kind in &mapping.kinds {
         let mut stage = ZERO;
         for (k, count) in kind.counts.iter().enumerate().filter(|(_, count)| **count > 0.0) {
@@ -119,20 +121,44 @@ fn memory_bytes(mapping: &Mapping, requests: &Requests, prefill: &Passes) -> Lan
     for i in 0..LANES {
         fullest[i] += largest[i] + mapping.constants.reserve_bytes;
     }
-    fullest
 }
 
-/// Evaluates a block of points of one mapping.
-pub fn serve(mapping: &Mapping, requests: &Requests) -> Served {
-    let prefill_passes = prefill_passes(mapping, requests);
-    let prefill = phase_cost(mapping, &mapping.prefill, &prefill_passes);
-    let decode = phase_cost(mapping, &mapping.decode, &decode_passes(mapping, requests));
-    let memory = memory_bytes(mapping, requests, &prefill_passes);
-    let mut served = Served { columns: [ZERO; WIDTH], reasons: [Reason::Ok; LANES] };
-    fill(&mut served, mapping, requests, &prefill, &decode, &memory);
-    served
+/// Working memory of one thread.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    scratch: Scratch,
+    prefill: PhaseCost,
+    decode: PhaseCost,
+    memory: Lane,
+    /// Results of the latest block.
+    pub served: Served,
 }
 
+impl Default for Workspace {
+    fn default() -> Self {
+        Self {
+            scratch: Scratch::default(),
+            prefill: PhaseCost::NONE,
+            decode: PhaseCost::NONE,
+            memory: ZERO,
+            served: Served { columns: [ZERO; WIDTH], reasons: [Reason::Ok; LANES] },
+        }
+    }
+}
+
+/// Evaluates a block of points of one mapping; `tables` lets matrix products be looked up, with the same bits.
+#[inline(always)]
+pub fn serve(mapping: &Mapping, requests: &Requests, tables: bool, workspace: &mut Workspace) {
+    let Workspace { scratch, prefill, decode, memory, served } = workspace;
+    let passes = prefill_passes(mapping, requests);
+    phase_cost(mapping, &mapping.prefill, &passes, tables, scratch, prefill);
+    memory_bytes(mapping, requests, &passes, memory);
+    let passes = decode_passes(mapping, requests);
+    phase_cost(mapping, &mapping.decode, &passes, tables, scratch, decode);
+    fill(served, mapping, requests, prefill, decode, memory);
+}
+
+#[inline(always)]
 fn fill(
     served: &mut Served,
     mapping: &Mapping,
@@ -142,42 +168,46 @@ fn fill(
     memory: &Lane,
 ) {
     let gpus = f64::from(mapping.mesh.gpus());
-    let (prefill_j, step_j) = (prefill.energy_j(), decode.energy_j());
+    let columns = &mut served.columns;
     for i in 0..LANES {
         let (batch, output) = (requests.batch[i], requests.output_tokens[i]);
         let steps = output - 1.0;
         let (ttft, tpot) = (prefill.elapsed_s[i], decode.elapsed_s[i]);
         let latency = ttft + steps * tpot;
-        let decode_j = steps * step_j[i];
-        let energy = prefill_j[i] + decode_j;
-        let tokens_per_s = batch * output / latency;
-        let row = [
-            latency,
-            ttft,
-            tpot,
-            energy,
-            energy / (batch * output),
-            energy / batch,
-            prefill_j[i],
-            decode_j,
-            energy / (latency * gpus),
-            tokens_per_s,
-            tokens_per_s / gpus,
-            memory[i],
-            step_j[i],
-            gpus,
-        ];
-        for (column, value) in served.columns.iter_mut().zip(row) {
-            column[i] = value;
+        let decode_j = steps * decode.energy_j[i];
+        let energy = prefill.energy_j[i] + decode_j;
+        let tokens = batch * output;
+        let tokens_per_s = tokens / latency;
+        columns[0][i] = latency;
+        columns[1][i] = ttft;
+        columns[2][i] = tpot;
+        columns[3][i] = energy;
+        columns[4][i] = energy / tokens;
+        columns[5][i] = energy / batch;
+        columns[6][i] = prefill.energy_j[i];
+        columns[7][i] = decode_j;
+        columns[8][i] = energy / (latency * gpus);
+        columns[9][i] = tokens_per_s;
+        columns[10][i] = tokens_per_s / gpus;
+        columns[11][i] = memory[i];
+        columns[12][i] = decode.energy_j[i];
+        columns[13][i] = gpus;
+    }
+    for cause in 0..CAUSES.len() {
+        for i in 0..LANES {
+            let steps = requests.output_tokens[i] - 1.0;
+            columns[COLUMNS.len() + cause][i] = prefill.joules[cause][i];
+            columns[COLUMNS.len() + CAUSES.len() + cause][i] = steps * decode.joules[cause][i];
         }
-        for cause in 0..CAUSES.len() {
-            served.columns[COLUMNS.len() + cause][i] = prefill.joules[cause][i];
-            served.columns[COLUMNS.len() + CAUSES.len() + cause][i] = steps * decode.joules[cause][i];
-        }
-        if batch < f64::from(mapping.mesh.dp) {
-            served.reasons[i] = Reason::Batch;
+    }
+    let dp = f64::from(mapping.mesh.dp);
+    for i in 0..LANES {
+        served.reasons[i] = if requests.batch[i] < dp {
+            Reason::Batch
         } else if memory[i] > mapping.constants.capacity_bytes {
-            served.reasons[i] = Reason::Memory;
-        }
+            Reason::Memory
+        } else {
+            Reason::Ok
+        };
     }
 }

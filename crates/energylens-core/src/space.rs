@@ -2,9 +2,11 @@
 
 use serde::Deserialize;
 
+use crate::cost::lanes::LANES;
 use crate::engine::Point;
 use crate::error::{Problem, Problems};
 use crate::hardware::dtype::{Dtype, dtype};
+use crate::serving::Requests;
 
 /// Values of each axis; the last one varies fastest.
 #[derive(Clone, Debug, Deserialize)]
@@ -103,6 +105,35 @@ impl Space {
     /// Number of points.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Consecutive points that differ in batch and lengths only.
+    pub fn run(&self) -> usize {
+        lengths(&self.spec)[8..].iter().fold(1, |product, length| product.saturating_mul(*length))
+    }
+
+    /// Requests of up to 64 consecutive points of one run; lanes past the last repeat it.
+    pub fn requests(&self, first: u64, points: usize) -> Requests {
+        let (prompts, outputs) = (&self.spec.prompt_tokens, &self.spec.output_tokens);
+        let local = (first % self.run() as u64) as usize;
+        let (mut output, rest) = (local % outputs.len(), local / outputs.len());
+        let (mut prompt, mut batch) = (rest % prompts.len(), rest / prompts.len());
+        let mut requests = Requests { batch: [0.0; LANES], prompt_tokens: [0.0; LANES], output_tokens: [0.0; LANES] };
+        for lane in 0..LANES {
+            requests.batch[lane] = self.spec.batch[batch];
+            requests.prompt_tokens[lane] = prompts[prompt];
+            requests.output_tokens[lane] = outputs[output];
+            if lane + 1 < points {
+                output += 1;
+                if output == outputs.len() {
+                    (output, prompt) = (0, prompt + 1);
+                }
+                if prompt == prompts.len() {
+                    (prompt, batch) = (0, batch + 1);
+                }
+            }
+        }
+        requests
     }
 
     /// Digits of a point, slowest axis first.

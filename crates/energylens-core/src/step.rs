@@ -1,9 +1,9 @@
 //! One phase of a step: passes through the pipeline stages, elapsed seconds, joules by cause.
 
-use crate::cost::collective::Collective;
-use crate::cost::kernel::{Cost, Env};
+use crate::cost::kernel::Env;
 use crate::cost::lanes::{LANES, Lane, ZERO};
 use crate::cost::power::capped;
+use crate::cost::program::{Evaluated, SUMS, Sums};
 use crate::mapping::{MappedPhase, Mapping};
 
 /// Causes of energy, in the order of [`PhaseCost::joules`].
@@ -34,111 +34,102 @@ pub struct PhaseCost {
     pub elapsed_s: Lane,
     /// Joules by cause.
     pub joules: [Lane; 7],
+    /// Joules of all causes.
+    pub energy_j: Lane,
 }
 
 impl PhaseCost {
-    /// Joules of all causes.
-    pub fn energy_j(&self) -> Lane {
-        let mut total = ZERO;
-        for cause in &self.joules {
+    /// Nothing.
+    pub const NONE: Self = Self { elapsed_s: ZERO, joules: [ZERO; 7], energy_j: ZERO };
+}
+
+/// Working memory of one thread.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    env: Env,
+    divided: Vec<Env>,
+    evaluated: Evaluated,
+}
+
+impl Scratch {
+    /// Fills the environment of a phase and those of its staged kernels, and gives them back.
+    #[inline(always)]
+    pub fn environments(&mut self, mapping: &Mapping, phase: &MappedPhase, passes: &Passes) -> (&Env, &[Env]) {
+        let experts = mapping.experts.as_ref();
+        self.env.fill(&passes.b, &passes.s, &passes.t, &phase.masks, experts);
+        self.divided.resize(phase.divisions.len(), Env::default());
+        for (env, stages) in self.divided.iter_mut().zip(&phase.divisions) {
+            let mut b = passes.b;
             for i in 0..LANES {
-                total[i] += cause[i];
+                b[i] /= stages;
             }
+            env.fill(&b, &passes.s, &passes.t, &phase.masks, experts);
         }
-        total
+        (&self.env, &self.divided)
     }
 }
 
-/// Cost of one repetition of each block on one GPU.
-pub fn block_costs(phase: &MappedPhase, env: &Env, divided: &[Env]) -> Vec<Cost> {
-    let sum = |kernels: &Vec<crate::mapping::MappedKernel>| {
-        let mut total = Cost::NONE;
-        for kernel in kernels {
-            total.add(&kernel.cost.cost(env, divided), 1.0);
-        }
-        total
-    };
-    phase.blocks.iter().map(sum).collect()
-}
-
-/// Environment of a phase and those of its staged kernels.
-pub fn environments(mapping: &Mapping, phase: &MappedPhase, passes: &Passes) -> (Env, Vec<Env>) {
-    let experts = mapping.experts.as_ref();
-    let env = Env::new(&passes.b, &passes.s, &passes.t, &phase.masks, experts);
-    let divided = phase
-        .divisions
-        .iter()
-        .map(|stages| {
-            let b = passes.b.map(|b| b / stages);
-            Env::new(&b, &passes.s, &passes.t, &phase.masks, experts)
-        })
-        .collect();
-    (env, divided)
-}
-
-/// Evaluates one phase.
-pub fn phase_cost(mapping: &Mapping, phase: &MappedPhase, passes: &Passes) -> PhaseCost {
-    let (env, divided) = environments(mapping, phase, passes);
-    let blocks = block_costs(phase, &env, &divided);
+/// Evaluates one phase; `tables` lets matrix products be looked up, with the same bits.
+#[inline(always)]
+pub fn phase_cost(
+    mapping: &Mapping,
+    phase: &MappedPhase,
+    passes: &Passes,
+    tables: bool,
+    scratch: &mut Scratch,
+    out: &mut PhaseCost,
+) {
+    scratch.environments(mapping, phase, passes);
+    let (env, divided, evaluated) = (&scratch.env, &scratch.divided, &mut scratch.evaluated);
+    phase.program.evaluate(env, divided, tables, evaluated);
     let constants = &mapping.constants;
-    let send = phase.send.as_ref().map(|send: &Collective| {
-        let mut joules = ZERO;
-        send.add_joules(&env.plain, &mut joules);
-        (send.seconds(&env.plain, 1.0, 1.0), joules)
-    });
 
     let (mut all_s, mut slowest_s, mut added_s) = (ZERO, ZERO, ZERO);
-    let mut stages = Cost::NONE;
-    for kind in &mapping.kinds {
-        let mut stage = Cost::NONE;
-        for (block, count) in blocks.iter().zip(&kind.counts) {
-            if *count > 0.0 {
-                stage.add(block, *count);
-            }
-        }
-        if let Some((seconds, joules)) = &send {
-            for i in 0..LANES {
-                stage.exposed_s[i] += seconds[i];
-                stage.link_j[i] += joules[i];
-            }
-        }
+    let mut total: Sums = [ZERO; SUMS];
+    let mut stage: Sums = [ZERO; SUMS];
+    for (kind, stages) in mapping.kinds.iter().map(|kind| kind.stages).enumerate() {
+        phase.program.sum(kind, env, evaluated, &mut stage);
         for i in 0..LANES {
-            let uncapped = constants.host_s + stage.kernel_s[i] + stage.exposed_s[i];
-            let dynamic =
-                stage.compute_j[i] + stage.weights_j[i] + stage.cache_j[i] + stage.activations_j[i] + stage.link_j[i];
+            let uncapped = constants.host_s + stage[0][i] + stage[1][i];
+            let dynamic = stage[2][i] + stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];
             let time = capped(uncapped, dynamic, constants.static_w, constants.tdp_w);
-            all_s[i] += kind.stages * time;
-            added_s[i] += kind.stages * (time - uncapped);
+            all_s[i] += stages * time;
+            added_s[i] += stages * (time - uncapped);
             slowest_s[i] = if time > slowest_s[i] { time } else { slowest_s[i] };
         }
-        stages.add(&stage, kind.stages);
+        for (total, stage) in total.iter_mut().zip(&stage) {
+            for i in 0..LANES {
+                total[i] += stages * stage[i];
+            }
+        }
     }
 
     let gpus = f64::from(mapping.mesh.stage_gpus());
     let pipeline = f64::from(mapping.mesh.pp);
-    let mut out = PhaseCost { elapsed_s: ZERO, joules: [ZERO; 7] };
     for i in 0..LANES {
         let n = passes.passes[i];
         let circulating = n * slowest_s[i];
-        let elapsed = if passes.consecutive {
-            all_s[i] + (n - 1.0) * slowest_s[i]
-        } else if circulating > all_s[i] {
-            circulating
-        } else {
-            all_s[i]
-        };
+        let in_a_row = all_s[i] + (n - 1.0) * slowest_s[i];
+        let longer = if circulating > all_s[i] { circulating } else { all_s[i] };
+        let elapsed = if passes.consecutive { in_a_row } else { longer };
         let work = gpus * n;
-        let exposed = work * constants.static_w * stages.exposed_s[i];
-        let busy = work * constants.static_w * (stages.kernel_s[i] + added_s[i]);
-        let total_static = gpus * pipeline * constants.static_w * elapsed;
+        let exposed = work * constants.static_w * total[1][i];
+        let busy = work * constants.static_w * (total[0][i] + added_s[i]);
+        let waiting = gpus * pipeline * constants.static_w * elapsed - exposed - busy;
         out.elapsed_s[i] = elapsed;
-        out.joules[0][i] = work * stages.compute_j[i];
-        out.joules[1][i] = work * stages.weights_j[i];
-        out.joules[2][i] = work * stages.cache_j[i];
-        out.joules[3][i] = work * stages.activations_j[i];
-        out.joules[4][i] = work * stages.link_j[i] + exposed;
+        out.joules[0][i] = work * total[2][i];
+        out.joules[1][i] = work * total[3][i];
+        out.joules[2][i] = work * total[4][i];
+        out.joules[3][i] = work * total[5][i];
+        out.joules[4][i] = work * total[6][i] + exposed;
         out.joules[5][i] = busy;
-        out.joules[6][i] = total_static - exposed - busy;
+        out.joules[6][i] = waiting;
+        out.energy_j[i] = out.joules[0][i]
+            + out.joules[1][i]
+            + out.joules[2][i]
+            + out.joules[3][i]
+            + out.joules[4][i]
+            + out.joules[5][i]
+            + out.joules[6][i];
     }
-    out
 }

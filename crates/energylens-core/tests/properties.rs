@@ -5,8 +5,10 @@ mod common;
 
 use energylens_core::einsum::parse::parse;
 use energylens_core::engine::{Plan, Wanted, column_names};
+use energylens_core::explain;
 use energylens_core::mesh::Reason;
 use energylens_core::pareto::{Front, dominates};
+use energylens_core::simd::Level;
 use energylens_core::space::Space;
 use proptest::prelude::*;
 
@@ -85,6 +87,73 @@ fn space(plan: &Plan) -> Space {
     let json = r#"{"model": [0], "gpu": [0], "weight_dtype": [null, "fp8"], "kv_dtype": [null], "tp": [1, 2, 3, 4], "pp": [1, 2, 7],
         "dp": [1, 2], "ep": [1, 2, 8], "batch": [1, 3, 64, 500], "prompt_tokens": [100, 5000], "output_tokens": [1, 50]}"#;
     Space::from_json(json, plan.graphs.len(), plan.profiles.len()).unwrap()
+}
+
+/// A space large enough for tables of matrix products.
+fn large_space() -> Space {
+    let values = |n: u32, step: u32| (1..=n).map(|i| (i * step).to_string()).collect::<Vec<_>>().join(",");
+    let json = format!(
+        r#"{{"model": [0], "gpu": [0], "weight_dtype": [null], "kv_dtype": [null], "tp": [1, 4], "pp": [2], "dp": [1, 2], "ep": [1, 2],
+        "batch": [{}], "prompt_tokens": [{}], "output_tokens": [1, 7, 300]}}"#,
+        values(40, 7),
+        values(40, 211)
+    );
+    Space::from_json(&json, 1, 1).unwrap()
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    let mut plan = common::plan();
+    let space = large_space();
+    let points: Vec<_> = (0..space.size()).map(|index| space.point(index)).collect();
+    let wanted = Wanted { objectives: vec![(4, 1.0), (0, 1.0)], bounds: Vec::new() };
+    plan.level = Level::Portable;
+    let (table, front) = (plan.evaluate(&points, 1), plan.front(&space, 0..space.size(), &wanted, 1));
+    for level in Level::available() {
+        plan.level = level;
+        let again = plan.evaluate(&points, 2);
+        assert_eq!(again.reasons, table.reasons);
+        for (a, b) in again.columns.iter().zip(&table.columns) {
+            assert!(a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", level.name());
+        }
+        assert_eq!(plan.front(&space, 0..space.size(), &wanted, 2).members, front.members);
+    }
+}
+
+#[test]
+fn tables_change_no_bit() {
+    let plan = common::plan();
+    let space = large_space();
+    let points: Vec<_> = (0..space.size()).map(|index| space.point(index)).collect();
+    let with_tables = plan.evaluate(&points, 1);
+    for (first, chunk) in points.chunks(97).enumerate().step_by(11) {
+        let without = plan.evaluate(chunk, 1);
+        for (a, b) in without.columns.iter().zip(&with_tables.columns) {
+            assert!(a.iter().enumerate().all(|(i, a)| a.to_bits() == b[first * 97 + i].to_bits()));
+        }
+    }
+}
+
+#[test]
+fn kernels_one_by_one_add_up_to_the_whole() {
+    let plan = common::plan();
+    let point = energylens_core::engine::Point { tp: 2, dp: 2, ep: 4, ..common::point() };
+    let table = plan.evaluate(&[point], 1);
+    let stories = explain::point(&plan, &point).unwrap();
+    let joules = |phase: &str| -> f64 {
+        let own = stories.iter().filter(|s| s.phase == phase);
+        own.map(|s| s.runs * (s.compute_j + s.hbm_weights_j + s.hbm_kv_j + s.hbm_activations_j + s.link_j)).sum::<f64>()
+            * 4.0
+    };
+    let seconds = |phase: &str| -> f64 {
+        stories.iter().filter(|s| s.phase == phase).map(|s| s.runs * (s.kernel_s + s.communication_s)).sum()
+    };
+    let at = |name: &str| table.columns[column(name)][0];
+    let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-12, "{a} {b}");
+    close(seconds("prefill") + 1e-3, at("ttft_s"));
+    close(seconds("decode") + 1e-3, at("tpot_s"));
+    close(joules("prefill") + 4.0 * 120.0 * at("ttft_s"), at("energy_prefill_j"));
+    close(joules("decode") + 4.0 * 120.0 * at("tpot_s"), at("energy_decode_step_j"));
 }
 
 #[test]

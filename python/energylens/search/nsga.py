@@ -10,7 +10,7 @@ import numpy as np
 
 from energylens import _core
 from energylens.errors import Problem, SpaceError
-from energylens.evaluation import default_threads
+from energylens.evaluation import checked_threads
 from energylens.progress import progress
 from energylens.result import Result, front_result
 from energylens.space import Space
@@ -42,7 +42,7 @@ def search(
     space = Space(**axes) if space is None else replace(space, **axes) if axes else space
     if population < 2 or generations < 1:
         raise SpaceError(Problem("a search needs a population of at least 2 and at least 1 generation", code="search"))
-    problem = SpaceProblem(space, threads or default_threads())
+    problem = SpaceProblem(space, checked_threads(threads))
     algorithm = NSGA2(
         pop_size=min(population, space.size),
         sampling=IntegerRandomSampling(),

@@ -8,7 +8,7 @@ use crate::plan::MaskSpec;
 const QUERY_ROWS: f64 = 128.0;
 
 /// The matrix work of an attention kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// FLOPs, with the visible pairs as `s·t`.
     pub flops: Poly,
@@ -22,6 +22,7 @@ pub struct Attention {
 
 impl Attention {
     /// Adds its compute time to `time`.
+    #[inline(always)]
     pub fn add(&self, basis: &Basis, sms: f64, time: &mut Lane) {
         let flops = basis.value(&self.flops);
         if !self.waves {
@@ -40,6 +41,7 @@ impl Attention {
 }
 
 /// Mean number of tokens a new one sees, over `s` new tokens ending at `t`.
+#[inline(always)]
 pub fn visible(mask: Option<MaskSpec>, s: f64, t: f64) -> f64 {
     let Some(mask) = mask else { return t };
     let causal = t - (s - 1.0) * 0.5;
@@ -57,6 +59,7 @@ pub fn visible(mask: Option<MaskSpec>, s: f64, t: f64) -> f64 {
 }
 
 /// Cached tokens read at all.
+#[inline(always)]
 pub fn reach(mask: Option<MaskSpec>, s: f64, t: f64) -> f64 {
     match mask.and_then(|m| m.window) {
         Some(window) => t.min(window as f64 + s - 1.0),

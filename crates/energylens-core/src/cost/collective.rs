@@ -50,7 +50,7 @@ pub struct Group {
     pub span: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Choice {
     max_bytes: f64,
     alpha_s: f64,
@@ -59,7 +59,7 @@ struct Choice {
 }
 
 /// One collective of one mapping, its constants resolved.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Collective {
     /// Operation.
     pub operation: Operation,
@@ -127,6 +127,7 @@ impl Collective {
     }
 
     /// Seconds of one message `1/stages` as large, at a share of the bandwidth inside the node.
+    #[inline(always)]
     pub fn seconds(&self, basis: &Basis, stages: f64, share: f64) -> Lane {
         let mut bytes = ZERO;
         basis.add(&self.message, 1.0 / stages, &mut bytes);
@@ -145,7 +146,13 @@ impl Collective {
         best
     }
 
+    /// Dynamic joules of one GPU.
+    pub fn joules(&self) -> Poly {
+        self.message.scaled(self.joules_per_byte)
+    }
+
     /// Adds the dynamic joules of one GPU to `joules`.
+    #[inline(always)]
     pub fn add_joules(&self, basis: &Basis, joules: &mut Lane) {
         basis.add(&self.message, self.joules_per_byte, joules);
     }

@@ -4,7 +4,7 @@ use super::lanes::{Basis, Lane};
 use crate::einsum::shape::Poly;
 
 /// Vector FLOPs of a kernel.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vector {
     /// FLOPs.
     pub flops: Poly,
@@ -14,6 +14,7 @@ pub struct Vector {
 
 impl Vector {
     /// Adds its compute time to `time`.
+    #[inline(always)]
     pub fn add(&self, basis: &Basis, time: &mut Lane) {
         basis.add(&self.flops, self.seconds_per_flop, time);
     }

@@ -1,10 +1,15 @@
 //! Matrix products: tiles, waves and split-K.
 
-use super::lanes::{Basis, LANES, Lane, ceiling};
+use std::sync::OnceLock;
+
+use super::lanes::{Basis, LANES, Lane, ZERO, ceiling};
 use crate::einsum::shape::Poly;
 
 /// Ways of cutting the depth that are tried.
 pub const SPLITS: [f64; 4] = [1.0, 2.0, 4.0, 8.0];
+
+/// Row units a table covers; beyond, times are computed.
+const TABLE_UNITS: usize = 1024;
 
 /// One product on one GPU.
 #[derive(Clone, Debug)]
@@ -21,84 +26,162 @@ pub struct Product {
     pub seconds_per_flop: f64,
     /// Rows come from the experts hit, batch is their number.
     pub grouped: bool,
+    /// Times by row units, made at the first look-up.
+    pub table: OnceLock<Vec<f64>>,
+}
+
+impl PartialEq for Product {
+    fn eq(&self, other: &Self) -> bool {
+        self.batch == other.batch
+            && self.rows == other.rows
+            && self.columns == other.columns
+            && self.depth == other.depth
+            && self.seconds_per_flop == other.seconds_per_flop
+            && self.grouped == other.grouped
+    }
 }
 
 /// Tiles and SMs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tiling {
     /// Candidate tiles.
     pub tiles: Vec<(f64, f64)>,
     /// SMs the kernel may use.
     pub sms: f64,
+    /// Fewest rows of a tile: times change at its multiples only.
+    unit: f64,
+    /// Whether all tiles' rows are multiples of it.
+    tabulated: bool,
 }
 
 impl Tiling {
+    /// From candidate tiles and the SMs the kernel may use.
+    pub fn new(tiles: Vec<(f64, f64)>, sms: f64) -> Self {
+        let unit = tiles.iter().map(|(m, _)| *m).fold(f64::INFINITY, f64::min);
+        let tabulated = tiles.iter().all(|(m, _)| m % unit == 0.0);
+        Self { tiles, sms, unit, tabulated }
+    }
+
     /// Adds the best time of `product` to `time`; `experts` are (hit experts, rows of each).
-    pub fn add(&self, product: &Product, basis: &Basis, experts: Option<(&Lane, &Lane)>, time: &mut Lane) {
-        let (batch, rows) = match experts {
-            Some((hit, rows)) if product.grouped => (*hit, *rows),
-            _ => (basis.value(&product.batch), basis.value(&product.rows)),
+    #[inline(always)]
+    pub fn add(&self, product: &Product, basis: &Basis, experts: (&Lane, &Lane), tables: bool, time: &mut Lane) {
+        let constants = (product.columns.as_constant(), product.depth.as_constant(), product.batch.as_constant());
+        let best = match constants {
+            (Some(columns), Some(depth), _) if product.grouped => {
+                self.best(experts.0, experts.1, columns, depth, product.seconds_per_flop)
+            }
+            (Some(columns), Some(depth), Some(batch)) => {
+                let rows = basis.value(&product.rows);
+                let unit = 1.0 / self.unit;
+                let limit = self.unit * TABLE_UNITS as f64;
+                if tables && self.tabulated && rows.iter().all(|rows| *rows <= limit) {
+                    let table = product.table.get_or_init(|| self.table(product, columns, depth, batch));
+                    let mut found = ZERO;
+                    for i in 0..LANES {
+                        found[i] = table.get(ceiling(rows[i] * unit) as usize).copied().unwrap_or(f64::INFINITY);
+                    }
+                    found
+                } else {
+                    self.best(&[batch; LANES], &rows, columns, depth, product.seconds_per_flop)
+                }
+            }
+            _ => self.general(product, basis),
         };
-        let mut best = [f64::INFINITY; LANES];
-        let inverse_sms = 1.0 / self.sms;
-        match (product.columns.as_constant(), product.depth.as_constant()) {
-            (Some(columns), Some(depth)) => {
-                for &(m, n) in &self.tiles {
-                    let across = ceiling(columns * (1.0 / n));
-                    let inverse_m = 1.0 / m;
-                    for split in SPLITS {
-                        let wave = 2.0 * m * n * depth * product.seconds_per_flop / split;
-                        for i in 0..LANES {
-                            let tiles = ceiling(batch[i] * ceiling(rows[i] * inverse_m) * across);
-                            let time = ceiling(tiles * split * inverse_sms) * wave;
-                            best[i] = if time < best[i] { time } else { best[i] };
-                        }
-                    }
-                }
-            }
-            _ => {
-                let (columns, depth) = (basis.value(&product.columns), basis.value(&product.depth));
-                for &(m, n) in &self.tiles {
-                    for split in SPLITS {
-                        let wave = 2.0 * m * n * product.seconds_per_flop / split;
-                        for i in 0..LANES {
-                            let tiles = ceiling(batch[i] * ceiling(rows[i] / m) * ceiling(columns[i] / n));
-                            let time = ceiling(tiles * split * inverse_sms) * wave * depth[i];
-                            best[i] = if time < best[i] { time } else { best[i] };
-                        }
-                    }
-                }
-            }
-        }
         for i in 0..LANES {
             time[i] += best[i];
         }
+    }
+
+    /// Times for 0, 1, ... row units, by the same arithmetic as without a table.
+    fn table(&self, product: &Product, columns: f64, depth: f64, batch: f64) -> Vec<f64> {
+        let mut table = Vec::with_capacity(TABLE_UNITS + LANES + 1);
+        while table.len() <= TABLE_UNITS {
+            let rows: Lane = std::array::from_fn(|i| (table.len() + i) as f64 * self.unit);
+            table.extend(self.best(&[batch; LANES], &rows, columns, depth, product.seconds_per_flop));
+        }
+        table
+    }
+
+    #[inline(always)]
+    fn best(&self, batch: &Lane, rows: &Lane, columns: f64, depth: f64, seconds_per_flop: f64) -> Lane {
+        let mut best = [f64::INFINITY; LANES];
+        let inverse_sms = 1.0 / self.sms;
+        for &(m, n) in &self.tiles {
+            let across = ceiling(columns * (1.0 / n));
+            let inverse_m = 1.0 / m;
+            let mut tiles = ZERO;
+            for i in 0..LANES {
+                tiles[i] = ceiling(batch[i] * ceiling(rows[i] * inverse_m) * across) * inverse_sms;
+            }
+            for split in SPLITS {
+                let wave = 2.0 * m * n * depth * seconds_per_flop / split;
+                for i in 0..LANES {
+                    let time = ceiling(tiles[i] * split) * wave;
+                    best[i] = if time < best[i] { time } else { best[i] };
+                }
+            }
+        }
+        best
+    }
+
+    #[inline(always)]
+    fn general(&self, product: &Product, basis: &Basis) -> Lane {
+        let (batch, rows) = (basis.value(&product.batch), basis.value(&product.rows));
+        let (columns, depth) = (basis.value(&product.columns), basis.value(&product.depth));
+        let mut best = [f64::INFINITY; LANES];
+        let inverse_sms = 1.0 / self.sms;
+        for &(m, n) in &self.tiles {
+            for split in SPLITS {
+                let wave = 2.0 * m * n * product.seconds_per_flop / split;
+                for i in 0..LANES {
+                    let tiles = ceiling(batch[i] * ceiling(rows[i] / m) * ceiling(columns[i] / n));
+                    let time = ceiling(tiles * split * inverse_sms) * wave * depth[i];
+                    best[i] = if time < best[i] { time } else { best[i] };
+                }
+            }
+        }
+        best
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::lanes::ZERO;
 
-    #[test]
-    fn one_more_row_than_a_tile_costs_a_wave() {
-        let tiling = Tiling { tiles: vec![(128.0, 128.0)], sms: 4.0 };
-        let product = |rows| Product {
+    fn product(rows: Poly) -> Product {
+        Product {
             batch: Poly::constant(1.0),
-            rows: Poly::constant(rows),
+            rows,
             columns: Poly::constant(512.0),
             depth: Poly::constant(64.0),
             seconds_per_flop: 1e-12,
             grouped: false,
-        };
-        let basis = Basis::new(&ZERO, &ZERO, &ZERO, &ZERO);
-        let time = |rows| {
-            let mut t = ZERO;
-            tiling.add(&product(rows), &basis, None, &mut t);
-            t[0]
-        };
-        assert_eq!(time(128.0), 2.0 * 128.0 * 128.0 * 64.0 * 1e-12);
-        assert_eq!(time(129.0), 2.0 * time(128.0));
+            table: OnceLock::new(),
+        }
+    }
+
+    fn time(tiling: &Tiling, rows: &Lane, tables: bool) -> Lane {
+        let basis = Basis::new(rows, &ZERO, &ZERO, &ZERO);
+        let mut time = ZERO;
+        tiling.add(&product(Poly::monomial(1, 1.0)), &basis, (&ZERO, &ZERO), tables, &mut time);
+        time
+    }
+
+    #[test]
+    fn one_more_row_than_a_tile_costs_a_wave() {
+        let tiling = Tiling::new(vec![(128.0, 128.0)], 4.0);
+        let at = |rows: f64| time(&tiling, &[rows; LANES], false)[0];
+        assert_eq!(at(128.0), 2.0 * 128.0 * 128.0 * 64.0 * 1e-12);
+        assert_eq!(at(129.0), 2.0 * at(128.0));
+    }
+
+    #[test]
+    fn a_table_gives_the_same_bits() {
+        let tiling = Tiling::new(vec![(16.0, 128.0), (64.0, 64.0), (128.0, 256.0)], 132.0);
+        for scale in [0.3, 1.0, 7.25, 100.0, 255.9] {
+            let rows: Lane = std::array::from_fn(|i| (i + 1) as f64 * scale);
+            assert_eq!(time(&tiling, &rows, true), time(&tiling, &rows, false));
+        }
+        assert_eq!(time(&tiling, &[1e6; LANES], true), time(&tiling, &[1e6; LANES], false));
     }
 }

@@ -24,38 +24,42 @@ pub struct Env {
     pub rows: Lane,
 }
 
+impl Default for Env {
+    fn default() -> Self {
+        Self { plain: Basis::NONE, masks: Vec::new(), hits: ZERO, rows: ZERO }
+    }
+}
+
 impl Env {
-    /// From sequences, new tokens and visible tokens of one data-parallel rank.
-    pub fn new(b: &Lane, s: &Lane, t: &Lane, masks: &[MaskSpec], experts: Option<&Experts>) -> Self {
+    /// Takes the values of sequences, new tokens and visible tokens of one data-parallel rank.
+    #[inline(always)]
+    pub fn fill(&mut self, b: &Lane, s: &Lane, t: &Lane, masks: &[MaskSpec], experts: Option<&Experts>) {
         let mut st = ZERO;
         for i in 0..LANES {
             st[i] = s[i] * t[i];
         }
-        let plain = Basis::new(b, s, t, &st);
-        let masks = masks
-            .iter()
-            .map(|mask| {
-                let (mut pairs, mut reached, mut unused) = (ZERO, ZERO, ZERO);
-                for i in 0..LANES {
-                    pairs[i] = s[i] * visible(Some(*mask), s[i], t[i]);
-                    reached[i] = reach(Some(*mask), s[i], t[i]);
-                    unused[i] = s[i] * reached[i];
-                }
-                (Basis::new(b, s, t, &pairs), Basis::new(b, s, &reached, &unused))
-            })
-            .collect();
-        let (mut hits, mut rows) = (ZERO, ZERO);
+        self.plain.fill(b, s, t, &st);
+        self.masks.resize(masks.len(), (Basis::NONE, Basis::NONE));
+        for (mask, (pairs_basis, reach_basis)) in masks.iter().zip(&mut self.masks) {
+            let (mut pairs, mut reached, mut unused) = (ZERO, ZERO, ZERO);
+            for i in 0..LANES {
+                pairs[i] = s[i] * visible(Some(*mask), s[i], t[i]);
+                reached[i] = reach(Some(*mask), s[i], t[i]);
+                unused[i] = s[i] * reached[i];
+            }
+            pairs_basis.fill(b, s, t, &pairs);
+            reach_basis.fill(b, s, &reached, &unused);
+        }
         if let Some(experts) = experts {
             let mut tokens = ZERO;
             for i in 0..LANES {
                 tokens[i] = experts.pool * (b[i] * s[i]);
             }
-            hits = experts.hits.at(&tokens);
+            self.hits = experts.hits.at(&tokens);
             for i in 0..LANES {
-                rows[i] = tokens[i] * experts.active_per_gpu / hits[i];
+                self.rows[i] = tokens[i] * experts.active_per_gpu / self.hits[i];
             }
         }
-        Self { plain, masks, hits, rows }
     }
 }
 
@@ -71,7 +75,7 @@ pub struct Experts {
 }
 
 /// What makes a kernel take time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Timing {
     /// Coefficients.
     pub set: TimeSet,
@@ -88,7 +92,7 @@ pub struct Timing {
 }
 
 /// Bytes a kernel moves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Traffic {
     /// Weights.
     pub weights: Poly,
@@ -103,7 +107,7 @@ pub struct Traffic {
 }
 
 /// A kernel that hands its result over in stages.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Staging {
     /// Stages.
     pub stages: f64,
@@ -116,7 +120,7 @@ pub struct Staging {
 }
 
 /// Prices of a byte.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prices {
     /// Weights.
     pub weight_j: f64,
@@ -127,7 +131,7 @@ pub struct Prices {
 }
 
 /// One kernel of one mapping.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct KernelCost {
     /// Time.
     pub timing: Timing,
@@ -145,7 +149,7 @@ pub struct KernelCost {
     pub staging: Option<Staging>,
 }
 
-/// Seconds and joules of one GPU; also the sum over kernels of a block.
+/// Seconds and joules of one GPU.
 #[derive(Clone, Debug)]
 pub struct Cost {
     /// Kernel seconds.
@@ -188,32 +192,11 @@ impl Cost {
             &self.link_j,
         ]
     }
-
-    fn lanes_mut(&mut self) -> [&mut Lane; 7] {
-        [
-            &mut self.kernel_s,
-            &mut self.exposed_s,
-            &mut self.compute_j,
-            &mut self.weights_j,
-            &mut self.cache_j,
-            &mut self.activations_j,
-            &mut self.link_j,
-        ]
-    }
-
-    /// Adds `times` of another.
-    pub fn add(&mut self, other: &Self, times: f64) {
-        for (own, other) in self.lanes_mut().into_iter().zip(other.lanes()) {
-            for i in 0..LANES {
-                own[i] += times * other[i];
-            }
-        }
-    }
 }
 
 /// `(a^p + b^p)^(1/p)` for p a power of two, exact in every operation.
 #[inline(always)]
-fn smooth_maximum(a: f64, b: f64, doublings: u32) -> f64 {
+pub fn smooth_maximum(a: f64, b: f64, doublings: u32) -> f64 {
     let (large, small) = if a > b { (a, b) } else { (b, a) };
     let mut ratio = if large > 0.0 { small / large } else { 0.0 };
     for _ in 0..doublings {
@@ -227,35 +210,49 @@ fn smooth_maximum(a: f64, b: f64, doublings: u32) -> f64 {
 }
 
 impl Timing {
-    fn seconds(&self, pairs: &Basis, env: &Env, bytes: &Lane) -> Lane {
+    /// Seconds for given bytes; `tables` lets products be looked up by rows.
+    #[inline(always)]
+    pub fn seconds(&self, pairs: &Basis, env: &Env, bytes: &Lane, tables: bool) -> Lane {
         let mut compute = ZERO;
         for product in &self.products {
-            self.tiling.add(product, pairs, Some((&env.hits, &env.rows)), &mut compute);
+            self.tiling.add(product, pairs, (&env.hits, &env.rows), tables, &mut compute);
         }
         if let Some(attention) = &self.attention {
             attention.add(pairs, self.tiling.sms, &mut compute);
         }
         self.vector.add(pairs, &mut compute);
         let doublings = self.set.sharpness.ilog2();
+        let mut memory = ZERO;
+        for i in 0..LANES {
+            memory[i] = bytes[i] * self.seconds_per_byte;
+        }
+        if self.set.root_s_per_sqrt_byte > 0.0 {
+            for i in 0..LANES {
+                memory[i] += self.set.root_s_per_sqrt_byte * bytes[i].sqrt();
+            }
+        }
         let mut out = ZERO;
         for i in 0..LANES {
-            let memory = bytes[i] * self.seconds_per_byte + self.set.root_s_per_sqrt_byte * bytes[i].sqrt();
-            out[i] = self.set.t0_s + smooth_maximum(compute[i], memory, doublings);
+            out[i] = self.set.t0_s + smooth_maximum(compute[i], memory[i], doublings);
         }
         out
     }
 }
 
-impl KernelCost {
-    fn bases<'a>(&self, env: &'a Env) -> (&'a Basis, &'a Basis) {
-        match self.mask.and_then(|m| env.masks.get(m)) {
+impl Env {
+    /// Monomials with visible pairs, and with the reach into the cache, under a mask.
+    #[inline(always)]
+    pub fn bases(&self, mask: Option<usize>) -> (&Basis, &Basis) {
+        match mask.and_then(|m| self.masks.get(m)) {
             Some((pairs, reach)) => (pairs, reach),
-            None => (&env.plain, &env.plain),
+            None => (&self.plain, &self.plain),
         }
     }
+}
 
+impl KernelCost {
     fn bytes(&self, env: &Env) -> [Lane; 3] {
-        let (pairs, reach) = self.bases(env);
+        let (pairs, reach) = env.bases(self.mask);
         let mut weights = pairs.value(&self.traffic.weights);
         if self.traffic.expert_bytes > 0.0 {
             for i in 0..LANES {
@@ -272,13 +269,13 @@ impl KernelCost {
         for i in 0..LANES {
             total[i] = bytes[0][i] + bytes[1][i] + bytes[2][i];
         }
-        timing.seconds(pairs, env, &total)
+        timing.seconds(pairs, env, &total, false)
     }
 
     /// Evaluates the kernel; `divided` are the environments of staged kernels.
     pub fn cost(&self, env: &Env, divided: &[Env]) -> Cost {
         let mut cost = Cost::NONE;
-        let (pairs, _) = self.bases(env);
+        let (pairs, _) = env.bases(self.mask);
         let bytes = self.bytes(env);
         for i in 0..LANES {
             cost.weights_j[i] = bytes[0][i] * self.prices.weight_j;
@@ -290,7 +287,7 @@ impl KernelCost {
         match (&self.staging, self.collectives.split_first()) {
             (Some(staging), Some((first, rest))) => {
                 if let Some(slice) = divided.get(staging.env) {
-                    let compute = Self::seconds(&staging.timing, self.bases(slice).0, slice, &self.bytes(slice));
+                    let compute = Self::seconds(&staging.timing, slice.bases(self.mask).0, slice, &self.bytes(slice));
                     let collective = first.seconds(&env.plain, staging.stages, staging.share);
                     (cost.kernel_s, cost.exposed_s) = staged(staging.stages, &compute, &collective);
                     exposed = rest;

@@ -30,9 +30,19 @@ pub struct Basis(pub [Lane; MONOMIALS]);
 impl Basis {
     /// Monomials of b, s and t, with `st` in place of `s·t`.
     pub fn new(b: &Lane, s: &Lane, t: &Lane, st: &Lane) -> Self {
-        let mut u = [ZERO; MONOMIALS];
+        let mut basis = Self::NONE;
+        basis.fill(b, s, t, st);
+        basis
+    }
+
+    /// All zero but the constant.
+    pub const NONE: Self = Self([[1.0; LANES], ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO]);
+
+    /// Takes new values.
+    #[inline(always)]
+    pub fn fill(&mut self, b: &Lane, s: &Lane, t: &Lane, st: &Lane) {
+        let u = &mut self.0;
         for i in 0..LANES {
-            u[0][i] = 1.0;
             u[1][i] = b[i];
             u[2][i] = s[i];
             u[3][i] = b[i] * s[i];
@@ -41,7 +51,26 @@ impl Basis {
             u[6][i] = st[i];
             u[7][i] = b[i] * st[i];
         }
-        Self(u)
+    }
+
+    /// Writes the polynomial's values.
+    #[inline(always)]
+    pub fn set(&self, poly: &Poly, out: &mut Lane) {
+        match poly.terms().split_first() {
+            None => *out = ZERO,
+            Some((&(bits, c), rest)) => {
+                let u = &self.0[usize::from(bits)];
+                for i in 0..LANES {
+                    out[i] = c * u[i];
+                }
+                for &(bits, c) in rest {
+                    let u = &self.0[usize::from(bits)];
+                    for i in 0..LANES {
+                        out[i] += c * u[i];
+                    }
+                }
+            }
+        }
     }
 
     /// Adds `factor·poly` to `out`.
@@ -59,7 +88,7 @@ impl Basis {
     #[inline(always)]
     pub fn value(&self, poly: &Poly) -> Lane {
         let mut out = ZERO;
-        self.add(poly, 1.0, &mut out);
+        self.set(poly, &mut out);
         out
     }
 }

@@ -9,3 +9,4 @@ pub mod lanes;
 pub mod moe;
 pub mod overlap;
 pub mod power;
+pub mod program;

@@ -51,6 +51,7 @@ impl Hits {
     }
 
     /// Experts hit, for each lane of tokens.
+    #[inline(always)]
     pub fn at(&self, tokens: &Lane) -> Lane {
         let mut out = ZERO;
         for i in 0..LANES {

@@ -3,6 +3,7 @@
 use super::lanes::{LANES, Lane, ZERO};
 
 /// `t = C + (S−1)·max(C, R) + R`, as (seconds of the kernel, exposed seconds of the collective).
+#[inline(always)]
 pub fn staged(stages: f64, compute: &Lane, collective: &Lane) -> (Lane, Lane) {
     let (mut kernel, mut exposed) = (ZERO, ZERO);
     for i in 0..LANES {

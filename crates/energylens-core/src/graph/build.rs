@@ -189,7 +189,12 @@ fn lines(equations: Vec<Equation>, routed: Option<Routed>, router: &BTreeSet<Str
                 .map(|tensor| tensor.name.clone());
             let left_out = if is_routed && weight.is_some() { routed.map(|r| r.rank) } else { None };
             let work = count::work(&equation, left_out);
-            Line { equation, routed: is_routed, work, weight }
+            let ranks = count::all_ranks(&equation);
+            let dropped = equation.reads().flat_map(|t| t.ranks.iter().copied()).filter(|rank| !ranks.contains(rank));
+            let mut all_ranks: Vec<Rank> = ranks.iter().copied().chain(dropped).collect();
+            all_ranks.dedup();
+            let sums = !count::contracted(&equation).is_empty();
+            Line { equation, routed: is_routed, work, weight, ranks, all_ranks, sums }
         })
         .collect()
 }

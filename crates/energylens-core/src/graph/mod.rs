@@ -72,6 +72,12 @@ pub struct Line {
     pub work: Work,
     /// The weight it multiplies by, if it multiplies by one.
     pub weight: Option<String>,
+    /// All ranks of its iteration space, in order of appearance.
+    pub ranks: Vec<Rank>,
+    /// The same with those a function drops.
+    pub all_ranks: Vec<Rank>,
+    /// Whether some rank is summed over.
+    pub sums: bool,
 }
 
 impl Line {

@@ -27,6 +27,8 @@ impl Arithmetic {
 /// A storage format.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dtype {
+    /// Position among all formats.
+    pub code: u8,
     /// Name.
     pub name: &'static str,
     /// Bytes per element, scales included.
@@ -37,15 +39,15 @@ pub struct Dtype {
 
 /// All formats. Scales: fp8_block one fp32 per 128×128, mxfp4 one byte per 32, nvfp4 one byte per 16, int4 one fp16 per 128.
 pub const DTYPES: [Dtype; 9] = [
-    Dtype { name: "fp32", bytes: 4.0, arithmetic: Arithmetic::Bf16 },
-    Dtype { name: "bf16", bytes: 2.0, arithmetic: Arithmetic::Bf16 },
-    Dtype { name: "fp16", bytes: 2.0, arithmetic: Arithmetic::Bf16 },
-    Dtype { name: "fp8", bytes: 1.0, arithmetic: Arithmetic::Fp8 },
-    Dtype { name: "fp8_block", bytes: 1.0 + 4.0 / 16384.0, arithmetic: Arithmetic::Fp8 },
-    Dtype { name: "int8", bytes: 1.0, arithmetic: Arithmetic::Bf16 },
-    Dtype { name: "mxfp4", bytes: 0.53125, arithmetic: Arithmetic::Bf16 },
-    Dtype { name: "nvfp4", bytes: 0.5625, arithmetic: Arithmetic::Fp4 },
-    Dtype { name: "int4", bytes: 0.515_625, arithmetic: Arithmetic::Bf16 },
+    Dtype { code: 0, name: "fp32", bytes: 4.0, arithmetic: Arithmetic::Bf16 },
+    Dtype { code: 1, name: "bf16", bytes: 2.0, arithmetic: Arithmetic::Bf16 },
+    Dtype { code: 2, name: "fp16", bytes: 2.0, arithmetic: Arithmetic::Bf16 },
+    Dtype { code: 3, name: "fp8", bytes: 1.0, arithmetic: Arithmetic::Fp8 },
+    Dtype { code: 4, name: "fp8_block", bytes: 1.0 + 4.0 / 16384.0, arithmetic: Arithmetic::Fp8 },
+    Dtype { code: 5, name: "int8", bytes: 1.0, arithmetic: Arithmetic::Bf16 },
+    Dtype { code: 6, name: "mxfp4", bytes: 0.53125, arithmetic: Arithmetic::Bf16 },
+    Dtype { code: 7, name: "nvfp4", bytes: 0.5625, arithmetic: Arithmetic::Fp4 },
+    Dtype { code: 8, name: "int4", bytes: 0.515_625, arithmetic: Arithmetic::Bf16 },
 ];
 
 /// The format of that name.
@@ -59,4 +61,14 @@ pub fn dtype(name: &str) -> Result<Dtype, Problem> {
             .map_or_else(|| format!("known: {}", names.join(", ")), |n| format!("did you mean `{n}`?"));
         Problem::new("unknown-dtype", format!("unknown data type `{name}`")).hint(hint)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DTYPES;
+
+    #[test]
+    fn codes_are_positions() {
+        assert!(DTYPES.iter().enumerate().all(|(position, format)| usize::from(format.code) == position));
+    }
 }

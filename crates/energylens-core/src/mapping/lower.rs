@@ -1,15 +1,17 @@
 //! From graph, profile and mesh to the constants of each kernel.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
-use super::{CacheShape, Formats, MappedKernel, MappedPhase};
+use super::{CacheShape, Formats, MappedKernel, MappedPhase, StageKind};
 use crate::cost::attention::Attention;
 use crate::cost::collective::{Collective, Group, Operation};
 use crate::cost::elementwise::Vector;
 use crate::cost::gemm::{Product, Tiling};
 use crate::cost::kernel::{Experts, KernelCost, Prices, Staging, Timing, Traffic};
 use crate::cost::moe::Hits;
-use crate::einsum::count::{MatrixRanks, Work, all_ranks, contracted};
+use crate::cost::program::Program;
+use crate::einsum::count::{MatrixRanks, Work};
 use crate::einsum::shape::Poly;
 use crate::einsum::{Function, Rank};
 use crate::graph::flow::{Exchange, KernelFlow, Kind, Move, Partial};
@@ -53,11 +55,11 @@ impl Lowering<'_> {
     }
 
     /// One phase of the model.
-    pub fn phase(&self, phase: Phase) -> MappedPhase {
+    pub fn phase(&self, phase: Phase, kinds: &[StageKind]) -> MappedPhase {
         let flows = self.graph.flow(phase, self.mesh.dp == 1);
         let mut masks: Vec<MaskSpec> = Vec::new();
         let mut divisions: Vec<f64> = Vec::new();
-        let mut blocks = Vec::new();
+        let mut blocks: Vec<Vec<MappedKernel>> = Vec::new();
         for (i, (block, block_flow)) in self.graph.blocks.iter().zip(flows).enumerate() {
             let mapped = block_flow.kernels.iter().map(|kernel_flow| MappedKernel {
                 place: (i, kernel_flow.kernel),
@@ -75,7 +77,15 @@ impl Lowering<'_> {
             let group = Group { size: 2, span: self.mesh.gpus() };
             Collective::new(self.profile, Operation::SendRecv, group, message)
         });
-        MappedPhase { blocks, send, masks, divisions }
+        let mut program = Program::default();
+        for kind in kinds {
+            program.next_stage();
+            for (kernels, count) in blocks.iter().zip(&kind.counts).filter(|(_, count)| **count > 0.0) {
+                kernels.iter().for_each(|kernel| program.add(&kernel.cost, *count));
+            }
+            send.iter().for_each(|send| program.add_collective(send, 1.0));
+        }
+        MappedPhase { blocks, program, masks, divisions }
     }
 
     fn kernel(
@@ -171,7 +181,7 @@ impl Lowering<'_> {
         let timing = Timing {
             set,
             seconds_per_byte: 1.0 / (profile.memory.bandwidth_bytes_per_s * set.memory_efficiency),
-            tiling: Tiling { tiles, sms },
+            tiling: Tiling::new(tiles, sms),
             products,
             attention,
             vector,
@@ -204,10 +214,8 @@ impl Lowering<'_> {
     /// FLOPs of the product part of an equation.
     fn product_flops(&self, block: &Block, line: &Line) -> Poly {
         let equation = &line.equation;
-        let summed = !contracted(equation).is_empty();
-        let all = all_ranks(equation);
-        let space = self.mesh.local(self.graph, block, &all, line.routed);
-        match (equation.factors.len(), summed) {
+        let space = self.mesh.local(self.graph, block, &line.ranks, line.routed);
+        match (equation.factors.len(), line.sums) {
             (2, true) => space.scaled(2.0),
             (2, false) => self.mesh.local(self.graph, block, &equation.result.ranks, line.routed),
             (1, true) if equation.factors[0].function.is_none() => space,
@@ -235,8 +243,7 @@ impl Lowering<'_> {
     ) -> Vec<Product> {
         let mut merged: Vec<(&Line, &MatrixRanks, Product)> = Vec::new();
         for &(line, ranks, arithmetic) in matrix {
-            let all = all_ranks(&line.equation);
-            let ways = self.mesh.ways(self.graph, block, &all, line.routed).unwrap_or_default();
+            let ways = self.mesh.ways(self.graph, block, &line.ranks, line.routed).unwrap_or_default();
             let extent = |list: &[Rank]| {
                 let mut size = self.mesh.local(self.graph, block, &[], false);
                 for rank in list {
@@ -269,6 +276,7 @@ impl Lowering<'_> {
                         depth: extent(&ranks.depth),
                         seconds_per_flop: sms / rate(arithmetic),
                         grouped,
+                        table: OnceLock::new(),
                     },
                 )),
             }
@@ -290,7 +298,7 @@ impl Lowering<'_> {
             flops.add(&self.product_flops(block, line));
             arithmetic = *own;
         }
-        let scores = matrix.iter().find(|(line, ..)| all_ranks(&line.equation).contains(&'t'));
+        let scores = matrix.iter().find(|(line, ..)| line.ranks.contains(&'t'));
         let heads = scores.map_or_else(
             || Poly::constant(1.0),
             |(line, ranks, _)| {

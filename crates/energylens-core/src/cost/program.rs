@@ -1,0 +1,281 @@
+//! One phase of a mapping, summed wherever it is linear and evaluated once wherever it is equal.
+//!
+//! Joules are linear in the monomials of a pass, and so are the seconds of kernels whose work and traffic grow with one
+//! monomial alone. What is left are the few kernels and collectives whose time bends: each is evaluated once, and counted
+//! by the pipeline stages that run it.
+
+use super::collective::Collective;
+use super::kernel::{Env, KernelCost, Timing, smooth_maximum};
+use super::lanes::{LANES, Lane, ZERO};
+use crate::einsum::shape::Poly;
+
+/// Number of sums of a stage: kernel seconds, exposed seconds, then joules of compute, weights, cache, activations, links.
+pub const SUMS: usize = 7;
+const KERNEL_S: usize = 0;
+const EXPOSED_S: usize = 1;
+const COMPUTE_J: usize = 2;
+const WEIGHTS_J: usize = 3;
+const CACHE_J: usize = 4;
+const ACTIVATIONS_J: usize = 5;
+const LINK_J: usize = 6;
+
+/// Sums of one stage, by [`SUMS`].
+pub type Sums = [Lane; SUMS];
+
+/// Sums that are linear in the monomials of one basis.
+type Linear = [Poly; SUMS];
+
+/// A kernel whose time bends.
+#[derive(Clone, Debug, PartialEq)]
+struct Timed {
+    timing: Timing,
+    /// Bytes over unmasked monomials, over visible pairs, and over the reach into the cache.
+    bytes: [Poly; 3],
+    expert_bytes: f64,
+    mask: Option<usize>,
+}
+
+/// What one kind of pipeline stage runs.
+#[derive(Clone, Debug, Default)]
+struct Stage {
+    plain: Linear,
+    /// By mask: sums over visible pairs, and over the reach into the cache.
+    masked: Vec<(usize, Linear, Linear)>,
+    expert_weights_j: f64,
+    timed: Vec<f64>,
+    collectives: Vec<f64>,
+    staged: Vec<f64>,
+}
+
+/// One phase of a mapping.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    timed: Vec<Timed>,
+    collectives: Vec<Collective>,
+    staged: Vec<KernelCost>,
+    stages: Vec<Stage>,
+}
+
+/// Values of the bending parts, kept between blocks of points so that nothing is allocated.
+#[derive(Clone, Debug, Default)]
+pub struct Evaluated {
+    timed: Vec<Lane>,
+    collectives: Vec<Lane>,
+    staged: Vec<Sums>,
+}
+
+impl Program {
+    /// Starts the next kind of stage.
+    pub fn next_stage(&mut self) {
+        self.stages.push(Stage::default());
+    }
+
+    /// Adds `times` runs of a kernel to the latest kind of stage.
+    pub fn add(&mut self, kernel: &KernelCost, times: f64) {
+        if kernel.staging.is_some() && !kernel.collectives.is_empty() {
+            let at = index_of(&mut self.staged, kernel);
+            self.count(times, |stage| &mut stage.staged, at);
+            return;
+        }
+        for collective in &kernel.collectives {
+            self.add_collective(collective, times);
+        }
+        let Some(stage) = self.stages.last_mut() else { return };
+        stage.add_joules(kernel, times);
+        let traffic = &kernel.traffic;
+        let mut pairs = traffic.weights.clone();
+        pairs.add(&traffic.activations);
+        let mut plain = traffic.cache_written.clone();
+        let bytes = if kernel.mask.is_some() {
+            [plain, pairs, traffic.cache_read.clone()]
+        } else {
+            plain.add(&pairs);
+            plain.add(&traffic.cache_read);
+            [plain, Poly::default(), Poly::default()]
+        };
+        if let Some(seconds) = linear_seconds(kernel, &bytes[0]) {
+            stage.plain[KERNEL_S].add(&seconds.scaled(times));
+            return;
+        }
+        let expert_bytes = traffic.expert_bytes;
+        let timed = Timed { timing: kernel.timing.clone(), bytes, expert_bytes, mask: kernel.mask };
+        let at = index_of(&mut self.timed, &timed);
+        self.count(times, |stage| &mut stage.timed, at);
+    }
+
+    /// Adds `times` runs of a collective to the latest kind of stage.
+    pub fn add_collective(&mut self, collective: &Collective, times: f64) {
+        let at = index_of(&mut self.collectives, collective);
+        self.count(times, |stage| &mut stage.collectives, at);
+        if let Some(stage) = self.stages.last_mut() {
+            stage.plain[LINK_J].add(&collective.joules().scaled(times));
+        }
+    }
+
+    fn count(&mut self, times: f64, list: impl Fn(&mut Stage) -> &mut Vec<f64>, at: usize) {
+        if let Some(stage) = self.stages.last_mut() {
+            let counts = list(stage);
+            if counts.len() <= at {
+                counts.resize(at + 1, 0.0);
+            }
+            counts[at] += times;
+        }
+    }
+
+    /// Evaluates all that bends; `tables` lets matrix products be looked up by rows, with the same bits.
+    #[inline(always)]
+    pub fn evaluate(&self, env: &Env, divided: &[Env], tables: bool, out: &mut Evaluated) {
+        out.timed.resize(self.timed.len(), ZERO);
+        out.collectives.resize(self.collectives.len(), ZERO);
+        out.staged.clear();
+        for (timed, lane) in self.timed.iter().zip(&mut out.timed) {
+            timed.seconds(env, tables, lane);
+        }
+        for (collective, lane) in self.collectives.iter().zip(&mut out.collectives) {
+            *lane = collective.seconds(&env.plain, 1.0, 1.0);
+        }
+        for kernel in &self.staged {
+            let cost = kernel.cost(env, divided);
+            let mut sums = [ZERO; SUMS];
+            for (sum, lane) in sums.iter_mut().zip(cost.lanes()) {
+                *sum = *lane;
+            }
+            out.staged.push(sums);
+        }
+    }
+
+    /// Sums of one kind of stage.
+    #[inline(always)]
+    pub fn sum(&self, kind: usize, env: &Env, evaluated: &Evaluated, sums: &mut Sums) {
+        let Some(stage) = self.stages.get(kind) else { return };
+        for (sum, poly) in sums.iter_mut().zip(&stage.plain) {
+            env.plain.set(poly, sum);
+        }
+        for (mask, pairs, reach) in &stage.masked {
+            let (pairs_basis, reach_basis) = env.bases(Some(*mask));
+            for (sum, poly) in sums.iter_mut().zip(pairs) {
+                pairs_basis.add(poly, 1.0, sum);
+            }
+            for (sum, poly) in sums.iter_mut().zip(reach) {
+                reach_basis.add(poly, 1.0, sum);
+            }
+        }
+        if stage.expert_weights_j > 0.0 {
+            add_times(stage.expert_weights_j, &env.hits, &mut sums[WEIGHTS_J]);
+        }
+        for (count, lane) in stage.timed.iter().zip(&evaluated.timed) {
+            if *count > 0.0 {
+                add_times(*count, lane, &mut sums[KERNEL_S]);
+            }
+        }
+        for (count, lane) in stage.collectives.iter().zip(&evaluated.collectives) {
+            if *count > 0.0 {
+                add_times(*count, lane, &mut sums[EXPOSED_S]);
+            }
+        }
+        for (count, own) in stage.staged.iter().zip(&evaluated.staged) {
+            if *count > 0.0 {
+                for (sum, lane) in sums.iter_mut().zip(own) {
+                    add_times(*count, lane, sum);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add_times(times: f64, lane: &Lane, sum: &mut Lane) {
+    for i in 0..LANES {
+        sum[i] += times * lane[i];
+    }
+}
+
+fn index_of<X: PartialEq + Clone>(list: &mut Vec<X>, item: &X) -> usize {
+    list.iter().position(|have| have == item).unwrap_or_else(|| {
+        list.push(item.clone());
+        list.len() - 1
+    })
+}
+
+impl Timed {
+    #[inline(always)]
+    fn seconds(&self, env: &Env, tables: bool, out: &mut Lane) {
+        let (pairs, reach) = env.bases(self.mask);
+        let mut bytes = ZERO;
+        env.plain.set(&self.bytes[0], &mut bytes);
+        if self.mask.is_some() {
+            pairs.add(&self.bytes[1], 1.0, &mut bytes);
+            reach.add(&self.bytes[2], 1.0, &mut bytes);
+        }
+        if self.expert_bytes > 0.0 {
+            add_times(self.expert_bytes, &env.hits, &mut bytes);
+        }
+        *out = self.timing.seconds(pairs, env, &bytes, tables);
+    }
+}
+
+impl Stage {
+    fn add_joules(&mut self, kernel: &KernelCost, times: f64) {
+        let (traffic, prices) = (&kernel.traffic, &kernel.prices);
+        self.expert_weights_j += times * traffic.expert_bytes * prices.weight_j;
+        self.plain[CACHE_J].add(&traffic.cache_written.scaled(times * prices.cache_j));
+        let (pairs, reach) = match kernel.mask {
+            None => (&mut self.plain, None),
+            Some(mask) => {
+                let at = self.masked.iter().position(|(have, ..)| *have == mask).unwrap_or_else(|| {
+                    self.masked.push((mask, Linear::default(), Linear::default()));
+                    self.masked.len() - 1
+                });
+                let (_, pairs, reach) = &mut self.masked[at];
+                (pairs, Some(reach))
+            }
+        };
+        pairs[COMPUTE_J].add(&kernel.compute_j.scaled(times));
+        pairs[WEIGHTS_J].add(&traffic.weights.scaled(times * prices.weight_j));
+        pairs[ACTIVATIONS_J].add(&traffic.activations.scaled(times * prices.activation_j));
+        let cache = traffic.cache_read.scaled(times * prices.cache_j);
+        match reach {
+            Some(reach) => reach[CACHE_J].add(&cache),
+            None => pairs[CACHE_J].add(&cache),
+        }
+    }
+}
+
+/// Seconds as a polynomial, if work and traffic grow with one and the same monomial and nothing bends them.
+fn linear_seconds(kernel: &KernelCost, bytes: &Poly) -> Option<Poly> {
+    let timing = &kernel.timing;
+    let bends = timing.set.root_s_per_sqrt_byte > 0.0
+        || !timing.products.is_empty()
+        || timing.attention.is_some()
+        || kernel.traffic.expert_bytes > 0.0
+        || kernel.mask.is_some();
+    let (moved, worked) = (bytes.terms(), timing.vector.flops.terms());
+    if bends || moved.len() > 1 || worked.len() > 1 {
+        return None;
+    }
+    let bits = moved.first().or(worked.first()).map(|(bits, _)| *bits)?;
+    if moved.iter().chain(worked).any(|(own, _)| *own != bits) {
+        return None;
+    }
+    let memory = moved.first().map_or(0.0, |(_, c)| c * timing.seconds_per_byte);
+    let compute = worked.first().map_or(0.0, |(_, c)| c * timing.vector.seconds_per_flop);
+    let mut seconds = Poly::constant(timing.set.t0_s);
+    seconds.add(&Poly::monomial(bits, smooth_maximum(compute, memory, timing.set.sharpness.ilog2())));
+    Some(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::lanes::Basis;
+
+    #[test]
+    fn equal_parts_are_kept_once() {
+        let mut list = Vec::new();
+        assert_eq!((index_of(&mut list, &1), index_of(&mut list, &2), index_of(&mut list, &1)), (0, 1, 0));
+        let basis = Basis::new(&[2.0; LANES], &[3.0; LANES], &ZERO, &ZERO);
+        let mut lane = [9.0; LANES];
+        basis.set(&Poly::monomial(3, 5.0), &mut lane);
+        assert_eq!(lane[0], 30.0);
+    }
+}
