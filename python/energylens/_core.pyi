@@ -81,11 +81,14 @@ class Plan:
         batch: NDArray[np.float64],
         prompt_tokens: NDArray[np.float64],
         output_tokens: NDArray[np.float64],
+        breakdown: bool,
         threads: int,
     ) -> dict[str, NDArray[Any]]:
-        """Evaluates columns of points; format columns hold positions in `dtypes`."""
+        """Evaluates columns of points; format columns hold positions in `dtypes`; `breakdown` adds joules by cause."""
 
-    def evaluate_space(self, /, space: str, indices: NDArray[np.uint64], threads: int) -> dict[str, NDArray[Any]]:
+    def evaluate_space(
+        self, /, space: str, indices: NDArray[np.uint64], breakdown: bool, threads: int
+    ) -> dict[str, NDArray[Any]]:
         """Evaluates points of a space by index."""
 
     def space_size(self, /, space: str) -> int:

@@ -96,6 +96,7 @@ def evaluate(
         points["batch"].to_numpy(),
         points["prompt_tokens"].to_numpy(),
         points["output_tokens"].to_numpy(),
+        breakdown,
         checked_threads(threads),
     )
     shown = points.with_columns(pl.col(name).cast(pl.UInt32 if name == "batch" else pl.UInt64) for name in _SIZES)

@@ -67,7 +67,7 @@ def front_result(
     threads: int | None = None,
 ) -> Result:
     """Return the result of a front given by indices, with all result and breakdown columns."""
-    columns = space.plan.core.evaluate_space(space.json, indices, checked_threads(threads))
+    columns = space.plan.core.evaluate_space(space.json, indices, True, checked_threads(threads))
     frame = pl.concat([space.points(indices), results(columns, breakdown=True)], how="horizontal")
     frame = frame.with_columns(pl.Series("index", indices, dtype=pl.UInt64))
     names = [name for name, _ in space.signed_objectives]

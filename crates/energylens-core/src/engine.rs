@@ -24,6 +24,9 @@ use crate::space::Space;
 /// Points of one mapping from which tables of its matrix products pay.
 const POINTS_WORTH_A_TABLE: usize = 4096;
 
+/// Blocks whose results are held before they are written to their rows.
+const BLOCKS_HELD: usize = 4096;
+
 /// Blocks below which other threads are not woken.
 const BLOCKS_WORTH_A_THREAD: usize = 2;
 
@@ -138,6 +141,28 @@ pub struct Table {
     pub reasons: Vec<u8>,
 }
 
+/// Results of a block: column by column, empty if it cannot be laid out.
+struct Block {
+    values: Vec<f64>,
+    reasons: Vec<Reason>,
+}
+
+impl Block {
+    fn scatter(&self, column: usize, rows: &[u32], out: &mut [f64]) {
+        if let Some(values) = self.values.get(column * rows.len()..(column + 1) * rows.len()) {
+            for (row, value) in rows.iter().zip(values) {
+                out[*row as usize] = *value;
+            }
+        }
+    }
+
+    fn scatter_reasons(&self, rows: &[u32], out: &mut [u8]) {
+        for (row, reason) in rows.iter().zip(&self.reasons) {
+            out[*row as usize] = *reason as u8;
+        }
+    }
+}
+
 /// What a front keeps: result columns with their sense, and upper or lower bounds.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
@@ -212,8 +237,8 @@ impl Plan {
         made
     }
 
-    /// Evaluates a list of points; the result does not depend on `threads`.
-    pub fn evaluate(&self, points: &[Point], threads: usize) -> Table {
+    /// Evaluates a list of points into the first `width` result columns; the result does not depend on `threads`.
+    pub fn evaluate(&self, points: &[Point], width: usize, threads: usize) -> Table {
         let mut groups: KeyMap<Vec<u32>> = KeyMap::default();
         for (row, point) in points.iter().enumerate() {
             groups.entry(point.key()).or_default().push(row as u32);
@@ -222,30 +247,37 @@ impl Plan {
             .values()
             .flat_map(|rows| rows.chunks(LANES).map(|chunk| (chunk, rows.len() >= POINTS_WORTH_A_TABLE)))
             .collect();
-        let evaluate = |(rows, tables): &(&[u32], bool)| self.block(points, rows, *tables);
-        let served: Vec<Option<Box<Served>>> = if threads <= 1 || blocks.len() <= BLOCKS_WORTH_A_THREAD {
-            blocks.iter().map(evaluate).collect()
+        let width = width.min(WIDTH);
+        let mut table = Table { columns: vec![vec![0.0; points.len()]; width], reasons: vec![0; points.len()] };
+        if threads <= 1 || blocks.len() <= BLOCKS_WORTH_A_THREAD {
+            let mut workspace = Workspace::default();
+            for (rows, tables) in &blocks {
+                let block = self.block(points, rows, *tables, width, &mut workspace);
+                table.columns.iter_mut().enumerate().for_each(|(c, column)| block.scatter(c, rows, column));
+                block.scatter_reasons(rows, &mut table.reasons);
+            }
         } else {
-            self.in_pool(threads, || blocks.par_iter().map(evaluate).collect())
-        };
-        let mut table = Table { columns: vec![vec![0.0; points.len()]; WIDTH], reasons: vec![0; points.len()] };
-        for ((rows, _), served) in blocks.iter().zip(served) {
-            let Some(served) = served else { continue };
-            for (lane, row) in rows.iter().enumerate() {
-                table.reasons[*row as usize] = served.reasons[lane] as u8;
-            }
-            for (column, lanes) in table.columns.iter_mut().zip(&served.columns) {
-                for (lane, row) in rows.iter().enumerate() {
-                    column[*row as usize] = lanes[lane];
+            self.in_pool(threads, || {
+                for blocks in blocks.chunks(BLOCKS_HELD) {
+                    let evaluate = |workspace: &mut Workspace, (rows, tables): &(&[u32], bool)| {
+                        self.block(points, rows, *tables, width, workspace)
+                    };
+                    let done: Vec<Block> = blocks.par_iter().map_init(Workspace::default, evaluate).collect();
+                    table.columns.par_iter_mut().enumerate().for_each(|(c, column)| {
+                        blocks.iter().zip(&done).for_each(|((rows, _), block)| block.scatter(c, rows, column));
+                    });
+                    for ((rows, _), block) in blocks.iter().zip(&done) {
+                        block.scatter_reasons(rows, &mut table.reasons);
+                    }
                 }
-            }
+            });
         }
         table
     }
 
     /// One block of points of one mapping; lanes past its end repeat the last point.
-    fn block(&self, points: &[Point], rows: &[u32], tables: bool) -> Option<Box<Served>> {
-        let last = rows.len().checked_sub(1)?;
+    fn block(&self, points: &[Point], rows: &[u32], tables: bool, width: usize, workspace: &mut Workspace) -> Block {
+        let last = rows.len().saturating_sub(1);
         let lane = |i: usize| &points[rows[i.min(last)] as usize];
         match self.mapping(lane(0)).as_ref() {
             Ok(mapping) => {
@@ -254,14 +286,12 @@ impl Plan {
                     prompt_tokens: std::array::from_fn(|i| lane(i).prompt_tokens),
                     output_tokens: std::array::from_fn(|i| lane(i).output_tokens),
                 };
-                let mut workspace = Workspace::default();
-                simd::serve(self.level, mapping, &requests, tables, &mut workspace);
-                Some(Box::new(workspace.served))
+                simd::serve(self.level, mapping, &requests, tables, workspace);
+                let served = &workspace.served;
+                let values = served.columns[..width].iter().flat_map(|lanes| &lanes[..rows.len()]).copied().collect();
+                Block { values, reasons: served.reasons[..rows.len()].to_vec() }
             }
-            Err(infeasible) => {
-                let nothing = [[0.0; LANES]; WIDTH];
-                Some(Box::new(Served { columns: nothing, reasons: [infeasible.reason; LANES] }))
-            }
+            Err(infeasible) => Block { values: Vec::new(), reasons: vec![infeasible.reason; rows.len()] },
         }
     }
 

@@ -36,7 +36,7 @@ proptest! {
 
     #[test]
     fn energy_is_not_negative_and_causes_add_up(points in prop::collection::vec(points(), 1..40)) {
-        let table = common::plan().evaluate(&points, 2);
+        let table = common::plan().evaluate(&points, usize::MAX, 2);
         for row in 0..points.len() {
             for values in &table.columns {
                 prop_assert!(values[row].is_finite());
@@ -108,10 +108,10 @@ fn every_instruction_set_gives_the_same_bits() {
     let points: Vec<_> = (0..space.size()).map(|index| space.point(index)).collect();
     let wanted = Wanted { objectives: vec![(4, 1.0), (0, 1.0)], bounds: Vec::new() };
     plan.level = Level::Portable;
-    let (table, front) = (plan.evaluate(&points, 1), plan.front(&space, 0..space.size(), &wanted, 1));
+    let (table, front) = (plan.evaluate(&points, usize::MAX, 1), plan.front(&space, 0..space.size(), &wanted, 1));
     for level in Level::available() {
         plan.level = level;
-        let again = plan.evaluate(&points, 2);
+        let again = plan.evaluate(&points, usize::MAX, 2);
         assert_eq!(again.reasons, table.reasons);
         for (a, b) in again.columns.iter().zip(&table.columns) {
             assert!(a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", level.name());
@@ -125,9 +125,9 @@ fn tables_change_no_bit() {
     let plan = common::plan();
     let space = large_space();
     let points: Vec<_> = (0..space.size()).map(|index| space.point(index)).collect();
-    let with_tables = plan.evaluate(&points, 1);
+    let with_tables = plan.evaluate(&points, usize::MAX, 1);
     for (first, chunk) in points.chunks(97).enumerate().step_by(11) {
-        let without = plan.evaluate(chunk, 1);
+        let without = plan.evaluate(chunk, usize::MAX, 1);
         for (a, b) in without.columns.iter().zip(&with_tables.columns) {
             assert!(a.iter().enumerate().all(|(i, a)| a.to_bits() == b[first * 97 + i].to_bits()));
         }
@@ -138,7 +138,7 @@ fn tables_change_no_bit() {
 fn kernels_one_by_one_add_up_to_the_whole() {
     let plan = common::plan();
     let point = energylens_core::engine::Point { tp: 2, dp: 2, ep: 4, ..common::point() };
-    let table = plan.evaluate(&[point], 1);
+    let table = plan.evaluate(&[point], usize::MAX, 1);
     let stories = explain::point(&plan, &point).unwrap();
     let joules = |phase: &str| -> f64 {
         let own = stories.iter().filter(|s| s.phase == phase);
@@ -171,7 +171,7 @@ fn digits_and_index_are_inverse() {
 fn every_reason_is_given_when_it_applies() {
     let plan = common::plan();
     let base = common::point();
-    let reason = |point| Reason::NAMES[usize::from(plan.evaluate(&[point], 1).reasons[0])];
+    let reason = |point| Reason::NAMES[usize::from(plan.evaluate(&[point], usize::MAX, 1).reasons[0])];
     let with = |tp, pp, dp, ep, batch| energylens_core::engine::Point { tp, pp, dp, ep, batch, ..base };
     assert_eq!(reason(with(1, 1, 1, 1, 8.0)), "ok");
     assert_eq!(reason(with(2, 1, 1, 4, 8.0)), "ep");

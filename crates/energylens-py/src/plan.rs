@@ -26,6 +26,11 @@ fn fault(code: &'static str, message: impl Into<String>) -> PyErr {
     CoreError::from(Problems::from(Problem::new(code, message))).into()
 }
 
+/// Result columns wanted.
+fn width(breakdown: bool) -> usize {
+    if breakdown { usize::MAX } else { energylens_core::serving::COLUMNS.len() }
+}
+
 fn formats(names: &[Option<String>]) -> Result<Vec<Option<Dtype>>, CoreError> {
     let read = |name: &Option<String>| name.as_deref().map(dtype).transpose();
     names.iter().map(read).collect::<Result<_, Problem>>().map_err(|p| CoreError::from(Problems::from(p)))
@@ -96,8 +101,8 @@ impl Plan {
         serde_json::to_string(&stories).map_err(|e| fault("json", e.to_string()))
     }
 
-    /// Evaluates columns of points; format columns hold positions in `dtypes`.
-    #[pyo3(signature = (dtypes, model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, batch, prompt_tokens, output_tokens, threads))]
+    /// Evaluates columns of points; format columns hold positions in `dtypes`; `breakdown` adds joules by cause.
+    #[pyo3(signature = (dtypes, model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, batch, prompt_tokens, output_tokens, breakdown, threads))]
     #[expect(clippy::too_many_arguments, reason = "one argument per axis of a point")]
     fn evaluate<'py>(
         &self,
@@ -114,6 +119,7 @@ impl Plan {
         batch: Column<'py, f64>,
         prompt_tokens: Column<'py, f64>,
         output_tokens: Column<'py, f64>,
+        breakdown: bool,
         threads: usize,
     ) -> PyResult<Bound<'py, PyDict>> {
         let names = formats(&dtypes)?;
@@ -144,7 +150,7 @@ impl Plan {
                     output_tokens: sizes[2][i],
                 })
                 .collect();
-            self.0.evaluate(&points, threads)
+            self.0.evaluate(&points, width(breakdown), threads)
         });
         columns::table(py, table)
     }
@@ -155,6 +161,7 @@ impl Plan {
         py: Python<'py>,
         space: &str,
         indices: Column<'py, u64>,
+        breakdown: bool,
         threads: usize,
     ) -> PyResult<Bound<'py, PyDict>> {
         let space = self.space(space)?;
@@ -164,7 +171,7 @@ impl Plan {
         }
         let table = py.detach(|| {
             let points: Vec<Point> = indices.iter().map(|i| space.point(*i)).collect();
-            self.0.evaluate(&points, threads)
+            self.0.evaluate(&points, width(breakdown), threads)
         });
         columns::table(py, table)
     }

@@ -45,7 +45,7 @@ class SpaceProblem(Problem):  # type: ignore[misc]
 
     def _evaluate(self, x: NDArray[Any], out: dict[str, Any], *_args: Any, **_kwargs: Any) -> None:
         indices = (np.asarray(x, dtype=np.int64) @ self.radix).astype(np.uint64)
-        columns = self.space.plan.core.evaluate_space(self.space.json, indices, self.threads)
+        columns = self.space.plan.core.evaluate_space(self.space.json, indices, False, self.threads)
         objectives = np.column_stack([columns[name] for name in self.names]) * self.signs
         runs = columns["reason"] == 0
         violations = [np.where(runs, 0.0, self._lack(columns))]
