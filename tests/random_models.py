@@ -8,6 +8,17 @@ from hypothesis import strategies as st
 
 from energylens.builder import Model
 
+ODDITIES: list[dict[str, Any]] = [
+    {"square": "X[b,s,d] = mul(Y[b,s,d], Y[b,s,d])"},
+    {"two_sums": ["B1[b,s,d] = O[b,s,g,r,e] * Wb[g,r,e,d]", "C1[b,s,d] = B1[b,s,d] * Y[b,s,d]"]},
+    {"scaled": ["B2[b,s,d] = O[b,s,g,r,e] * Wb[g,r,e,d]", "C2[b,s,d] = sigmoid(X[b,s,d]) * B2[b,s,d]"]},
+    {"summed": ["B3[b,s,d] = add(Y[b,s,d], X[b,s,d])", "C3[b,s] = B3[b,s,d]"]},
+    {
+        "heads": "B4[b,s,g,r,e] = norm(O[b,s,g,r,e])",
+        "k2": "K2[b,s,e,g] = N[b,s,d] * Wk2[d,e,g]",
+        "last_heads": ["C4[b,s,e,g] = softmax(K2[b,s,e,g])", "C5[b,s,e,g] = norm(K2[b,s,e,g])"],
+    },
+]
 EXTENTS = st.sampled_from([1, 2, 3, 4, 6, 8, 12])
 
 
@@ -37,13 +48,20 @@ def models(draw: st.DrawFn) -> Model:
         shard |= {"x": "ep", "m": "moe_tp", "u": "tp"}
     keep = draw(st.lists(st.sampled_from(sorted(shard)), unique=True, min_size=3))
     shard = {rank: axis for rank, axis in shard.items() if rank in keep or rank in {"x"}}
-    model = Model("random", ranks=ranks, cache=["K", "V"], mask=mask, shard=shard, overlap=overlap)
+    dtypes = {"weights": draw(st.sampled_from(["bf16", "fp8"])), "activations": "bf16", "cache": "bf16"}
+    named = draw(st.lists(st.sampled_from(["Wq", "Wo", "Y", "N", "K"]), unique=True, max_size=3))
+    dtypes |= {name: draw(st.sampled_from(["bf16", "fp8", "fp32", "nvfp4"])) for name in named}
+    model = Model("random", ranks=ranks, cache=["K", "V"], mask=mask, shard=shard, overlap=overlap, dtypes=dtypes)
     model.block(1, name="start", kernels={"embed": "X[b,s,d] = embed(Tokens[b,s], We[v,d])"})
     for index in range(draw(st.integers(1, 2))):
         fused = draw(st.booleans())
         kernels = attention(fused) | (experts_part(draw) if routed else dense_part(fused))
+        if draw(st.booleans()):
+            kernels |= draw(st.sampled_from(ODDITIES))
         model.block(draw(st.integers(1, 5)), name=f"layer_{index}", kernels=kernels)
     head = ["L[b,s,v] = X[b,s,d] * Wh[d,v]", "Next[b,s] = sample(L[b,s,v])"]
+    if draw(st.booleans()):
+        head.insert(1, "Likely[b,s,v] = softmax(L[b,s,v])")
     model.block(1, name="end", kernels={"head": head if draw(st.booleans()) else head[0]})
     return model
 

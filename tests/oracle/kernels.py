@@ -87,7 +87,7 @@ def add_writes(env: Env, kernel: Kernel, cost: Cost) -> None:
 
 def merged_products(env: Env, kernel: Kernel) -> list[Merged]:
     """Matrix products of a kernel, merged where they read the same left operand (section 2)."""
-    merged: dict[tuple[str, frozenset[str], frozenset[str], bool], Merged] = {}
+    merged: dict[tuple[str, frozenset[str], frozenset[str], bool, str], Merged] = {}
     for equation in kernel.equations:
         product = env.product(equation)
         if product is None:
@@ -96,7 +96,8 @@ def merged_products(env: Env, kernel: Kernel) -> list[Merged]:
         n_elements = math.prod(extents[rank] for rank in product.n)
         flops = env.product_flops(equation, kernel)
         routed = equation.routed is not None
-        key = (equation.factors[0].key, frozenset(product.k), frozenset(product.batch), routed)
+        kind = env.arithmetic(equation)
+        key = (equation.factors[0].key, frozenset(product.k), frozenset(product.batch), routed, kind)
         if key in merged:
             merged[key].n_elements += n_elements
             merged[key].flops += flops

@@ -118,11 +118,11 @@ class Env:
         """Whether a factor is a weight without function."""
         return factor.function is None and factor.args[0].name in self.model.weights
 
-    def largest(self, factor: Factor, equation: Equation, kernel: Kernel | None) -> Tensor:
-        """Return the function's largest argument (the first, if several are equally large)."""
+    def largest(self, factor: Factor) -> Tensor:
+        """Return the function's largest argument: the one with the most ranks, the first of several."""
         best = factor.args[0]
         for arg in factor.args[1:]:
-            if self.elements(arg, equation, kernel) > self.elements(best, equation, kernel):
+            if len(arg.ranks) > len(best.ranks):
                 best = arg
         return best
 
@@ -133,7 +133,7 @@ class Env:
         if factor.function == "embed":
             ranks = [rank for arg in factor.args for rank in arg.ranks]
         else:
-            ranks = list(self.largest(factor, equation, None).ranks)
+            ranks = list(self.largest(factor).ranks)
         return tuple(rank for rank in ranks if rank in equation.result.ranks)
 
     def contracted(self, equation: Equation) -> list[str]:
@@ -206,7 +206,7 @@ class Env:
         total = 0.0
         for factor in equation.factors:
             if factor.function is not None:
-                largest = self.largest(factor, equation, kernel)
+                largest = self.largest(factor)
                 total += FUNCTION_FLOPS[factor.function] * self.elements(largest, equation, kernel)
         return total
 

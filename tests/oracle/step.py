@@ -90,6 +90,8 @@ def kernel_and_collectives(env: Env, kernel: Kernel, after: list[Collective], pl
     if kernel.name not in env.block.overlap or not after:
         return plain, sum(times)
     stages, sms = env.block.overlap[kernel.name]
+    if sms >= env.gpu["compute"]["sms"]:
+        return plain, sum(times)
     small = replace(env, step=replace(env.step, b=env.step.b / stages))
     c = kernel_cost(small, kernel, sms).time
     fraction = min(1.0, sms / env.gpu["link"]["sms_to_saturate"])

@@ -24,6 +24,9 @@ use crate::space::Space;
 /// Points of one mapping from which tables of its matrix products pay.
 const POINTS_WORTH_A_TABLE: usize = 4096;
 
+/// Mappings kept between calls, some tens of kilobytes each.
+const MAPPINGS_KEPT: usize = 8192;
+
 /// Blocks whose results are held before they are written to their rows.
 const BLOCKS_HELD: usize = 4096;
 
@@ -200,6 +203,9 @@ impl Plan {
         for (i, model) in spec.models.iter().enumerate() {
             graphs.extend(problems.gather(&["models".into(), i.into()], Graph::build(model)));
         }
+        for (i, profile) in spec.gpus.iter().enumerate() {
+            problems.gather(&["gpus".into(), i.into()], profile.check().map_err(Problems::from));
+        }
         problems.or(Self {
             graphs,
             profiles: spec.gpus,
@@ -232,6 +238,9 @@ impl Plan {
         };
         let made: Mapped = Arc::new(made);
         if let Ok(mut known) = self.mappings.write() {
+            if known.len() >= MAPPINGS_KEPT {
+                known.clear();
+            }
             known.insert(key, Arc::clone(&made));
         }
         made
@@ -315,7 +324,7 @@ impl Plan {
     pub fn front(&self, space: &Space, range: Range<u64>, wanted: &Wanted, threads: usize) -> Found {
         const CHUNK: u64 = 1 << 14;
         let chunks: Vec<Range<u64>> =
-            range.clone().step_by(CHUNK as usize).map(|lo| lo..(lo + CHUNK).min(range.end)).collect();
+            range.clone().step_by(CHUNK as usize).map(|lo| lo..lo.saturating_add(CHUNK).min(range.end)).collect();
         let parts: Vec<(Front, Found)> = self.in_pool(threads, || {
             chunks.par_iter().map(|chunk| self.front_of_chunk(space, chunk.clone(), wanted)).collect()
         });

@@ -144,7 +144,7 @@ impl Formula<'_> {
         };
         for factor in &line.equation.factors {
             let Some(function) = factor.function.filter(|f| !Function::selects(*f)) else { continue };
-            let Some(largest) = factor.args.iter().max_by_key(|arg| arg.ranks.len()) else { continue };
+            let Some(largest) = factor.largest() else { continue };
             let cost = function.flops_per_element();
             let plus = if flops.is_empty() { "" } else { " + " };
             let elements = one.local(self.graph, self.block, &largest.ranks, line.routed).scaled(cost);
@@ -184,8 +184,8 @@ impl Formula<'_> {
 
     fn exchange(&self, exchange: &Exchange) -> String {
         match exchange {
-            Exchange::Gather { tensor, rank } => {
-                format!("all_gather {} along {rank} over tp", tensor.name)
+            Exchange::Gather { tensor, rank, axis } => {
+                format!("all_gather {} along {rank} over {}", tensor.name, axis.name())
             }
             Exchange::Reduce { partial, tensor, .. } => {
                 let elements = self.of("", &tensor.ranks, tensor.routed);

@@ -53,6 +53,9 @@ impl Ways {
     }
 }
 
+/// Largest degree of parallelism, far beyond any cluster of one engine.
+const MOST_WAYS: u32 = 1024;
+
 /// Degrees of parallelism of one engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mesh {
@@ -100,8 +103,9 @@ impl Mesh {
     pub fn check(&self, graph: &Graph) -> Result<(), Infeasible> {
         let fault = |reason, message: String, hint: String| Err(Infeasible { reason, message, hint, rank: None });
         let stage = self.stage_gpus();
-        if [self.tp, self.pp, self.dp, self.ep].contains(&0) {
-            return fault(Reason::Shard, "a degree of parallelism is 0".to_owned(), "use at least 1".to_owned());
+        if [self.tp, self.pp, self.dp, self.ep].iter().any(|degree| !(1..=MOST_WAYS).contains(degree)) {
+            let message = format!("a degree of parallelism is not between 1 and {MOST_WAYS}");
+            return fault(Reason::Shard, message, "use fewer GPUs".to_owned());
         }
         match graph.routed {
             None if self.ep != 1 => {

@@ -3,7 +3,8 @@
 /// Points no other point beats; ties are kept, in order of index.
 #[derive(Clone, Debug, Default)]
 pub struct Front {
-    members: Vec<Member>,
+    /// Different objective vectors, each with the points that have it.
+    vectors: Vec<(Vec<f64>, Vec<u64>)>,
 }
 
 /// A point on the front.
@@ -17,31 +18,48 @@ pub struct Member {
 
 /// Whether `a` is nowhere worse than `b` and somewhere better.
 pub fn dominates(a: &[f64], b: &[f64]) -> bool {
-    a.iter().zip(b).all(|(x, y)| x <= y) && a.iter().zip(b).any(|(x, y)| x < y)
+    no_worse(a, b) && a.iter().zip(b).any(|(x, y)| x < y)
+}
+
+fn no_worse(a: &[f64], b: &[f64]) -> bool {
+    a.iter().zip(b).all(|(x, y)| x <= y)
 }
 
 impl Front {
     /// Offers a point.
     pub fn offer(&mut self, index: u64, objectives: &[f64]) {
-        if let Some(at) = self.members.iter().position(|m| dominates(&m.objectives, objectives)) {
-            self.members.swap(0, at);
+        self.offer_all(&[index], objectives);
+    }
+
+    fn offer_all(&mut self, indices: &[u64], objectives: &[f64]) {
+        if let Some(at) = self.vectors.iter().position(|(have, _)| no_worse(have, objectives)) {
+            let (have, points) = &mut self.vectors[at];
+            if have == objectives {
+                points.extend_from_slice(indices);
+            }
+            // What beats one point often beats the next: look there first.
+            self.vectors.swap(0, at);
             return;
         }
-        self.members.retain(|m| !dominates(objectives, &m.objectives));
-        self.members.push(Member { index, objectives: objectives.to_vec() });
+        self.vectors.retain(|(have, _)| !no_worse(objectives, have));
+        self.vectors.push((objectives.to_vec(), indices.to_vec()));
     }
 
     /// Takes over another front.
     pub fn merge(&mut self, other: Self) {
-        for member in other.members {
-            self.offer(member.index, &member.objectives);
+        for (objectives, indices) in other.vectors {
+            self.offer_all(&indices, &objectives);
         }
     }
 
     /// Members by index.
-    pub fn into_members(mut self) -> Vec<Member> {
-        self.members.sort_by_key(|m| m.index);
-        self.members
+    pub fn into_members(self) -> Vec<Member> {
+        let spread = |(objectives, indices): (Vec<f64>, Vec<u64>)| {
+            indices.into_iter().map(move |index| Member { index, objectives: objectives.clone() })
+        };
+        let mut members: Vec<Member> = self.vectors.into_iter().flat_map(spread).collect();
+        members.sort_by_key(|m| m.index);
+        members
     }
 }
 

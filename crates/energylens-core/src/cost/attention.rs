@@ -10,10 +10,8 @@ const QUERY_ROWS: f64 = 128.0;
 /// The matrix work of an attention kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
-    /// FLOPs, with the visible pairs as `s·t`.
-    pub flops: Poly,
-    /// Seconds of one FLOP on the whole GPU at the reached rate.
-    pub seconds_per_flop: f64,
+    /// Seconds of the FLOPs on the whole GPU at the reached rate, with the visible pairs as `s·t`.
+    pub seconds: Poly,
     /// Independent query rows besides those along s.
     pub heads: Poly,
     /// Whether waves are counted (prompts only).
@@ -24,10 +22,10 @@ impl Attention {
     /// Adds its compute time to `time`.
     #[inline(always)]
     pub fn add(&self, basis: &Basis, sms: f64, time: &mut Lane) {
-        let flops = basis.value(&self.flops);
+        let seconds = basis.value(&self.seconds);
         if !self.waves {
             for i in 0..LANES {
-                time[i] += flops[i] * self.seconds_per_flop;
+                time[i] += seconds[i];
             }
             return;
         }
@@ -35,7 +33,7 @@ impl Attention {
         let s = &basis.0[2];
         for i in 0..LANES {
             let waves = heads[i] * ceiling(s[i] * (1.0 / QUERY_ROWS)) / sms;
-            time[i] += flops[i] * self.seconds_per_flop * (ceiling(waves) / waves);
+            time[i] += seconds[i] * (ceiling(waves) / waves);
         }
     }
 }

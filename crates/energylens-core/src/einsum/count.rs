@@ -28,7 +28,10 @@ pub struct MatrixRanks {
 
 /// Ranks a factor carries into the product: those of its largest argument, less what its function drops.
 pub fn factor_ranks(factor: &Factor, result: &[Rank]) -> Vec<Rank> {
-    let Some(largest) = factor.args.iter().max_by_key(|arg| arg.ranks.len()) else { return Vec::new() };
+    let Some(largest) = factor.largest() else { return Vec::new() };
+    if factor.function == Some(super::Function::Embed) {
+        return result.to_vec();
+    }
     let drops = factor.function.is_some_and(super::Function::drops_ranks);
     largest.ranks.iter().copied().filter(|rank| !drops || result.contains(rank)).collect()
 }

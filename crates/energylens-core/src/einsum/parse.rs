@@ -35,6 +35,13 @@ pub struct Factor {
     pub span: (usize, usize),
 }
 
+impl Factor {
+    /// The argument with the most ranks, the first of several.
+    pub fn largest(&self) -> Option<&TensorRef> {
+        self.args.iter().rev().max_by_key(|arg| arg.ranks.len())
+    }
+}
+
 /// One equation: a result and one or two factors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Equation {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::flow::flow;
 use super::{Axis, Block, Class, Graph, Kernel, Line, Routed, check};
 use crate::einsum::count::{self, Work};
-use crate::einsum::{Equation, Function, Rank, parse};
+use crate::einsum::{Equation, Function, Rank, TensorRef, parse};
 use crate::error::{Problem, Problems, Step, nearest};
-use crate::plan::{BlockSpec, KernelSpec, MaskSpec, ModelSpec, Phase};
+use crate::plan::{BlockSpec, KernelSpec, MaskSpec, ModelSpec, Phase, RankSpec};
 
 /// Parsed equations of a kernel.
 type Parsed = Vec<Vec<Vec<Equation>>>;
@@ -25,10 +25,11 @@ impl Graph {
 
         let mut problems = Problems::default();
         let names = Names::of(&parsed, &mut problems);
-        let router = router_tensors(&parsed, &ranks);
+        let router = router_tensors(&parsed, &ranks, &names);
         let routed = check::routed(&ranks, &mut problems);
         check::equations(spec, &parsed, &ranks, &names, &mut problems);
         check::names(spec, &names, &mut problems);
+        check::tied(spec, &mut problems);
         let shard = check::shard(spec, &ranks, &mut problems);
         problems.or(())?;
 
@@ -37,7 +38,7 @@ impl Graph {
         for (i, (block, equations)) in spec.blocks.iter().zip(parsed).enumerate() {
             let mut kernels = Vec::new();
             for (k, (kernel, equations)) in block.kernels.iter().zip(equations).enumerate() {
-                let made = lines(equations, routed, &router, &names);
+                let made = lines(i, equations, routed, &router, &names);
                 check::routed_rows(&made, &mut problems, i, k);
                 kernels.push(kernel_of(spec, block, kernel, made));
             }
@@ -78,10 +79,15 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// The block that makes a tensor for a reader in `block`: its own, else the nearest before, else after.
+    pub fn home(&self, block: usize, name: &str) -> usize {
+        let mut order = (0..=block).rev().chain(block..self.made_in.len());
+        order.find(|candidate| self.made_in[*candidate].contains_key(name)).unwrap_or(block)
+    }
+
     /// Ranks a tensor has for a reader in that block: as made there, else in the nearest block before, else after.
     pub fn ranks_for(&self, block: usize, name: &str) -> Option<&Vec<Rank>> {
-        let before = self.made_in[..=block].iter().rev();
-        before.chain(&self.made_in[block..]).find_map(|made| made.get(name))
+        self.made_in[self.home(block, name)].get(name)
     }
 }
 
@@ -148,36 +154,41 @@ fn parse_all(spec: &ModelSpec, problems: &mut Problems) -> Parsed {
     all
 }
 
-/// Tensors that carry the routed rank and lead to a `topk`: there every expert counts.
-fn router_tensors(parsed: &Parsed, ranks: &BTreeMap<Rank, crate::plan::RankSpec>) -> BTreeSet<String> {
+/// Tensors, by block and name, that carry the routed rank and lead to a `topk`: there every expert counts.
+fn router_tensors(parsed: &Parsed, ranks: &BTreeMap<Rank, RankSpec>, names: &Names) -> BTreeSet<(usize, String)> {
     let is_routed = |rank: &Rank| ranks.get(rank).is_some_and(|r| r.active.is_some());
-    let mut router: BTreeSet<String> = BTreeSet::new();
-    let equations: Vec<&Equation> = parsed.iter().flatten().flatten().collect();
-    for equation in &equations {
-        for factor in equation.factors.iter().filter(|f| f.function == Some(Function::Topk)) {
-            router.extend(factor.args.iter().map(|arg| arg.name.clone()));
-        }
+    let carries = |tensor: &&TensorRef| tensor.ranks.iter().any(is_routed);
+    let mut open: Vec<(usize, String)> = Vec::new();
+    for (block, kernels) in parsed.iter().enumerate() {
+        let factors = kernels.iter().flatten().flat_map(|equation| &equation.factors);
+        let chosen = factors.filter(|f| f.function == Some(Function::Topk)).flat_map(|f| &f.args);
+        open.extend(chosen.filter(carries).map(|tensor| (names.home(block, &tensor.name), tensor.name.clone())));
     }
-    loop {
-        let before = router.len();
-        for equation in &equations {
-            if router.contains(&equation.result.name) {
-                router.extend(equation.reads().filter(|t| t.ranks.iter().any(is_routed)).map(|t| t.name.clone()));
-            }
+    let mut router = BTreeSet::new();
+    while let Some((block, name)) = open.pop() {
+        if !router.insert((block, name.clone())) {
+            continue;
         }
-        if router.len() == before {
-            return router;
-        }
+        let makers = parsed[block].iter().flatten().filter(|equation| equation.result.name == name);
+        let read = makers.flat_map(|equation| equation.reads()).filter(carries);
+        open.extend(read.map(|tensor| (names.home(block, &tensor.name), tensor.name.clone())));
     }
+    router
 }
 
-fn lines(equations: Vec<Equation>, routed: Option<Routed>, router: &BTreeSet<String>, names: &Names) -> Vec<Line> {
+fn lines(
+    block: usize,
+    equations: Vec<Equation>,
+    routed: Option<Routed>,
+    router: &BTreeSet<(usize, String)>,
+    names: &Names,
+) -> Vec<Line> {
     equations
         .into_iter()
         .map(|equation| {
             let carries =
                 routed.is_some_and(|r| equation.result.has(r.rank) || equation.reads().any(|t| t.has(r.rank)));
-            let dense = router.contains(&equation.result.name)
+            let dense = router.contains(&(block, equation.result.name.clone()))
                 || equation.factors.iter().any(|f| f.function == Some(Function::Topk));
             let is_routed = carries && !dense;
             let weight = (equation.factors.len() == 2)

@@ -280,6 +280,23 @@ pub fn names(spec: &ModelSpec, names: &Names, problems: &mut Problems) {
     }
 }
 
+/// Shared weights belong to blocks that run once.
+pub fn tied(spec: &ModelSpec, problems: &mut Problems) {
+    for (i, name) in spec.tied.iter().enumerate() {
+        let uses = |block: &&crate::plan::BlockSpec| {
+            let bracket = format!("{name}[");
+            block.repeat > 1 && block.kernels.iter().flat_map(|k| &k.equations).any(|e| e.contains(&bracket))
+        };
+        if let Some(block) = spec.blocks.iter().find(uses) {
+            problems.push(
+                Problem::new("tied", format!("tied weight `{name}` is used in block `{}`, which repeats", block.name))
+                    .hint("weights shared between blocks belong to blocks that run once")
+                    .inside(&["tied".into(), i.into()]),
+            );
+        }
+    }
+}
+
 /// Shard maps of the model and of each block.
 pub struct Shards {
     /// The model's entries.

@@ -62,6 +62,8 @@ pub enum Exchange {
         tensor: Move,
         /// The rank.
         rank: Rank,
+        /// The axis it is split over.
+        axis: Axis,
     },
 }
 
@@ -236,42 +238,43 @@ impl Pending {
 fn exchanges(graph: &Graph, block: &Block, kernels: &mut [KernelFlow], same_gpus: bool) {
     let axis = |rank: Rank| block.shard.iter().find(|(r, _)| *r == rank).map(|(_, a)| *a);
     let mut pending: BTreeMap<String, Pending> = BTreeMap::new();
+    let mut makers: BTreeMap<String, (usize, bool)> = BTreeMap::new();
+    let mut gathered: BTreeSet<String> = BTreeSet::new();
     let mut placed: Vec<(usize, Exchange)> = Vec::new();
     for position in 0..kernels.len() {
         for line in &block.kernels[kernels[position].kernel].lines {
             let equation = &line.equation;
             let mut carried: Option<Partial> = None;
-            for tensor in equation.reads() {
-                let Some(state) = pending.get(&tensor.name) else { continue };
-                if let Some(partial) = carry(line, tensor, state.partial, &pending, &axis, same_gpus) {
-                    carried = carried.max(Some(partial));
-                    if let Some(state) = pending.get_mut(&tensor.name) {
+            let mut summed = summed_over(graph, line);
+            for (name, kept) in fates(line, &pending, &axis, same_gpus) {
+                if kept.is_some() {
+                    if let Some(state) = pending.get_mut(name) {
                         state.carried_on = true;
+                        summed.0.extend(&state.summed.0);
+                        summed.1.extend(&state.summed.1);
                     }
-                } else if let Some(state) = pending.remove(&tensor.name) {
+                    carried = carried.max(kept);
+                } else if let Some(state) = pending.remove(name) {
                     placed.push(state.made_whole());
                 }
             }
-            for factor in &equation.factors {
-                let needs_whole = factor.function.is_some_and(Function::reduces_last_rank);
-                let (Some(tensor), true) = (factor.args.first(), needs_whole) else { continue };
-                if let Some(rank) = tensor.ranks.last().copied().filter(|r| !line.routed && axis(*r) == Some(Axis::Tp))
-                {
+            for factor in equation.factors.iter().filter(|f| f.function.is_some_and(Function::reduces_last_rank)) {
+                let Some(tensor) = factor.args.first() else { continue };
+                let (maker, routed) = makers.get(&tensor.name).copied().unwrap_or((position, line.routed));
+                let wanted = if routed { Axis::MoeTp } else { Axis::Tp };
+                let rank = tensor.ranks.last().copied().filter(|rank| axis(*rank) == Some(wanted));
+                if let Some(rank) = rank.filter(|_| gathered.insert(tensor.name.clone())) {
                     let kind = Kind::Activation;
-                    let moved = Move { name: tensor.name.clone(), ranks: tensor.ranks.clone(), routed: false, kind };
-                    placed.push((position, Exchange::Gather { tensor: moved, rank }));
+                    let moved = Move { name: tensor.name.clone(), ranks: tensor.ranks.clone(), routed, kind };
+                    placed.push((maker, Exchange::Gather { tensor: moved, rank, axis: wanted }));
                 }
             }
             let own = made_partial(graph, line, &axis);
-            let mut summed = summed_over(graph, line);
-            if let (None, Some((_, state))) =
-                (own, pending.iter().find(|(name, _)| carried.is_some() && equation.reads().any(|t| t.name == **name)))
-            {
-                summed = state.summed.clone();
-            }
             let partial = own.max(carried);
             let result = &equation.result;
             pending.remove(&result.name);
+            gathered.remove(&result.name);
+            makers.insert(result.name.clone(), (position, line.routed));
             if let Some(partial) = partial {
                 let kind = Kind::Activation;
                 let tensor = Move { name: result.name.clone(), ranks: result.ranks.clone(), routed: line.routed, kind };
@@ -315,6 +318,28 @@ fn made_partial(graph: &Graph, line: &Line, axis: &dyn Fn(Rank) -> Option<Axis>)
             _ => None,
         })
         .max()
+}
+
+/// Partial tensors an equation reads, each with what its result stays partial over, or none if it must be made whole first.
+fn fates<'a>(
+    line: &'a Line,
+    pending: &BTreeMap<String, Pending>,
+    axis: &dyn Fn(Rank) -> Option<Axis>,
+    same_gpus: bool,
+) -> Vec<(&'a str, Option<Partial>)> {
+    let partial_factors =
+        line.equation.factors.iter().filter(|f| f.args.iter().any(|arg| pending.contains_key(&arg.name))).count();
+    let mut fates: Vec<(&str, Option<Partial>)> = Vec::new();
+    for tensor in line.equation.reads().filter(|tensor| pending.contains_key(&tensor.name)) {
+        // A product of two sums is not the sum of products.
+        let alone = line.equation.factors.len() == 1 || partial_factors == 1;
+        let kept = pending
+            .get(&tensor.name)
+            .filter(|_| alone)
+            .and_then(|state| carry(line, tensor, state.partial, pending, axis, same_gpus));
+        fates.push((&tensor.name, kept));
+    }
+    fates
 }
 
 /// What the result is partial over if a partial argument may stay so; none if it must be made whole first.

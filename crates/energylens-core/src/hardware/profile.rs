@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::curve::Implementation;
 use super::dtype::Arithmetic;
+use crate::error::Problem;
 
 /// Everything known of one GPU type.
 #[derive(Clone, Debug, Deserialize)]
@@ -171,6 +172,24 @@ pub struct Collectives {
 }
 
 impl Profile {
+    /// Checks numbers that have to be in a certain relation.
+    ///
+    /// # Errors
+    /// The first that are not.
+    pub fn check(&self) -> Result<(), Problem> {
+        if self.power.static_w >= self.power.tdp_w {
+            let message = format!("static_w {} is not below tdp_w {}", self.power.static_w, self.power.tdp_w);
+            let hint = "a GPU that waits draws less than its limit";
+            return Err(Problem::new("power", message).hint(hint).inside(&["power".into(), "static_w".into()]));
+        }
+        let tiles = &self.kernels.tiles;
+        if tiles.is_empty() || tiles.iter().any(|(m, n)| !m.is_power_of_two() || !n.is_power_of_two()) {
+            let problem = Problem::new("tiles", "tiles have powers of two as rows and columns");
+            return Err(problem.inside(&["kernels".into(), "tiles".into()]));
+        }
+        Ok(())
+    }
+
     /// Arithmetic really used for a format that wants `wanted`: 16-bit where there are no narrower units.
     pub fn arithmetic(&self, wanted: Arithmetic) -> Arithmetic {
         let has = |peak: Option<f64>, name: &str| {

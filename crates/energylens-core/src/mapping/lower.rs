@@ -15,7 +15,7 @@ use crate::einsum::count::{MatrixRanks, Work};
 use crate::einsum::shape::Poly;
 use crate::einsum::{Function, Rank};
 use crate::graph::flow::{Exchange, KernelFlow, Kind, Move, Partial};
-use crate::graph::{Block, Class, Graph, Kernel, Line};
+use crate::graph::{Axis, Block, Class, Graph, Kernel, Line};
 use crate::hardware::dtype::{Arithmetic, DTYPES, Dtype, dtype};
 use crate::hardware::profile::{Profile, TimeSet};
 use crate::mesh::Mesh;
@@ -72,7 +72,7 @@ impl Lowering<'_> {
             let mut message = Poly::default();
             for moved in &flows[i].handed_on {
                 let local = self.mesh.local(self.graph, &self.graph.blocks[i], &moved.ranks, moved.routed);
-                message.add(&local.scaled(self.bytes_of(moved)));
+                message.add(&local.scaled(self.format("", "activations").bytes));
             }
             let group = Group { size: 2, span: self.mesh.gpus() };
             Collective::new(self.profile, Operation::SendRecv, group, message)
@@ -172,8 +172,8 @@ impl Lowering<'_> {
         }
         joules.add(&vector.flops.scaled(profile.energy.flop_j.vector));
         let set = self.time_set(class, phase, first.unwrap_or(Arithmetic::Bf16));
-        let tiles = profile.kernels.tiles.iter().map(|&(m, n)| (f64::from(m), f64::from(n))).collect();
-        let rate = |arithmetic| profile.peak(arithmetic) * self.time_set(class, phase, arithmetic).compute_efficiency;
+        let tiles: Vec<(f64, f64)> = profile.kernels.tiles.iter().map(|&(m, n)| (f64::from(m), f64::from(n))).collect();
+        let rate = |arithmetic| profile.peak(arithmetic) * set.compute_efficiency;
         let attention =
             (class == Class::Attention).then(|| self.attention(phase, block, &matrix, total_sms / sms, &rate));
         let products =
@@ -181,7 +181,7 @@ impl Lowering<'_> {
         let timing = Timing {
             set,
             seconds_per_byte: 1.0 / (profile.memory.bandwidth_bytes_per_s * set.memory_efficiency),
-            tiling: Tiling::new(tiles, sms),
+            tiling: Tiling::new(&tiles, sms),
             products,
             attention,
             vector,
@@ -227,11 +227,26 @@ impl Lowering<'_> {
         let mut flops = Poly::default();
         for factor in &line.equation.factors {
             let Some(function) = factor.function.filter(|f| !Function::selects(*f)) else { continue };
-            let Some(largest) = factor.args.iter().max_by_key(|arg| arg.ranks.len()) else { continue };
+            let Some(largest) = factor.largest() else { continue };
             let elements = self.mesh.local(self.graph, block, &largest.ranks, line.routed);
             flops.add(&elements.scaled(function.flops_per_element()));
         }
         flops
+    }
+
+    /// Product of the local extents of some ranks of an equation, split as all its ranks together are.
+    fn extent(&self, block: &Block, line: &Line, list: &[Rank]) -> Poly {
+        let ways = self.mesh.ways(self.graph, block, &line.ranks, line.routed).unwrap_or_default();
+        let mut size = Poly::constant(1.0);
+        for rank in list {
+            let routed = self.graph.routed.is_some_and(|r| r.rank == *rank) && line.routed;
+            let one = match self.graph.ranks.get(rank).filter(|_| !routed) {
+                None => self.mesh.local(self.graph, block, &[*rank], line.routed),
+                Some(whole) => Poly::constant(whole.extent as f64 / f64::from(ways.of(*rank))),
+            };
+            size = times(&size, &one);
+        }
+        size
     }
 
     fn products(
@@ -241,34 +256,25 @@ impl Lowering<'_> {
         sms: f64,
         rate: &dyn Fn(Arithmetic) -> f64,
     ) -> Vec<Product> {
-        let mut merged: Vec<(&Line, &MatrixRanks, Product)> = Vec::new();
+        let mut merged: Vec<(&Line, &MatrixRanks, Arithmetic, Product)> = Vec::new();
         for &(line, ranks, arithmetic) in matrix {
-            let ways = self.mesh.ways(self.graph, block, &line.ranks, line.routed).unwrap_or_default();
-            let extent = |list: &[Rank]| {
-                let mut size = self.mesh.local(self.graph, block, &[], false);
-                for rank in list {
-                    let one = match self.graph.ranks.get(rank) {
-                        None => self.mesh.local(self.graph, block, &[*rank], false),
-                        Some(whole) => Poly::constant(whole.extent as f64 / f64::from(ways.of(*rank))),
-                    };
-                    size = times(&size, &one);
-                }
-                size
-            };
+            let extent = |list: &[Rank]| self.extent(block, line, list);
             let grouped = line.grouped();
             let tokens_on_the_right = grouped && ranks.columns.contains(&'b');
             let columns = if tokens_on_the_right { extent(&ranks.rows) } else { extent(&ranks.columns) };
-            let same = merged.iter_mut().find(|(other, other_ranks, _)| {
+            let same = merged.iter_mut().find(|(other, other_ranks, other_arithmetic, _)| {
                 shared_input(other) == shared_input(line)
                     && other_ranks.depth == ranks.depth
                     && other_ranks.batch == ranks.batch
                     && other.routed == line.routed
+                    && *other_arithmetic == arithmetic
             });
             match same {
-                Some((_, _, product)) => product.columns.add(&columns),
+                Some((.., product)) => product.columns.add(&columns),
                 None => merged.push((
                     line,
                     ranks,
+                    arithmetic,
                     Product {
                         batch: extent(&ranks.batch),
                         rows: extent(&ranks.rows),
@@ -281,7 +287,7 @@ impl Lowering<'_> {
                 )),
             }
         }
-        merged.into_iter().map(|(_, _, product)| product).collect()
+        merged.into_iter().map(|(.., product)| product).collect()
     }
 
     fn attention(
@@ -292,21 +298,19 @@ impl Lowering<'_> {
         slowdown: f64,
         rate: &dyn Fn(Arithmetic) -> f64,
     ) -> Attention {
-        let mut flops = Poly::default();
-        let mut arithmetic = Arithmetic::Bf16;
-        for (line, _, own) in matrix {
-            flops.add(&self.product_flops(block, line));
-            arithmetic = *own;
+        let mut seconds = Poly::default();
+        for (line, _, arithmetic) in matrix {
+            seconds.add(&self.product_flops(block, line).scaled(slowdown / rate(*arithmetic)));
         }
         let scores = matrix.iter().find(|(line, ..)| line.ranks.contains(&'t'));
         let heads = scores.map_or_else(
             || Poly::constant(1.0),
             |(line, ranks, _)| {
                 let list: Vec<Rank> = ranks.batch.iter().chain(&ranks.rows).copied().filter(|r| *r != 's').collect();
-                self.mesh.local(self.graph, block, &list, line.routed)
+                self.extent(block, line, &list)
             },
         );
-        Attention { flops, seconds_per_flop: slowdown / rate(arithmetic), heads, waves: phase == Phase::Prefill }
+        Attention { seconds, heads, waves: phase == Phase::Prefill }
     }
 
     /// Collectives of one exchange, the one behind the kernel first and a dispatch before it last.
@@ -315,15 +319,19 @@ impl Lowering<'_> {
         let all = Group { size: stage, span: stage };
         let tp = Group { size: mesh.tp, span: mesh.tp };
         let dp = Group { size: mesh.dp, span: stage };
-        let local =
-            |moved: &Move| self.mesh.local(self.graph, block, &moved.ranks, moved.routed).scaled(self.bytes_of(moved));
+        let bytes = self.format("", "activations").bytes;
+        let local = |moved: &Move| self.mesh.local(self.graph, block, &moved.ranks, moved.routed).scaled(bytes);
         let make = |operation, group, message: Poly| Collective::new(self.profile, operation, group, message);
         let found = match exchange {
-            Exchange::Gather { tensor, rank } => {
+            Exchange::Gather { tensor, rank, axis } => {
                 let message = local(tensor);
                 let ways = self.mesh.ways(self.graph, block, &tensor.ranks, tensor.routed).unwrap_or_default();
                 let split = f64::from(ways.of(*rank));
-                vec![make(Operation::AllGather, tp, message.scaled(split))]
+                let group = match axis {
+                    Axis::MoeTp => Group { size: mesh.moe_tp(), span: stage },
+                    _ => tp,
+                };
+                if split > 1.0 { vec![make(Operation::AllGather, group, message.scaled(split))] } else { Vec::new() }
             }
             Exchange::Reduce { partial: Partial::Tp, tensor, summed: (over, all_ranks) } => {
                 let ways = mesh.ways(self.graph, block, all_ranks, false).unwrap_or_default();
