@@ -40,7 +40,7 @@ def test_demo_prints_a_front_and_writes_it(tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "front.parquet"
     assert main(["demo", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("least energy within tpot_s <= 0.05, gpus <= 8: ")
+    assert printed.startswith("least energy within ttft_s <= 10, tpot_s <= 0.05, gpus <= 8: ")
     found = re.search(r"exhaustive: ([\d,]+) configurations", printed)
     assert found and int(found[1].replace(",", "")) >= 10_000
     assert "trust: " in printed
@@ -116,7 +116,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_ctrl_c_stops_within_a_second() -> None:
-    space = ["--tp", "1:64", "--pp", "1:64", "--batch", "1:2000", "--prompt-tokens", "1:4000"]
+    space = ["--tp", "1:32", "--pp", "1:32", "--batch", "1:2000", "--prompt-tokens", "1:4000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "energylens", "explore", "llama-3.1-70b", *space],
         stdout=subprocess.PIPE,
@@ -131,6 +131,7 @@ def test_ctrl_c_stops_within_a_second() -> None:
     assert time.perf_counter() - asked < 1.5
     assert process.returncode == 130
     assert "Traceback" not in err
+    assert "interrupted; nothing was written" in err
 
 
 def test_importing_is_light() -> None:

@@ -90,7 +90,10 @@ def test_bytes_do_not_depend_on_threads_or_runs() -> None:
         (pl.DataFrame({"gpu": ["b200"]}), "missing column `model`"),
         (pl.DataFrame({"model": [None], "gpu": ["b200"]}), "column `model` is null in row 0"),
         (pl.DataFrame({"model": [1], "gpu": ["b200"]}), "column `model` should hold names, found Int64"),
-        (pl.DataFrame({"model": ["llama-3.1-8b"] * 2, "gpu": "b200", "tp": [1, 0]}), "found 0 in row 1"),
+        (
+            pl.DataFrame({"model": ["llama-3.1-8b"] * 2, "gpu": "b200", "tp": [1, 0]}),
+            "1 to 1,024, found 0",
+        ),
         (
             pl.DataFrame({"model": ["llama-3.1-8b"] * 2, "gpu": "b200", "batch": [1.0, float("nan")]}),
             "found nan in row 1",

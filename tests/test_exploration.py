@@ -109,13 +109,13 @@ def test_search_counts_what_it_met() -> None:
     ("fields", "message"),
     [
         ({"tp": []}, "axis `tp` has no value"),
-        ({"tp": [0]}, "axis `tp` needs whole numbers of at least 1"),
+        ({"tp": [0]}, "axis `tp` needs whole numbers from 1 to 1,024"),
         ({"batch": [1.5]}, "axis `batch` needs whole numbers"),
         ({"weight_dtype": "fp7"}, "unknown data type `fp7`"),
         ({"objectives": ["joules"]}, "unknown objective `joules`"),
         ({"objectives": []}, "one to six different objectives"),
         ({"objectives": ["tpot_s", "tpot_s"]}, "one to six different objectives"),
-        ({"limits": ["tpot<=3parsecs"]}, "unknown unit `parsecs`"),
+        ({"limits": ["tpot<=3parsecs"]}, "`parsecs` is not a unit of tpot_s"),
         ({"limits": ["speed<=3"]}, "unknown limit `speed`"),
     ],
 )
@@ -129,5 +129,5 @@ def test_non_dominated_keeps_ties() -> None:
 
 
 def test_a_search_needs_a_population() -> None:
-    with pytest.raises(SpaceError, match="population of at least 2"):
+    with pytest.raises(SpaceError, match="`population` should be a whole number from 2"):
         search(SMALL, population=1)

@@ -14,7 +14,7 @@ from energylens.builder import Model
 from energylens.errors import EnergylensError, FrameError, Problem, did_you_mean
 from energylens.frame import results
 from energylens.library import load_gpu, load_model
-from energylens.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan
+from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, distinct
 from energylens.units import POINT_DEFAULTS
 
 _CODES = ("tp", "pp", "dp", "ep")
@@ -22,6 +22,7 @@ _SIZES = ("batch", "prompt_tokens", "output_tokens")
 _NAMES = ("model", "gpu", "weight_dtype", "kv_dtype")
 _REQUIRED = ("model", "gpu")
 _MOST_THREADS = 1024
+_RESULT_NAMES = frozenset({*_core.COLUMNS, "feasible", "reason"})
 
 
 def default_threads() -> int:
@@ -44,8 +45,8 @@ def checked_threads(threads: int | None) -> int:
 def evaluate(
     frame: pl.DataFrame | pl.LazyFrame,
     *,
-    models: Sequence[str | Path | Model] = (),
-    gpus: Sequence[str | Path] = (),
+    models: Sequence[str | Path | Model | LoadedModel] = (),
+    gpus: Sequence[str | Path | LoadedGpu] = (),
     carry: Iterable[str] = (),
     breakdown: bool = False,
     max_batched_tokens: int = MAX_BATCHED_TOKENS,
@@ -66,10 +67,15 @@ def evaluate(
     bytes of the result do not depend on `threads`. Raises `FrameError` or `SpecError` with every problem found.
     """
     frame = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
-    carried = list(carry)
+    if not isinstance(frame, pl.DataFrame):
+        hint = "wrap it: pl.DataFrame(...)"
+        raise FrameError(
+            Problem(f"points come as a Polars frame, not a {type(frame).__name__}", hint=hint, code="frame")
+        )
+    carried = [carry] if isinstance(carry, str) else list(carry)
     points = _points(frame, carried)
-    own_models = {loaded.spec.name: loaded for loaded in map(load_model, models)}
-    own_gpus = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
+    own_models = {loaded.spec.name: loaded for loaded in distinct([load_model(model) for model in models], "model")}
+    own_gpus = {loaded.spec.name: loaded for loaded in distinct([load_gpu(gpu) for gpu in gpus], "GPU")}
     model_names = points["model"].unique(maintain_order=True).to_list()
     gpu_names = points["gpu"].unique(maintain_order=True).to_list()
     chosen_models: list[LoadedModel] = [own_models.get(name) or load_model(name) for name in model_names]
@@ -99,7 +105,7 @@ def evaluate(
         breakdown,
         checked_threads(threads),
     )
-    shown = points.with_columns(pl.col(name).cast(pl.UInt32 if name == "batch" else pl.UInt64) for name in _SIZES)
+    shown = points.with_columns(pl.col(name).cast(pl.UInt32) for name in _SIZES)
     return pl.concat([frame.select(carried), shown, results(columns, breakdown)], how="horizontal")
 
 
@@ -108,7 +114,9 @@ def _points(frame: pl.DataFrame, carried: list[str]) -> pl.DataFrame:
     if frame.height == 0:
         problems.append(Problem("the frame has no rows", hint="give at least one point", code="no-rows"))
     for name in carried:
-        if name not in frame.columns:
+        if name in POINT_DEFAULTS or name in _RESULT_NAMES or carried.count(name) > 1:
+            problems.append(Problem(f"cannot carry `{name}`: the result has a column of that name", code="carry"))
+        elif name not in frame.columns:
             problems.append(Problem(f"no column `{name}` to carry", hint=did_you_mean(name, frame.columns)))
     for name in frame.columns:
         if name not in POINT_DEFAULTS and name not in carried:
@@ -154,7 +162,7 @@ def _bad_numbers(points: pl.DataFrame, name: str) -> list[Problem]:
     column = points[name]
     if not column.dtype.is_numeric():
         return [Problem(f"column `{name}` should hold whole numbers, found {column.dtype}", code="column-type")]
-    top = 2**31 if name in _CODES else 10**12
+    top = 1024 if name in _CODES else LARGEST
     value = column.cast(pl.Float64)
     bad = ~((value >= 1) & (value <= top) & (value == value.floor())).fill_null(False)
     if not bad.any():
@@ -162,6 +170,6 @@ def _bad_numbers(points: pl.DataFrame, name: str) -> list[Problem]:
     row = int(bad.arg_max() or 0)
     found = column[row]
     if len(column) == 1:
-        return [Problem(f"`{name}` should be a whole number of at least 1, found {found}", code="column-value")]
-    message = f"column `{name}` should hold whole numbers of at least 1, found {found} in row {row}"
+        return [Problem(f"`{name}` should be a whole number from 1 to {top:,}, found {found}", code="column-value")]
+    message = f"column `{name}` should hold whole numbers from 1 to {top:,}, found {found} in row {row}"
     return [Problem(message, hint=f"{int(bad.sum())} of {len(bad)} rows are wrong", code="column-value")]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from energylens import _core
+from energylens.errors import Problem, SpaceError
 from energylens.evaluation import checked_threads
 from energylens.progress import progress
 from energylens.result import Result, front_result
@@ -16,6 +17,9 @@ from energylens.space import Space
 
 _FIRST_CHUNK = 1 << 15
 _SECONDS_A_CHUNK = 0.25
+
+MOST_POINTS = 10**10
+"""Largest space that is explored point by point; it takes some twenty minutes on two cores."""
 
 
 def explore(
@@ -28,6 +32,11 @@ def explore(
     """
     space = Space(**axes) if space is None else replace(space, **axes) if axes else space
     threads = checked_threads(threads)
+    if space.size > MOST_POINTS:
+        hint = "use `search`, or fewer values"
+        raise SpaceError(
+            Problem(f"{space.size:,} points are too many to evaluate one by one", hint=hint, code="too-large")
+        )
     core, text = space.plan.core, space.json
     objectives, bounds = space.signed_objectives, space.bounds
     indices: list[int] = []

@@ -34,7 +34,11 @@ def _find(kind: Kind, what: str, given: str | Path) -> Path:
     if text.lower() in known:
         return known[text.lower()]
     path = Path(text)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
+    try:
+        is_file = bool(text) and path.is_file()
+    except OSError:
+        is_file = False
+    if is_file or path.suffix in {".yaml", ".yml"}:
         return path
     hint = did_you_mean(text, known) or f"`energylens {what}s` lists them; a path ending in .yaml is read as a spec"
     raise SpecError(Problem(f"unknown {what} `{text}`", hint=hint, code=f"unknown-{what}"))
@@ -53,23 +57,34 @@ def _read_gpu(path: Path, _stamp: int) -> LoadedGpu:
 
 
 def _stamp(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def load_model(given: str | Path | Model | LoadedModel) -> LoadedModel:
     """Return a model from a bundled name, a path to a spec, or a builder; raise `SpecError` with all its problems."""
+    from energylens.builder import Model
+
     if isinstance(given, LoadedModel):
         return given
     if isinstance(given, (str, Path)):
         path = _find("models", "model", given)
         return _read_model(path, _stamp(path))
-    return given.loaded()
+    if isinstance(given, Model):
+        return given.loaded()
+    hint = "give a bundled name, a path to a spec, or a `Model`"
+    raise SpecError(Problem(f"a model is not a {type(given).__name__}", hint=hint, code="unknown-model"))
 
 
 def load_gpu(given: str | Path | LoadedGpu) -> LoadedGpu:
     """Return a GPU from a bundled name or a path to a profile; raise `SpecError` with all its problems."""
     if isinstance(given, LoadedGpu):
         return given
+    if not isinstance(given, (str, Path)):
+        hint = "give a bundled name or a path to a profile"
+        raise SpecError(Problem(f"a GPU is not a {type(given).__name__}", hint=hint, code="unknown-gpu"))
     path = _find("hardware", "gpu", given)
     return _read_gpu(path, _stamp(path))
 

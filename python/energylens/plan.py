@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from energylens import _core
 from energylens.errors import Problem, SpecError
@@ -16,6 +16,9 @@ from energylens.spec.form import place_problem
 from energylens.spec.gpu import GpuSpec
 from energylens.spec.model import ModelSpec
 from energylens.spec.yaml import Document, Step
+
+LARGEST = 2**32 - 1
+"""Largest batch and length."""
 
 MAX_BATCHED_TOKENS = 8192
 """Prompt tokens of one prefill pass, the default of vLLM's `max_num_batched_tokens` on data-centre GPUs."""
@@ -47,6 +50,9 @@ class LoadedGpu:
         return "modelled" if self.completed[1] else self.spec.trust
 
 
+LoadedT = TypeVar("LoadedT", LoadedModel, LoadedGpu)
+
+
 def _canonical(gpu: LoadedGpu) -> dict[str, Any]:
     """Return a profile as the core reads it: numbers only."""
     profile: dict[str, Any] = _without_sources(gpu.completed[0])
@@ -69,11 +75,12 @@ class Plan:
         gpus: Sequence[LoadedGpu],
         max_batched_tokens: int = MAX_BATCHED_TOKENS,
     ) -> None:
-        if max_batched_tokens < 1:
-            hint = "a prefill pass takes at least one prompt token"
-            raise SpecError(
-                Problem(f"`max_batched_tokens` should be at least 1, found {max_batched_tokens}", hint=hint)
+        whole = isinstance(max_batched_tokens, int) and not isinstance(max_batched_tokens, bool)
+        if not whole or not 1 <= max_batched_tokens <= LARGEST:
+            message = (
+                f"`max_batched_tokens` should be a whole number from 1 to {LARGEST:,}, found {max_batched_tokens!r}"
             )
+            raise SpecError(Problem(message, hint="it is the prompt tokens of one prefill pass", code="settings"))
         self.models = tuple(models)
         self.gpus = tuple(gpus)
         self.model_names = [model.spec.name for model in models]
@@ -100,6 +107,17 @@ class Plan:
         span = tuple(raw["span"]) if raw["span"] else None
         problem = Problem(raw["message"], hint=raw["hint"], code=raw["code"])
         return place_problem(document, what, path, problem, span)
+
+
+def distinct(loaded: Sequence[LoadedT], what: str) -> list[LoadedT]:
+    """Drop repeated specs; raise `SpecError` if two different ones have the same name."""
+    found: dict[str, LoadedT] = {}
+    for item in loaded:
+        have = found.setdefault(item.spec.name, item)
+        if have.spec != item.spec:
+            hint = "rename one of them: results tell them apart by name"
+            raise SpecError(Problem(f"two different {what}s are named `{item.spec.name}`", hint=hint, code="same-name"))
+    return list(found.values())
 
 
 def core_problems(error: _core.PlanError) -> list[Problem]:

@@ -56,13 +56,11 @@ def predict(
     """
     loaded_model, loaded_gpu = load_model(model), load_gpu(gpu)
     row = {"model": loaded_model.spec.name, "gpu": loaded_gpu.spec.name} | point
-    own_models = [] if isinstance(model, str) and not str(model).endswith((".yaml", ".yml")) else [model]
-    own_gpus = [] if str(gpu) == loaded_gpu.spec.name else [gpu]
     frame = pl.DataFrame([row], infer_schema_length=1)
 
     def values_of(points: pl.DataFrame) -> dict[str, Any]:
         options: dict[str, Any] = {"max_batched_tokens": max_batched_tokens, "breakdown": True, "threads": 1}
-        return evaluate(points, models=own_models, gpus=own_gpus, **options).row(0, named=True)
+        return evaluate(points, models=[loaded_model], gpus=[loaded_gpu], **options).row(0, named=True)
 
     found = values_of(frame)
     plan = Plan([loaded_model], [loaded_gpu], max_batched_tokens)

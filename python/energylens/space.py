@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,20 @@ from numpy.typing import NDArray
 from energylens import _core
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
-from energylens.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems
-from energylens.units import LARGER_IS_BETTER, RESULTS
+from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
+from energylens.units import LARGER_IS_BETTER, RESULTS, UNITS
 
 DEFAULT_OBJECTIVES = ("energy_per_output_token_j", "latency_s")
 DEFAULT_BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
-_LIMIT = re.compile(r"^\s*(\w+)\s*(<=|>=)\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]*)\s*$")
-_SUFFIX = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "w": 1.0, "kw": 1e3, "j": 1.0, "kj": 1e3, "mj": 1e-3}
+_LIMIT = re.compile(r"^\s*(\w+)\s*(<=|>=)\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?|\.[0-9]+)\s*([a-zA-Z]*)\s*$")
 _SHORT = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "tpot_s", "latency": "latency_s", "power": "power_w_per_gpu"}
+_SCALES: dict[str, dict[str, float]] = {
+    "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6},
+    "J": {"J": 1.0, "mJ": 1e-3, "kJ": 1e3, "MJ": 1e6},
+    "W": {"W": 1.0, "kW": 1e3},
+    "bytes": {"B": 1.0, "MB": 1e6, "GB": 1e9, "GiB": 2.0**30},
+}
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,15 @@ class Limit:
             raise SpaceError(Problem(f"cannot read the limit `{text}`", hint=hint, code="limit"))
         name, sense, number, suffix = match.groups()
         column = _column(_SHORT.get(name.lower(), name), "limit")
-        if suffix.lower() not in _SUFFIX:
+        scales = {"": 1.0} | _SCALES.get(str(UNITS.get(column)).split("/")[0], {})
+        if suffix not in scales:
+            known = ", ".join(name for name in scales if name) or "a plain number"
             raise SpaceError(
-                Problem(f"unknown unit `{suffix}` in `{text}`", hint="use s, ms, us, W, kW or J", code="limit")
+                Problem(f"`{suffix}` is not a unit of {column} in `{text}`", hint=f"use {known}", code="limit")
             )
-        value = float(number) * _SUFFIX[suffix.lower()]
+        value = float(number) * scales[suffix]
+        if not math.isfinite(value):
+            raise SpaceError(Problem(f"the limit `{text}` is not finite", code="limit"))
         return cls(column, -np.inf, value) if sense == "<=" else cls(column, value, np.inf)
 
     def __str__(self) -> str:
@@ -64,8 +75,15 @@ def _column(name: str, what: str) -> str:
     return name
 
 
+def _whole(value: object, top: int) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 1 <= value <= top and value == int(value)  # type: ignore[operator, call-overload]
+
+
 def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    """Return the values of an axis: one, or any iterable of them but a text."""
+    values = [value] if isinstance(value, (str, Path)) or not isinstance(value, Iterable) else list(value)
+    return [item.item() if isinstance(item, np.generic) else item for item in values]
 
 
 @dataclass(frozen=True)
@@ -95,8 +113,8 @@ class Space:
     @cached_property
     def plan(self) -> Plan:
         """The plan of the space's models and GPUs."""
-        models: list[LoadedModel] = [load_model(m) for m in _listed(self.models)]
-        gpus: list[LoadedGpu] = [load_gpu(g) for g in _listed(self.gpus)]
+        models: list[LoadedModel] = distinct([load_model(m) for m in _listed(self.models)], "model")
+        gpus: list[LoadedGpu] = distinct([load_gpu(g) for g in _listed(self.gpus)], "GPU")
         return Plan(models, gpus, self.max_batched_tokens)
 
     @cached_property
@@ -115,19 +133,18 @@ class Space:
         content["gpu"] = list(range(len(self.plan.gpus)))
         problems = []
         for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
-            bad = [
-                v
+            top = 1024 if name in {"tp", "pp", "dp", "ep"} else LARGEST
+            whole = [
+                isinstance(v, (int, float)) and not isinstance(v, bool) and 1 <= v <= top and v == int(v)
                 for v in content[name]
-                if isinstance(v, bool) or not isinstance(v, (int, float)) or not 1 <= v <= 1e12 or v != int(v)
             ]
-            if bad:
-                problems.append(
-                    Problem(f"axis `{name}` needs whole numbers of at least 1, found `{bad[0]}`", code="axis-value")
-                )
+            if not all(whole):
+                bad = content[name][whole.index(False)]
+                message = f"axis `{name}` needs whole numbers from 1 to {top:,}, found `{bad}`"
+                problems.append(Problem(message, code="axis-value"))
             else:
-                content[name] = [
-                    float(v) if name in {"batch", "prompt_tokens", "output_tokens"} else int(v) for v in content[name]
-                ]
+                kind = int if top == 1024 else float
+                content[name] = [kind(v) for v in content[name]]
         for name, values in content.items():
             if not values:
                 problems.append(Problem(f"axis `{name}` has no value: the space is empty", code="empty-space"))
@@ -148,7 +165,7 @@ class Space:
     @cached_property
     def parsed_limits(self) -> list[Limit]:
         """Limits as bounds on columns."""
-        return [Limit.parse(text) for text in self.limits]
+        return [Limit.parse(text) for text in _listed(self.limits)]
 
     @cached_property
     def bounds(self) -> list[tuple[str, float, float]]:
@@ -158,7 +175,7 @@ class Space:
     @cached_property
     def signed_objectives(self) -> list[tuple[str, float]]:
         """Objectives with their sign, 1 to minimise."""
-        names = [_column(name, "objective") for name in self.objectives]
+        names = [_column(name, "objective") for name in _listed(self.objectives)]
         if not 1 <= len(names) <= 6 or len(set(names)) != len(names):
             raise SpaceError(Problem(f"give one to six different objectives, found {len(names)}", code="objectives"))
         return [(name, -1.0 if name in LARGER_IS_BETTER else 1.0) for name in names]

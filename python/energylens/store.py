@@ -17,9 +17,24 @@ from energylens.units import unit
 _PREFIX = "energylens."
 
 
+def checked_target(path: str | Path) -> Path:
+    """Return where to write, links followed; raise `EnergylensError` if something other than a file is there."""
+    path = Path(path)
+    try:
+        path = path.resolve() if path.is_symlink() else path
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "not a regular file"
+            raise EnergylensError(
+                Problem(f"cannot write `{path}`: it is {what}", hint="nothing was written", code="write")
+            )
+    except OSError as error:
+        raise EnergylensError(Problem(f"cannot write `{path}`: {error.strerror or error}", code="write")) from None
+    return path
+
+
 def write_parquet(frame: pl.DataFrame, path: str | Path, plan_sha256: str, note: dict[str, Any] | None = None) -> Path:
     """Write a frame under a temporary name, then rename; raise `EnergylensError` if that cannot be done."""
-    path = Path(path)
+    path = checked_target(path)
     units = {name: found for name in frame.columns if (found := unit(name))}
     metadata = {
         f"{_PREFIX}plan_sha256": plan_sha256,

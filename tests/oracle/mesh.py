@@ -72,6 +72,9 @@ def infeasible_reason(model: Model, mesh: Mesh, batch: int) -> str:
     for rank in model.active:
         if model.extents[rank] % mesh.ep != 0:
             return "experts"
+    axes = {axis for block in model.blocks for _, axis in block.shard}
+    if mesh.tp > 1 and not axes & {"tp", "ep", "moe_tp"}:
+        return "shard"
     for block in model.blocks:
         if mesh.dp > 1 and ("b", "dp") not in block.shard:
             return "shard"

@@ -131,6 +131,11 @@ impl Mesh {
                 self.ways(graph, block, &line.all_ranks, line.routed)?;
             }
         }
+        let splits = |axis: Axis| graph.blocks.iter().any(|block| block.shard.iter().any(|(_, a)| *a == axis));
+        if self.tp > 1 && ![Axis::Tp, Axis::MoeTp, Axis::Ep].into_iter().any(splits) {
+            let message = format!("tp {}, but {} splits no rank over tp", self.tp, graph.name);
+            return fault(Reason::Shard, message, "add a rank to `shard`, as in `f: tp`".to_owned());
+        }
         if self.dp > 1 && !graph.data_parallel {
             let message = format!("dp {}, but {} does not shard b over dp", self.dp, graph.name);
             return fault(Reason::Shard, message, "add `b: dp` to `shard`".to_owned());
@@ -148,6 +153,17 @@ impl Mesh {
         Ok(())
     }
 
+    /// Degrees of one axis, the others unchanged, that a model could be split over: for a hint.
+    pub fn alternatives(&self, graph: &Graph, axis: Axis) -> Vec<u32> {
+        let with = |degree: u32| match axis {
+            Axis::Tp => Self { tp: degree, ..*self },
+            Axis::Ep | Axis::MoeTp => Self { ep: degree, ..*self },
+            Axis::Dp => Self { dp: degree, ..*self },
+            Axis::Pp => Self { pp: degree, ..*self },
+        };
+        (1..=128).filter(|degree| with(*degree).check(graph).is_ok()).collect()
+    }
+
     /// How many ways each rank is split among `ranks` used together.
     ///
     /// # Errors
@@ -162,10 +178,6 @@ impl Mesh {
             for (rank, _) in block.shard.iter().filter(|(rank, a)| *a == axis && ranks.contains(rank)) {
                 let extent = graph.ranks.get(rank).map_or(1, |r| r.extent);
                 if !extent.is_multiple_of(u64::from(left)) && !u64::from(left).is_multiple_of(extent) {
-                    let hint = match axis {
-                        Axis::MoeTp => format!("moe_tp is tp·dp/ep; it may be {}", divisors(extent)),
-                        _ => format!("use {} for {}", divisors(extent), axis.name()),
-                    };
                     return Err(Infeasible {
                         reason: Reason::Shard,
                         message: format!(
@@ -173,7 +185,7 @@ impl Mesh {
                             axis.name(),
                             self.size(axis)
                         ),
-                        hint,
+                        hint: String::new(),
                         rank: Some(*rank),
                     });
                 }

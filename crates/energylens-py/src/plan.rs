@@ -3,8 +3,9 @@
 use energylens_core::engine::{Plan as CorePlan, Point, Wanted, column_names};
 use energylens_core::error::{Problem, Problems};
 use energylens_core::explain;
+use energylens_core::graph::Axis;
 use energylens_core::hardware::dtype::{Dtype, dtype};
-use energylens_core::mesh::Mesh;
+use energylens_core::mesh::{Mesh, Reason};
 use energylens_core::space::Space;
 use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
@@ -62,8 +63,21 @@ impl Plan {
     fn why_not(&self, model: usize, tp: u32, pp: u32, dp: u32, ep: u32) -> PyResult<Option<WhyNot>> {
         let graph = self.0.graphs.get(model).ok_or_else(|| fault("model", "no such model"))?;
         let mesh = Mesh { tp, pp, dp, ep };
-        let name = |reason| energylens_core::mesh::Reason::NAMES[reason as usize].to_owned();
-        Ok(mesh.check(graph).err().map(|i| (name(i.reason), i.message, i.hint, i.rank)))
+        let name = |reason: Reason| Reason::NAMES[reason as usize].to_owned();
+        let Err(why) = mesh.check(graph) else { return Ok(None) };
+        let tried = [(Axis::Tp, "tp"), (Axis::Ep, "ep")].map(|(axis, name)| {
+            let degrees: Vec<String> = mesh.alternatives(graph, axis).iter().take(8).map(u32::to_string).collect();
+            (name, degrees.join(", "))
+        });
+        let splits = matches!(why.reason, Reason::Ep | Reason::Experts | Reason::Shard);
+        let found: Vec<String> = tried
+            .iter()
+            .filter(|(_, list)| splits && !list.is_empty())
+            .map(|(n, list)| format!("{n} {list}"))
+            .collect();
+        let hint =
+            if found.is_empty() { why.hint } else { format!("with the rest unchanged, use {}", found.join("; or ")) };
+        Ok(Some((name(why.reason), why.message, hint, why.rank)))
     }
 
     /// Cost of one point kernel by kernel, as JSON.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["main"]
@@ -19,6 +20,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    except Exception as error:
+        if os.environ.get("ENERGYLENS_TRACEBACK"):
+            raise
+        print(f"error: internal error, {type(error).__name__}: {error}", file=sys.stderr)
+        print("hint: this is a bug; ENERGYLENS_TRACEBACK=1 shows where", file=sys.stderr)
+        code = 70
     if argv is None:
         raise SystemExit(code)
     return code

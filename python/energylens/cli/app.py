@@ -21,6 +21,7 @@ app = App(
     help="Which way of serving a language model costs the fewest joules within its latency limits.",
     version=_version,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 
 

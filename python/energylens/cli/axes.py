@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
+from cyclopts import Token
+
 from energylens.errors import Problem, SpaceError
 
 
@@ -10,7 +15,7 @@ def numbers(text: str, axis: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         try:
-            pieces = [int(piece) for piece in part.split(":")]
+            pieces = [whole(int, [Token(value=piece.strip())]) for piece in part.split(":")]
         except ValueError:
             pieces = []
         if not 1 <= len(pieces) <= 3 or (len(pieces) == 3 and pieces[2] < 1):
@@ -26,6 +31,14 @@ def numbers(text: str, axis: str) -> list[int]:
                 )
             found += range(pieces[0], pieces[1] + 1, step)
     return found
+
+
+def whole(_kind: object, tokens: Sequence[Token]) -> int:
+    """Convert one option to a whole number, refusing what only looks like one."""
+    text = tokens[0].value
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise ValueError(f'"{text}" is not a whole number')
+    return int(text)
 
 
 def names(text: str) -> list[str]:
@@ -45,5 +58,7 @@ def slo(text: str) -> list[str]:
         if "=" not in part or "<" in part or ">" in part:
             hint = "write it as ttft=1s,tpot=50ms; use --limit for other columns"
             raise SpaceError(Problem(f"cannot read `{part}` as a service-level objective", hint=hint, code="slo"))
+        if part[-1:].isdigit():
+            raise SpaceError(Problem(f"`{part}` has no unit", hint="write s or ms, as in tpot=50ms", code="slo"))
         limits.append(part.replace("=", "<="))
     return limits

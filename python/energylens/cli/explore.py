@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.options import Json, Out, SpaceOptions, Threads
 from energylens.errors import SpaceError
@@ -33,6 +34,7 @@ def explore(
     """
     from energylens.exploration import explore as explore_space
 
+    _check(out)
     space = (options or SpaceOptions()).space(models)
     _tell(explore_space(space, threads=threads, show_progress=True), json, out)
 
@@ -43,9 +45,9 @@ def search(
     /,
     *,
     options: SpaceOptions | None = None,
-    population: Annotated[int, Parameter(help="Points of a generation.")] = 200,
-    generations: Annotated[int, Parameter(help="Generations.")] = 100,
-    seed: Annotated[int, Parameter(help="Seed; the same seed gives the same front.")] = 1,
+    population: Annotated[int, Parameter(converter=axes.whole, help="Points of a generation.")] = 200,
+    generations: Annotated[int, Parameter(converter=axes.whole, help="Generations.")] = 100,
+    seed: Annotated[int, Parameter(converter=axes.whole, help="Seed; the same seed gives the same front.")] = 1,
     json: Json = False,
     out: Out = None,
     threads: Threads = None,
@@ -56,6 +58,7 @@ def search(
     """
     from energylens.search import search as search_space
 
+    _check(out)
     space = (options or SpaceOptions()).space(models)
     found = search_space(
         space, population=population, generations=generations, seed=seed, threads=threads, show_progress=True
@@ -84,9 +87,17 @@ def demo(
         batch=[*range(1, 49), *range(52, 129, 4), *range(136, 513, 8)],
         prompt_tokens=1024,
         output_tokens=256,
-        limits=["tpot<=50ms", "gpus<=8"],
+        limits=["ttft<=10s", "tpot<=50ms", "gpus<=8"],
     )
     _tell(explore_space(space, show_progress=True), json, out)
+
+
+def _check(out: Path | None) -> None:
+    """Refuse a target before any work is done for it."""
+    from energylens.store import checked_target
+
+    if out is not None:
+        checked_target(out)
 
 
 def _tell(result: Result, as_json: bool, out: Path | None) -> None:

@@ -123,8 +123,14 @@ def import_hf(
     from energylens.spec.model import ModelSpec
     from energylens.spec.yaml import Document
 
+    data, beside = _read_json(config), config.parent / "hf_quant_config.json"
+    text_part = data.get("text_config")
+    own = data.get("quantization_config") or (isinstance(text_part, dict) and text_part.get("quantization_config"))
+    if not own and beside.is_file():
+        data["quantization_config"] = _read_json(beside).get("quantization")
+        print(f"number formats from {beside}", file=sys.stderr)
     try:
-        spec = spec_from_hf(_read_json(config), name or _stem(config))
+        spec = spec_from_hf(data, name or _stem(config))
     except UnsupportedArchitecture as error:
         message, _, hint = str(error).partition("\nhint: ")
         raise SpecError(
@@ -146,7 +152,8 @@ def import_hf(
                 Problem(f"cannot write `{out}`: {error.strerror}", hint="nothing was written")
             ) from None
         load_model(out)
-    told = f"{spec['name']}: {billions(parameters)} parameters" + (f", wrote {out}" if out else "")
+    formats = f"weights {spec['dtypes']['weights']}, KV cache {spec['dtypes']['cache']}"
+    told = f"{spec['name']}: {billions(parameters)} parameters, {formats}" + (f", wrote {out}" if out else "")
     print(told, file=sys.stderr)
 
 
@@ -161,7 +168,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         data = json_text.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(Problem(f"cannot read `{path}`: {error.strerror}", code="unreadable")) from None
-    except (UnicodeDecodeError, json_text.JSONDecodeError) as error:
+    except RecursionError:
+        raise SpecError(Problem(f"`{path}` is nested too deeply", code="json")) from None
+    except ValueError as error:
         place = f"{path}:{error.lineno}:{error.colno}" if isinstance(error, json_text.JSONDecodeError) else str(path)
         raise SpecError(
             Problem(f"`{path}` is not JSON: {getattr(error, 'msg', error)}", where=place, code="json")

@@ -14,7 +14,9 @@ from energylens.space import DEFAULT_BATCHES, DEFAULT_OBJECTIVES, Space
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
 Out = Annotated[Path | None, Parameter(name="--out", help="Also write a Parquet file.")]
-Threads = Annotated[int | None, Parameter(help="Threads; all CPUs if not given.")]
+Threads = Annotated[int | None, Parameter(converter=axes.whole, help="Threads; all CPUs if not given.")]
+
+PassTokens = Annotated[int, Parameter(converter=axes.whole, help="Prompt tokens of one prefill pass.")]
 
 _FORMATS = "Data types, `own` for the spec's."
 
@@ -34,7 +36,7 @@ class SpaceOptions:
     output_tokens: Annotated[str, Parameter(help="Output tokens of a request.")] = "256"
     weight_dtype: Annotated[str, Parameter(help=_FORMATS)] = "own"
     kv_dtype: Annotated[str, Parameter(help=_FORMATS)] = "own"
-    max_batched_tokens: Annotated[int, Parameter(help="Prompt tokens of one prefill pass.")] = MAX_BATCHED_TOKENS
+    max_batched_tokens: PassTokens = MAX_BATCHED_TOKENS
     slo: Annotated[str | None, Parameter(help="Latency limits: ttft=1s,tpot=50ms.")] = None
     limit: Annotated[list[str], Parameter(help="Any other limit, repeatable: gpus<=8.", negative="")] = field(
         default_factory=list

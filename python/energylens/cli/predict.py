@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.options import Json, Out
 from energylens.plan import MAX_BATCHED_TOKENS
@@ -18,16 +19,18 @@ def predict(
     /,
     *,
     gpu: Annotated[str, Parameter(help="A bundled GPU (energylens gpus) or a path to a profile.")] = "h100-sxm",
-    tp: Annotated[int, Parameter(help="Tensor parallelism.")] = 1,
-    pp: Annotated[int, Parameter(help="Pipeline stages.")] = 1,
-    dp: Annotated[int, Parameter(help="Attention data parallelism inside the engine.")] = 1,
-    ep: Annotated[int, Parameter(help="Expert parallelism.")] = 1,
-    batch: Annotated[int, Parameter(help="Sequences running in the engine.")] = 1,
-    prompt_tokens: Annotated[int, Parameter(help="Prompt tokens of each.")] = 1024,
-    output_tokens: Annotated[int, Parameter(help="Output tokens of each.")] = 256,
+    tp: Annotated[int, Parameter(converter=axes.whole, help="Tensor parallelism.")] = 1,
+    pp: Annotated[int, Parameter(converter=axes.whole, help="Pipeline stages.")] = 1,
+    dp: Annotated[int, Parameter(converter=axes.whole, help="Attention data parallelism inside the engine.")] = 1,
+    ep: Annotated[int, Parameter(converter=axes.whole, help="Expert parallelism.")] = 1,
+    batch: Annotated[int, Parameter(converter=axes.whole, help="Sequences running in the engine.")] = 1,
+    prompt_tokens: Annotated[int, Parameter(converter=axes.whole, help="Prompt tokens of each.")] = 1024,
+    output_tokens: Annotated[int, Parameter(converter=axes.whole, help="Output tokens of each.")] = 256,
     weight_dtype: Annotated[str | None, Parameter(help="Weight format; the spec's own if not given.")] = None,
     kv_dtype: Annotated[str | None, Parameter(help="KV cache format; the spec's own if not given.")] = None,
-    max_batched_tokens: Annotated[int, Parameter(help="Prompt tokens of one prefill pass.")] = MAX_BATCHED_TOKENS,
+    max_batched_tokens: Annotated[
+        int, Parameter(converter=axes.whole, help="Prompt tokens of one prefill pass.")
+    ] = MAX_BATCHED_TOKENS,
     json: Json = False,
     out: Out = None,
 ) -> None:

@@ -40,8 +40,18 @@ def search(
     from energylens.search.problem import SameIndex, SpaceProblem
 
     space = Space(**axes) if space is None else replace(space, **axes) if axes else space
-    if population < 2 or generations < 1:
-        raise SpaceError(Problem("a search needs a population of at least 2 and at least 1 generation", code="search"))
+    for name, value, least, most in (
+        ("population", population, 2, 1_000_000),
+        ("generations", generations, 1, 1_000_000),
+        ("seed", seed, 0, 2**32 - 1),
+    ):
+        if not isinstance(value, int) or not least <= value <= most:
+            message = f"`{name}` should be a whole number from {least} to {most:,}, found {value!r}"
+            raise SpaceError(Problem(message, code="search"))
+    if space.size > 2**62:
+        raise SpaceError(
+            Problem("a space of more than 2^62 points cannot be searched", hint="use fewer values", code="search")
+        )
     problem = SpaceProblem(space, checked_threads(threads))
     algorithm = NSGA2(
         pop_size=min(population, space.size),

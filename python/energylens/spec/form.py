@@ -77,6 +77,11 @@ def _problem(form: type[BaseModel], detail: Any, document: Document | None, what
             hint = "every number needs a `source`: the data sheet or fit it comes from" if name == "source" else None
             hint = hint or (f"add it to `{owner}`" if owner else None)
             path = path[:-1]
+        case "string_too_short" | "too_short":
+            message = f"`{name}` is empty"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            found = "nothing" if value is None else f"`{value}`" if isinstance(value, (str, int, float)) else "a list"
+            message = f"`{name}` should be fields and values, found {found}"
         case "value_error":
             message = str(detail["ctx"]["error"])
         case _:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from energylens.spec.form import Count, Form, NonNegative, Positive, Share, Text
 
 Technology = Literal["HBM2", "HBM2e", "HBM3", "HBM3e", "GDDR6", "GDDR6X", "GDDR7"]
 
 
+Large = Annotated[Positive, Field(ge=1e6, le=1e20)]
+"""Bytes, bytes/s or FLOP/s of a GPU."""
+
+
 class Memory(Form):
     """Device memory."""
 
-    capacity_bytes: Positive
-    bandwidth_bytes_per_s: Positive
+    capacity_bytes: Large
+    bandwidth_bytes_per_s: Large
     technology: Technology | None = None
     reserve_bytes: NonNegative = 2e9
     source: Text | None = None
@@ -25,16 +29,16 @@ class Memory(Form):
 class Peaks(Form):
     """Dense peaks in FLOP/s by arithmetic; `vector` is fp32 outside the tensor cores."""
 
-    bf16: Positive
-    fp8: Positive | None = None
-    fp4: Positive | None = None
-    vector: Positive
+    bf16: Large
+    fp8: Large | None = None
+    fp4: Large | None = None
+    vector: Large
 
 
 class Compute(Form):
     """Compute units."""
 
-    sms: Count
+    sms: Annotated[Count, Field(le=100_000)]
     peak_flops: Peaks
     source: Text | None = None
 
@@ -65,10 +69,17 @@ class Clock(Form):
 class Power(Form):
     """Board limit, draw of a loaded GPU that waits, draw without work."""
 
-    tdp_w: Positive
+    tdp_w: Annotated[Positive, Field(le=1e5)]
     static_w: Positive | None = None
     idle_w: Positive | None = None
     source: Text | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Power:
+        for name, watts in (("static_w", self.static_w), ("idle_w", self.idle_w)):
+            if watts is not None and watts > 0.9 * self.tdp_w:
+                raise ValueError(f"`{name}` {watts:g} is not well below `tdp_w` {self.tdp_w:g}")
+        return self
 
 
 class Link(Form):
@@ -76,8 +87,8 @@ class Link(Form):
 
     kind: Text = "nvlink"
     gpus_per_node: Count = 8
-    bandwidth_bytes_per_s: Positive
-    net_bandwidth_bytes_per_s: Positive = 25e9
+    bandwidth_bytes_per_s: Large
+    net_bandwidth_bytes_per_s: Large = 25e9
     net_alpha_s: NonNegative = 1e-5
     sms_to_saturate: Positive | None = None
     source: Text | None = None
@@ -168,7 +179,7 @@ class Curve(Form):
 
     alpha_s: NonNegative
     root_s_per_sqrt_byte: NonNegative = 0.0
-    bandwidth_bytes_per_s: Positive
+    bandwidth_bytes_per_s: Large
 
 
 def _sizes(table: object) -> object:

@@ -18,6 +18,13 @@ class Document:
         self.file = file
         self.lines = text.splitlines() or [""]
         self._root = _parse(text, file, self.lines)
+        if self._root is None:
+            raise SpecError(
+                Problem(f"`{file}` is empty", hint="`energylens show llama-3.1-8b` shows a spec", code="empty")
+            )
+        if not isinstance(self._root, Mapping):
+            found = "list" if isinstance(self._root, list) else "single value"
+            raise SpecError(Problem(f"`{file}` holds a {found}, not the fields of a spec", code="yaml"))
         self.data: Any = _plain(self._root)
 
     @classmethod
@@ -66,6 +73,10 @@ def _parse(text: str, file: str, lines: list[str]) -> Any:
     reader.allow_duplicate_keys = False
     try:
         return reader.load(text)
+    except RecursionError:
+        raise SpecError(Problem(f"`{file}` is nested too deeply", code="yaml")) from None
+    except ValueError as error:
+        raise SpecError(Problem(f"cannot read `{file}`: {error}", code="yaml")) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark
         message = " ".join(str(error.problem).split())

@@ -30,6 +30,7 @@ impl Graph {
         check::equations(spec, &parsed, &ranks, &names, &mut problems);
         check::names(spec, &names, &mut problems);
         check::tied(spec, &mut problems);
+        check::cached(spec, &parsed, &mut problems);
         let shard = check::shard(spec, &ranks, &mut problems);
         problems.or(())?;
 
@@ -103,21 +104,29 @@ impl Names {
         }
         let mut weights = BTreeSet::new();
         let mut input: Option<String> = None;
+        let mut so_far: BTreeSet<&str> = BTreeSet::new();
         for (place, equation) in places(parsed) {
-            for tensor in equation.reads().filter(|tensor| !made.contains_key(&tensor.name)) {
-                if !tensor.ranks.iter().any(|rank| "bst".contains(*rank)) {
+            for tensor in equation.reads().filter(|tensor| !so_far.contains(tensor.name.as_str())) {
+                let is_made = made.contains_key(&tensor.name);
+                if !is_made && !tensor.ranks.iter().any(|rank| "bst".contains(*rank)) {
                     weights.insert(tensor.name.clone());
                 } else if input.get_or_insert_with(|| tensor.name.clone()) != &tensor.name {
-                    let problem = Problem::new("unmade-tensor", format!("no equation makes `{}`", tensor.name))
-                        .at(tensor.span.0, tensor.span.1);
-                    let hint = match (nearest(&tensor.name, made.keys().map(String::as_str)), &input) {
+                    let message = if is_made {
+                        format!("`{}` is read before any equation makes it", tensor.name)
+                    } else {
+                        format!("no equation makes `{}`", tensor.name)
+                    };
+                    let near = nearest(&tensor.name, made.keys().map(String::as_str).filter(|n| *n != tensor.name));
+                    let hint = match (near, &input) {
                         (Some(near), _) => format!("did you mean `{near}`?"),
                         (None, Some(input)) => format!("a model has one input tensor, and `{input}` is it"),
                         (None, None) => "make it first".to_owned(),
                     };
+                    let problem = Problem::new("unmade-tensor", message).at(tensor.span.0, tensor.span.1);
                     problems.push(problem.hint(hint).inside(&place));
                 }
             }
+            so_far.insert(&equation.result.name);
         }
         Self { made, made_in, weights }
     }

@@ -280,6 +280,22 @@ pub fn names(spec: &ModelSpec, names: &Names, problems: &mut Problems) {
     }
 }
 
+/// What is cached is read along the tokens that can be seen.
+pub fn cached(spec: &ModelSpec, parsed: &[Vec<Vec<Equation>>], problems: &mut Problems) {
+    for (i, name) in spec.cache.iter().enumerate() {
+        let read = |equation: &Equation| equation.reads().any(|t| t.name == *name && t.has('t'));
+        let made = |equation: &Equation| equation.result.name == *name;
+        let mut all = parsed.iter().flatten().flatten();
+        if all.clone().any(made) && !all.any(read) {
+            problems.push(
+                Problem::new("cache", format!("cached tensor `{name}` is never read along t"))
+                    .hint("cache what attention reads for earlier tokens, usually keys and values")
+                    .inside(&["cache".into(), i.into()]),
+            );
+        }
+    }
+}
+
 /// Shared weights belong to blocks that run once.
 pub fn tied(spec: &ModelSpec, problems: &mut Problems) {
     for (i, name) in spec.tied.iter().enumerate() {
