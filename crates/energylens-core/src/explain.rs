@@ -123,7 +123,11 @@ impl Formula<'_> {
         let product: Vec<&str> =
             std::iter::once(factor).filter(|f| !f.is_empty()).chain(letters.iter().map(String::as_str)).collect();
         let product = if product.is_empty() { "1".to_owned() } else { product.join("·") };
-        if over.is_empty() { product } else { format!("{product} / {}", over.join("·")) }
+        match over.as_slice() {
+            [] => product,
+            [one] => format!("{product} / {one}"),
+            many => format!("{product} / ({})", many.join("·")),
+        }
     }
 
     fn line(&self, line: &Line) -> LineStory {

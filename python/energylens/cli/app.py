@@ -32,7 +32,8 @@ def run(argv: list[str]) -> int:
     try:
         app(argv, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        command = " ".join([*argv[:1], "--help"]) if argv and not argv[0].startswith("-") else "--help"
+        known = argv[:1] if argv and argv[0] in app else []
+        command = " ".join([*known, "--help"])
         print(f"error: {' '.join(str(error).split())}\nhint: see energylens {command}", file=sys.stderr)
         return 2
     except EnergylensError as error:

@@ -79,7 +79,7 @@ def gpus(
         ]
         for r in frame.iter_rows(named=True)
     ]
-    print(table(["gpu", "trust", "memory", "bandwidth", "bf16 peak", "TDP", "waiting"], rows))
+    print(table(["gpu", "trust", "memory", "bandwidth", "bf16 peak", "TDP", "static"], rows))
 
 
 @app.command

@@ -59,7 +59,7 @@ def _explained(kernels: list[dict[str, Any]]) -> str:
         for line in kernel["lines"]:
             lines.append(f"    {line['equation']}")
             roles = f"{line['work']} {line['roles']}".strip()
-            flops = f"FLOPs {line['flops']} = {line['flops_value']} on one GPU" if line["flops"] else "no FLOPs"
+            flops = f"FLOPs {line['flops']} = {line['flops_value']} without splits" if line["flops"] else "no FLOPs"
             lines.append(f"      {roles}; {flops}")
         for name in ("reads", "writes", "inside", "collectives"):
             if kernel[name]:
