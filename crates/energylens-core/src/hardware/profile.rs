@@ -182,6 +182,17 @@ impl Profile {
             let hint = "a GPU that waits draws less than its limit";
             return Err(Problem::new("power", message).hint(hint).inside(&["power".into(), "static_w".into()]));
         }
+        let kernels = &self.kernels;
+        let single = [&kernels.attention_prefill, &kernels.attention_decode, &kernels.elementwise];
+        let sets = kernels.gemm.values().chain(kernels.grouped_gemm.values()).chain(single);
+        if let Some(set) = sets.into_iter().find(|set| !set.sharpness.is_power_of_two()) {
+            let problem = Problem::new("sharpness", format!("sharpness {} is not a power of two", set.sharpness));
+            return Err(problem.inside(&["kernels".into()]));
+        }
+        if self.compute.sms == 0 || self.link.gpus_per_node == 0 {
+            let problem = Problem::new("count", "a GPU has at least one SM, a node at least one GPU");
+            return Err(problem.inside(&["compute".into(), "sms".into()]));
+        }
         let tiles = &self.kernels.tiles;
         if tiles.is_empty() || tiles.iter().any(|(m, n)| !m.is_power_of_two() || !n.is_power_of_two()) {
             let problem = Problem::new("tiles", "tiles have powers of two as rows and columns");
