@@ -66,11 +66,10 @@ def front_result(
     seconds: float,
     threads: int | None = None,
 ) -> Result:
-    """Return the result of a front given by indices, with all result and breakdown columns."""
+    """Return the result of a front given by ascending indices, with all result and breakdown columns."""
     columns = space.plan.core.evaluate_space(space.json, indices, True, checked_threads(threads))
     frame = pl.concat([space.points(indices), results(columns, breakdown=True)], how="horizontal")
-    frame = frame.with_columns(pl.Series("index", indices, dtype=pl.UInt64))
     names = [name for name, _ in space.signed_objectives]
     descending = [sign < 0 for _, sign in space.signed_objectives]
-    frame = frame.sort([*names, "index"], descending=[*descending, False], maintain_order=True).drop("index")
+    frame = frame.sort(names, descending=descending, maintain_order=True)
     return Result(frame, space, method, points, by_reason, outside, seconds)

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::cost::lanes::LANES;
-use crate::einsum::count::{Work, all_ranks, contracted};
-use crate::einsum::{Function, Rank};
+use crate::einsum::Rank;
+use crate::einsum::count::Work;
 use crate::engine::{Plan, Point};
 use crate::graph::flow::{Exchange, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Graph, Line};
@@ -131,29 +131,11 @@ impl Formula<'_> {
     }
 
     fn line(&self, line: &Line) -> LineStory {
-        let all = all_ranks(&line.equation);
-        let two = line.equation.factors.len() == 2;
-        let summed = !contracted(&line.equation).is_empty();
         let one = Mesh { tp: 1, pp: 1, dp: 1, ep: 1 };
-        let (mut flops, mut value) = match (two, summed) {
-            (true, true) => (
-                self.of("2", &all, line.routed),
-                one.local(self.graph, self.block, &all, line.routed).scaled(2.0).to_string(),
-            ),
-            (true, false) => {
-                let ranks = &line.equation.result.ranks;
-                (self.of("", ranks, line.routed), one.local(self.graph, self.block, ranks, line.routed).to_string())
-            }
-            _ => (String::new(), String::new()),
-        };
-        for factor in &line.equation.factors {
-            let Some(function) = factor.function.filter(|f| !Function::selects(*f)) else { continue };
-            let Some(largest) = factor.largest() else { continue };
-            let cost = function.flops_per_element();
-            let plus = if flops.is_empty() { "" } else { " + " };
-            let elements = one.local(self.graph, self.block, &largest.ranks, line.routed).scaled(cost);
-            flops += &format!("{plus}{}", self.of(&cost.to_string(), &largest.ranks, line.routed));
-            value += &format!("{plus}{elements}");
+        let (mut flops, mut values) = (Vec::new(), Vec::new());
+        for (each, ranks) in line.product_work().into_iter().chain(line.function_work()) {
+            flops.push(self.of(&each.to_string(), ranks, line.routed));
+            values.push(one.local(self.graph, self.block, ranks, line.routed).scaled(each).to_string());
         }
         let roles = match &line.work {
             Work::Vector => String::new(),
@@ -169,7 +151,13 @@ impl Formula<'_> {
             (_, true) => "grouped",
             _ => "matrix",
         };
-        LineStory { equation: line.equation.to_string(), work, roles, flops, flops_value: value }
+        LineStory {
+            equation: line.equation.to_string(),
+            work,
+            roles,
+            flops: flops.join(" + "),
+            flops_value: values.join(" + "),
+        }
     }
 
     fn moved(&self, moved: &Move) -> String {

@@ -82,7 +82,6 @@ pub fn decode_passes(mapping: &Mapping, requests: &Requests) -> Passes {
         let output = requests.output_tokens[i];
         passes.passes[i] = if held < pp { held } else { pp };
         passes.b[i] = held / passes.passes[i];
-        passes.fullest[i] = ceiling(passes.b[i]);
         passes.t[i] = requests.prompt_tokens[i] + 0.5 * if output > 2.0 { output } else { 2.0 };
     }
     passes

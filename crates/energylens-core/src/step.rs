@@ -17,7 +17,7 @@ pub struct Passes {
     pub passes: Lane,
     /// Sequences of one data-parallel rank in a pass.
     pub b: Lane,
-    /// Sequences of the fullest pass.
+    /// Sequences of the fullest pass (prefill only: it decides the memory).
     pub fullest: Lane,
     /// New tokens of a sequence.
     pub s: Lane,

@@ -150,10 +150,4 @@ impl Collective {
     pub fn joules(&self) -> Poly {
         self.message.scaled(self.joules_per_byte)
     }
-
-    /// Adds the dynamic joules of one GPU to `joules`.
-    #[inline(always)]
-    pub fn add_joules(&self, basis: &Basis, joules: &mut Lane) {
-        basis.add(&self.message, self.joules_per_byte, joules);
-    }
 }

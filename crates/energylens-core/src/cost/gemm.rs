@@ -48,10 +48,8 @@ pub struct Tiling {
     pub tiles: Vec<(f64, f64)>,
     /// SMs the kernel may use.
     pub sms: f64,
-    /// Fewest rows of a tile: times change at its multiples only.
+    /// Fewest rows of a tile: times change at its multiples only, as rows of tiles are powers of two.
     unit: f64,
-    /// Whether all tiles' rows are multiples of it.
-    tabulated: bool,
 }
 
 impl Tiling {
@@ -62,8 +60,7 @@ impl Tiling {
         tiles.dedup();
         tiles.retain(|tile| !candidates.iter().any(|other| divides(other, tile)));
         let unit = tiles.iter().map(|(m, _)| *m).fold(f64::INFINITY, f64::min);
-        let tabulated = tiles.iter().all(|(m, _)| m % unit == 0.0);
-        Self { tiles, sms, unit, tabulated }
+        Self { tiles, sms, unit }
     }
 
     /// Adds the best time of `product` to `time`; `experts` are (hit experts, rows of each).
@@ -78,7 +75,7 @@ impl Tiling {
                 let rows = basis.value(&product.rows);
                 let unit = 1.0 / self.unit;
                 let limit = self.unit * TABLE_UNITS as f64;
-                if tables && self.tabulated && rows.iter().all(|rows| *rows <= limit) {
+                if tables && rows.iter().all(|rows| *rows <= limit) {
                     let table = product.table.get_or_init(|| self.table(product, columns, depth, batch));
                     let mut found = ZERO;
                     for i in 0..LANES {

@@ -302,7 +302,7 @@ impl KernelCost {
             }
         }
         for collective in &self.collectives {
-            collective.add_joules(&env.plain, &mut cost.link_j);
+            env.plain.add(&collective.joules(), 1.0, &mut cost.link_j);
         }
         cost
     }

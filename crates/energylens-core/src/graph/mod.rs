@@ -86,9 +86,22 @@ impl Line {
         self.routed && self.weight.is_some() && matches!(self.work, Work::Matrix(_))
     }
 
-    /// Functions applied in it.
-    pub fn functions(&self) -> impl Iterator<Item = Function> {
-        self.equation.factors.iter().filter_map(|factor| factor.function)
+    /// FLOPs of its product part: so many for each element over some ranks.
+    pub fn product_work(&self) -> Option<(f64, &[Rank])> {
+        match (self.equation.factors.as_slice(), self.sums) {
+            ([_, _], true) => Some((2.0, &self.ranks)),
+            ([_, _], false) => Some((1.0, &self.equation.result.ranks)),
+            ([only], true) if only.function.is_none() => Some((1.0, &self.ranks)),
+            _ => None,
+        }
+    }
+
+    /// FLOPs of its functions: so many for each element over the ranks of the largest argument.
+    pub fn function_work(&self) -> impl Iterator<Item = (f64, &[Rank])> {
+        self.equation.factors.iter().filter_map(|factor| {
+            let function = factor.function.filter(|f| !Function::selects(*f))?;
+            Some((function.flops_per_element(), factor.largest()?.ranks.as_slice()))
+        })
     }
 }
 
@@ -178,11 +191,11 @@ impl Graph {
         let mut total = 0.0;
         let mut tied_seen = BTreeSet::new();
         for block in &self.blocks {
-            for tensor in self.block_weights(block).values() {
+            for (name, (ranks, _)) in self.block_weights(block) {
                 let elements: f64 =
-                    tensor.0.iter().filter_map(|rank| self.ranks.get(rank)).map(|r| r.extent as f64).product();
-                if self.tied.contains(&tensor.1) {
-                    if tied_seen.insert(tensor.1.clone()) {
+                    ranks.iter().filter_map(|rank| self.ranks.get(rank)).map(|r| r.extent as f64).product();
+                if self.tied.contains(&name) {
+                    if tied_seen.insert(name) {
                         total += elements;
                     }
                 } else {
@@ -193,14 +206,12 @@ impl Graph {
         total
     }
 
-    /// Weights of a block at their first use: index ranks, name, and whether the line is routed.
-    pub fn block_weights(&self, block: &Block) -> BTreeMap<String, (Vec<Rank>, String, bool)> {
+    /// Weights of a block by name, at their first use: index ranks, and whether the line is routed.
+    pub fn block_weights(&self, block: &Block) -> BTreeMap<String, (Vec<Rank>, bool)> {
         let mut found = BTreeMap::new();
         for line in block.kernels.iter().flat_map(|kernel| &kernel.lines) {
             for tensor in line.equation.reads().filter(|tensor| self.weights.contains(&tensor.name)) {
-                found
-                    .entry(tensor.name.clone())
-                    .or_insert_with(|| (tensor.ranks.clone(), tensor.name.clone(), line.routed));
+                found.entry(tensor.name.clone()).or_insert_with(|| (tensor.ranks.clone(), line.routed));
             }
         }
         found

@@ -211,26 +211,19 @@ impl Lowering<'_> {
         self.profile.arithmetic(wanted)
     }
 
+    /// Local FLOPs of so many for each element over some ranks.
+    fn flops(&self, block: &Block, line: &Line, (each, ranks): (f64, &[Rank])) -> Poly {
+        self.mesh.local(self.graph, block, ranks, line.routed).scaled(each)
+    }
+
     /// FLOPs of the product part of an equation.
     fn product_flops(&self, block: &Block, line: &Line) -> Poly {
-        let equation = &line.equation;
-        let space = self.mesh.local(self.graph, block, &line.ranks, line.routed);
-        match (equation.factors.len(), line.sums) {
-            (2, true) => space.scaled(2.0),
-            (2, false) => self.mesh.local(self.graph, block, &equation.result.ranks, line.routed),
-            (1, true) if equation.factors[0].function.is_none() => space,
-            _ => Poly::default(),
-        }
+        line.product_work().map_or_else(Poly::default, |work| self.flops(block, line, work))
     }
 
     fn function_flops(&self, block: &Block, line: &Line) -> Poly {
         let mut flops = Poly::default();
-        for factor in &line.equation.factors {
-            let Some(function) = factor.function.filter(|f| !Function::selects(*f)) else { continue };
-            let Some(largest) = factor.largest() else { continue };
-            let elements = self.mesh.local(self.graph, block, &largest.ranks, line.routed);
-            flops.add(&elements.scaled(function.flops_per_element()));
-        }
+        line.function_work().for_each(|work| flops.add(&self.flops(block, line, work)));
         flops
     }
 
@@ -375,7 +368,7 @@ impl Lowering<'_> {
         let mut all = Vec::new();
         for block in &self.graph.blocks {
             let mut bytes = 0.0;
-            for (name, (ranks, _, routed)) in &self.graph.block_weights(block) {
+            for (name, (ranks, routed)) in &self.graph.block_weights(block) {
                 let tied = self.graph.tied.get(name);
                 if tied.is_none_or(|name| tied_seen.insert(name)) {
                     let elements = self.mesh.held(self.graph, block, ranks, *routed);

@@ -1,0 +1,47 @@
+"""Rules for a GPU known by its data sheet, held beside the profiles of GPUs known better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from energylens.library import load_gpu
+from energylens.spec import datasheet
+
+TECHNOLOGY = {"a100-sxm-80gb": "HBM2e", "h100-sxm": "HBM3", "b200": "HBM3e"}
+
+
+def both(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    spec = load_gpu(name).spec
+    memory = spec.memory.model_copy(update={"technology": TECHNOLOGY[name]})
+    power = spec.power.model_copy(update={"static_w": None})
+    bare = {"host": None, "kernels": None, "energy": None, "collectives": None, "memory": memory, "power": power}
+    (known, _), (ruled, modelled) = datasheet.complete(spec), datasheet.complete(spec.model_copy(update=bare))
+    assert modelled
+    return known, ruled
+
+
+@pytest.mark.parametrize("name", list(TECHNOLOGY))
+def test_energies_are_within_a_quarter(name: str) -> None:
+    known, ruled = both(name)
+    assert ruled["power"]["static_w"] == pytest.approx(known["power"]["static_w"], rel=0.25)
+    for field in ("hbm_weight_j_per_byte", "hbm_kv_j_per_byte", "on_chip_j_per_byte", "link_j_per_byte"):
+        assert ruled["energy"][field] == pytest.approx(known["energy"][field], rel=0.25), field
+    for arithmetic, joules in known["energy"]["flop_j"].items():
+        assert ruled["energy"]["flop_j"][arithmetic] == pytest.approx(joules, rel=0.25), arithmetic
+
+
+@pytest.mark.parametrize("name", list(TECHNOLOGY))
+@pytest.mark.parametrize("gpus", ["2", "4", "8"])
+@pytest.mark.parametrize("size", [2**14, 2**20, 2**24, 2**28])
+def test_all_reduces_are_within_forty_percent(name: str, gpus: str, size: int) -> None:
+    def seconds(profile: dict[str, Any]) -> float:
+        curve = next(i for i in profile["collectives"]["all_reduce"] if i["name"] == "nccl")["by_gpus"][gpus]
+        bus = 2 * (int(gpus) - 1) / int(gpus) * size
+        return float(
+            curve["alpha_s"] + curve["root_s_per_sqrt_byte"] * size**0.5 + bus / curve["bandwidth_bytes_per_s"]
+        )
+
+    known, ruled = both(name)
+    assert seconds(ruled) == pytest.approx(seconds(known), rel=0.4)
