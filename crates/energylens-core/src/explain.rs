@@ -11,7 +11,7 @@ use crate::graph::{Axis, Block, Graph, Line};
 use crate::mapping::{MappedPhase, Mapping};
 use crate::mesh::{Infeasible, Mesh};
 use crate::plan::Phase;
-use crate::serving::{Requests, decode_passes, prefill_passes};
+use crate::serving::{Requests, context, decode_passes, prefill_passes};
 use crate::step::{Passes, Scratch};
 
 /// What one equation is.
@@ -235,7 +235,7 @@ pub fn point(plan: &Plan, point: &Point) -> Result<Vec<KernelCostStory>, Infeasi
         output_tokens: [point.output_tokens; LANES],
     };
     let mut stories = phase(graph, mapping, Phase::Prefill, &mapping.prefill, &prefill_passes(mapping, &requests));
-    stories.extend(phase(graph, mapping, Phase::Decode, &mapping.decode, &decode_passes(mapping, &requests)));
+    stories.extend(phase(graph, mapping, Phase::Decode, &mapping.decode, &decode_passes(mapping, &requests.batch, &context(&requests))));
     Ok(stories)
 }
 

@@ -3,7 +3,7 @@
 //! In reading order: a [`plan`] is what a person wrote; [`einsum`] reads its equations; [`graph`] is the model they make;
 //! [`hardware`] the GPUs; [`mesh`] how ranks are split; [`mapping`] a model on a GPU type over a mesh, all constants hoisted;
 //! [`cost`] seconds and joules of kernels and collectives; [`step`] one pass through the pipeline; [`serving`] a batch of
-//! requests; [`simd`] a copy of it for each instruction set; [`space`] points as integers; [`engine`] walks them; [`pareto`] keeps the best; [`explain`] says it in words.
+//! requests; [`simd`] a copy of it for each instruction set; [`space`] points as integers; [`engine`] walks them; [`reduce`] keeps the best; [`explain`] says it in words.
 #![deny(unsafe_code)]
 
 pub mod cost;
@@ -15,7 +15,7 @@ pub mod graph;
 pub mod hardware;
 pub mod mapping;
 pub mod mesh;
-pub mod pareto;
+pub mod reduce;
 pub mod plan;
 pub mod serving;
 pub mod simd;

@@ -2,8 +2,10 @@
 
 mod lower;
 
+use std::sync::OnceLock;
+
 use crate::cost::kernel::{Experts, KernelCost};
-use crate::cost::program::Program;
+use crate::cost::program::{Bent, Program};
 use crate::einsum::shape::Poly;
 use crate::graph::Graph;
 use crate::hardware::dtype::Dtype;
@@ -40,6 +42,8 @@ pub struct MappedPhase {
     pub masks: Vec<MaskSpec>,
     /// Stage counts that need a divided environment.
     pub divisions: Vec<f64>,
+    /// Fixed seconds by sequences of a data-parallel rank, made at the first look-up.
+    pub fixed: OnceLock<Vec<Bent>>,
 }
 
 /// Stages that hold the same layers.

@@ -4,7 +4,7 @@ use crate::cost::attention::visible;
 use crate::cost::lanes::{LANES, Lane, ZERO, ceiling};
 use crate::mapping::Mapping;
 use crate::mesh::Reason;
-use crate::step::{CAUSES, Passes, PhaseCost, Scratch, phase_cost};
+use crate::step::{CAUSES, Passes, PhaseCost, PhaseView, Scratch, phase_cost};
 
 /// Requests of each lane.
 #[derive(Clone, Debug)]
@@ -38,13 +38,59 @@ pub const COLUMNS: [&str; 14] = [
 /// Number of result columns, those of causes included: 14, then prefill's causes, then decode's (of all steps).
 pub const WIDTH: usize = COLUMNS.len() + 2 * CAUSES.len();
 
-/// Results of a block of points: columns, and the reason of each lane.
+/// Sequences of a data-parallel rank up to which fixed seconds of decode are looked up.
+const MOST_HELD: usize = 1024;
+
+/// A set of result columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Columns(u32);
+
+impl Columns {
+    /// All of them.
+    pub const ALL: Self = Self((1 << WIDTH) - 1);
+
+    /// The first `width` columns.
+    pub fn first(width: usize) -> Self {
+        (0..width.min(WIDTH)).collect()
+    }
+
+    /// Whether a column is in it.
+    #[inline(always)]
+    pub fn has(self, column: usize) -> bool {
+        self.0 >> column & 1 == 1
+    }
+
+    /// Whether any joules by cause are in it.
+    #[inline(always)]
+    pub fn has_causes(self) -> bool {
+        self.0 >> COLUMNS.len() != 0
+    }
+
+    /// The columns, ascending.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..WIDTH).filter(move |column| self.has(*column))
+    }
+}
+
+impl FromIterator<usize> for Columns {
+    fn from_iter<I: IntoIterator<Item = usize>>(columns: I) -> Self {
+        Self(columns.into_iter().filter(|column| *column < WIDTH).fold(0, |set, column| set | 1 << column))
+    }
+}
+
+/// Name of every result column: the main ones, then joules by phase and cause.
+pub fn column_names() -> Vec<String> {
+    let causes = |phase: &'static str| CAUSES.iter().map(move |cause| format!("energy_{phase}_{cause}_j"));
+    COLUMNS.iter().map(|name| (*name).to_owned()).chain(causes("prefill")).chain(causes("decode")).collect()
+}
+
+/// Results of a block of points: columns, of which those asked for are filled, and the reason of each lane as its code.
 #[derive(Clone, Debug)]
 pub struct Served {
     /// By column.
     pub columns: [Lane; WIDTH],
     /// By lane.
-    pub reasons: [Reason; LANES],
+    pub reasons: [u64; LANES],
 }
 
 /// Prefill passes: as many prompts as the token budget takes, spread over the pipeline.
@@ -72,44 +118,113 @@ pub fn prefill_passes(mapping: &Mapping, requests: &Requests) -> Passes {
     passes
 }
 
-/// Decode passes: one for each pipeline stage, at the mean length of the context.
+/// Mean length of the context in decode.
 #[inline(always)]
-pub fn decode_passes(mapping: &Mapping, requests: &Requests) -> Passes {
-    let mut passes = Passes { passes: ZERO, b: ZERO, fullest: ZERO, s: [1.0; LANES], t: ZERO, consecutive: false };
+pub fn context(requests: &Requests) -> Lane {
+    let mut t = ZERO;
+    for i in 0..LANES {
+        let output = requests.output_tokens[i];
+        t[i] = requests.prompt_tokens[i] + 0.5 * if output > 2.0 { output } else { 2.0 };
+    }
+    t
+}
+
+/// Decode passes: one for each pipeline stage, over a context of `t` tokens.
+#[inline(always)]
+pub fn decode_passes(mapping: &Mapping, batch: &Lane, t: &Lane) -> Passes {
+    let mut passes = Passes { passes: ZERO, b: ZERO, fullest: ZERO, s: [1.0; LANES], t: *t, consecutive: false };
     let (dp, pp) = (f64::from(mapping.mesh.dp), f64::from(mapping.mesh.pp));
     for i in 0..LANES {
-        let held = ceiling(requests.batch[i] / dp);
-        let output = requests.output_tokens[i];
+        let held = ceiling(batch[i] / dp);
         passes.passes[i] = if held < pp { held } else { pp };
         passes.b[i] = held / passes.passes[i];
-        passes.t[i] = requests.prompt_tokens[i] + 0.5 * if output > 2.0 { output } else { 2.0 };
     }
     passes
 }
 
+/// Prefill of a block of points: its cost, and the bytes of activations with those kept free.
 #[inline(always)]
-fn memory_bytes(mapping: &Mapping, requests: &Requests, prefill: &Passes, fullest: &mut Lane) {
+pub fn prefill(
+    mapping: &Mapping,
+    requests: &Requests,
+    tables: bool,
+    scratch: &mut Scratch,
+    cost: &mut PhaseCost,
+    activations: &mut Lane,
+) {
+    let passes = prefill_passes(mapping, requests);
+    scratch.nothing_fixed(mapping);
+    phase_cost(mapping, &mapping.prefill, &passes, tables, scratch, cost);
     let mut largest = ZERO;
-    for (mask, activations) in &mapping.activations {
+    for (mask, polynomial) in &mapping.activations {
         let mask = mask.and_then(|m| mapping.prefill.masks.get(m)).copied();
         for i in 0..LANES {
-            let (b, s, t) = (prefill.fullest[i], prefill.s[i], prefill.t[i]);
+            let (b, s, t) = (passes.fullest[i], passes.s[i], passes.t[i]);
             let st = s * visible(mask, s, t);
             let monomials = [1.0, b, s, b * s, t, b * t, st, b * st];
-            let bytes = activations.at(&monomials);
+            let bytes = polynomial.at(&monomials);
             largest[i] = if bytes > largest[i] { bytes } else { largest[i] };
         }
     }
+    for i in 0..LANES {
+        activations[i] = largest[i] + mapping.constants.reserve_bytes;
+    }
+}
+
+/// Puts the fixed seconds of decode into `scratch`; with `tables` they are looked up, with the same bits.
+#[inline(always)]
+pub fn fix_decode(mapping: &Mapping, batch: &Lane, tables: bool, scratch: &mut Scratch) {
     let dp = f64::from(mapping.mesh.dp);
-    *fullest = ZERO;
+    let mut held = ZERO;
+    for i in 0..LANES {
+        held[i] = ceiling(batch[i] / dp);
+    }
+    if !tables || held.iter().any(|held| *held > MOST_HELD as f64) {
+        let passes = decode_passes(mapping, batch, &ZERO);
+        scratch.fix(mapping, &mapping.decode, &passes, tables);
+        return;
+    }
+    let table = mapping.decode.fixed.get_or_init(|| {
+        let mut blocks = Vec::new();
+        for first in (0..=MOST_HELD).step_by(LANES) {
+            let held: Lane = std::array::from_fn(|i| dp * (first + i).max(1) as f64);
+            scratch.fix(mapping, &mapping.decode, &decode_passes(mapping, &held, &ZERO), false);
+            blocks.extend_from_slice(&scratch.fixed);
+        }
+        blocks
+    });
+    let kinds = mapping.kinds.len();
+    scratch.fixed.resize(kinds, [ZERO; 2]);
+    for (kind, bent) in scratch.fixed.iter_mut().enumerate() {
+        for i in 0..LANES {
+            let held = held[i] as usize;
+            if let Some(row) = table.get(held / LANES * kinds + kind) {
+                bent[0][i] = row[0][held % LANES];
+                bent[1][i] = row[1][held % LANES];
+            }
+        }
+    }
+}
+
+/// Decode of a block of points at contexts of `t` tokens, its fixed seconds in `scratch`.
+#[inline(always)]
+pub fn decode(mapping: &Mapping, batch: &Lane, t: &Lane, tables: bool, scratch: &mut Scratch, cost: &mut PhaseCost) {
+    let passes = decode_passes(mapping, batch, t);
+    phase_cost(mapping, &mapping.decode, &passes, tables, scratch, cost);
+}
+
+/// Bytes of weights and cache in the fullest stage, at requests of `length` tokens.
+#[inline(always)]
+pub fn held_bytes(mapping: &Mapping, batch: &Lane, length: &Lane) -> Lane {
+    let dp = f64::from(mapping.mesh.dp);
+    let mut fullest = ZERO;
     for kind in &mapping.kinds {
         let mut stage = ZERO;
         for (k, count) in kind.counts.iter().enumerate().filter(|(_, count)| **count > 0.0) {
             let (weights, cache) = (mapping.weights[k], mapping.caches[k]);
             for i in 0..LANES {
-                let held = ceiling(requests.batch[i] / dp);
-                let length = requests.prompt_tokens[i] + requests.output_tokens[i];
-                let kept = if length < cache.window { length } else { cache.window };
+                let held = ceiling(batch[i] / dp);
+                let kept = if length[i] < cache.window { length[i] } else { cache.window };
                 stage[i] += count * (weights + held * kept * cache.bytes_per_token);
             }
         }
@@ -117,18 +232,18 @@ fn memory_bytes(mapping: &Mapping, requests: &Requests, prefill: &Passes, fulles
             fullest[i] = if stage[i] > fullest[i] { stage[i] } else { fullest[i] };
         }
     }
-    for i in 0..LANES {
-        fullest[i] += largest[i] + mapping.constants.reserve_bytes;
-    }
+    fullest
 }
 
 /// Working memory of one thread.
 #[derive(Clone, Debug)]
 pub struct Workspace {
-    scratch: Scratch,
-    prefill: PhaseCost,
-    decode: PhaseCost,
-    memory: Lane,
+    /// Working memory of a phase.
+    pub scratch: Scratch,
+    /// Prefill of the latest block.
+    pub prefill: PhaseCost,
+    /// Decode of the latest block.
+    pub decode: PhaseCost,
     /// Results of the latest block.
     pub served: Served,
 }
@@ -139,74 +254,103 @@ impl Default for Workspace {
             scratch: Scratch::default(),
             prefill: PhaseCost::NONE,
             decode: PhaseCost::NONE,
-            memory: ZERO,
-            served: Served { columns: [ZERO; WIDTH], reasons: [Reason::Ok; LANES] },
+            served: Served { columns: [ZERO; WIDTH], reasons: [0; LANES] },
         }
     }
 }
 
 /// Evaluates a block of points of one mapping; `tables` lets matrix products be looked up, with the same bits.
 #[inline(always)]
-pub fn serve(mapping: &Mapping, requests: &Requests, tables: bool, workspace: &mut Workspace) {
-    let Workspace { scratch, prefill, decode, memory, served } = workspace;
-    let passes = prefill_passes(mapping, requests);
-    phase_cost(mapping, &mapping.prefill, &passes, tables, scratch, prefill);
-    memory_bytes(mapping, requests, &passes, memory);
-    let passes = decode_passes(mapping, requests);
-    phase_cost(mapping, &mapping.decode, &passes, tables, scratch, decode);
-    fill(served, mapping, requests, prefill, decode, memory);
+pub fn serve(mapping: &Mapping, requests: &Requests, columns: Columns, tables: bool, workspace: &mut Workspace) {
+    let Workspace { scratch, prefill: prompt, decode: step, served } = workspace;
+    let mut activations = ZERO;
+    prefill(mapping, requests, tables, scratch, prompt, &mut activations);
+    fix_decode(mapping, &requests.batch, tables, scratch);
+    decode(mapping, &requests.batch, &context(requests), tables, scratch, step);
+    let mut length = ZERO;
+    for i in 0..LANES {
+        length[i] = requests.prompt_tokens[i] + requests.output_tokens[i];
+    }
+    let parts = Parts {
+        batch: &requests.batch,
+        output_tokens: &requests.output_tokens,
+        prefill: prompt.view(),
+        decode: step.view(),
+        held: &held_bytes(mapping, &requests.batch, &length),
+        activations: &activations,
+    };
+    fill(mapping, &parts, columns, served);
 }
 
+/// What the results of a block are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// Sequences.
+    pub batch: &'a Lane,
+    /// Output tokens.
+    pub output_tokens: &'a Lane,
+    /// Prefill.
+    pub prefill: PhaseView<'a>,
+    /// One decode step.
+    pub decode: PhaseView<'a>,
+    /// Bytes of weights and cache.
+    pub held: &'a Lane,
+    /// Bytes of activations, with those kept free.
+    pub activations: &'a Lane,
+}
+
+/// Puts results together: the one place where columns are computed, whatever the schedule.
 #[inline(always)]
-fn fill(
-    served: &mut Served,
-    mapping: &Mapping,
-    requests: &Requests,
-    prefill: &PhaseCost,
-    decode: &PhaseCost,
-    memory: &Lane,
-) {
+pub fn fill(mapping: &Mapping, parts: &Parts, columns: Columns, served: &mut Served) {
     let gpus = f64::from(mapping.mesh.gpus());
-    let columns = &mut served.columns;
+    let Parts { batch, output_tokens, prefill, decode, held, activations } = *parts;
+    let (mut latency, mut energy, mut decode_j, mut memory) = (ZERO, ZERO, ZERO, ZERO);
     for i in 0..LANES {
-        let (batch, output) = (requests.batch[i], requests.output_tokens[i]);
-        let steps = output - 1.0;
-        let (ttft, tpot) = (prefill.elapsed_s[i], decode.elapsed_s[i]);
-        let latency = ttft + steps * tpot;
-        let decode_j = steps * decode.energy_j[i];
-        let energy = prefill.energy_j[i] + decode_j;
-        let tokens = batch * output;
-        let tokens_per_s = tokens / latency;
-        columns[0][i] = latency;
-        columns[1][i] = ttft;
-        columns[2][i] = tpot;
-        columns[3][i] = energy;
-        columns[4][i] = energy / tokens;
-        columns[5][i] = energy / batch;
-        columns[6][i] = prefill.energy_j[i];
-        columns[7][i] = decode_j;
-        columns[8][i] = energy / (latency * gpus);
-        columns[9][i] = tokens_per_s;
-        columns[10][i] = tokens_per_s / gpus;
-        columns[11][i] = memory[i];
-        columns[12][i] = decode.energy_j[i];
-        columns[13][i] = gpus;
+        let steps = output_tokens[i] - 1.0;
+        latency[i] = prefill.elapsed_s[i] + steps * decode.elapsed_s[i];
+        decode_j[i] = steps * decode.energy_j[i];
+        energy[i] = prefill.energy_j[i] + decode_j[i];
+        memory[i] = held[i] + activations[i];
     }
-    for cause in 0..CAUSES.len() {
-        for i in 0..LANES {
-            let steps = requests.output_tokens[i] - 1.0;
-            columns[COLUMNS.len() + cause][i] = prefill.joules[cause][i];
-            columns[COLUMNS.len() + CAUSES.len() + cause][i] = steps * decode.joules[cause][i];
+    let out = &mut served.columns;
+    macro_rules! column {
+        ($column:literal, $i:ident => $value:expr) => {
+            if columns.has($column) {
+                for $i in 0..LANES {
+                    out[$column][$i] = $value;
+                }
+            }
+        };
+    }
+    column!(0, i => latency[i]);
+    column!(1, i => prefill.elapsed_s[i]);
+    column!(2, i => decode.elapsed_s[i]);
+    column!(3, i => energy[i]);
+    column!(4, i => energy[i] / (batch[i] * output_tokens[i]));
+    column!(5, i => energy[i] / batch[i]);
+    column!(6, i => prefill.energy_j[i]);
+    column!(7, i => decode_j[i]);
+    column!(8, i => energy[i] / (latency[i] * gpus));
+    column!(9, i => batch[i] * output_tokens[i] / latency[i]);
+    column!(10, i => batch[i] * output_tokens[i] / latency[i] / gpus);
+    column!(11, i => memory[i]);
+    column!(12, i => decode.energy_j[i]);
+    if columns.has(13) {
+        out[13] = [gpus; LANES];
+    }
+    if columns.has_causes() {
+        for cause in 0..CAUSES.len() {
+            for i in 0..LANES {
+                let steps = output_tokens[i] - 1.0;
+                out[COLUMNS.len() + cause][i] = prefill.joules[cause][i];
+                out[COLUMNS.len() + CAUSES.len() + cause][i] = steps * decode.joules[cause][i];
+            }
         }
     }
     let dp = f64::from(mapping.mesh.dp);
+    let capacity = mapping.constants.capacity_bytes;
     for i in 0..LANES {
-        served.reasons[i] = if requests.batch[i] < dp {
-            Reason::Batch
-        } else if memory[i] > mapping.constants.capacity_bytes {
-            Reason::Memory
-        } else {
-            Reason::Ok
-        };
+        let fits = if memory[i] > capacity { Reason::Memory as u64 } else { Reason::Ok as u64 };
+        served.reasons[i] = if batch[i] < dp { Reason::Batch as u64 } else { fits };
     }
 }

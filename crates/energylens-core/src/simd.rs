@@ -1,11 +1,8 @@
-//! One copy of the evaluator for each vector instruction set, chosen at run time.
+//! One copy of the hot loops for each vector instruction set, chosen at run time.
 //!
 //! The copies are compiled from the same code. Rust neither reorders nor contracts floating-point operations, so all give
 //! the same bits. This is the only file with `unsafe`: calling a function compiled for instructions that were found present.
 #![allow(unsafe_code, reason = "calls of functions compiled for detected instructions")]
-
-use crate::mapping::Mapping;
-use crate::serving::{self, Requests, Workspace};
 
 /// Vector instructions the evaluator may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,30 +54,36 @@ fn avx512() -> bool {
         && std::arch::is_x86_feature_detected!("avx512bw")
 }
 
-/// Evaluates a block of points with the instructions of `level`; what this machine lacks falls back to the portable copy.
-pub fn serve(level: Level, mapping: &Mapping, requests: &Requests, tables: bool, workspace: &mut Workspace) {
+/// Work that is compiled once for each instruction set: `run` and all it calls must be `#[inline(always)]`.
+pub trait Work {
+    /// Does it.
+    fn run(self);
+}
+
+/// Does some work with the instructions of `level`; what this machine lacks falls back to the portable copy.
+pub fn run<W: Work>(level: Level, work: W) {
     #[cfg(target_arch = "x86_64")]
     {
         if level == Level::Avx512 && avx512() {
             // SAFETY: the instructions were detected on this machine.
-            return unsafe { serve_avx512(mapping, requests, tables, workspace) };
+            return unsafe { run_avx512(work) };
         }
         if level == Level::Avx2 && std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the instructions were detected on this machine.
-            return unsafe { serve_avx2(mapping, requests, tables, workspace) };
+            return unsafe { run_avx2(work) };
         }
     }
-    serving::serve(mapping, requests, tables, workspace)
+    work.run();
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn serve_avx2(mapping: &Mapping, requests: &Requests, tables: bool, workspace: &mut Workspace) {
-    serving::serve(mapping, requests, tables, workspace)
+fn run_avx2<W: Work>(work: W) {
+    work.run();
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw")]
-fn serve_avx512(mapping: &Mapping, requests: &Requests, tables: bool, workspace: &mut Workspace) {
-    serving::serve(mapping, requests, tables, workspace)
+fn run_avx512<W: Work>(work: W) {
+    work.run();
 }

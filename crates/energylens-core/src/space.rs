@@ -3,9 +3,9 @@
 use serde::Deserialize;
 
 use crate::cost::lanes::LANES;
-use crate::engine::Point;
+use crate::engine::{Point, Points};
 use crate::error::{Problem, Problems};
-use crate::hardware::dtype::{Dtype, dtype};
+use crate::hardware::dtype::dtype;
 use crate::serving::Requests;
 
 /// Values of each axis; the last one varies fastest.
@@ -40,8 +40,8 @@ pub struct SpaceSpec {
 #[derive(Clone, Debug)]
 pub struct Space {
     spec: SpaceSpec,
-    weights: Vec<Option<Dtype>>,
-    cache: Vec<Option<Dtype>>,
+    weights: Vec<Option<u8>>,
+    cache: Vec<Option<u8>>,
     size: u64,
 }
 
@@ -85,11 +85,12 @@ impl Space {
         at_least_one("output_tokens", bad(&spec.output_tokens));
         at_least_one("model", spec.model.iter().any(|m| *m as usize >= models));
         at_least_one("gpu", spec.gpu.iter().any(|g| *g as usize >= gpus));
-        let mut formats = |axis: &'static str, names: &[Option<String>]| -> Vec<Option<Dtype>> {
+        let mut formats = |axis: &'static str, names: &[Option<String>]| -> Vec<Option<u8>> {
             let mut found = Vec::new();
             for name in names {
                 let read = name.as_deref().map(dtype).transpose().map_err(Problems::from);
-                found.extend(problems.gather(&["space".into(), axis.into()], read));
+                let read = problems.gather(&["space".into(), axis.into()], read);
+                found.extend(read.map(|format| format.map(|format| format.code)));
             }
             found
         };
@@ -108,14 +109,48 @@ impl Space {
     }
 
     /// Consecutive points that differ in batch and lengths only.
-    pub fn run(&self) -> usize {
-        lengths(&self.spec)[8..].iter().fold(1, |product, length| product.saturating_mul(*length))
+    pub fn run(&self) -> u64 {
+        lengths(&self.spec)[8..].iter().map(|length| *length as u64).product()
+    }
+
+    /// Consecutive points that differ in lengths only.
+    pub fn plane(&self) -> u64 {
+        lengths(&self.spec)[9..].iter().map(|length| *length as u64).product()
+    }
+
+    /// Consecutive points that differ in output tokens only.
+    pub fn row(&self) -> u64 {
+        self.spec.output_tokens.len() as u64
+    }
+
+    /// Prompt tokens and output tokens.
+    pub fn lengths(&self) -> [&[f64]; 2] {
+        [&self.spec.prompt_tokens, &self.spec.output_tokens]
+    }
+
+    /// Batch of a point.
+    pub fn batch(&self, index: u64) -> f64 {
+        self.spec.batch[(index / self.plane() % self.spec.batch.len() as u64) as usize]
+    }
+
+    /// Batch, prompt tokens and output tokens of a point.
+    pub fn sizes(&self, index: u64) -> [f64; 3] {
+        let row = self.row();
+        let prompts = self.spec.prompt_tokens.len() as u64;
+        let (output, rest) = (index % row, index / row);
+        let (prompt, rest) = (rest % prompts, rest / prompts);
+        let batch = rest % self.spec.batch.len() as u64;
+        [
+            self.spec.batch[batch as usize],
+            self.spec.prompt_tokens[prompt as usize],
+            self.spec.output_tokens[output as usize],
+        ]
     }
 
     /// Requests of up to 64 consecutive points of one run; lanes past the last repeat it.
     pub fn requests(&self, first: u64, points: usize) -> Requests {
         let (prompts, outputs) = (&self.spec.prompt_tokens, &self.spec.output_tokens);
-        let local = (first % self.run() as u64) as usize;
+        let local = (first % self.run()) as usize;
         let (mut output, rest) = (local % outputs.len(), local / outputs.len());
         let (mut prompt, mut batch) = (rest % prompts.len(), rest / prompts.len());
         let mut requests = Requests { batch: [0.0; LANES], prompt_tokens: [0.0; LANES], output_tokens: [0.0; LANES] };
@@ -146,6 +181,11 @@ impl Space {
             rest /= length as u64;
         }
         digits
+    }
+
+    /// Number of values of each axis.
+    pub fn digits_end(&self) -> [usize; 11] {
+        lengths(&self.spec)
     }
 
     /// The point of an index below [`Space::size`].
@@ -182,4 +222,29 @@ fn lengths(spec: &SpaceSpec) -> [usize; 11] {
         spec.prompt_tokens.len(),
         spec.output_tokens.len(),
     ]
+}
+
+/// Points of a space, by index.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// The space.
+    pub space: &'a Space,
+    /// Indices below its size.
+    pub indices: &'a [u64],
+}
+
+impl Points for Listed<'_> {
+    type Key = u64;
+
+    fn rows(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn read(&self, row: usize) -> (u64, [f64; 3]) {
+        (self.indices[row] / self.space.run(), self.space.sizes(self.indices[row]))
+    }
+
+    fn point(&self, row: usize) -> Point {
+        self.space.point(self.indices[row])
+    }
 }

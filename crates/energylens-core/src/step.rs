@@ -3,7 +3,7 @@
 use crate::cost::kernel::Env;
 use crate::cost::lanes::{LANES, Lane, ZERO};
 use crate::cost::power::capped;
-use crate::cost::program::{Evaluated, SUMS, Sums};
+use crate::cost::program::{Bent, SUMS, Sums};
 use crate::mapping::{MappedPhase, Mapping};
 
 /// Causes of energy, in the order of [`PhaseCost::joules`].
@@ -41,6 +41,23 @@ pub struct PhaseCost {
 impl PhaseCost {
     /// Nothing.
     pub const NONE: Self = Self { elapsed_s: ZERO, joules: [ZERO; 7], energy_j: ZERO };
+
+    /// Its lanes.
+    #[inline(always)]
+    pub fn view(&self) -> PhaseView<'_> {
+        PhaseView { elapsed_s: &self.elapsed_s, joules: &self.joules, energy_j: &self.energy_j }
+    }
+}
+
+/// The lanes of a phase's cost, wherever they are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct PhaseView<'a> {
+    /// Seconds from the first kernel to the last.
+    pub elapsed_s: &'a Lane,
+    /// Joules by cause.
+    pub joules: &'a [Lane; 7],
+    /// Joules of all causes.
+    pub energy_j: &'a Lane,
 }
 
 /// Working memory of one thread.
@@ -48,7 +65,9 @@ impl PhaseCost {
 pub struct Scratch {
     env: Env,
     divided: Vec<Env>,
-    evaluated: Evaluated,
+    /// Seconds that bend and do not see the context, by kind of stage.
+    pub fixed: Vec<Bent>,
+    moving: Vec<Bent>,
 }
 
 impl Scratch {
@@ -67,9 +86,31 @@ impl Scratch {
         }
         (&self.env, &self.divided)
     }
+
+    /// For a phase that keeps nothing apart.
+    #[inline(always)]
+    pub fn nothing_fixed(&mut self, mapping: &Mapping) {
+        start(&mut self.fixed, mapping.kinds.len());
+    }
+
+    /// Evaluates what bends and does not see the context.
+    #[inline(always)]
+    pub fn fix(&mut self, mapping: &Mapping, phase: &MappedPhase, passes: &Passes, tables: bool) {
+        self.environments(mapping, phase, passes);
+        start(&mut self.fixed, mapping.kinds.len());
+        phase.program.fixed.evaluate(&self.env, &self.divided, tables, &mut self.fixed);
+    }
 }
 
-/// Evaluates one phase; `tables` lets matrix products be looked up, with the same bits.
+#[inline(always)]
+fn start(bent: &mut Vec<Bent>, kinds: usize) {
+    bent.resize(kinds, [ZERO; 2]);
+    for own in bent.iter_mut() {
+        *own = [ZERO; 2];
+    }
+}
+
+/// Evaluates one phase whose fixed seconds are in `scratch`; `tables` lets matrix products be looked up, with the same bits.
 #[inline(always)]
 pub fn phase_cost(
     mapping: &Mapping,
@@ -80,15 +121,18 @@ pub fn phase_cost(
     out: &mut PhaseCost,
 ) {
     scratch.environments(mapping, phase, passes);
-    let (env, divided, evaluated) = (&scratch.env, &scratch.divided, &mut scratch.evaluated);
-    phase.program.evaluate(env, divided, tables, evaluated);
+    start(&mut scratch.moving, mapping.kinds.len());
+    let (env, fixed, moving) = (&scratch.env, &scratch.fixed, &mut scratch.moving);
+    phase.program.moving.evaluate(env, &scratch.divided, tables, moving);
     let constants = &mapping.constants;
 
     let (mut all_s, mut slowest_s, mut added_s) = (ZERO, ZERO, ZERO);
     let mut total: Sums = [ZERO; SUMS];
     let mut stage: Sums = [ZERO; SUMS];
-    for (kind, stages) in mapping.kinds.iter().map(|kind| kind.stages).enumerate() {
-        phase.program.sum(kind, env, evaluated, &mut stage);
+    for (kind, ((stages, fixed), moving)) in
+        mapping.kinds.iter().map(|kind| kind.stages).zip(fixed).zip(moving).enumerate()
+    {
+        phase.program.sum(kind, env, fixed, moving, &mut stage);
         for i in 0..LANES {
             let uncapped = constants.host_s + stage[0][i] + stage[1][i];
             let dynamic = stage[2][i] + stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];

@@ -4,12 +4,15 @@
 mod common;
 
 use energylens_core::einsum::parse::parse;
-use energylens_core::engine::{Plan, Wanted, column_names};
+use energylens_core::engine::{Plan, Schedule, Visitor};
 use energylens_core::explain;
 use energylens_core::mesh::Reason;
-use energylens_core::pareto::{Front, dominates};
+use energylens_core::reduce::front::{Front, dominates};
+use energylens_core::reduce::groups::Grouping;
+use energylens_core::reduce::{Reduction, Wanted};
+use energylens_core::serving::{Columns, Served, column_names};
 use energylens_core::simd::Level;
-use energylens_core::space::Space;
+use energylens_core::space::{Listed, Space};
 use proptest::prelude::*;
 
 fn column(name: &str) -> usize {
@@ -36,7 +39,7 @@ proptest! {
 
     #[test]
     fn energy_is_not_negative_and_causes_add_up(points in prop::collection::vec(points(), 1..40)) {
-        let table = common::plan().evaluate(&points, usize::MAX, 2);
+        let table = common::plan().evaluate(points.as_slice(), ALL, 2);
         for row in 0..points.len() {
             for values in &table.columns {
                 prop_assert!(values[row].is_finite());
@@ -52,34 +55,133 @@ proptest! {
     fn splitting_a_range_changes_nothing(cut in 0..4000_u64, threads in 1..4_usize) {
         let plan = common::plan();
         let space = space(&plan);
-        let wanted = Wanted {
-            objectives: vec![(column("energy_per_output_token_j"), 1.0), (column("latency_s"), 1.0), (column("output_tokens_per_s"), -1.0)],
-            bounds: vec![(column("gpus"), 0.0, 8.0)],
-        };
+        let wanted = everything(&space);
         let cut = cut % space.size();
-        let whole = plan.front(&space, 0..space.size(), &wanted, threads);
-        let (left, right) = (plan.front(&space, 0..cut, &wanted, 1), plan.front(&space, cut..space.size(), &wanted, threads));
-        let mut merged = Front::default();
-        for member in left.members.into_iter().chain(right.members) {
-            merged.offer(member.index, &member.objectives);
-        }
-        prop_assert_eq!(merged.into_members(), whole.members);
-        prop_assert_eq!(left.outside + right.outside, whole.outside);
-        let sums: Vec<u64> = left.by_reason.iter().zip(right.by_reason).map(|(a, b)| a + b).collect();
-        prop_assert_eq!(sums, whole.by_reason.to_vec());
+        let whole = reduced(&plan, &space, 0..space.size(), &wanted, Schedule::Best, threads);
+        let mut left = reduced(&plan, &space, 0..cut, &wanted, Schedule::Direct, 1);
+        left.merge(reduced(&plan, &space, cut..space.size(), &wanted, Schedule::Best, threads));
+        prop_assert_eq!(told(&left), told(&whole));
     }
 
     #[test]
     fn a_front_is_what_nothing_dominates(rows in prop::collection::vec(prop::collection::vec(0..6_u32, 3), 1..60)) {
         let rows: Vec<Vec<f64>> = rows.iter().map(|r| r.iter().map(|v| f64::from(*v)).collect()).collect();
-        let mut front = Front::default();
+        let mut front = Front::new(3, None);
         for (index, row) in rows.iter().enumerate() {
             front.offer(index as u64, row);
         }
-        let kept: Vec<u64> = front.into_members().iter().map(|m| m.index).collect();
+        let kept: Vec<u64> = front.members().iter().map(|m| m.index).collect();
         let expected: Vec<u64> =
             (0..rows.len()).filter(|i| !rows.iter().any(|other| dominates(other, &rows[*i]))).map(|i| i as u64).collect();
         prop_assert_eq!(kept, expected);
+    }
+}
+
+const ALL: Columns = Columns::ALL;
+
+/// A reduction of every kind at once.
+fn everything(space: &Space) -> Wanted {
+    Wanted {
+        objectives: vec![
+            (column("energy_per_output_token_j"), 1.0),
+            (column("latency_s"), 1.0),
+            (column("output_tokens_per_s"), -1.0),
+        ],
+        bounds: vec![(column("gpus"), 0.0, 8.0), (column("tpot_s"), 0.0, 0.01)],
+        resolution: None,
+        top: 7,
+        groups: Grouping::new(space, &[2, 8, 10]),
+        distributions: vec![column("ttft_s"), column("energy_decode_static_j")],
+    }
+}
+
+fn reduced(
+    plan: &Plan,
+    space: &Space,
+    range: std::ops::Range<u64>,
+    wanted: &Wanted,
+    schedule: Schedule,
+    threads: usize,
+) -> Reduction {
+    let mut kept = Reduction::new(wanted.clone());
+    let parts = plan.walk(space, range, wanted.columns(), schedule, threads, || kept.beside());
+    parts.into_iter().for_each(|part| kept.merge(part));
+    kept
+}
+
+/// Everything a reduction kept, in a form that can be compared.
+fn told(kept: &Reduction) -> String {
+    let bins: Vec<Vec<(u64, u64)>> = kept.bins.iter().map(|bins| bins.members().collect()).collect();
+    let best: Vec<(u64, u64)> = kept.best.members().collect();
+    format!(
+        "{:?} {:?} {best:?} {bins:?} {:?} {}",
+        kept.front.members(),
+        kept.top.indices(),
+        kept.by_reason,
+        kept.outside
+    )
+}
+
+/// Bits of all columns of all points of a walk.
+struct Collected(std::collections::BTreeMap<u64, Vec<u64>>);
+
+impl Visitor for Collected {
+    fn refuse(&mut self, first: u64, count: u64, reason: Reason) {
+        (first..first + count).for_each(|index| assert!(self.0.insert(index, vec![reason as u64]).is_none()));
+    }
+
+    fn block(&mut self, first: u64, stride: u64, count: usize, served: &Served) {
+        for i in 0..count {
+            let reason = std::iter::once(served.reasons[i]);
+            let values = reason.chain(served.columns.iter().map(|lane| lane[i].to_bits())).collect();
+            assert!(self.0.insert(first + i as u64 * stride, values).is_none(), "a point came twice");
+        }
+    }
+}
+
+fn collected(plan: &Plan, space: &Space, range: std::ops::Range<u64>, schedule: Schedule) -> Vec<(u64, Vec<u64>)> {
+    let parts = plan.walk(space, range, ALL, schedule, 2, || Collected(std::collections::BTreeMap::new()));
+    let mut all: Vec<(u64, Vec<u64>)> = parts.into_iter().flat_map(|part| part.0).collect();
+    all.sort_by_key(|(index, _)| *index);
+    all
+}
+
+/// Axes of lengths: even, uneven, beginning at one, long and short.
+fn lengths() -> impl Strategy<Value = Vec<u32>> {
+    prop_oneof![
+        (1..40_u32, 1..70_u32, 1..33_u32).prop_map(|(first, count, step)| (0..count).map(|i| first + i * step).collect()),
+        (1..150_u32).prop_map(|count| (1..=count).collect()),
+        prop::collection::btree_set(1..20_000_u32, 1..80).prop_map(|set| set.into_iter().collect()),
+        prop::collection::vec(1..5000_u32, 1..50),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn both_schedules_give_the_same_bits(prompts in lengths(), outputs in lengths(), cuts in (0..100_000_u64, 0..100_000_u64)) {
+        let plan = common::plan();
+        let json = format!(
+            r#"{{"model": [0], "gpu": [0], "weight_dtype": [null], "kv_dtype": [null], "tp": [1, 3, 4], "pp": [2], "dp": [1, 2], "ep": [1],
+            "batch": [1, 6, 31], "prompt_tokens": {prompts:?}, "output_tokens": {outputs:?}}}"#
+        );
+        let space = Space::from_json(&json, 1, 1).unwrap();
+        let (a, b) = (cuts.0 % space.size(), cuts.1 % space.size());
+        let range = a.min(b)..a.max(b) + 1;
+        let direct = collected(&plan, &space, range.clone(), Schedule::Direct);
+        prop_assert_eq!(direct.len() as u64, range.end - range.start);
+        prop_assert!(direct == collected(&plan, &space, range.clone(), Schedule::Best));
+        let wanted = everything(&space);
+        let [one, other] = [Schedule::Direct, Schedule::Best].map(|s| reduced(&plan, &space, range.clone(), &wanted, s, 2));
+        prop_assert_eq!(told(&one), told(&other));
+        let indices: Vec<u64> = direct.iter().map(|(index, _)| *index).step_by(7).collect();
+        let table = plan.evaluate(&Listed { space: &space, indices: &indices }, ALL, 1);
+        for (row, index) in indices.iter().enumerate() {
+            let bits = &direct[(index - range.start) as usize].1;
+            prop_assert_eq!(u64::from(table.reasons[row]), bits[0]);
+            prop_assert!(bits[1..].iter().zip(&table.columns).all(|(bits, column)| column[row].to_bits() == *bits));
+        }
     }
 }
 
@@ -106,17 +208,18 @@ fn every_instruction_set_gives_the_same_bits() {
     let mut plan = common::plan();
     let space = large_space();
     let points: Vec<_> = (0..space.size()).map(|index| space.point(index)).collect();
-    let wanted = Wanted { objectives: vec![(4, 1.0), (0, 1.0)], bounds: Vec::new() };
+    let wanted = everything(&space);
     plan.level = Level::Portable;
-    let (table, front) = (plan.evaluate(&points, usize::MAX, 1), plan.front(&space, 0..space.size(), &wanted, 1));
+    let front = |plan: &Plan, threads| told(&reduced(plan, &space, 0..space.size(), &wanted, Schedule::Best, threads));
+    let (table, expected) = (plan.evaluate(points.as_slice(), ALL, 1), front(&plan, 1));
     for level in Level::available() {
         plan.level = level;
-        let again = plan.evaluate(&points, usize::MAX, 2);
+        let again = plan.evaluate(points.as_slice(), ALL, 2);
         assert_eq!(again.reasons, table.reasons);
         for (a, b) in again.columns.iter().zip(&table.columns) {
             assert!(a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", level.name());
         }
-        assert_eq!(plan.front(&space, 0..space.size(), &wanted, 2).members, front.members);
+        assert_eq!(front(&plan, 2), expected);
     }
 }
 
@@ -125,9 +228,9 @@ fn tables_change_no_bit() {
     let plan = common::plan();
     let space = large_space();
     let points: Vec<_> = (0..space.size()).map(|index| space.point(index)).collect();
-    let with_tables = plan.evaluate(&points, usize::MAX, 1);
+    let with_tables = plan.evaluate(points.as_slice(), ALL, 1);
     for (first, chunk) in points.chunks(97).enumerate().step_by(11) {
-        let without = plan.evaluate(chunk, usize::MAX, 1);
+        let without = plan.evaluate(chunk, ALL, 1);
         for (a, b) in without.columns.iter().zip(&with_tables.columns) {
             assert!(a.iter().enumerate().all(|(i, a)| a.to_bits() == b[first * 97 + i].to_bits()));
         }
@@ -138,7 +241,7 @@ fn tables_change_no_bit() {
 fn kernels_one_by_one_add_up_to_the_whole() {
     let plan = common::plan();
     let point = energylens_core::engine::Point { tp: 2, dp: 2, ep: 4, ..common::point() };
-    let table = plan.evaluate(&[point], usize::MAX, 1);
+    let table = plan.evaluate([point].as_slice(), ALL, 1);
     let stories = explain::point(&plan, &point).unwrap();
     let joules = |phase: &str| -> f64 {
         let own = stories.iter().filter(|s| s.phase == phase);
@@ -171,7 +274,7 @@ fn digits_and_index_are_inverse() {
 fn every_reason_is_given_when_it_applies() {
     let plan = common::plan();
     let base = common::point();
-    let reason = |point| Reason::NAMES[usize::from(plan.evaluate(&[point], usize::MAX, 1).reasons[0])];
+    let reason = |point| Reason::NAMES[usize::from(plan.evaluate([point].as_slice(), ALL, 1).reasons[0])];
     let with = |tp, pp, dp, ep, batch| energylens_core::engine::Point { tp, pp, dp, ep, batch, ..base };
     assert_eq!(reason(with(1, 1, 1, 1, 8.0)), "ok");
     assert_eq!(reason(with(2, 1, 1, 4, 8.0)), "ep");

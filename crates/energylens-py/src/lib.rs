@@ -3,6 +3,7 @@
 mod columns;
 mod errors;
 mod plan;
+mod reduction;
 
 use pyo3::prelude::*;
 
@@ -13,23 +14,25 @@ mod _core {
     use super::errors::PlanError;
     #[pymodule_export]
     use super::plan::Plan;
+    #[pymodule_export]
+    use super::reduction::Reduction;
     use super::*;
 
     /// Positions of the rows nothing dominates (all columns minimised), in order.
     #[pyfunction]
     fn non_dominated(rows: Vec<Vec<f64>>) -> Vec<u64> {
-        let mut front = energylens_core::pareto::Front::default();
+        let mut front = energylens_core::reduce::front::Front::new(rows.first().map_or(0, Vec::len), None);
         for (index, row) in rows.iter().enumerate() {
             front.offer(index as u64, row);
         }
-        front.into_members().iter().map(|member| member.index).collect()
+        front.members().iter().map(|member| member.index).collect()
     }
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
-        module.add("COLUMNS", energylens_core::engine::column_names())?;
+        module.add("COLUMNS", energylens_core::serving::column_names())?;
         module.add("REASONS", energylens_core::mesh::Reason::NAMES.to_vec())?;
         module.add("CAUSES", energylens_core::step::CAUSES.to_vec())?;
         module.add("AXES", energylens_core::space::Space::AXES.to_vec())?;

@@ -1,12 +1,13 @@
 //! The `Plan` class: one string in, columns out.
 
-use energylens_core::engine::{Plan as CorePlan, Point, Wanted, column_names};
+use energylens_core::engine::{Plan as CorePlan, Point};
 use energylens_core::error::{Problem, Problems};
 use energylens_core::explain;
 use energylens_core::graph::Axis;
-use energylens_core::hardware::dtype::{Dtype, dtype};
+use energylens_core::hardware::dtype::dtype;
 use energylens_core::mesh::{Mesh, Reason};
-use energylens_core::space::Space;
+use energylens_core::serving::{Columns, column_names};
+use energylens_core::space::{Listed, Space};
 use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -21,19 +22,25 @@ type Column<'py, T> = PyReadonlyArray1<'py, T>;
 
 /// A typed plan.
 #[pyclass(frozen, module = "energylens._core")]
-pub struct Plan(CorePlan);
+pub struct Plan(pub(crate) CorePlan);
 
-fn fault(code: &'static str, message: impl Into<String>) -> PyErr {
+pub(crate) fn fault(code: &'static str, message: impl Into<String>) -> PyErr {
     CoreError::from(Problems::from(Problem::new(code, message))).into()
 }
 
-/// Result columns wanted.
-fn width(breakdown: bool) -> usize {
-    if breakdown { usize::MAX } else { energylens_core::serving::COLUMNS.len() }
+/// Position of a result column.
+pub(crate) fn position(name: &str) -> PyResult<usize> {
+    let found = column_names().iter().position(|column| column == name);
+    found.ok_or_else(|| fault("column", format!("unknown result column `{name}`")))
 }
 
-fn formats(names: &[Option<String>]) -> Result<Vec<Option<Dtype>>, CoreError> {
-    let read = |name: &Option<String>| name.as_deref().map(dtype).transpose();
+/// Result columns by name.
+fn wanted(names: &[String]) -> PyResult<Columns> {
+    names.iter().map(|name| position(name)).collect()
+}
+
+fn formats(names: &[Option<String>]) -> Result<Vec<Option<u8>>, CoreError> {
+    let read = |name: &Option<String>| name.as_deref().map(|name| dtype(name).map(|format| format.code)).transpose();
     names.iter().map(read).collect::<Result<_, Problem>>().map_err(|p| CoreError::from(Problems::from(p)))
 }
 
@@ -115,8 +122,8 @@ impl Plan {
         serde_json::to_string(&stories).map_err(|e| fault("json", e.to_string()))
     }
 
-    /// Evaluates columns of points; format columns hold positions in `dtypes`; `breakdown` adds joules by cause.
-    #[pyo3(signature = (dtypes, model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, batch, prompt_tokens, output_tokens, breakdown, threads))]
+    /// Evaluates columns of points into the result columns named; format columns hold positions in `dtypes`.
+    #[pyo3(signature = (dtypes, model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, batch, prompt_tokens, output_tokens, columns, threads))]
     #[expect(clippy::too_many_arguments, reason = "one argument per axis of a point")]
     fn evaluate<'py>(
         &self,
@@ -133,10 +140,10 @@ impl Plan {
         batch: Column<'py, f64>,
         prompt_tokens: Column<'py, f64>,
         output_tokens: Column<'py, f64>,
-        breakdown: bool,
+        columns: Vec<String>,
         threads: usize,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let names = formats(&dtypes)?;
+        let (names, wanted) = (formats(&dtypes)?, wanted(&columns)?);
         let codes = [model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep];
         let sizes = [batch, prompt_tokens, output_tokens];
         let codes = codes.iter().map(|c| c.as_slice()).collect::<Result<Vec<_>, _>>()?;
@@ -167,30 +174,27 @@ impl Plan {
                     output_tokens: sizes[2][i],
                 })
                 .collect();
-            self.0.evaluate(&points, width(breakdown), threads)
+            self.0.evaluate(points.as_slice(), wanted, threads)
         });
-        columns::table(py, table)
+        columns::table(py, wanted, table)
     }
 
-    /// Evaluates points of a space by index.
+    /// Evaluates points of a space by index into the result columns named.
     fn evaluate_space<'py>(
         &self,
         py: Python<'py>,
         space: &str,
         indices: Column<'py, u64>,
-        breakdown: bool,
+        columns: Vec<String>,
         threads: usize,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let space = self.space(space)?;
+        let (space, wanted) = (self.space(space)?, wanted(&columns)?);
         let indices = indices.as_slice()?;
         if indices.iter().any(|i| *i >= space.size()) {
             return Err(fault("index", "a point is outside the space"));
         }
-        let table = py.detach(|| {
-            let points: Vec<Point> = indices.iter().map(|i| space.point(*i)).collect();
-            self.0.evaluate(&points, width(breakdown), threads)
-        });
-        columns::table(py, table)
+        let table = py.detach(|| self.0.evaluate(&Listed { space: &space, indices }, wanted, threads));
+        columns::table(py, wanted, table)
     }
 
     /// Number of points of a space.
@@ -222,45 +226,10 @@ impl Plan {
         }
         Ok(out)
     }
-
-    /// Front of a range of a space: indices, objective values by row, counts by reason, feasible points outside the bounds.
-    #[allow(clippy::type_complexity)]
-    #[expect(clippy::too_many_arguments, reason = "a range, what is wanted, and threads")]
-    fn front<'py>(
-        &self,
-        py: Python<'py>,
-        space: &str,
-        lo: u64,
-        hi: u64,
-        objectives: Vec<(String, f64)>,
-        bounds: Vec<(String, f64, f64)>,
-        threads: usize,
-    ) -> PyResult<(Bound<'py, numpy::PyArray1<u64>>, Vec<Vec<f64>>, Vec<u64>, u64)> {
-        let space = self.space(space)?;
-        let columns = column_names();
-        let position = |name: &str| {
-            columns
-                .iter()
-                .position(|c| c == name)
-                .ok_or_else(|| fault("column", format!("unknown result column `{name}`")))
-        };
-        let mut wanted = Wanted::default();
-        for (name, sign) in &objectives {
-            wanted.objectives.push((position(name)?, *sign));
-        }
-        for (name, low, high) in &bounds {
-            wanted.bounds.push((position(name)?, *low, *high));
-        }
-        let hi = hi.min(space.size());
-        let found = py.detach(|| self.0.front(&space, lo..hi, &wanted, threads));
-        let indices: Vec<u64> = found.members.iter().map(|m| m.index).collect();
-        let values = found.members.into_iter().map(|m| m.objectives).collect();
-        Ok((indices.into_pyarray(py), values, found.by_reason.to_vec(), found.outside))
-    }
 }
 
 impl Plan {
-    fn space(&self, text: &str) -> PyResult<Space> {
+    pub(crate) fn space(&self, text: &str) -> PyResult<Space> {
         Space::from_json(text, self.0.graphs.len(), self.0.profiles.len()).map_err(|p| CoreError::from(p).into())
     }
 }

@@ -251,6 +251,16 @@ impl Env {
 }
 
 impl KernelCost {
+    /// Whether its time depends on a variable, given as a bit of the monomials.
+    pub fn sees(&self, bit: u8) -> bool {
+        let (timing, traffic) = (&self.timing, &self.traffic);
+        let products = timing.products.iter().flat_map(|p| [&p.batch, &p.rows, &p.columns, &p.depth]);
+        let attention = timing.attention.iter().flat_map(|a| [&a.seconds, &a.heads]);
+        let bytes = [&traffic.weights, &traffic.cache_read, &traffic.cache_written, &traffic.activations];
+        let mut all = products.chain(attention).chain(bytes).chain([&timing.vector.flops]);
+        self.mask.is_some() || all.any(|poly| poly.sees(bit))
+    }
+
     fn bytes(&self, env: &Env) -> [Lane; 3] {
         let (pairs, reach) = env.bases(self.mask);
         let mut weights = pairs.value(&self.traffic.weights);

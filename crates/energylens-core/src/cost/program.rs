@@ -2,12 +2,13 @@
 //!
 //! Joules are linear in the monomials of a pass, and so are the seconds of kernels whose work and traffic grow with one
 //! monomial alone. What is left are the few kernels and collectives whose time bends: each is evaluated once, and counted
-//! by the pipeline stages that run it.
+//! by the pipeline stages that run it. In decode most of them do not see the context: those are *fixed* by the number of
+//! sequences, and kept apart, so that a caller who knows their seconds need not evaluate them again.
 
 use super::collective::Collective;
 use super::kernel::{Env, KernelCost, Timing, smooth_maximum};
 use super::lanes::{LANES, Lane, ZERO};
-use crate::einsum::shape::Poly;
+use crate::einsum::shape::{Poly, T};
 
 /// Number of sums of a stage: kernel seconds, exposed seconds, then joules of compute, weights, cache, activations, links.
 pub const SUMS: usize = 7;
@@ -22,6 +23,9 @@ const LINK_J: usize = 6;
 /// Sums of one stage, by [`SUMS`].
 pub type Sums = [Lane; SUMS];
 
+/// Seconds that bend, of one kind of stage: kernels, then exposed collectives.
+pub type Bent = [Lane; 2];
+
 /// Sums that are linear in the monomials of one basis.
 type Linear = [Poly; SUMS];
 
@@ -35,36 +39,93 @@ struct Timed {
     mask: Option<usize>,
 }
 
-/// What one kind of pipeline stage runs.
+/// What one kind of pipeline stage sums up linearly.
 #[derive(Clone, Debug, Default)]
 struct Stage {
     plain: Linear,
     /// By mask: sums over visible pairs, and over the reach into the cache.
     masked: Vec<(usize, Linear, Linear)>,
     expert_weights_j: f64,
-    timed: Vec<f64>,
-    collectives: Vec<f64>,
-    staged: Vec<f64>,
+}
+
+/// Different items, each with its number of runs by kind of stage.
+#[derive(Clone, Debug)]
+struct Counted<X> {
+    items: Vec<(X, Vec<f64>)>,
+}
+
+impl<X> Default for Counted<X> {
+    fn default() -> Self {
+        Self { items: Vec::new() }
+    }
+}
+
+impl<X: PartialEq> Counted<X> {
+    fn add(&mut self, item: X, stage: usize, times: f64) {
+        let at = self.items.iter().position(|(have, _)| *have == item).unwrap_or_else(|| {
+            self.items.push((item, Vec::new()));
+            self.items.len() - 1
+        });
+        let counts = &mut self.items[at].1;
+        counts.resize(counts.len().max(stage + 1), 0.0);
+        counts[stage] += times;
+    }
+}
+
+/// Everything whose time bends.
+#[derive(Clone, Debug, Default)]
+pub struct Bending {
+    timed: Counted<Timed>,
+    collectives: Counted<Collective>,
+    staged: Counted<KernelCost>,
 }
 
 /// One phase of a mapping.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
-    timed: Vec<Timed>,
-    collectives: Vec<Collective>,
-    staged: Vec<KernelCost>,
+    /// What bends and does not see t, where that was asked for.
+    pub fixed: Bending,
+    /// What else bends.
+    pub moving: Bending,
     stages: Vec<Stage>,
+    split: bool,
 }
 
-/// Values of the bending parts, kept between blocks of points so that nothing is allocated.
-#[derive(Clone, Debug, Default)]
-pub struct Evaluated {
-    timed: Vec<Lane>,
-    collectives: Vec<Lane>,
-    staged: Vec<Sums>,
+impl Bending {
+    /// Adds the seconds of each kind of stage to `out`; `tables` lets matrix products be looked up, with the same bits.
+    #[inline(always)]
+    pub fn evaluate(&self, env: &Env, divided: &[Env], tables: bool, out: &mut [Bent]) {
+        for (timed, counts) in &self.timed.items {
+            let mut seconds = ZERO;
+            timed.seconds(env, tables, &mut seconds);
+            add_counted(counts, &seconds, KERNEL_S, out);
+        }
+        for (collective, counts) in &self.collectives.items {
+            add_counted(counts, &collective.seconds(&env.plain, 1.0, 1.0), EXPOSED_S, out);
+        }
+        for (kernel, counts) in &self.staged.items {
+            let cost = kernel.cost(env, divided);
+            add_counted(counts, &cost.kernel_s, KERNEL_S, out);
+            add_counted(counts, &cost.exposed_s, EXPOSED_S, out);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_counted(counts: &[f64], seconds: &Lane, which: usize, out: &mut [Bent]) {
+    for (count, bent) in counts.iter().zip(out) {
+        if *count > 0.0 {
+            add_times(*count, seconds, &mut bent[which]);
+        }
+    }
 }
 
 impl Program {
+    /// An empty program; `split` keeps apart what does not see t.
+    pub fn new(split: bool) -> Self {
+        Self { split, ..Self::default() }
+    }
+
     /// Starts the next kind of stage.
     pub fn next_stage(&mut self) {
         self.stages.push(Stage::default());
@@ -72,16 +133,17 @@ impl Program {
 
     /// Adds `times` runs of a kernel to the latest kind of stage.
     pub fn add(&mut self, kernel: &KernelCost, times: f64) {
-        if kernel.staging.is_some() && !kernel.collectives.is_empty() {
-            let at = index_of(&mut self.staged, kernel);
-            self.count(times, |stage| &mut stage.staged, at);
-            return;
-        }
-        for collective in &kernel.collectives {
-            self.add_collective(collective, times);
-        }
+        let latest = self.stages.len().saturating_sub(1);
         let Some(stage) = self.stages.last_mut() else { return };
         stage.add_joules(kernel, times);
+        if kernel.staging.is_some() && !kernel.collectives.is_empty() {
+            for collective in &kernel.collectives {
+                stage.plain[LINK_J].add(&collective.joules().scaled(times));
+            }
+            let moving = kernel.sees(T) || kernel.collectives.iter().any(|c| c.message.sees(T));
+            self.part(moving).staged.add(kernel.clone(), latest, times);
+            return;
+        }
         let traffic = &kernel.traffic;
         let mut pairs = traffic.weights.clone();
         pairs.add(&traffic.activations);
@@ -95,58 +157,32 @@ impl Program {
         };
         if let Some(seconds) = linear_seconds(kernel, &bytes[0]) {
             stage.plain[KERNEL_S].add(&seconds.scaled(times));
-            return;
+        } else {
+            let expert_bytes = traffic.expert_bytes;
+            let timed = Timed { timing: kernel.timing.clone(), bytes, expert_bytes, mask: kernel.mask };
+            self.part(kernel.sees(T)).timed.add(timed, latest, times);
         }
-        let expert_bytes = traffic.expert_bytes;
-        let timed = Timed { timing: kernel.timing.clone(), bytes, expert_bytes, mask: kernel.mask };
-        let at = index_of(&mut self.timed, &timed);
-        self.count(times, |stage| &mut stage.timed, at);
+        for collective in &kernel.collectives {
+            self.add_collective(collective, times);
+        }
     }
 
     /// Adds `times` runs of a collective to the latest kind of stage.
     pub fn add_collective(&mut self, collective: &Collective, times: f64) {
-        let at = index_of(&mut self.collectives, collective);
-        self.count(times, |stage| &mut stage.collectives, at);
+        let latest = self.stages.len().saturating_sub(1);
+        self.part(collective.message.sees(T)).collectives.add(collective.clone(), latest, times);
         if let Some(stage) = self.stages.last_mut() {
             stage.plain[LINK_J].add(&collective.joules().scaled(times));
         }
     }
 
-    fn count(&mut self, times: f64, list: impl Fn(&mut Stage) -> &mut Vec<f64>, at: usize) {
-        if let Some(stage) = self.stages.last_mut() {
-            let counts = list(stage);
-            if counts.len() <= at {
-                counts.resize(at + 1, 0.0);
-            }
-            counts[at] += times;
-        }
+    fn part(&mut self, moving: bool) -> &mut Bending {
+        if moving || !self.split { &mut self.moving } else { &mut self.fixed }
     }
 
-    /// Evaluates all that bends; `tables` lets matrix products be looked up by rows, with the same bits.
+    /// Sums of one kind of stage, given what bends in it.
     #[inline(always)]
-    pub fn evaluate(&self, env: &Env, divided: &[Env], tables: bool, out: &mut Evaluated) {
-        out.timed.resize(self.timed.len(), ZERO);
-        out.collectives.resize(self.collectives.len(), ZERO);
-        out.staged.clear();
-        for (timed, lane) in self.timed.iter().zip(&mut out.timed) {
-            timed.seconds(env, tables, lane);
-        }
-        for (collective, lane) in self.collectives.iter().zip(&mut out.collectives) {
-            *lane = collective.seconds(&env.plain, 1.0, 1.0);
-        }
-        for kernel in &self.staged {
-            let cost = kernel.cost(env, divided);
-            let mut sums = [ZERO; SUMS];
-            for (sum, lane) in sums.iter_mut().zip(cost.lanes()) {
-                *sum = *lane;
-            }
-            out.staged.push(sums);
-        }
-    }
-
-    /// Sums of one kind of stage.
-    #[inline(always)]
-    pub fn sum(&self, kind: usize, env: &Env, evaluated: &Evaluated, sums: &mut Sums) {
+    pub fn sum(&self, kind: usize, env: &Env, fixed: &Bent, moving: &Bent, sums: &mut Sums) {
         let Some(stage) = self.stages.get(kind) else { return };
         for (sum, poly) in sums.iter_mut().zip(&stage.plain) {
             env.plain.set(poly, sum);
@@ -163,21 +199,9 @@ impl Program {
         if stage.expert_weights_j > 0.0 {
             add_times(stage.expert_weights_j, &env.hits, &mut sums[WEIGHTS_J]);
         }
-        for (count, lane) in stage.timed.iter().zip(&evaluated.timed) {
-            if *count > 0.0 {
-                add_times(*count, lane, &mut sums[KERNEL_S]);
-            }
-        }
-        for (count, lane) in stage.collectives.iter().zip(&evaluated.collectives) {
-            if *count > 0.0 {
-                add_times(*count, lane, &mut sums[EXPOSED_S]);
-            }
-        }
-        for (count, own) in stage.staged.iter().zip(&evaluated.staged) {
-            if *count > 0.0 {
-                for (sum, lane) in sums.iter_mut().zip(own) {
-                    add_times(*count, lane, sum);
-                }
+        for which in [KERNEL_S, EXPOSED_S] {
+            for i in 0..LANES {
+                sums[which][i] += fixed[which][i] + moving[which][i];
             }
         }
     }
@@ -188,13 +212,6 @@ fn add_times(times: f64, lane: &Lane, sum: &mut Lane) {
     for i in 0..LANES {
         sum[i] += times * lane[i];
     }
-}
-
-fn index_of<X: PartialEq + Clone>(list: &mut Vec<X>, item: &X) -> usize {
-    list.iter().position(|have| have == item).unwrap_or_else(|| {
-        list.push(item.clone());
-        list.len() - 1
-    })
 }
 
 impl Timed {
@@ -271,8 +288,11 @@ mod tests {
 
     #[test]
     fn equal_parts_are_kept_once() {
-        let mut list = Vec::new();
-        assert_eq!((index_of(&mut list, &1), index_of(&mut list, &2), index_of(&mut list, &1)), (0, 1, 0));
+        let mut list = Counted::default();
+        for (item, stage) in [(7, 0), (8, 0), (7, 2)] {
+            list.add(item, stage, 1.5);
+        }
+        assert_eq!(list.items, [(7, vec![1.5, 0.0, 1.5]), (8, vec![1.5])]);
         let basis = Basis::new(&[2.0; LANES], &[3.0; LANES], &ZERO, &ZERO);
         let mut lane = [9.0; LANES];
         basis.set(&Poly::monomial(3, 5.0), &mut lane);

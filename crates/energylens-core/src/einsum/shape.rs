@@ -51,6 +51,11 @@ impl Poly {
         &self.terms
     }
 
+    /// Whether it depends on a variable, given by its bit.
+    pub fn sees(&self, bit: u8) -> bool {
+        self.terms.iter().any(|(bits, _)| bits & bit != 0)
+    }
+
     /// Its value if it depends on no variable.
     pub fn as_constant(&self) -> Option<f64> {
         match self.terms.as_slice() {

@@ -77,7 +77,7 @@ impl Lowering<'_> {
             let group = Group { size: 2, span: self.mesh.gpus() };
             Collective::new(self.profile, Operation::SendRecv, group, message)
         });
-        let mut program = Program::default();
+        let mut program = Program::new(phase == Phase::Decode);
         for kind in kinds {
             program.next_stage();
             for (kernels, count) in blocks.iter().zip(&kind.counts).filter(|(_, count)| **count > 0.0) {
@@ -85,7 +85,7 @@ impl Lowering<'_> {
             }
             send.iter().for_each(|send| program.add_collective(send, 1.0));
         }
-        MappedPhase { blocks, program, masks, divisions }
+        MappedPhase { blocks, program, masks, divisions, fixed: OnceLock::new() }
     }
 
     fn kernel(

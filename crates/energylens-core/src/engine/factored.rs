@@ -1,0 +1,332 @@
+//! Points of one mapping and batch over all lengths: what depends on the prompt alone, on the context alone or on the
+//! length alone is evaluated once for each value, and points only put these together.
+//!
+//! The longer of the two length axes lies along the lanes. Where its values are evenly spaced, sums with the other axis
+//! repeat, and their values are kept in an order that makes the lanes of a block neighbours.
+
+use std::ops::Range;
+
+use super::range::{Desk, Direct, Visitor};
+use crate::cost::lanes::{LANES, Lane, ZERO};
+use crate::mapping::Mapping;
+use crate::serving::{Columns, Parts, Requests, decode, fill, fix_decode, held_bytes, prefill};
+use crate::simd::Work;
+use crate::space::Space;
+use crate::step::{PhaseCost, PhaseView};
+
+/// Shortest run of lanes worth it.
+const SHORTEST: usize = LANES / 2;
+
+/// Lengths along the lanes taken together, and points.
+const MOST_LANES: usize = 1 << 13;
+const MOST_POINTS: usize = 1 << 19;
+
+/// Points of one mapping and one batch.
+pub(super) struct Slab<'a> {
+    pub(super) mapping: &'a Mapping,
+    pub(super) space: &'a Space,
+    pub(super) range: Range<u64>,
+    pub(super) columns: Columns,
+    pub(super) tables: bool,
+}
+
+/// A phase's cost at many places.
+#[derive(Debug, Default)]
+struct PhaseTable {
+    elapsed_s: Vec<f64>,
+    energy_j: Vec<f64>,
+    joules: [Vec<f64>; 7],
+}
+
+/// Values of one phase or size wherever they are needed, kept from slab to slab.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    prefill: PhaseTable,
+    activations: Vec<f64>,
+    contexts: Sums,
+    decode: PhaseTable,
+    lengths: Sums,
+    held: Vec<f64>,
+}
+
+/// Sums of a row value and a lane value: their different values, and where those of a row begin.
+#[derive(Debug, Default)]
+struct Sums {
+    values: Vec<f64>,
+    begins: Vec<u32>,
+}
+
+fn divisor(a: f64, b: f64) -> f64 {
+    let (mut a, mut b) = (a, b);
+    while b > 0.0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+impl Sums {
+    /// Of whole numbers; values are kept `count` after `count` for each row if few of them repeat.
+    fn fill(&mut self, rows: &[f64], lanes: &[f64], scale: f64) {
+        let (values, begins) = (&mut self.values, &mut self.begins);
+        values.clear();
+        begins.clear();
+        let count = lanes.len();
+        let step = if count > 1 { lanes[1] - lanes[0] } else { 0.0 };
+        let even = step > 0.0 && lanes.windows(2).all(|pair| pair[1] - pair[0] == step);
+        let least = rows.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = rows.iter().copied().fold(0.0, f64::max);
+        let grid = rows.iter().fold(step, |grid, row| divisor(grid, row - least));
+        let different = (most - least + step * (count - 1) as f64) / grid + 1.0;
+        if even && different <= 0.75 * (rows.len() * count) as f64 {
+            // Every stride-th value is a neighbour of the next lane: those of one remainder are kept together.
+            let (stride, different) = ((step / grid) as usize, different as usize);
+            let length = different.div_ceil(stride);
+            for remainder in 0..stride {
+                values.extend((0..length).map(|i| {
+                    let k = (remainder + i * stride).min(different - 1);
+                    (least + lanes[0] + k as f64 * grid) * scale
+                }));
+            }
+            begins.extend(rows.iter().map(|row| {
+                let k = ((row - least) / grid) as usize;
+                ((k % stride) * length + k / stride) as u32
+            }));
+        } else {
+            for row in rows {
+                begins.push(values.len() as u32);
+                values.extend(lanes.iter().map(|lane| (row + lane) * scale));
+            }
+        }
+        pad(values);
+    }
+}
+
+/// Repeats the last value so that whole blocks can be read.
+fn pad(values: &mut Vec<f64>) {
+    let last = values.last().copied().unwrap_or(1.0);
+    values.resize(values.len() + LANES, last);
+}
+
+#[inline(always)]
+fn lanes(values: &[f64], at: usize) -> &Lane {
+    const NONE: &Lane = &ZERO;
+    values.get(at..at + LANES).and_then(|slice| slice.try_into().ok()).unwrap_or(NONE)
+}
+
+impl PhaseTable {
+    fn clear(&mut self) {
+        self.elapsed_s.clear();
+        self.energy_j.clear();
+        self.joules.iter_mut().for_each(Vec::clear);
+    }
+
+    #[inline(always)]
+    fn push(&mut self, cost: &PhaseCost, causes: bool) {
+        self.elapsed_s.extend_from_slice(&cost.elapsed_s);
+        self.energy_j.extend_from_slice(&cost.energy_j);
+        if causes {
+            for (all, own) in self.joules.iter_mut().zip(&cost.joules) {
+                all.extend_from_slice(own);
+            }
+        }
+    }
+
+    /// The lanes from a place on.
+    #[inline(always)]
+    fn at(&self, place: usize, causes: bool, joules: &mut [Lane; 7]) -> (&Lane, &Lane) {
+        if causes {
+            for (own, all) in joules.iter_mut().zip(&self.joules) {
+                *own = *lanes(all, place);
+            }
+        }
+        (lanes(&self.elapsed_s, place), lanes(&self.energy_j, place))
+    }
+
+    /// One place in all lanes.
+    #[inline(always)]
+    fn spread(&self, place: usize, causes: bool, cost: &mut PhaseCost) {
+        let one = |values: &[f64]| [values.get(place).copied().unwrap_or(0.0); LANES];
+        cost.elapsed_s = one(&self.elapsed_s);
+        cost.energy_j = one(&self.energy_j);
+        if causes {
+            for (own, all) in cost.joules.iter_mut().zip(&self.joules) {
+                *own = one(all);
+            }
+        }
+    }
+}
+
+impl<'a> Slab<'a> {
+    /// Whether the lengths of a space make runs long enough.
+    pub(super) fn pays(space: &Space) -> bool {
+        space.lengths().iter().any(|axis| axis.len() >= SHORTEST)
+    }
+
+    pub(super) fn with<V: Visitor>(self, desk: &'a mut Desk, visitor: &'a mut V) -> impl Work + 'a {
+        SlabWork { slab: self, desk, visitor }
+    }
+}
+
+struct SlabWork<'a, V> {
+    slab: Slab<'a>,
+    desk: &'a mut Desk,
+    visitor: &'a mut V,
+}
+
+impl<V: Visitor> Work for SlabWork<'_, V> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { slab, desk, visitor } = self;
+        let [prompts, outputs] = slab.space.lengths();
+        let (row, plane) = (outputs.len() as u64, slab.space.plane());
+        let (first, range) = (slab.range.start / plane * plane, slab.range.clone());
+        // Whole rows of outputs are factored; what is left of a row at either end is not, unless it is long.
+        let mut lo = range.start;
+        while lo < range.end {
+            let (from, left) = (lo - first, range.end - lo);
+            let prompt = (from / row) as usize;
+            let output = (from % row) as usize;
+            if output > 0 || left < row {
+                let hi = range.end.min(first + (from / row + 1) * row);
+                let count = (hi - lo) as usize;
+                if count >= 4 * SHORTEST {
+                    slab.piece(prompt..prompt + 1, output..output + count, desk, visitor);
+                } else {
+                    let Slab { mapping, space, columns, tables, .. } = slab;
+                    Direct { mapping, space, range: lo..hi, columns, tables, desk: &mut *desk, visitor: &mut *visitor }.run();
+                }
+                lo = hi;
+            } else {
+                let rows = (left / row) as usize;
+                slab.piece(prompt..prompt + rows, 0..outputs.len(), desk, visitor);
+                lo += rows as u64 * row;
+            }
+        }
+        let _ = prompts;
+    }
+}
+
+impl Slab<'_> {
+    /// A rectangle of prompts and outputs, in parts small enough for the caches.
+    #[inline(always)]
+    fn piece<V: Visitor>(&self, prompts: Range<usize>, outputs: Range<usize>, desk: &mut Desk, visitor: &mut V) {
+        let along_outputs = outputs.len() >= prompts.len();
+        let mut outputs = outputs;
+        // One output token decodes like two: it would make an even axis uneven.
+        if along_outputs && outputs.len() > SHORTEST && self.space.lengths()[1][outputs.start] < 2.0 {
+            self.part(false, outputs.start..outputs.start + 1, prompts.clone(), desk, visitor);
+            outputs.start += 1;
+        }
+        let (rows, lanes) = if along_outputs { (prompts, outputs) } else { (outputs, prompts) };
+        let mut lane = lanes.start;
+        while lane < lanes.end {
+            let lane_stop = lanes.end.min(lane + MOST_LANES);
+            let most_rows = (MOST_POINTS / (lane_stop - lane)).max(1);
+            let mut row = rows.start;
+            while row < rows.end {
+                let row_stop = rows.end.min(row + most_rows);
+                self.part(along_outputs, row..row_stop, lane..lane_stop, desk, visitor);
+                row = row_stop;
+            }
+            lane = lane_stop;
+        }
+    }
+
+    #[inline(always)]
+    fn part<V: Visitor>(
+        &self,
+        along_outputs: bool,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        desk: &mut Desk,
+        visitor: &mut V,
+    ) {
+        let [prompts, outputs] = self.space.lengths();
+        let plane = self.space.plane();
+        let first = self.range.start / plane * plane;
+        let batch = [self.space.batch(self.range.start); LANES];
+        let Desk { workspace, tables } = desk;
+        let Tables { prefill: prefill_table, activations, contexts, decode: decode_table, lengths, held } = tables;
+        let causes = self.columns.has_causes();
+        let scratch = &mut workspace.scratch;
+
+        let (row_axis, lane_axis) = if along_outputs { (prompts, outputs) } else { (outputs, prompts) };
+        let (row_values, lane_values) = (&row_axis[rows.clone()], &lane_axis[columns.clone()]);
+        // Twice the context is a whole number: twice the prompt and the output, of which at least 2.
+        let (twice, output): (fn(&f64) -> f64, fn(&f64) -> f64) = (|v| 2.0 * v, |v| if *v > 2.0 { *v } else { 2.0 });
+        let (of_rows, of_lanes) = if along_outputs { (twice, output) } else { (output, twice) };
+        let doubled_rows: Vec<f64> = row_values.iter().map(of_rows).collect();
+        let doubled_lanes: Vec<f64> = lane_values.iter().map(of_lanes).collect();
+        contexts.fill(&doubled_rows, &doubled_lanes, 0.5);
+        lengths.fill(row_values, lane_values, 1.0);
+
+        let mut prompt_values = if along_outputs { row_values } else { lane_values }.to_vec();
+        pad(&mut prompt_values);
+        prefill_table.clear();
+        activations.clear();
+        for at in (0..prompt_values.len() - LANES).step_by(LANES) {
+            let prompt_tokens = *lanes(&prompt_values, at);
+            let requests = Requests { batch, prompt_tokens, output_tokens: ZERO };
+            let mut bytes = ZERO;
+            prefill(self.mapping, &requests, self.tables, scratch, &mut workspace.prefill, &mut bytes);
+            prefill_table.push(&workspace.prefill, causes);
+            activations.extend_from_slice(&bytes);
+        }
+        fix_decode(self.mapping, &batch, self.tables, scratch);
+        decode_table.clear();
+        for at in (0..contexts.values.len() - LANES).step_by(LANES) {
+            decode(self.mapping, &batch, lanes(&contexts.values, at), self.tables, scratch, &mut workspace.decode);
+            decode_table.push(&workspace.decode, causes);
+        }
+        decode_table.push(&PhaseCost::NONE, causes);
+        held.clear();
+        for at in (0..lengths.values.len() - LANES).step_by(LANES) {
+            held.extend_from_slice(&held_bytes(self.mapping, &batch, lanes(&lengths.values, at)));
+        }
+        held.extend_from_slice(&ZERO);
+        let mut lane_padded = lane_values.to_vec();
+        pad(&mut lane_padded);
+
+        let stride = if along_outputs { 1 } else { outputs.len() as u64 };
+        for (i, row) in rows.enumerate() {
+            let mut spread_bytes = ZERO;
+            let mut spread_outputs = ZERO;
+            if along_outputs {
+                prefill_table.spread(i, causes, &mut workspace.prefill);
+                spread_bytes = [activations[i]; LANES];
+            } else {
+                spread_outputs = [row_values[i]; LANES];
+            }
+            let (context, length) = (contexts.begins[i] as usize, lengths.begins[i] as usize);
+            for at in (0..columns.len()).step_by(LANES) {
+                let (elapsed_s, energy_j) = decode_table.at(context + at, causes, &mut workspace.decode.joules);
+                let step = PhaseView { elapsed_s, energy_j, joules: &workspace.decode.joules };
+                let (prompt_view, bytes, output_tokens) = if along_outputs {
+                    (workspace.prefill.view(), &spread_bytes, lanes(&lane_padded, at))
+                } else {
+                    let (elapsed_s, energy_j) = prefill_table.at(at, causes, &mut workspace.prefill.joules);
+                    (
+                        PhaseView { elapsed_s, energy_j, joules: &workspace.prefill.joules },
+                        lanes(activations, at),
+                        &spread_outputs,
+                    )
+                };
+                let parts = Parts {
+                    batch: &batch,
+                    output_tokens,
+                    prefill: prompt_view,
+                    decode: step,
+                    held: lanes(held, length + at),
+                    activations: bytes,
+                };
+                fill(self.mapping, &parts, self.columns, &mut workspace.served);
+                let index = if along_outputs {
+                    first + row as u64 * outputs.len() as u64 + (columns.start + at) as u64
+                } else {
+                    first + (columns.start + at) as u64 * stride + row as u64
+                };
+                visitor.block(index, stride, LANES.min(columns.len() - at), &workspace.served);
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Ranges of a space, cut where mappings change, each stretch by the schedule that suits it.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::factored::{Slab, Tables};
+use super::{POINTS_WORTH_A_TABLE, Plan};
+use crate::cost::lanes::LANES;
+use crate::mapping::Mapping;
+use crate::mesh::Reason;
+use crate::serving::{Columns, Served, Workspace, serve};
+use crate::simd::{self, Work};
+use crate::space::Space;
+
+/// Points of a piece of work; pieces begin at its multiples.
+const CHUNK: u64 = 1 << 18;
+
+/// How points of a product are evaluated; the results are the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Schedule {
+    /// Whichever is faster.
+    #[default]
+    Best,
+    /// Each point from scratch.
+    Direct,
+}
+
+/// Takes the results of a walk, in any order.
+pub trait Visitor: Send {
+    /// Points `first..first + count` cannot run for one reason.
+    fn refuse(&mut self, first: u64, count: u64, reason: Reason);
+
+    /// Results of `count` points `first, first + stride, ...`, in the first lanes.
+    fn block(&mut self, first: u64, stride: u64, count: usize, served: &Served);
+}
+
+/// What a thread keeps while walking.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    pub(super) workspace: Workspace,
+    pub(super) tables: Tables,
+}
+
+impl Plan {
+    /// Walks a range of a space on some threads, each with a visitor of its own, and gives them back.
+    pub fn walk<V: Visitor>(
+        &self,
+        space: &Space,
+        range: Range<u64>,
+        columns: Columns,
+        schedule: Schedule,
+        threads: usize,
+        visitor: impl Fn() -> V + Sync,
+    ) -> Vec<V> {
+        let plane = space.plane();
+        let chunk = match plane {
+            0..CHUNK => plane * CHUNK.div_ceil(plane),
+            _ => CHUNK.max(space.row().min(4 * CHUNK) * (CHUNK / space.row().max(1)).max(1)),
+        };
+        let next = AtomicU64::new(range.start / chunk);
+        let threads = threads.min(usize::try_from((range.end - range.start).div_ceil(chunk) + 1).unwrap_or(threads));
+        self.on_threads(threads, || {
+            let (mut desk, mut visitor) = (Desk::default(), visitor());
+            loop {
+                let lo = next.fetch_add(1, Ordering::Relaxed).saturating_mul(chunk);
+                if lo >= range.end {
+                    return visitor;
+                }
+                let piece = lo.max(range.start)..lo.saturating_add(chunk).min(range.end);
+                self.walk_piece(space, piece, columns, schedule, &mut desk, &mut visitor);
+            }
+        })
+    }
+
+    fn walk_piece<V: Visitor>(
+        &self,
+        space: &Space,
+        range: Range<u64>,
+        columns: Columns,
+        schedule: Schedule,
+        desk: &mut Desk,
+        visitor: &mut V,
+    ) {
+        let (run, plane) = (space.run(), space.plane());
+        let tables = run >= POINTS_WORTH_A_TABLE as u64;
+        let mut at = range.start;
+        while at < range.end {
+            let stop = range.end.min((at / run + 1) * run);
+            match self.mapping(&space.point(at)).as_ref() {
+                Err(infeasible) => visitor.refuse(at, stop - at, infeasible.reason),
+                Ok(mapping) if schedule == Schedule::Direct || !Slab::pays(space) => {
+                    simd::run(
+                        self.level,
+                        Direct { mapping, space, range: at..stop, columns, tables, desk: &mut *desk, visitor: &mut *visitor },
+                    );
+                }
+                Ok(mapping) => {
+                    let mut lo = at;
+                    while lo < stop {
+                        let hi = stop.min((lo / plane + 1) * plane);
+                        let slab = Slab { mapping, space, range: lo..hi, columns, tables };
+                        simd::run(self.level, slab.with(&mut *desk, &mut *visitor));
+                        lo = hi;
+                    }
+                }
+            }
+            at = stop;
+        }
+    }
+}
+
+/// Consecutive points of one mapping, each from scratch.
+pub(super) struct Direct<'a, V> {
+    pub(super) mapping: &'a Mapping,
+    pub(super) space: &'a Space,
+    pub(super) range: Range<u64>,
+    pub(super) columns: Columns,
+    pub(super) tables: bool,
+    pub(super) desk: &'a mut Desk,
+    pub(super) visitor: &'a mut V,
+}
+
+impl<V: Visitor> Work for Direct<'_, V> {
+    #[inline(always)]
+    fn run(self) {
+        let mut lo = self.range.start;
+        while lo < self.range.end {
+            let count = (self.range.end - lo).min(LANES as u64) as usize;
+            let requests = self.space.requests(lo, count);
+            serve(self.mapping, &requests, self.columns, self.tables, &mut self.desk.workspace);
+            self.visitor.block(lo, 1, count, &self.desk.workspace.served);
+            lo += count as u64;
+        }
+    }
+}

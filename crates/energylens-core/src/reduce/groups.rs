@@ -1,0 +1,74 @@
+//! The best point of each group by one value, ties by index.
+
+use crate::cost::lanes::{LANES, Lane};
+
+/// How indices fall into groups.
+#[derive(Clone, Debug)]
+pub struct Grouping {
+    pub(super) lengths: [u64; 11],
+    pub(super) weights: [u64; 11],
+    /// Number of groups.
+    pub count: usize,
+}
+
+impl Grouping {
+    /// Most groups: each takes sixteen bytes on every thread.
+    pub const MOST: u64 = 1 << 22;
+
+    /// Group of a point.
+    pub fn of(&self, index: u64) -> u64 {
+        let (mut rest, mut group) = (index, 0);
+        for (length, weight) in self.lengths.iter().zip(&self.weights).rev() {
+            if *length > 1 {
+                group += rest % length * weight;
+                rest /= length;
+            }
+        }
+        group
+    }
+}
+
+/// The best point of each group.
+#[derive(Clone, Debug, Default)]
+pub struct Best {
+    values: Vec<f64>,
+    indices: Vec<u64>,
+}
+
+impl Best {
+    /// Nothing yet, of so many groups.
+    pub fn new(groups: usize) -> Self {
+        Self { values: vec![f64::INFINITY; groups], indices: vec![u64::MAX; groups] }
+    }
+
+    /// Offers a point of a group.
+    pub fn offer(&mut self, group: u64, index: u64, value: f64) {
+        if let (Some(best), Some(at)) = (self.values.get_mut(group as usize), self.indices.get_mut(group as usize))
+            && (value < *best || (value == *best && index < *at))
+        {
+            (*best, *at) = (value, index);
+        }
+    }
+
+    /// Offers those points of a block that are alive.
+    pub fn block(&mut self, groups: &Grouping, first: u64, stride: u64, values: &Lane, alive: &[u64; LANES]) {
+        for i in (0..LANES).filter(|i| alive[*i] != 0) {
+            let index = first + i as u64 * stride;
+            self.offer(groups.of(index), index, values[i]);
+        }
+    }
+
+    /// Takes over another.
+    pub fn merge(&mut self, other: Self) {
+        for (group, (value, index)) in other.values.into_iter().zip(other.indices).enumerate() {
+            if index != u64::MAX {
+                self.offer(group as u64, index, value);
+            }
+        }
+    }
+
+    /// Groups that have a point, with its index.
+    pub fn members(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.indices.iter().enumerate().filter(|(_, index)| **index != u64::MAX).map(|(g, index)| (g as u64, *index))
+    }
+}

@@ -1,0 +1,150 @@
+//! The `Reduction` class: what is kept of ranges of a space.
+
+use std::sync::Mutex;
+
+use energylens_core::engine::Schedule;
+use energylens_core::reduce::bins::Bins;
+use energylens_core::reduce::groups::Grouping;
+use energylens_core::reduce::{Reduction as CoreReduction, Wanted};
+use energylens_core::space::{Listed, Space};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::plan::{Plan, fault, position};
+
+type Column<'py, T> = PyReadonlyArray1<'py, T>;
+
+/// What is kept of the points of a space: a front, the best few, the best of each group, distributions, counts.
+#[pyclass(frozen, module = "energylens._core")]
+pub struct Reduction {
+    plan: Py<Plan>,
+    space: Space,
+    kept: Mutex<CoreReduction>,
+}
+
+#[pymethods]
+impl Reduction {
+    /// Objectives are columns with a sign (1 to minimise), bounds columns with their range; `resolution` are bits of
+    /// mantissa that tell objectives apart; `top` and `groups` (axes) go by the first objective.
+    #[new]
+    #[pyo3(signature = (plan, space, objectives, bounds, resolution=None, top=0, groups=None, distributions=Vec::new()))]
+    #[expect(clippy::too_many_arguments, reason = "one argument for each kind of reduction")]
+    fn new(
+        py: Python<'_>,
+        plan: Py<Plan>,
+        space: &str,
+        objectives: Vec<(String, f64)>,
+        bounds: Vec<(String, f64, f64)>,
+        resolution: Option<u32>,
+        top: usize,
+        groups: Option<Vec<String>>,
+        distributions: Vec<String>,
+    ) -> PyResult<Self> {
+        let space = plan.bind(py).get().space(space)?;
+        let mut wanted = Wanted { resolution, top, ..Wanted::default() };
+        for (name, sign) in &objectives {
+            wanted.objectives.push((position(name)?, *sign));
+        }
+        for (name, low, high) in &bounds {
+            wanted.bounds.push((position(name)?, *low, *high));
+        }
+        for name in &distributions {
+            wanted.distributions.push(position(name)?);
+        }
+        if let Some(names) = groups {
+            let axis = |name: &String| Space::AXES.iter().position(|axis| axis == name);
+            let axes: Option<Vec<usize>> = names.iter().map(axis).collect();
+            let axes = axes.ok_or_else(|| fault("axis", "no such axis"))?;
+            let grouping = Grouping::new(&space, &axes)
+                .ok_or_else(|| fault("groups", format!("more than {} groups", Grouping::MOST)))?;
+            wanted.groups = Some(grouping);
+        }
+        Ok(Self { plan, space, kept: Mutex::new(CoreReduction::new(wanted)) })
+    }
+
+    /// Takes in points `lo` to `hi` of the space; `direct` evaluates each from scratch, with the same result.
+    #[pyo3(signature = (lo, hi, threads, direct=false))]
+    fn run(&self, py: Python<'_>, lo: u64, hi: u64, threads: usize, direct: bool) -> PyResult<()> {
+        let hi = hi.min(self.space.size());
+        let plan = self.plan.bind(py).get();
+        let schedule = if direct { Schedule::Direct } else { Schedule::Best };
+        py.detach(|| -> PyResult<()> {
+            let mut kept = self.lock()?;
+            let columns = kept.wanted().columns();
+            if lo < hi {
+                let parts = plan.0.walk(&self.space, lo..hi, columns, schedule, threads, || kept.beside());
+                parts.into_iter().for_each(|part| kept.merge(part));
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes in what another reduction of the same space kept: points of its front, top and groups, bins and counts.
+    #[expect(clippy::too_many_arguments, reason = "one argument for each thing kept")]
+    fn merge<'py>(
+        &self,
+        py: Python<'py>,
+        points: Column<'py, u64>,
+        bins: Vec<(usize, u64, u64)>,
+        by_reason: Vec<u64>,
+        outside: u64,
+        threads: usize,
+    ) -> PyResult<()> {
+        let plan = self.plan.bind(py).get();
+        let indices = points.as_slice()?;
+        if indices.iter().any(|i| *i >= self.space.size()) {
+            return Err(fault("index", "a point is outside the space"));
+        }
+        let mut kept = self.lock()?;
+        let objectives = kept.wanted().objectives.clone();
+        let groups = kept.wanted().groups.clone();
+        let columns = objectives.iter().map(|(column, _)| *column).collect();
+        let table = py.detach(|| plan.0.evaluate(&Listed { space: &self.space, indices }, columns, threads));
+        let order: Vec<usize> = columns.iter().collect();
+        let place = |column: usize| order.iter().position(|c| *c == column).unwrap_or(0);
+        for (row, index) in indices.iter().enumerate() {
+            let values: Vec<f64> = objectives.iter().map(|(c, sign)| sign * table.columns[place(*c)][row]).collect();
+            kept.offer(*index, &values, groups.as_ref().map(|groups| groups.of(*index)));
+        }
+        for (column, bin, count) in bins {
+            if let Some(own) = kept.bins.get_mut(column) {
+                own.add(bin, count);
+            }
+        }
+        kept.by_reason.iter_mut().zip(by_reason).for_each(|(own, other)| *own += other);
+        kept.outside += outside;
+        Ok(())
+    }
+
+    /// Everything kept: `front` and `top` (indices), `group` and `best` (a group and its index), `bin_column`, `bin`,
+    /// `bin_low`, `bin_high` and `bin_count`, `by_reason`, `outside`.
+    fn kept<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let kept = self.lock()?;
+        let out = PyDict::new(py);
+        out.set_item("front", array(py, kept.front.members().iter().map(|member| member.index)))?;
+        out.set_item("top", array(py, kept.top.indices().into_iter()))?;
+        out.set_item("group", array(py, kept.best.members().map(|(group, _)| group)))?;
+        out.set_item("best", array(py, kept.best.members().map(|(_, index)| index)))?;
+        let bins = || kept.bins.iter().enumerate().flat_map(|(c, bins)| bins.members().map(move |(b, n)| (c as u64, b, n)));
+        out.set_item("bin_column", array(py, bins().map(|(column, ..)| column)))?;
+        out.set_item("bin", array(py, bins().map(|(_, bin, _)| bin)))?;
+        out.set_item("bin_count", array(py, bins().map(|(.., count)| count)))?;
+        let edges = |shift: u64| bins().map(|(_, bin, _)| Bins::low(bin + shift)).collect::<Vec<f64>>().into_pyarray(py);
+        out.set_item("bin_low", edges(0))?;
+        out.set_item("bin_high", edges(1))?;
+        out.set_item("by_reason", array(py, kept.by_reason.into_iter()))?;
+        out.set_item("outside", kept.outside)?;
+        Ok(out)
+    }
+}
+
+fn array(py: Python<'_>, values: impl Iterator<Item = u64>) -> Bound<'_, PyArray1<u64>> {
+    values.collect::<Vec<u64>>().into_pyarray(py)
+}
+
+impl Reduction {
+    fn lock(&self) -> PyResult<std::sync::MutexGuard<'_, CoreReduction>> {
+        self.kept.lock().map_err(|_| fault("internal", "a thread failed"))
+    }
+}
