@@ -1,43 +1,49 @@
-"""NSGA-II with pymoo over a space."""
+"""Search of a space with an algorithm of pymoo."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from energylens import _core
 from energylens.errors import Problem, SpaceError
 from energylens.evaluation import checked_threads
 from energylens.progress import progress
 from energylens.result import Result, front_result
 from energylens.space import Space
 
+if TYPE_CHECKING:
+    from pymoo.core.algorithm import Algorithm
+    from pymoo.core.termination import Termination
+
+    from energylens.search.archive import Archive
+
 
 def search(
     space: Space | None = None,
     *,
+    algorithm: str | Algorithm = "nsga2",
     population: int = 200,
     generations: int = 100,
     seed: int = 1,
     threads: int | None = None,
+    termination: Termination | None = None,
+    stop: Callable[[Archive, int], bool] | None = None,
+    checkpoint: str | Path | None = None,
     show_progress: bool = False,
     **axes: Any,
 ) -> Result:
-    """Return the front found by NSGA-II (Deb et al. 2002, as in pymoo); the same seed gives the same front.
+    """Return the front found by NSGA-II (Deb et al. 2002, as in pymoo) or another algorithm; same seed, same front.
 
     Axes are integer genes; limits and memory are constraints; every feasible point met is kept, so the front is not
-    capped by the population. Raises `SpecError` or `SpaceError`.
+    capped by the population. `energylens.search.pymoo_engine.run` tells of `algorithm`, `termination`, `stop` and
+    `checkpoint`. Raises `SpecError` or `SpaceError`.
     """
-    from pymoo.algorithms.moo.nsga2 import NSGA2
-    from pymoo.operators.crossover.sbx import SBX
-    from pymoo.operators.mutation.pm import PM
-    from pymoo.operators.repair.rounding import RoundingRepair
-    from pymoo.operators.sampling.rnd import IntegerRandomSampling
-
-    from energylens.search.problem import SameIndex, SpaceProblem
+    from energylens.search.pymoo_engine import run
 
     space = Space(**axes) if space is None else replace(space, **axes) if axes else space
     for name, value, least, most in (
@@ -52,23 +58,21 @@ def search(
         raise SpaceError(
             Problem("a space of more than 2^62 points cannot be searched", hint="use fewer values", code="search")
         )
-    problem = SpaceProblem(space, checked_threads(threads))
-    algorithm = NSGA2(
-        pop_size=min(population, space.size),
-        sampling=IntegerRandomSampling(),
-        crossover=SBX(prob=0.9, eta=3.0, vtype=float, repair=RoundingRepair()),
-        mutation=PM(eta=3.0, vtype=float, repair=RoundingRepair()),
-        eliminate_duplicates=SameIndex(problem.radix),
-    )
     started = time.perf_counter()
-    algorithm.setup(problem, termination=("n_gen", generations), seed=seed, verbose=False)
     with progress("searching", generations, show_progress) as advance:
-        while algorithm.has_next():
-            algorithm.next()
-            advance(1)
+        archive = run(
+            space,
+            algorithm=algorithm,
+            population=population,
+            generations=generations,
+            seed=seed,
+            threads=checked_threads(threads),
+            termination=termination,
+            advance=advance,
+            stop=stop,
+            checkpoint=checkpoint,
+        )
     seconds = time.perf_counter() - started
-    indices = sorted(problem.met)
-    kept = _core.non_dominated([list(problem.met[i]) for i in indices])
-    front = np.asarray([indices[i] for i in kept], dtype=np.uint64)
-    by_reason = {name: count for name, count in problem.by_reason.items() if count}
-    return front_result(space, front, "nsga2", len(problem.seen), by_reason, problem.outside, seconds, threads)
+    name = algorithm if isinstance(algorithm, str) else type(algorithm).__name__.lower()
+    front = archive.keys.astype(np.uint64)
+    return front_result(space, front, name, archive.points, archive.by_reason, archive.outside, seconds, threads)

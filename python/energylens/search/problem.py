@@ -1,7 +1,8 @@
-"""A space as a pymoo problem: integer digits in, objectives and violations out, one core call a generation."""
+"""A space as a pymoo problem: digits in, objectives and violations out, one core call a generation."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,95 +10,94 @@ from numpy.typing import NDArray
 from pymoo.core.duplicate import DuplicateElimination
 from pymoo.core.problem import Problem
 
-from energylens import _core
+from energylens.search.archive import Archive, Keys, Rows
 from energylens.space import Space
 
-Digits = NDArray[np.int64]
+_CANNOT_RUN = 1e30
 
 
-def radix(space: Space) -> Digits:
-    """Return the weight of each digit, so that `digits @ radix` is a point's index."""
-    lengths = [len(values) for values in space.axes.values()]
-    return np.append(np.cumprod(lengths[:0:-1])[::-1], 1).astype(np.int64)
+@dataclass(frozen=True)
+class Measured:
+    """Objectives (all minimised), violations (0 or less: none), reasons, and who is inside the limits."""
+
+    objectives: Rows
+    violations: Rows
+    reasons: NDArray[Any]
+    inside: NDArray[np.bool_]
 
 
 class SpaceProblem(Problem):  # type: ignore[misc]
-    """Objectives of a space; remembers every feasible point it has met, which no population caps."""
+    """A variable for every axis with a choice; a point's key is its index in the space."""
 
     def __init__(self, space: Space, threads: int) -> None:
-        self.space, self.threads, self.radix = space, threads, radix(space)
-        self.lengths = np.array([len(values) for values in space.axes.values()])
-        self.names = [name for name, _ in space.signed_objectives]
+        self.space, self.threads = space, threads
+        lengths = np.array([len(values) for values in space.axes.values()], dtype=np.int64)
+        weights = np.append(np.cumprod(lengths[:0:-1])[::-1], 1)
+        free = lengths > 1
+        free[-1] |= not free.any()
+        self.lengths, self.weights = lengths[free], weights[free]
         self.signs = np.array([sign for _, sign in space.signed_objectives])
-        self.met: dict[int, tuple[float, ...]] = {}
-        self.seen: set[int] = set()
-        self.by_reason = dict.fromkeys(_core.REASONS, 0)
-        self.outside = 0
-        constraints = 1 + len(space.bounds)
+        self.archive = Archive(len(self.signs))
         super().__init__(
             n_var=len(self.lengths),
-            n_obj=len(self.names),
-            n_ieq_constr=constraints,
+            n_obj=len(self.signs),
+            n_ieq_constr=1 + len(space.bounds),
             xl=0,
             xu=self.lengths - 1,
             vtype=int,
         )
 
-    def _evaluate(self, x: NDArray[Any], out: dict[str, Any], *_args: Any, **_kwargs: Any) -> None:
-        indices = (np.asarray(x, dtype=np.int64) @ self.radix).astype(np.uint64)
-        columns = self.space.plan.core.evaluate_space(self.space.json, indices, False, self.threads)
-        objectives = np.column_stack([columns[name] for name in self.names]) * self.signs
+    def keys(self, x: NDArray[Any]) -> Keys:
+        """Return the index of the point nearest to each row of variables."""
+        digits = np.clip(np.rint(np.asarray(x, dtype=np.float64)).astype(np.int64), 0, self.lengths - 1)
+        keys: Keys = digits @ self.weights
+        return keys
+
+    def variables(self, keys: Keys) -> NDArray[np.int64]:
+        """Return the row of variables of each index."""
+        digits: NDArray[np.int64] = keys[:, None] // self.weights % self.lengths
+        return digits
+
+    def measure(self, keys: Keys) -> Measured:
+        """Evaluate points in one call."""
+        columns = self.space.plan.core.evaluate_space(self.space.json, keys.astype(np.uint64), False, self.threads)
         runs = columns["reason"] == 0
-        violations = [np.where(runs, 0.0, self._lack(columns))]
-        inside = runs.copy()
+        need = columns["memory_bytes_per_gpu"]
+        # Too much memory is nearer to running than a mesh that cannot be laid out.
+        lack = np.where(need > 0, 1.0 + need / 1e12, 1e6)
+        violations, inside = [np.where(runs, 0.0, lack)], runs.copy()
         for name, low, high in self.space.bounds:
             value = columns[name]
-            if np.isfinite(high):
-                excess = np.maximum(value - high, 0.0) / max(abs(high), 1e-300)
-            else:
-                excess = np.maximum(low - value, 0.0) / max(abs(low), 1e-300)
-            violations.append(np.where(runs, excess, 1e3))
+            beyond, bound = (value - high, high) if np.isfinite(high) else (low - value, low)
+            violations.append(np.where(runs, np.maximum(beyond, 0.0) / max(abs(bound), 1e-300), 1e3))
             inside &= (value >= low) & (value <= high)
-        self._remember(indices, objectives, columns["reason"], runs, inside)
-        out["F"] = np.where(runs[:, None], objectives, 1e30)
-        out["G"] = np.column_stack(violations)
+        signed = np.column_stack([columns[name] for name, _ in self.space.signed_objectives]) * self.signs
+        objectives = np.where(runs[:, None], signed, _CANNOT_RUN)
+        return Measured(objectives, np.column_stack(violations), columns["reason"], inside)
 
-    def _lack(self, columns: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """How far a point is from running: by the memory it needs, or a plain 1e6 if it cannot be laid out."""
-        need = columns["memory_bytes_per_gpu"]
-        known = need > 0
-        return np.where(known, 1.0 + need / 1e12, 1e6)
+    def meet(self, keys: Keys) -> Measured:
+        """Evaluate points and add them to the archive."""
+        found = self.measure(keys)
+        self.archive.add(keys, found.objectives, found.reasons, found.inside)
+        return found
 
-    def _remember(self, indices: Any, objectives: Any, reasons: Any, runs: Any, inside: Any) -> None:
-        for index, row, reason, run, ok in zip(
-            indices.tolist(), objectives.tolist(), reasons.tolist(), runs.tolist(), inside.tolist(), strict=True
-        ):
-            if index in self.seen:
-                continue
-            self.seen.add(index)
-            self.by_reason[_core.REASONS[reason]] += 1
-            if ok:
-                self.met[index] = tuple(row)
-            elif run:
-                self.outside += 1
+    def _evaluate(self, x: NDArray[Any], out: dict[str, Any], *_args: Any, **_kwargs: Any) -> None:
+        found = self.meet(self.keys(x))
+        out["F"], out["G"] = found.objectives, found.violations
 
 
-class SameIndex(DuplicateElimination):  # type: ignore[misc]
+class SameKey(DuplicateElimination):  # type: ignore[misc]
     """Exact duplicate elimination by a point's index, n log n instead of all pairs."""
 
-    def __init__(self, weights: Digits) -> None:
+    def __init__(self, problem: SpaceProblem) -> None:
         super().__init__()
-        self.weights = weights
+        self.problem = problem
 
-    def _index(self, population: Any) -> Digits:
-        return np.asarray(population.get("X"), dtype=np.int64) @ self.weights
-
-    def _do(self, pop: Any, other: Any, is_duplicate: Any) -> Any:
-        own = self._index(pop)
+    def _do(self, pop: Any, other: Any, is_duplicate: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        own = self.problem.keys(pop.get("X"))
         if other is None:
-            _, first = np.unique(own, return_index=True)
             is_duplicate[:] = True
-            is_duplicate[first] = False
+            is_duplicate[np.unique(own, return_index=True)[1]] = False
         else:
-            is_duplicate[np.isin(own, self._index(other))] = True
+            is_duplicate[np.isin(own, self.problem.keys(other.get("X")))] = True
         return is_duplicate

@@ -1,0 +1,324 @@
+"""`search` with pymoo: what it keeps, what it counts, and that a broken-off search goes on as if it were not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import moocore
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pymoo.algorithms.moo.gde3 import GDE3
+from pymoo.algorithms.moo.moead import MOEAD
+from pymoo.algorithms.moo.nsga2 import NSGA2, binary_tournament
+from pymoo.core.population import Population
+from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
+from pymoo.termination import get_termination
+
+from energylens import Space, explore, search
+from energylens._core import REASONS, non_dominated
+from energylens.errors import SpaceError
+from energylens.search import checkpoint, pymoo_engine
+from energylens.search.archive import Archive, KeySet
+from energylens.search.columns import ColumnMating, Columns, ColumnSurvival
+from energylens.search.problem import SameKey, SpaceProblem
+from energylens.search.selection import dominance_then_crowding, tournament
+
+SPACE = Space(
+    models=["llama-3.1-70b", "qwen3-30b-a3b"],
+    gpus=["h100-sxm", "b200", "l40s"],
+    tp=[1, 2, 3, 4, 8],
+    pp=[1, 2, 4],
+    ep=[1, 2],
+    batch=list(range(1, 101)),
+    prompt_tokens=[512, 2048],
+    output_tokens=256,
+    weight_dtype=[None, "fp8"],
+    kv_dtype=[None, "fp8"],
+    limits=["tpot<=40ms"],
+)
+THREE = replace(SPACE, objectives=["energy_per_output_token_j", "latency_s", "output_tokens_per_s_per_gpu"])
+
+
+def run(space: Space = SPACE, **arguments: Any) -> Archive:
+    usual: dict[str, Any] = {"population": 60, "generations": 15, "seed": 5, "threads": 2}
+    return pymoo_engine.run(space, **usual | arguments)
+
+
+def same(a: Archive, b: Archive) -> bool:
+    counts = (a.points, a.by_reason, a.outside) == (b.points, b.by_reason, b.outside)
+    return counts and np.array_equal(a.keys, b.keys) and np.array_equal(a.values, b.values)
+
+
+def hypervolume(rows: NDArray[Any], reference: NDArray[Any]) -> float:
+    return float(moocore.hypervolume(rows, ref=reference))
+
+
+@pytest.mark.parametrize("algorithm", ["nsga2", "spea2"])
+@pytest.mark.parametrize("space", [SPACE, THREE])
+def test_the_archive_is_the_front_of_all_points_met(
+    space: Space, algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generations: list[NDArray[np.int64]] = []
+    meet = SpaceProblem.meet
+
+    def spy(self: SpaceProblem, keys: NDArray[np.int64]) -> Any:
+        generations.append(keys)
+        return meet(self, keys)
+
+    monkeypatch.setattr(SpaceProblem, "meet", spy)
+    archive = run(space, algorithm=algorithm)
+    assert len(generations) == 15
+    assert all(len(np.unique(keys)) == len(keys) == 60 for keys in generations[1:])
+    met = np.unique(np.concatenate(generations))
+    found = SpaceProblem(space, 1).measure(met)
+    inside, rows = met[found.inside], found.objectives[found.inside]
+    kept = non_dominated(rows.tolist())
+    assert np.array_equal(archive.keys, inside[kept])
+    assert np.array_equal(archive.values, rows[kept])
+    assert archive.points == len(met)
+    counts = np.bincount(found.reasons, minlength=len(REASONS))
+    assert archive.by_reason == {name: n for name, n in zip(REASONS, counts.tolist(), strict=True) if n}
+    assert archive.outside == archive.by_reason["ok"] - len(inside)
+
+
+def test_the_front_is_not_capped_by_the_population() -> None:
+    assert len(run(THREE, population=20, generations=40).keys) > 20
+
+
+def test_a_key_set_is_a_set() -> None:
+    random, keys, known = np.random.default_rng(1), KeySet(), set[int]()
+    for size in random.integers(0, 200, 60):
+        some = np.unique(random.integers(0, 4000, size))
+        held = keys.holds(some)
+        assert held.tolist() == [key in known for key in some.tolist()]
+        keys.add(some[~held])
+        known |= set(some.tolist())
+        assert len(keys) == len(known)
+    assert keys.sorted().tolist() == sorted(known)
+
+
+def test_keys_and_variables_are_one_to_one() -> None:
+    problem = SpaceProblem(SPACE, 1)
+    keys = np.arange(SPACE.size, dtype=np.int64)
+    assert np.array_equal(problem.keys(problem.variables(keys)), keys)
+    digits = SPACE.plan.core.space_digits(SPACE.json, keys.astype(np.uint64))
+    free = [digits[name] for name, values in SPACE.axes.items() if len(values) > 1]
+    assert np.array_equal(problem.variables(keys), np.column_stack(free))
+
+
+def test_offspring_are_new_and_different() -> None:
+    problem, random = SpaceProblem(SPACE, 1), np.random.default_rng(2)
+    keys = np.unique(random.integers(0, 3000, 80))
+    pop = Columns(X=problem.variables(keys), key=keys, crowding=np.ones(len(keys)))
+    pop.measured(problem.measure(keys))
+    off = ColumnMating().do(problem, pop, 500, random)
+    assert len(off) == len(np.unique(off.get("key"))) == 500
+    assert not np.isin(off.get("key"), keys).any()
+    assert np.array_equal(problem.keys(off.get("X")), off.get("key"))
+
+
+def test_same_key_keeps_the_first_of_equals() -> None:
+    same_key = SameKey(SpaceProblem(SPACE, 1))
+    x = SpaceProblem(SPACE, 1).variables(np.array([3, 5, 3, 9, 5, 7]))
+    pop = Population.new(X=x + 0.2)
+    assert np.array_equal(same_key.do(pop).get("X"), x[[0, 1, 3, 5]] + 0.2)
+    assert np.array_equal(same_key.do(pop, Population.new(X=x[[1]])).get("X"), x[[0, 3, 5]] + 0.2)
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3])
+def test_survival_and_tournament_are_those_of_pymoo(objectives: int) -> None:
+    random = np.random.default_rng(objectives)
+    problem = SpaceProblem(SPACE, 1)
+    keys = np.unique(random.integers(0, SPACE.size, 300))
+    f, g = random.integers(0, 12, (len(keys), objectives)).astype(float), random.normal(-1.0, 1.0, (len(keys), 2))
+    g[::2] = -1.0
+    plain = Population.new(X=problem.variables(keys), F=f, G=g, place=np.arange(len(keys)))
+    pop = Columns(X=problem.variables(keys), key=keys, place=np.arange(len(keys)))
+    pop.columns |= {"F": f, "cv": np.maximum(g, 0).sum(1), "CV": np.maximum(g, 0).sum(1)[:, None]}
+    for survivors in (100, 280):
+        expected = RankAndCrowding().do(problem, plain, n_survive=survivors, random_state=np.random.default_rng(3))
+        found = ColumnSurvival().do(problem, pop, n_survive=survivors, random_state=np.random.default_rng(3))
+        assert np.array_equal(found.get("place"), expected.get("place"))
+        feasible = found.get("cv") <= 0
+        for name in ("rank", "crowding"):
+            assert np.array_equal(found.get(name)[feasible], expected.get(name)[feasible].astype(float))
+    pairs = random.integers(0, len(found), (400, 2))
+    nsga2 = NSGA2()
+    nsga2.random_state = random
+    a = binary_tournament(expected, pairs, nsga2)
+    b = tournament(dominance_then_crowding).func_comp(found, pairs, random_state=random)
+    shown = [expected[side[:, 0]].get("F", "CV", "crowding") for side in (a, b)]
+    for name, left, right in zip(("F", "CV", "crowding"), *shown, strict=True):
+        tied = (shown[0][1] == shown[1][1]).all(axis=1) & (name == "F")
+        assert (tied | (left == right).reshape(len(pairs), -1).all(axis=1)).all()
+
+
+def test_the_same_seed_gives_the_same_front() -> None:
+    first = search(SPACE, population=50, generations=10, seed=4)
+    assert search(SPACE, population=50, generations=10, seed=4, threads=1).frame.equals(first.frame)
+    assert not same(run(seed=1), run(seed=2))
+
+
+@pytest.mark.parametrize("space", [SPACE, THREE])
+@pytest.mark.parametrize("algorithm", ["nsga3", "unsga3", "smsemoa", "spea2", "rvea", "ctaea"])
+def test_other_algorithms_run(space: Space, algorithm: str) -> None:
+    found = run(space, algorithm=algorithm, generations=8)
+    assert found.points > 300
+    assert len(found.keys)
+    assert same(found, run(space, algorithm=algorithm, generations=8))
+
+
+@pytest.mark.parametrize("algorithm", [NSGA2(pop_size=40), GDE3(pop_size=20)])
+def test_an_algorithm_of_ones_own_runs(algorithm: Any) -> None:
+    found = run(algorithm=algorithm, termination=get_termination("n_eval", 400))
+    assert 100 < found.points <= 400
+    assert same(found, run(algorithm=algorithm, termination=get_termination("n_eval", 400)))
+    assert search(SPACE, algorithm=algorithm, generations=3).method == type(algorithm).__name__.lower()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        ("nsga4", "unknown algorithm `nsga4`\nhint: did you mean `nsga"),
+        ("moead", "takes no constraints"),
+        (MOEAD(np.eye(2)), "pymoo cannot run `MOEAD`"),
+    ],
+)
+def test_what_cannot_run_is_told(algorithm: Any, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        run(algorithm=algorithm)
+
+
+def test_one_objective_has_no_directions() -> None:
+    one = replace(SPACE, objectives=["energy_per_request_j"])
+    with pytest.raises(SpaceError, match="needs two or more objectives"):
+        run(one, algorithm="nsga3")
+    best = explore(one).frame["energy_per_request_j"][0]
+    assert run(one, generations=40).values.min() == pytest.approx(best, rel=0.02)
+
+
+@pytest.mark.parametrize(("objectives", "population"), [(2, 2), (2, 101), (3, 100), (6, 30), (6, 300)])
+def test_directions_fit_the_population(objectives: int, population: int) -> None:
+    found = pymoo_engine.directions(objectives, population)
+    assert population / 3 <= len(found) <= population
+    assert np.allclose(found.sum(axis=1), 1.0)
+
+
+def test_a_search_can_be_stopped(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def enough(archive: Archive, generation: int) -> bool:
+        seen.append(generation)
+        return generation == 4 and len(archive.keys) > 0
+
+    stopped = run(stop=enough, checkpoint=tmp_path / "search.npz")
+    assert seen == [1, 2, 3, 4]
+    assert same(run(stop=enough, checkpoint=tmp_path / "search.npz"), stopped)
+    told: list[int] = []
+    run(termination=get_termination("moo", n_max_gen=6), advance=told.append)
+    assert told == [1] * 6
+
+
+@pytest.mark.parametrize("points", [1, 2, 5])
+def test_a_tiny_space_is_searched(points: int) -> None:
+    tiny = Space(models="llama-3.1-8b", gpus="h100-sxm", tp=1, batch=list(range(1, points + 1)))
+    found = search(tiny, population=10, generations=20)
+    assert found.points == points
+    assert found.frame.equals(explore(tiny).frame)
+    nothing = search(replace(tiny, models="llama-3.1-405b"), population=10, generations=5)
+    assert nothing.by_reason == {"memory": points}
+    assert nothing.frame.height == 0
+
+
+class BrokenOff(Exception):
+    pass
+
+
+def broken_off(path: Path, generation: int, space: Space = SPACE, **arguments: Any) -> None:
+    left = [generation]
+
+    def advance(done: int) -> None:
+        left[0] -= done
+        if left[0] < 0:
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        run(space, checkpoint=path, advance=advance, **arguments)
+
+
+@pytest.mark.parametrize("space", [SPACE, THREE])
+def test_a_broken_off_search_goes_on(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "_SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(checkpoint, "_SHARE_OF_TIME", 1e9)
+    path = tmp_path / "new" / "search.npz"
+    undisturbed = run(space)
+    for generation in (1, 6, 11):
+        broken_off(path, generation, space)
+    assert [file.name for file in path.parent.iterdir()] == ["search.npz"]
+    told: list[int] = []
+    assert same(run(space, checkpoint=path, advance=told.append), undisturbed)
+    assert told == [11, 1, 1, 1, 1]
+    assert same(run(space, checkpoint=path), undisturbed)
+    assert same(run(space, checkpoint=path, generations=25, threads=1), run(space, generations=25))
+    with pytest.raises(SpaceError, match="is at generation 25, beyond 20"):
+        run(space, checkpoint=path, generations=20)
+
+
+def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "search.npz"
+    run(generations=2, checkpoint=path)
+    for space, arguments, what in (
+        (SPACE, {"seed": 6}, "seed"),
+        (SPACE, {"population": 61}, "population"),
+        (THREE, {}, "objectives"),
+        (replace(SPACE, limits=["tpot<=30ms"]), {}, "limits"),
+        (replace(SPACE, batch=[1, 2]), {}, "axes"),
+        (replace(SPACE, gpus=["h100-sxm", "b200", "h200-sxm"]), {}, "models and GPUs"),
+    ):
+        with pytest.raises(SpaceError, match=f"is of another search: not the same {what}"):
+            run(space, checkpoint=path, **arguments)
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 0.5, 0.9, -1])
+def test_a_damaged_checkpoint_is_refused(length: float, tmp_path: Path) -> None:
+    path = tmp_path / "search.npz"
+    run(generations=2, checkpoint=path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(length if length not in (0.5, 0.9) else length * len(whole))])
+    with pytest.raises(SpaceError, match="is damaged or no checkpoint"):
+        run(generations=2, checkpoint=path)
+
+
+def test_a_checkpoint_out_of_the_space_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "search.npz"
+    run(generations=2, checkpoint=path)
+    whole = dict(np.load(path))
+    for name, value in (
+        ("front", np.array([SPACE.size])),
+        ("population", whole["population"][:-1]),
+        ("seen", whole["seen"].astype(float)),
+        ("numbers", np.array("{}")),
+    ):
+        with path.open("wb") as file:
+            np.savez(file, **whole | {name: value})
+        with pytest.raises(SpaceError, match="is damaged or no checkpoint"):
+            run(generations=2, checkpoint=path)
+
+
+@pytest.mark.parametrize("arguments", [{"algorithm": "spea2"}, {"termination": get_termination("n_gen", 3)}])
+def test_only_nsga2_has_checkpoints(arguments: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match="only `nsga2` without a termination of its own"):
+        run(checkpoint=tmp_path / "search.npz", **arguments)
+
+
+@pytest.mark.parametrize("space", [SPACE, THREE])
+def test_the_front_found_is_near_the_exact_one(space: Space) -> None:
+    exact, found = explore(space), run(space, population=200, generations=60)
+    signs = [sign for _, sign in space.signed_objectives]
+    rows = exact.frame.select(list(space.objectives)).to_numpy() * signs
+    reference = rows.max(axis=0) + 0.1 * np.ptp(rows, axis=0)
+    assert found.points < space.size / 4
+    assert hypervolume(found.values, reference) >= 0.995 * hypervolume(rows, reference)
