@@ -16,6 +16,7 @@ __all__ = [
     "REASONS",
     "Plan",
     "PlanError",
+    "Reduction",
     "__version__",
     "non_dominated",
 ]
@@ -81,30 +82,54 @@ class Plan:
         batch: NDArray[np.float64],
         prompt_tokens: NDArray[np.float64],
         output_tokens: NDArray[np.float64],
-        breakdown: bool,
+        columns: Sequence[str],
         threads: int,
     ) -> dict[str, NDArray[Any]]:
-        """Evaluates columns of points; format columns hold positions in `dtypes`; `breakdown` adds joules by cause."""
+        """Evaluates columns of points into the result columns named; format columns hold positions in `dtypes`."""
 
     def evaluate_space(
-        self, /, space: str, indices: NDArray[np.uint64], breakdown: bool, threads: int
+        self, /, space: str, indices: NDArray[np.uint64], columns: Sequence[str], threads: int
     ) -> dict[str, NDArray[Any]]:
-        """Evaluates points of a space by index."""
+        """Evaluates points of a space by index into the result columns named."""
 
     def space_size(self, /, space: str) -> int:
         """Number of points of a space."""
 
+    def space_work(self, /, space: str) -> float:
+        """How much work all points of a space are, as a number of points evaluated from scratch."""
+
     def space_digits(self, /, space: str, indices: NDArray[np.uint64]) -> dict[str, NDArray[np.uint32]]:
         """Digits of points of a space: one array per axis, positions in its values."""
 
-    def front(
-        self,
+@final
+class Reduction:
+    """What is kept of the points of a space: a front, the best few, the best of each group, distributions, counts."""
+
+    def __new__(
+        cls,
         /,
+        plan: Plan,
         space: str,
-        lo: int,
-        hi: int,
         objectives: Sequence[tuple[str, float]],
         bounds: Sequence[tuple[str, float, float]],
+        resolution: int | None = None,
+        top: int = 0,
+        groups: Sequence[str] | None = None,
+        distributions: Sequence[str] = ...,
+    ) -> Reduction: ...
+    def run(self, /, lo: int, hi: int, threads: int, direct: bool = False) -> None:
+        """Takes in points `lo` to `hi` of the space; `direct` evaluates each from scratch, with the same result."""
+
+    def merge(
+        self,
+        /,
+        points: NDArray[np.uint64],
+        bins: Sequence[tuple[int, int, int]],
+        by_reason: Sequence[int],
+        outside: int,
         threads: int,
-    ) -> tuple[NDArray[np.uint64], list[list[float]], list[int], int]:
-        """Front of a range: indices, objective values by row, counts by reason, feasible points outside the bounds."""
+    ) -> None:
+        """Takes in what another reduction of the same space kept: points of its front, top and groups, bins and counts."""
+
+    def kept(self, /) -> dict[str, Any]:
+        """Everything kept: front and top, groups and their best, bins, counts by reason, outside."""

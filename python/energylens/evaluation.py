@@ -15,7 +15,7 @@ from energylens.errors import EnergylensError, FrameError, Problem, did_you_mean
 from energylens.frame import results
 from energylens.library import load_gpu, load_model
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, distinct
-from energylens.units import POINT_DEFAULTS
+from energylens.units import POINT_DEFAULTS, RESULTS
 
 _CODES = ("tp", "pp", "dp", "ep")
 _SIZES = ("batch", "prompt_tokens", "output_tokens")
@@ -102,7 +102,7 @@ def evaluate(
         points["batch"].to_numpy(),
         points["prompt_tokens"].to_numpy(),
         points["output_tokens"].to_numpy(),
-        breakdown,
+        _core.COLUMNS if breakdown else RESULTS,
         checked_threads(threads),
     )
     shown = points.with_columns(pl.col(name).cast(pl.UInt32) for name in _SIZES)

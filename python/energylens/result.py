@@ -10,14 +10,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from energylens import _core
+from energylens.errors import Problem, SpaceError
 from energylens.evaluation import checked_threads
-from energylens.frame import results
+from energylens.keep import Keep, Kept, frames
 from energylens.space import Space
 
 
 @dataclass(frozen=True)
 class Result:
-    """Non-dominated points of a space, sorted by the first objective."""
+    """Non-dominated points of a space, sorted by the first objective, and what else was to be kept.
+
+    `top` and `best_per` are frames of points; `distributions` has the columns column, low, high and count.
+    """
 
     frame: pl.DataFrame
     space: Space
@@ -26,6 +31,24 @@ class Result:
     by_reason: dict[str, int]
     outside_limits: int
     seconds: float = field(compare=False)
+    top: pl.DataFrame | None = None
+    best_per: pl.DataFrame | None = None
+    distributions: pl.DataFrame | None = None
+
+    def quantile(self, column: str, share: float) -> float:
+        """Return the value of a column that this share of the points stays below, to within 1/128 of it.
+
+        Raises `SpaceError` if the column's distribution was not kept or no point is left.
+        """
+        if self.distributions is None or column not in (bins := self.distributions)["column"]:
+            hint = f'keep it: distributions=["{column}"]'
+            raise SpaceError(Problem(f"the distribution of `{column}` was not kept", hint=hint, code="keep"))
+        if not 0 <= share <= 1:
+            raise SpaceError(Problem(f"a share is between 0 and 1, found {share}", code="keep"))
+        bins = bins.filter(column=column).sort("low")
+        reached = bins["count"].cum_sum() >= share * bins["count"].sum()
+        low, high = bins.row(int(reached.arg_max() or 0))[1:3]
+        return float(low + high) / 2
 
     @property
     def feasible(self) -> int:
@@ -67,9 +90,13 @@ def front_result(
     threads: int | None = None,
 ) -> Result:
     """Return the result of a front given by ascending indices, with all result and breakdown columns."""
-    columns = space.plan.core.evaluate_space(space.json, indices, True, checked_threads(threads))
-    frame = pl.concat([space.points(indices), results(columns, breakdown=True)], how="horizontal")
-    names = [name for name, _ in space.signed_objectives]
-    descending = [sign < 0 for _, sign in space.signed_objectives]
-    frame = frame.sort(names, descending=descending, maintain_order=True)
+    frame = frames(space, Keep(), {"front": indices}, checked_threads(threads))["front"]
     return Result(frame, space, method, points, by_reason, outside, seconds)
+
+
+def kept_result(space: Space, keep: Keep, kept: Kept, method: str, seconds: float, threads: int) -> Result:
+    """Return the result of a reduction of a whole space."""
+    found = frames(space, keep, kept, threads)
+    by_reason = {name: int(n) for name, n in zip(_core.REASONS, kept["by_reason"], strict=True) if n}
+    front = found.pop("front")
+    return Result(front, space, method, space.size, by_reason, int(kept["outside"]), seconds, **found)

@@ -202,6 +202,11 @@ impl Plan {
         Ok(self.space(space)?.size())
     }
 
+    /// How much work all points of a space are, as a number of points evaluated from scratch.
+    fn space_work(&self, space: &str) -> PyResult<f64> {
+        Ok(energylens_core::engine::evaluations(&self.space(space)?))
+    }
+
     /// Digits of points of a space: one array per axis, positions in its values.
     fn space_digits<'py>(
         &self,

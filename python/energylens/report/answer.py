@@ -74,7 +74,7 @@ def _least_memory(result: Result) -> tuple[float, str]:
     """Return the smallest need over capacity among an even sample of the space, and its GPU."""
     space = result.space
     picked = np.unique(np.linspace(0, space.size - 1, min(space.size, 4096)).astype(np.uint64))
-    columns = space.plan.core.evaluate_space(space.json, picked, False, 1)
+    columns = space.plan.core.evaluate_space(space.json, picked, ["memory_bytes_per_gpu"], 1)
     gpu = space.points(picked)["gpu"].to_list()
     capacity = {gpu.spec.name: gpu.spec.memory.capacity_bytes for gpu in space.plan.gpus}
     needs = [

@@ -38,6 +38,8 @@ class SpaceProblem(Problem):  # type: ignore[misc]
         self.lengths, self.weights = lengths[free], weights[free]
         self.signs = np.array([sign for _, sign in space.signed_objectives])
         self.archive = Archive(len(self.signs))
+        named = [name for name, *_ in (*space.signed_objectives, *space.bounds)]
+        self.columns = list(dict.fromkeys([*named, "memory_bytes_per_gpu"]))
         super().__init__(
             n_var=len(self.lengths),
             n_obj=len(self.signs),
@@ -60,7 +62,9 @@ class SpaceProblem(Problem):  # type: ignore[misc]
 
     def measure(self, keys: Keys) -> Measured:
         """Evaluate points in one call."""
-        columns = self.space.plan.core.evaluate_space(self.space.json, keys.astype(np.uint64), False, self.threads)
+        columns = self.space.plan.core.evaluate_space(
+            self.space.json, keys.astype(np.uint64), self.columns, self.threads
+        )
         runs = columns["reason"] == 0
         need = columns["memory_bytes_per_gpu"]
         # Too much memory is nearer to running than a mesh that cannot be laid out.

@@ -64,20 +64,50 @@ fn divisor(a: f64, b: f64) -> f64 {
     a
 }
 
-impl Sums {
-    /// Of whole numbers; values are kept `count` after `count` for each row if few of them repeat.
-    fn fill(&mut self, rows: &[f64], lanes: &[f64], scale: f64) {
-        let (values, begins) = (&mut self.values, &mut self.begins);
-        values.clear();
-        begins.clear();
-        let count = lanes.len();
-        let step = if count > 1 { lanes[1] - lanes[0] } else { 0.0 };
+/// An even grid that holds all sums of whole row and lane values.
+struct Grid {
+    least: f64,
+    step: f64,
+    grid: f64,
+    different: f64,
+}
+
+impl Grid {
+    /// None if lane values are not evenly spaced, or too few sums repeat.
+    fn of(rows: &[f64], lanes: &[f64]) -> Option<Self> {
+        let step = lanes.get(1)? - lanes[0];
         let even = step > 0.0 && lanes.windows(2).all(|pair| pair[1] - pair[0] == step);
         let least = rows.iter().copied().fold(f64::INFINITY, f64::min);
         let most = rows.iter().copied().fold(0.0, f64::max);
         let grid = rows.iter().fold(step, |grid, row| divisor(grid, row - least));
-        let different = (most - least + step * (count - 1) as f64) / grid + 1.0;
-        if even && different <= 0.75 * (rows.len() * count) as f64 {
+        let different = (most - least + step * (lanes.len() - 1) as f64) / grid + 1.0;
+        let pays = even && different <= 0.75 * (rows.len() * lanes.len()) as f64;
+        pays.then_some(Self { least, step, grid, different })
+    }
+}
+
+/// Phases that have to be evaluated for a space, as a number of points; putting a point together counts a fiftieth.
+pub fn evaluations(space: &Space) -> f64 {
+    let size = space.size() as f64;
+    if !Slab::pays(space) {
+        return size;
+    }
+    let [prompts, outputs] = space.lengths();
+    let plane = (prompts.len() * outputs.len()) as f64;
+    let doubled: Vec<f64> = prompts.iter().map(|prompt| 2.0 * prompt).collect();
+    let outputs = &outputs[usize::from(outputs.first().is_some_and(|v| *v < 2.0) && outputs.len() > 1)..];
+    let (rows, lanes) = if outputs.len() >= prompts.len() { (doubled.as_slice(), outputs) } else { (outputs, doubled.as_slice()) };
+    let contexts = Grid::of(rows, lanes).map_or(plane, |grid| grid.different);
+    size / plane * (0.6 * prompts.len() as f64 + 0.4 * contexts) + size / 50.0
+}
+
+impl Sums {
+    /// Of whole numbers; values are kept lane after lane for each row if few of them repeat.
+    fn fill(&mut self, rows: &[f64], lanes: &[f64], scale: f64) {
+        let (values, begins) = (&mut self.values, &mut self.begins);
+        values.clear();
+        begins.clear();
+        if let Some(Grid { least, step, grid, different }) = Grid::of(rows, lanes) {
             // Every stride-th value is a neighbour of the next lane: those of one remainder are kept together.
             let (stride, different) = ((step / grid) as usize, different as usize);
             let length = different.div_ceil(stride);
@@ -177,7 +207,7 @@ impl<V: Visitor> Work for SlabWork<'_, V> {
     #[inline(always)]
     fn run(self) {
         let Self { slab, desk, visitor } = self;
-        let [prompts, outputs] = slab.space.lengths();
+        let [_, outputs] = slab.space.lengths();
         let (row, plane) = (outputs.len() as u64, slab.space.plane());
         let (first, range) = (slab.range.start / plane * plane, slab.range.clone());
         // Whole rows of outputs are factored; what is left of a row at either end is not, unless it is long.
@@ -202,7 +232,6 @@ impl<V: Visitor> Work for SlabWork<'_, V> {
                 lo += rows as u64 * row;
             }
         }
-        let _ = prompts;
     }
 }
 
