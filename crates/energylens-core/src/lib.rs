@@ -16,6 +16,7 @@ pub mod hardware;
 pub mod mapping;
 pub mod mesh;
 pub mod reduce;
+pub mod nsga;
 pub mod plan;
 pub mod serving;
 pub mod simd;

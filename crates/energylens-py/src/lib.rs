@@ -2,6 +2,7 @@
 
 mod columns;
 mod errors;
+mod nsga;
 mod plan;
 mod reduction;
 
@@ -12,6 +13,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use super::errors::PlanError;
+    #[pymodule_export]
+    use super::nsga::Nsga;
     #[pymodule_export]
     use super::plan::Plan;
     #[pymodule_export]

@@ -68,7 +68,7 @@ pub struct Key {
 
 /// A multiplying hasher for keys of a few small integers; the standard one costs more than evaluating a point.
 #[derive(Clone, Copy, Debug, Default)]
-struct KeyHasher(u64);
+pub(crate) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
