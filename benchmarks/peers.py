@@ -252,8 +252,8 @@ def measure_energylens(model: str, seconds: float) -> tuple[list[Row], list[Poin
     tp, pp = (frame[name].to_numpy().astype(np.uint32) for name in mesh)
     points = [zeros, zeros, zeros, zeros, tp, pp, ones, ones, *(frame[name].to_numpy().astype(float) for name in most)]
     axes: dict[str, Any] = {"tp": [2, 4, 8], "pp": [1, 2], "batch": list(range(1, 257))}
-    lengths = {"prompt_tokens": list(range(64, 8193, 64)), "output_tokens": list(range(64, 2049, 64))}
-    space = energylens.Space(models=model, gpus="h100-sxm", **axes, **lengths)
+    axes |= {"prompt_tokens": list(range(64, 8193, 64)), "output_tokens": list(range(64, 2049, 64))}
+    space = energylens.Space(models=model, gpus="h100-sxm", **axes)
     calls: dict[str, tuple[int, Callable[[int], object]]] = {
         "evaluate": (frame.height, lambda threads: energylens.evaluate(frame, threads=threads)),
         "core": (frame.height, lambda threads: core.evaluate([None], *points, RESULTS, threads)),

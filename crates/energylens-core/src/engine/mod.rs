@@ -107,13 +107,7 @@ impl Point {
     }
 
     fn key(&self) -> Key {
-        Key {
-            model: self.model,
-            gpu: self.gpu,
-            weights: self.weights,
-            cache: self.cache,
-            mesh: self.mesh(),
-        }
+        Key { model: self.model, gpu: self.gpu, weights: self.weights, cache: self.cache, mesh: self.mesh() }
     }
 }
 

@@ -95,7 +95,8 @@ impl Search {
 
     /// One generation: random points first, then children of the population.
     pub fn step(&mut self, plan: &Plan, threads: usize) {
-        let mut random = Xoshiro256PlusPlus::seed_from_u64(self.seed ^ self.generation.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random =
+            Xoshiro256PlusPlus::seed_from_u64(self.seed ^ self.generation.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let keys = if self.generation == 0 {
             self.genes.sample(self.size, &mut self.seen, &mut random)
         } else {
@@ -140,16 +141,20 @@ impl Search {
         let column = |wanted: usize| order.iter().position(|c| *c == wanted).map_or(&[][..], |at| &table.columns[at]);
         let memory = column(MEMORY);
         let objectives: Vec<(&[f64], f64)> = wanted.objectives.iter().map(|(c, sign)| (column(*c), *sign)).collect();
-        let bounds: Vec<(&[f64], f64, f64)> = wanted.bounds.iter().map(|(c, low, high)| (column(*c), *low, *high)).collect();
+        let bounds: Vec<(&[f64], f64, f64)> =
+            wanted.bounds.iter().map(|(c, low, high)| (column(*c), *low, *high)).collect();
         let measure = |(row, key): (usize, &u64)| {
             let runs = table.reasons[row] == Reason::Ok as u8;
             let violation = if runs {
                 // Each bound by its own size; together they add up.
-                bounds.iter().map(|(values, low, high)| {
-                    let (value, bound) = (values[row], if high.is_finite() { *high } else { *low });
-                    let beyond = (value - high).max(low - value).max(0.0);
-                    beyond / bound.abs().max(1e-300)
-                }).fold(0.0, |sum, own| sum + own)
+                bounds
+                    .iter()
+                    .map(|(values, low, high)| {
+                        let (value, bound) = (values[row], if high.is_finite() { *high } else { *low });
+                        let beyond = (value - high).max(low - value).max(0.0);
+                        beyond / bound.abs().max(1e-300)
+                    })
+                    .fold(0.0, |sum, own| sum + own)
             } else if memory[row] > 0.0 {
                 1e3 + memory[row] * 1e-12
             } else {
