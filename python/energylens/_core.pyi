@@ -77,6 +77,8 @@ class Nsga:
         /,
         generation: NDArray[np.uint64],
         population: NDArray[np.uint64],
+        rank: NDArray[np.uint64],
+        crowding: NDArray[np.uint64],
         seen: NDArray[np.uint64],
         front: NDArray[np.uint64],
         counts: NDArray[np.uint64],

@@ -88,6 +88,9 @@ impl Nsga {
         let front: Vec<u64> = search.archive.front.members().iter().map(|member| member.index).collect();
         out.set_item("generation", vec![search.generation].into_pyarray(py))?;
         out.set_item("population", search.population().into_pyarray(py))?;
+        let (ranks, crowding) = search.standing();
+        out.set_item("rank", ranks.into_pyarray(py))?;
+        out.set_item("crowding", crowding.into_pyarray(py))?;
         out.set_item("seen", search.seen().into_pyarray(py))?;
         out.set_item("front", front.into_pyarray(py))?;
         let counts: Vec<u64> = search.archive.by_reason.into_iter().chain([search.archive.outside]).collect();
@@ -102,6 +105,8 @@ impl Nsga {
         py: Python<'py>,
         generation: PyReadonlyArray1<'py, u64>,
         population: PyReadonlyArray1<'py, u64>,
+        rank: PyReadonlyArray1<'py, u64>,
+        crowding: PyReadonlyArray1<'py, u64>,
         seen: PyReadonlyArray1<'py, u64>,
         front: PyReadonlyArray1<'py, u64>,
         counts: PyReadonlyArray1<'py, u64>,
@@ -110,6 +115,7 @@ impl Nsga {
         let plan = self.plan.bind(py).get();
         let damaged = || fault("state", "the state does not fit the search");
         let (population, seen, front) = (population.as_slice()?, seen.as_slice()?, front.as_slice()?);
+        let standing = (rank.as_slice()?, crowding.as_slice()?);
         let (generation, counts) = (generation.as_slice()?, counts.as_slice()?);
         let mut search = self.lock()?;
         let size = search.space().size();
@@ -117,10 +123,11 @@ impl Nsga {
         let (Some(generation), Some((beyond, by_reason))) = (generation.first(), counts.split_last()) else {
             return Err(damaged());
         };
-        if outside || population.is_empty() || by_reason.len() != search.archive.by_reason.len() {
+        let uneven = standing.0.len() != population.len() || standing.1.len() != population.len();
+        if outside || uneven || population.is_empty() || by_reason.len() != search.archive.by_reason.len() {
             return Err(damaged());
         }
-        search.restore(&plan.0, *generation, population, seen, front, threads);
+        search.restore(&plan.0, *generation, population, standing, seen, front, threads);
         search.archive.by_reason.copy_from_slice(by_reason);
         search.archive.outside = *beyond;
         Ok(())

@@ -113,12 +113,20 @@ impl Search {
         &self.space
     }
 
-    /// Goes on from [`Search::generation`], [`Search::population`], [`Search::seen`] and the points of the archive.
+    /// Rank of each of the population, and the bits of its crowding distance.
+    pub fn standing(&self) -> (Vec<u64>, Vec<u64>) {
+        self.standing.iter().map(|ranked| (u64::from(ranked.rank), ranked.crowding.to_bits())).unzip()
+    }
+
+    /// Goes on from [`Search::generation`], [`Search::population`] with its [`Search::standing`] (as long), [`Search::seen`]
+    /// and the points of the archive.
+    #[expect(clippy::too_many_arguments, reason = "one argument for each part of the state")]
     pub fn restore(
         &mut self,
         plan: &Plan,
         generation: u64,
         population: &[u64],
+        standing: (&[u64], &[u64]),
         seen: &[u64],
         front: &[u64],
         threads: usize,
@@ -129,7 +137,10 @@ impl Search {
             self.archive.offer(best.key, &best.objectives, None);
         }
         self.population = self.measure(plan, population, threads, false);
-        self.survive();
+        let places = standing.0.iter().zip(standing.1).enumerate();
+        let ranked =
+            places.map(|(at, (rank, bits))| Ranked { at, rank: *rank as u32, crowding: f64::from_bits(*bits) });
+        self.standing = ranked.collect();
     }
 
     /// Evaluates points; `first` if they are met for the first time.
