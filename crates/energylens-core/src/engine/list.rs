@@ -88,6 +88,22 @@ impl Plan {
     /// Evaluates a list of points into the columns asked for; the result does not depend on `threads`.
     pub fn evaluate<P: Points + ?Sized>(&self, points: &P, wanted: Columns, threads: usize) -> Table {
         let rows = points.rows();
+        let mut table = Table { columns: vec![vec![0.0; rows]; wanted.iter().count()], reasons: vec![0; rows] };
+        let columns = table.columns.iter_mut().map(Vec::as_mut_slice).collect();
+        self.evaluate_into(points, wanted, threads, columns, &mut table.reasons);
+        table
+    }
+
+    /// The same into columns and reasons that are there already, each as long as the list, and zero.
+    pub fn evaluate_into<P: Points + ?Sized>(
+        &self,
+        points: &P,
+        wanted: Columns,
+        threads: usize,
+        columns: Vec<&mut [f64]>,
+        reasons: &mut [u8],
+    ) {
+        let rows = points.rows();
         let mappings = {
             let mut seen = std::collections::HashSet::<P::Key, BuildHasherDefault<KeyHasher>>::default();
             seen.extend((0..SAMPLE.min(rows)).map(|i| points.read(i * rows / SAMPLE.min(rows)).0));
@@ -95,10 +111,8 @@ impl Plan {
         };
         let tables = rows / mappings >= POINTS_WORTH_A_TABLE;
         let length = (mappings * 4 * LANES).clamp(FEWEST_ROWS, MOST_ROWS).min(rows.div_ceil(threads.max(1))).max(LANES);
-        let width = wanted.iter().count();
-        let mut table = Table { columns: vec![vec![0.0; rows]; width], reasons: vec![0; rows] };
-        let mut columns: Vec<_> = table.columns.iter_mut().map(|column| column.chunks_mut(length)).collect();
-        let windows = table.reasons.chunks_mut(length).enumerate().map(|(i, reasons)| Window {
+        let mut columns: Vec<_> = columns.into_iter().map(|column| column.chunks_mut(length)).collect();
+        let windows = reasons.chunks_mut(length).enumerate().map(|(i, reasons)| Window {
             rows: i * length..i * length + reasons.len(),
             columns: columns.iter_mut().filter_map(Iterator::next).collect(),
             reasons,
@@ -115,8 +129,6 @@ impl Plan {
                 self.window(points, window, wanted, tables, &mut desk);
             }
         });
-        drop(windows);
-        table
     }
 
     fn window<P: Points + ?Sized>(
