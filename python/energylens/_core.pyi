@@ -179,7 +179,7 @@ class Reduction:
         outside: int,
         threads: int,
     ) -> None:
-        """Takes in what another reduction of the same space kept: points of its front, top and groups, bins and counts."""
+        """Takes in what another reduction of the same space kept: its points, bins and counts."""
 
     def kept(self, /) -> dict[str, Any]:
         """Everything kept: front and top, groups and their best, bins, counts by reason, outside."""

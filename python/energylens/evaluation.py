@@ -165,8 +165,10 @@ def _bad_numbers(points: pl.DataFrame, name: str) -> list[Problem]:
     if not column.dtype.is_numeric():
         return [Problem(f"column `{name}` should hold whole numbers, found {column.dtype}", code="column-type")]
     top = 1024 if name in _CODES else LARGEST
-    if column.dtype.is_integer() and not column.null_count() and column.min() >= 1 and column.max() <= top:  # type: ignore[operator]
-        return []
+    if column.dtype.is_integer() and len(column) and not column.null_count():
+        least, most = column.min(), column.max()
+        if isinstance(least, int) and isinstance(most, int) and least >= 1 and most <= top:
+            return []
     value = column.cast(pl.Float64)
     bad = ~((value >= 1) & (value <= top) & (value == value.floor())).fill_null(False)
     if not bad.any():

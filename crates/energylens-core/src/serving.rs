@@ -1,5 +1,7 @@
 //! A batch of requests: prefill, decode, and whether it fits.
 
+use std::sync::LazyLock;
+
 use crate::cost::attention::visible;
 use crate::cost::lanes::{LANES, Lane, ceiling};
 use crate::mapping::Mapping;
@@ -81,9 +83,12 @@ impl FromIterator<usize> for Columns {
 }
 
 /// Name of every result column: the main ones, then joules by phase and cause.
-pub fn column_names() -> Vec<String> {
-    let causes = |phase: &'static str| CAUSES.iter().map(move |cause| format!("energy_{phase}_{cause}_j"));
-    COLUMNS.iter().map(|name| (*name).to_owned()).chain(causes("prefill")).chain(causes("decode")).collect()
+pub fn column_names() -> &'static [String] {
+    static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let causes = |phase: &'static str| CAUSES.iter().map(move |cause| format!("energy_{phase}_{cause}_j"));
+        COLUMNS.iter().map(|name| (*name).to_owned()).chain(causes("prefill")).chain(causes("decode")).collect()
+    });
+    &NAMES
 }
 
 /// Results of a block of points: columns, of which those asked for are filled, and the reason of each lane as its code.

@@ -35,7 +35,7 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
-        module.add("COLUMNS", energylens_core::serving::column_names())?;
+        module.add("COLUMNS", energylens_core::serving::column_names().to_vec())?;
         module.add("REASONS", energylens_core::mesh::Reason::NAMES.to_vec())?;
         module.add("CAUSES", energylens_core::step::CAUSES.to_vec())?;
         module.add("AXES", energylens_core::space::Space::AXES.to_vec())?;

@@ -160,8 +160,7 @@ impl Plan {
         }
         let [c0, c1, c2, c3, c4, c5, c6, c7] = codes[..] else { return Err(fault("rows", "eight columns of codes")) };
         let [s0, s1, s2] = sizes[..] else { return Err(fault("rows", "three columns of sizes")) };
-        let points =
-            PointColumns { formats: &names, codes: [c0, c1, c2, c3, c4, c5, c6, c7], sizes: [s0, s1, s2] };
+        let points = PointColumns { formats: &names, codes: [c0, c1, c2, c3, c4, c5, c6, c7], sizes: [s0, s1, s2] };
         columns::evaluated(py, &self.0, &points, wanted, threads)
     }
 

@@ -81,7 +81,6 @@ impl Reduction {
     }
 
     /// Takes in what another reduction of the same space kept: points of its front, top and groups, bins and counts.
-    #[expect(clippy::too_many_arguments, reason = "one argument for each thing kept")]
     fn merge<'py>(
         &self,
         py: Python<'py>,

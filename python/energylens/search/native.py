@@ -47,7 +47,7 @@ def run(
         advance(1)
         if file is not None and file.due:
             file.save(nsga.state())
-        if stalled and stalled.due(nsga.generation) and stalled(nsga.found()[1], nsga.generation):
+        if stalled is not None and stalled.ends(lambda: nsga.found()[1], nsga.generation):
             break
     if file is not None:
         file.save(nsga.state())
@@ -61,7 +61,8 @@ def _take_up(
         arrays = [state[name] for name in _STATE]
         if any(array.dtype != np.uint64 or array.ndim != 1 for array in arrays):
             raise file.damaged()
-        nsga.restore(*arrays, threads)
+        generation, members, rank, crowding, seen, front, counts = arrays
+        nsga.restore(generation, members, rank, crowding, seen, front, counts, threads)
     except (KeyError, AttributeError, _core.PlanError):
         raise file.damaged() from None
     if nsga.generation > generations:

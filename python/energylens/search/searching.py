@@ -91,7 +91,7 @@ def search(
                 space,
                 algorithm=chosen,
                 termination=termination,
-                stop=stalled and (lambda met, generation: stalled.due(generation) and stalled(met.values, generation)),
+                stop=None if stalled is None else lambda met, generation: stalled.ends(lambda: met.values, generation),
                 advance=advance,
                 checkpoint=checkpoint,
                 **usual,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from energylens.errors import Problem, SpaceError
 
 
 class Stalled:
-    """Tells whether the hypervolume (Zitzler & Thiele 1998) has grown by less than `tolerance` in `patience` generations.
+    """Tells whether the hypervolume (Zitzler & Thiele 1998) has all but stopped growing: by `tolerance` in `patience`.
 
-    The reference point is a tenth of their range beyond the worst objectives of the first front that was found.
+    The reference point is a tenth of their range beyond the worst objectives of the first front found.
     """
 
     def __init__(self, patience: int, tolerance: float) -> None:
@@ -27,12 +28,11 @@ class Stalled:
         self._reference: NDArray[np.float64] | None = None
         self._best, self._since = 0.0, 0
 
-    def due(self, generation: int) -> bool:
-        """Whether it has to be asked after a generation."""
-        return generation % self._every == 0
-
-    def __call__(self, front: NDArray[Any], generation: int) -> bool:
-        """Return whether to stop, given the objectives of the front (all minimised) after a generation."""
+    def ends(self, front_of: Callable[[], NDArray[Any]], generation: int) -> bool:
+        """Return whether to stop after a generation, given a way to get the front's objectives (all minimised)."""
+        if generation % self._every:
+            return False
+        front = front_of()
         if not len(front):
             self._since = generation
             return False

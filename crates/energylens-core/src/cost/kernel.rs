@@ -209,6 +209,34 @@ pub fn smooth_maximum(a: f64, b: f64, doublings: u32) -> f64 {
     large * sum
 }
 
+/// [`smooth_maximum`] of all lanes.
+#[inline(always)]
+fn smooth_maxima<const L: usize>(a: &Lane<L>, b: &Lane<L>, doublings: u32) -> Lane<L> {
+    let (mut large, mut ratio) = ([0.0; L], [0.0; L]);
+    for i in 0..L {
+        let (more, less) = if a[i] > b[i] { (a[i], b[i]) } else { (b[i], a[i]) };
+        large[i] = more;
+        ratio[i] = if more > 0.0 { less / more } else { 0.0 };
+    }
+    for _ in 0..doublings {
+        for i in 0..L {
+            ratio[i] *= ratio[i];
+        }
+    }
+    for i in 0..L {
+        ratio[i] += 1.0;
+    }
+    for _ in 0..doublings {
+        for i in 0..L {
+            ratio[i] = ratio[i].sqrt();
+        }
+    }
+    for i in 0..L {
+        large[i] *= ratio[i];
+    }
+    large
+}
+
 impl Timing {
     /// Seconds for given bytes; `tables` lets products be looked up by rows.
     #[inline(always)]
@@ -231,9 +259,9 @@ impl Timing {
                 memory[i] += self.set.root_s_per_sqrt_byte * bytes[i].sqrt();
             }
         }
-        let mut out = [0.0; L];
+        let mut out = smooth_maxima(&compute, &memory, doublings);
         for i in 0..L {
-            out[i] = self.set.t0_s + smooth_maximum(compute[i], memory[i], doublings);
+            out[i] += self.set.t0_s;
         }
         out
     }

@@ -261,10 +261,11 @@ impl Slab<'_> {
         let (row_axis, lane_axis) = if along_outputs { (prompts, outputs) } else { (outputs, prompts) };
         let (row_values, lane_values) = (&row_axis[rows.clone()], &lane_axis[columns.clone()]);
         // Twice the context is a whole number: twice the prompt and the output, of which at least 2.
-        let (twice, output): (fn(&f64) -> f64, fn(&f64) -> f64) = (|v| 2.0 * v, |v| if *v > 2.0 { *v } else { 2.0 });
-        let (of_rows, of_lanes) = if along_outputs { (twice, output) } else { (output, twice) };
-        let doubled_rows: Vec<f64> = row_values.iter().map(of_rows).collect();
-        let doubled_lanes: Vec<f64> = lane_values.iter().map(of_lanes).collect();
+        let doubled = |values: &[f64], prompts: bool| -> Vec<f64> {
+            values.iter().map(|v| if prompts { 2.0 * v } else { v.max(2.0) }).collect()
+        };
+        let doubled_rows = doubled(row_values, along_outputs);
+        let doubled_lanes = doubled(lane_values, !along_outputs);
         tables.contexts.fill(&doubled_rows, &doubled_lanes, 0.5);
         tables.lengths.fill(row_values, lane_values, 1.0);
 
