@@ -27,6 +27,113 @@ struct PhaseTable {
     elapsed_s: Vec<f64>,
     energy_j: Vec<f64>,
     joules: [Vec<f64>; 7],
+    elapsed_spans: Spans,
+    energy_spans: Spans,
+}
+
+/// The least and the most of values.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// Least.
+    pub low: f64,
+    /// Most.
+    pub high: f64,
+}
+
+impl Span {
+    const NONE: Self = Self { low: f64::INFINITY, high: f64::NEG_INFINITY };
+
+    fn one(value: f64) -> Self {
+        Self { low: value, high: value }
+    }
+
+    fn join(self, other: Self) -> Self {
+        Self { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+
+    fn of(values: &[f64]) -> Self {
+        values.iter().fold(Self::NONE, |span, value| span.join(Self::one(*value)))
+    }
+}
+
+/// Spans of 64 values at a time, from which those of any run follow, a little too wide.
+#[derive(Debug, Default)]
+struct Spans(Vec<Span>);
+
+impl Spans {
+    fn fill(&mut self, values: &[f64]) {
+        self.0.clear();
+        self.0.extend(values.chunks(LANES).map(Span::of));
+    }
+
+    fn over(&self, values: Range<usize>) -> Span {
+        let blocks = values.start / LANES..values.end.div_ceil(LANES);
+        self.0.get(blocks).unwrap_or(&[]).iter().fold(Span::NONE, |span, block| span.join(*block))
+    }
+}
+
+/// Bounds of the results of a run of points, worked out before any of them is.
+///
+/// They come from sums and quotients of the least and the most of their parts, all positive, and are a trifle wider than
+/// rounding could make the results themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    batch: f64,
+    gpus: f64,
+    output_tokens: Span,
+    ttft_s: Span,
+    tpot_s: Span,
+    prefill_j: Span,
+    step_j: Span,
+    /// Memory of a GPU.
+    pub memory_bytes: Span,
+    /// What the GPU has.
+    pub capacity_bytes: f64,
+}
+
+impl Bounds {
+    /// The span of a result column; everything for those of causes.
+    pub fn column(&self, column: usize) -> Span {
+        let Self { batch, gpus, output_tokens, ttft_s, tpot_s, prefill_j, step_j, memory_bytes, .. } = *self;
+        let steps = Span { low: output_tokens.low - 1.0, high: output_tokens.high - 1.0 };
+        let total = |first: Span, each: Span| Span {
+            low: first.low + steps.low * each.low,
+            high: first.high + steps.high * each.high,
+        };
+        // Of the first token and all others, by token: the share of the first falls, that of the others rises.
+        let per_token = |first: Span, each: Span| Span {
+            low: first.low / output_tokens.high + (1.0 - 1.0 / output_tokens.low) * each.low,
+            high: first.high / output_tokens.low + (1.0 - 1.0 / output_tokens.high) * each.high,
+        };
+        let over = |span: Span, divisor: f64| Span { low: span.low / divisor, high: span.high / divisor };
+        let rate = || {
+            let seconds = per_token(ttft_s, tpot_s);
+            Span { low: batch / seconds.high, high: batch / seconds.low }
+        };
+        // A quotient of sums lies between the quotients of their parts.
+        let power = || Span {
+            low: (prefill_j.low / ttft_s.high).min(step_j.low / tpot_s.high),
+            high: (prefill_j.high / ttft_s.low).max(step_j.high / tpot_s.low),
+        };
+        let span = match column {
+            0 => total(ttft_s, tpot_s),
+            1 => ttft_s,
+            2 => tpot_s,
+            3 => total(prefill_j, step_j),
+            4 => over(per_token(prefill_j, step_j), batch),
+            5 => over(total(prefill_j, step_j), batch),
+            6 => prefill_j,
+            7 => Span { low: steps.low * step_j.low, high: steps.high * step_j.high },
+            8 => over(power(), gpus),
+            9 => rate(),
+            10 => over(rate(), gpus),
+            11 => memory_bytes,
+            12 => step_j,
+            13 => Span::one(gpus),
+            _ => Span { low: f64::NEG_INFINITY, high: f64::INFINITY },
+        };
+        Span { low: span.low - span.low.abs() * 1e-12, high: span.high + span.high.abs() * 1e-12 }
+    }
 }
 
 /// Values of one phase or size wherever they are needed, kept from slab to slab.
@@ -38,6 +145,7 @@ pub(super) struct Tables {
     decode: PhaseTable,
     lengths: Sums,
     held: Vec<f64>,
+    held_spans: Spans,
 }
 
 /// Sums of a row value and a lane value: their different values, and where those of a row begin.
@@ -151,6 +259,11 @@ impl PhaseTable {
                 all.extend_from_slice(own);
             }
         }
+    }
+
+    fn fill_spans(&mut self) {
+        self.elapsed_spans.fill(&self.elapsed_s);
+        self.energy_spans.fill(&self.energy_j);
     }
 
     /// The lanes from a place on.
@@ -288,11 +401,14 @@ impl Slab<'_> {
             decode(level, mapping, &batch, t, looked_up, scratch, &mut workspace.decode);
             tables.decode.push(&workspace.decode, causes);
         }
+        tables.decode.fill_spans();
+        tables.prefill.fill_spans();
         tables.decode.push(&PhaseCost::NONE, causes);
         tables.held.clear();
         for at in (0..tables.lengths.values.len() - LANES).step_by(LANES) {
             tables.held.extend_from_slice(&held_bytes(mapping, &batch, lanes(&tables.lengths.values, at)));
         }
+        tables.held_spans.fill(&tables.held);
         tables.held.extend_from_slice(&ZERO);
         let mut padded = lane_values.to_vec();
         pad(&mut padded);
@@ -332,13 +448,49 @@ struct Together<'a, V> {
     visitor: &'a mut V,
 }
 
+impl<V: Visitor> Together<'_, V> {
+    /// Whether the visitor can do without the points of a row and some lanes, from their bounds alone.
+    #[inline(always)]
+    fn settled(&mut self, row: usize, columns: Range<usize>) -> bool {
+        if !self.visitor.prunes() {
+            return false;
+        }
+        let tables = self.tables;
+        let shifted = |begin: u32| begin as usize + columns.start..begin as usize + columns.end;
+        let (context, length) = (shifted(tables.contexts.begins[row]), shifted(tables.lengths.begins[row]));
+        let held = tables.held_spans.over(length);
+        let (lanes, output_tokens, prompts) = (&self.lane_values[columns.clone()], self.row_values[row], row..row + 1);
+        let (output_tokens, prompts) =
+            if self.along_outputs { (Span::of(lanes), prompts) } else { (Span::one(output_tokens), columns.clone()) };
+        let prefill = |values: &[f64], spans: &Spans| {
+            if self.along_outputs { Span::one(values[row]) } else { spans.over(prompts.clone()) }
+        };
+        let activations = Span::of(&tables.activations[prompts.clone()]);
+        let bounds = Bounds {
+            batch: self.batch[0],
+            gpus: f64::from(self.mapping.mesh.gpus()),
+            output_tokens,
+            ttft_s: prefill(&tables.prefill.elapsed_s, &tables.prefill.elapsed_spans),
+            tpot_s: tables.decode.elapsed_spans.over(context.clone()),
+            prefill_j: prefill(&tables.prefill.energy_j, &tables.prefill.energy_spans),
+            step_j: tables.decode.energy_spans.over(context),
+            memory_bytes: Span { low: held.low + activations.low, high: held.high + activations.high },
+            capacity_bytes: self.mapping.constants.capacity_bytes,
+        };
+        self.batch[0] >= f64::from(self.mapping.mesh.dp) && self.visitor.settle(columns.len() as u64, &bounds)
+    }
+}
+
 impl<V: Visitor> Work for Together<'_, V> {
     #[inline(always)]
-    fn run(self) {
-        let Tables { prefill, activations, contexts, decode, lengths, held } = self.tables;
+    fn run(mut self) {
+        let Tables { prefill, activations, contexts, decode, lengths, held, .. } = self.tables;
         let (causes, count) = (self.wanted.has_causes(), self.lane_values.len() - LANES);
-        let Workspace { prefill: prompt, decode: step, served, .. } = self.workspace;
         for (i, row) in self.row_values.iter().enumerate() {
+            if self.settled(i, 0..count) {
+                continue;
+            }
+            let Workspace { prefill: prompt, .. } = &mut *self.workspace;
             let (mut row_bytes, mut row_outputs) = (ZERO, ZERO);
             if self.along_outputs {
                 prefill.spread(i, causes, prompt);
@@ -348,6 +500,10 @@ impl<V: Visitor> Work for Together<'_, V> {
             }
             let (context, length) = (contexts.begins[i] as usize, lengths.begins[i] as usize);
             for at in (0..count).step_by(LANES) {
+                if count > LANES && self.settled(i, at..count.min(at + LANES)) {
+                    continue;
+                }
+                let Workspace { prefill: prompt, decode: step, served, .. } = &mut *self.workspace;
                 let (elapsed_s, energy_j) = decode.at(context + at, causes, &mut step.joules);
                 let decode = PhaseView { elapsed_s, energy_j, joules: &step.joules };
                 let (prefill, activations, output_tokens) = if self.along_outputs {

@@ -19,7 +19,7 @@ use crate::mesh::{Infeasible, Mesh, Reason};
 use crate::plan::PlanSpec;
 use crate::simd::Level;
 
-pub use factored::evaluations;
+pub use factored::{Bounds, Span, evaluations};
 pub use list::{Points, Table};
 pub use range::{Schedule, Visitor};
 

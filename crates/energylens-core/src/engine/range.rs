@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::factored::{self, Tables};
+use super::factored::{self, Bounds, Tables};
 use super::{POINTS_WORTH_A_TABLE, Plan};
 use crate::cost::lanes::LANES;
 use crate::mapping::Mapping;
@@ -32,6 +32,16 @@ pub trait Visitor: Send {
 
     /// Results of `count` points `first, first + stride, ...`, in the first lanes.
     fn block(&mut self, first: u64, stride: u64, count: usize, served: &Served);
+
+    /// Whether it may do without some points' results, given bounds of them.
+    fn prunes(&self) -> bool {
+        false
+    }
+
+    /// Takes `count` points for settled, and counts them, if their bounds alone decide about all of them.
+    fn settle(&mut self, _count: u64, _bounds: &Bounds) -> bool {
+        false
+    }
 }
 
 /// What a thread keeps while walking.

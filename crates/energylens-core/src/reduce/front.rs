@@ -9,7 +9,8 @@ const PIVOTS: usize = 24;
 /// Points with equal objectives that are kept: those of the lowest indices.
 const MOST_TIES: usize = 4096;
 
-type Vector = [f64; MOST_OBJECTIVES];
+/// Objectives; those beyond the width are zero.
+pub type Vector = [f64; MOST_OBJECTIVES];
 
 /// Points no other point beats. Ties are kept; with a resolution, one point for each distinguishable vector.
 ///
@@ -97,6 +98,15 @@ impl Front {
             }
         }
         self.survivors(first, stride, objectives, alive);
+    }
+
+    /// Whether every point that is nowhere better than this is dominated, as far as the vectors tried first tell.
+    pub fn turns_away(&mut self, least: &Vector) -> bool {
+        let (key, width) = (self.key(least), self.width);
+        let beats = |pivot: &Vector| dominates(&pivot[..width], &key[..width]);
+        let Some(at) = self.pivots.iter().position(beats) else { return false };
+        self.pivots[..=at].rotate_right(1);
+        true
     }
 
     #[inline(never)]

@@ -15,6 +15,19 @@ impl Grouping {
     /// Most groups: each takes sixteen bytes on every thread.
     pub const MOST: u64 = 1 << 22;
 
+    /// By how much groups differ from one to the next of `count` points `first, first + stride, ...`, if always the same.
+    #[inline(always)]
+    fn step(&self, first: u64, stride: u64, count: u64) -> Option<u64> {
+        let [.., prompts, outputs] = self.lengths;
+        if stride == 1 && first % outputs + count <= outputs {
+            Some(self.weights[10])
+        } else if stride == outputs && first / outputs % prompts + count <= prompts {
+            Some(self.weights[9])
+        } else {
+            None
+        }
+    }
+
     /// Group of a point.
     pub fn of(&self, index: u64) -> u64 {
         let (mut rest, mut group) = (index, 0);
@@ -50,11 +63,37 @@ impl Best {
         }
     }
 
-    /// Offers those points of a block that are alive.
-    pub fn block(&mut self, groups: &Grouping, first: u64, stride: u64, values: &Lane, alive: &[u64; LANES]) {
-        for i in (0..LANES).filter(|i| alive[*i] != 0) {
-            let index = first + i as u64 * stride;
-            self.offer(groups.of(index), index, values[i]);
+    /// Offers those of the `count` points of a block that are alive.
+    #[inline(always)]
+    pub fn block(
+        &mut self,
+        groups: &Grouping,
+        first: u64,
+        stride: u64,
+        count: usize,
+        values: &Lane,
+        alive: &[u64; LANES],
+    ) {
+        let Some(step) = groups.step(first, stride, count as u64) else {
+            for i in (0..count).filter(|i| alive[*i] != 0) {
+                let index = first + i as u64 * stride;
+                self.offer(groups.of(index), index, values[i]);
+            }
+            return;
+        };
+        let group = groups.of(first);
+        let mut limits = [f64::NEG_INFINITY; LANES];
+        for (i, limit) in limits.iter_mut().enumerate().take(count) {
+            *limit = self.values.get((group + i as u64 * step) as usize).copied().unwrap_or(f64::NEG_INFINITY);
+        }
+        let mut any = 0;
+        for i in 0..LANES {
+            any |= alive[i] & u64::from(values[i] <= limits[i]);
+        }
+        if any != 0 {
+            for i in (0..count).filter(|i| alive[*i] != 0 && values[*i] <= limits[*i]) {
+                self.offer(group + i as u64 * step, first + i as u64 * stride, values[i]);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ pub mod groups;
 pub mod top;
 
 use crate::cost::lanes::{LANES, Lane, ZERO};
-use crate::engine::Visitor;
+use crate::engine::{Bounds, Visitor};
 use crate::mesh::Reason;
 use crate::serving::{Columns, Served};
 use crate::space::Space;
@@ -116,6 +116,41 @@ impl Reduction {
 }
 
 impl Visitor for Reduction {
+    fn prunes(&self) -> bool {
+        self.bins.is_empty() && self.wanted.groups.is_none()
+    }
+
+    /// A run is settled if all of it lacks memory, or all of it is outside one bound, or inside all of them but dominated.
+    fn settle(&mut self, count: u64, bounds: &Bounds) -> bool {
+        if bounds.memory_bytes.low > bounds.capacity_bytes {
+            self.by_reason[Reason::Memory as usize] += count;
+            return true;
+        }
+        if bounds.memory_bytes.high > bounds.capacity_bytes {
+            return false;
+        }
+        let mut inside = true;
+        for (column, low, high) in &self.wanted.bounds {
+            let span = bounds.column(*column);
+            if span.high < *low || span.low > *high {
+                self.by_reason[Reason::Ok as usize] += count;
+                self.outside += count;
+                return true;
+            }
+            inside &= span.low >= *low && span.high <= *high;
+        }
+        let mut least = [0.0; MOST_OBJECTIVES];
+        for (own, (column, sign)) in least.iter_mut().zip(&self.wanted.objectives) {
+            let span = bounds.column(*column);
+            *own = if *sign < 0.0 { -span.high } else { span.low };
+        }
+        if !inside || !self.top.turns_away(least[0]) || !self.front.turns_away(&least) {
+            return false;
+        }
+        self.by_reason[Reason::Ok as usize] += count;
+        true
+    }
+
     fn refuse(&mut self, _first: u64, count: u64, reason: Reason) {
         self.by_reason[reason as usize] += count;
     }
@@ -156,7 +191,7 @@ impl Visitor for Reduction {
         leading.iter_mut().for_each(|value| *value *= sign);
         self.top.block(first, stride, &leading, &alive);
         if let Some(groups) = &self.wanted.groups {
-            self.best.block(groups, first, stride, &leading, &alive);
+            self.best.block(groups, first, stride, count, &leading, &alive);
         }
         let mut objectives: [Lane; MOST_OBJECTIVES] = [ZERO; MOST_OBJECTIVES];
         for (own, (column, sign)) in objectives.iter_mut().zip(&self.wanted.objectives) {

@@ -53,6 +53,12 @@ impl Top {
         }
     }
 
+    /// Whether no point of at least this value would be taken.
+    pub fn turns_away(&self, least: f64) -> bool {
+        let full = self.worst_first.len() >= self.most;
+        self.most == 0 || (full && self.worst_first.peek().is_some_and(|worst| worst.value < least))
+    }
+
     /// Offers those points of a block that are alive.
     #[inline(always)]
     pub fn block(&mut self, first: u64, stride: u64, values: &Lane, alive: &[u64; LANES]) {
