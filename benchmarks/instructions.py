@@ -1,0 +1,78 @@
+"""Counts instructions of the core under valgrind, which no other load on the machine disturbs, against those committed.
+
+`python benchmarks/instructions.py` compares and exits with 1 if some work got slower by more than two per cent;
+`--update` writes `instructions.json`. Valgrind has no 512-bit vectors, so the 256-bit copy is what is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import plan
+
+from energylens.report.text import table
+
+ROOT = Path(__file__).parent.parent
+KEPT = Path(__file__).with_suffix(".json")
+POINTS = {"mapping": 1, "direct": 4 * 64 * 64, "factored": 4 * 64 * 64, "random": 4096, "search": 5000}
+TOLERANCE = 0.02
+
+
+def built() -> Path:
+    """Build the program that does one piece of work, and return it."""
+    command = ["cargo", "bench", "--locked", "-p", "energylens-core", "--bench", "instructions", "--no-run"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stderr
+    found = re.search(r"\((target/release/deps/instructions-\w+)\)", told)
+    if found is None:
+        raise SystemExit(f"cannot find the program in:\n{told}")
+    return ROOT / found[1]
+
+
+def count(program: Path, work: str) -> int:
+    """Return the instructions of one run."""
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", str(program), str(plan.TARGET), work]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    found = re.search(r"Collected\s*:\s*(\d+)", told)
+    if found is None:
+        raise SystemExit(told)
+    return int(found[1])
+
+
+def main() -> None:
+    """Count, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--update", action="store_true", help="keep these counts")
+    update = parser.parse_args().update
+    if shutil.which("valgrind") is None:
+        raise SystemExit("valgrind is not installed")
+    plan.main()
+    program = built()
+    base = count(program, "plan")
+    counts = {work: count(program, work) - base for work in POINTS}
+    before: dict[str, int] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    rows = [
+        [
+            work,
+            f"{counts[work]:,}",
+            f"{counts[work] / points:,.0f}",
+            f"{counts[work] / before[work] - 1:+.1%}" if work in before else "-",
+        ]
+        for work, points in POINTS.items()
+    ]
+    print(table(["work", "instructions", "a point", "change"], rows))
+    slower = [work for work in POINTS if work in before and counts[work] > before[work] * (1 + TOLERANCE)]
+    if update:
+        KEPT.write_text(json.dumps(counts, indent=2) + "\n")
+    elif slower:
+        print(f"more instructions than before: {', '.join(slower)}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
