@@ -56,7 +56,9 @@ def main() -> None:
         for name, title in SECTIONS.items()
         if name in kept
     ]
-    head = "# Benchmarks\n\nPrinted by the scripts in `benchmarks/` and put here by `benchmarks/all.py`; nothing is typed in by hand.\n"
+    head = (
+        "# Benchmarks\n\nPrinted by the scripts in `benchmarks/` and put here by `benchmarks/all.py`, never by hand.\n"
+    )
     PAGE.write_text("\n".join([head, *parts]))
 
 
