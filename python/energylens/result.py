@@ -65,6 +65,12 @@ class Result:
         """The point with the best first objective, if any point is left."""
         return self.frame.row(0, named=True) if self.frame.height else None
 
+    @property
+    def note(self) -> dict[str, Any]:
+        """What its files say about where they come from."""
+        told = {"method": self.method, "points": self.points, "by_reason": self.by_reason}
+        return told | {"space": self.space.describe()}
+
     def answer(self) -> str:
         """Return the one-line answer."""
         from energylens.report.answer import sentence
@@ -75,8 +81,7 @@ class Result:
         """Write the front as Parquet with plan hash, version and units in its metadata, and return the path."""
         from energylens.store import write_parquet
 
-        note = {"method": self.method, "points": self.points, "by_reason": self.by_reason}
-        return write_parquet(self.frame, path, self.plan_sha256, note | {"space": self.space.describe()})
+        return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
 
 def front_result(
