@@ -61,7 +61,7 @@ def sweep(
         print(f"all shards are there; energylens merge {out} makes the results", file=sys.stderr)
     else:
         left = done.shards - done.shards_done
-        print(f"{left:,} shards are left to others; then: energylens merge {out}", file=sys.stderr)
+        print(f"{left:,} shards are left; when they are there: energylens merge {out}", file=sys.stderr)
 
 
 @app.command

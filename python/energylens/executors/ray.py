@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from energylens.errors import EnergylensError, Problem
+from energylens.evaluation import default_threads
 from energylens.executors import DoneT, TaskT
 
 _RETRIES = 5
@@ -66,7 +67,7 @@ class RayExecutor:
         address = self.address or os.environ.get("RAY_ADDRESS")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address is None:
-            cpus = self.workers * self.threads if self.workers else None
+            cpus = self.threads * self.workers if self.workers else max(self.threads, default_threads())
             options |= {"num_cpus": cpus, "include_dashboard": False}
         try:
             self.ray.init(address=address or "local", **options)

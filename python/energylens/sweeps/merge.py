@@ -15,7 +15,7 @@ from energylens.evaluation import checked_threads
 from energylens.result import Result, kept_result
 from energylens.store import parquet_bytes, read_parquet_bytes
 from energylens.sweeps.frozen import Sweep, check_version
-from energylens.sweeps.shard import Damaged, read_part, shard_name
+from energylens.sweeps.shard import Damaged, read_parts, shard_name
 from energylens.sweeps.status import all_shards, held_sweep
 from energylens.sweeps.storage import Storage, open_storage
 
@@ -68,16 +68,12 @@ def merged_result(storage: Storage, sweep: Sweep) -> Result | None:
 def merge_shards(storage: Storage, sweep: Sweep, threads: int) -> Result:
     """Merge all shards and write the result; raise `EnergylensError` if one is missing or damaged."""
     reduction = sweep.keep.reduction(sweep.space)
-    sizes = storage.sizes("rows") if sweep.rows != "none" else {}
     rows = 0
     missing: list[str] = []
-    for shard in all_shards(sweep):
-        try:
-            part = read_part(storage, sweep, shard, sizes)
-        except Damaged as error:
-            missing.append(f"{error} (damaged)")
-            continue
-        if part is None:
+    for shard, part in read_parts(storage, sweep, all_shards(sweep)):
+        if isinstance(part, Damaged):
+            missing.append(f"{part} (damaged)")
+        elif part is None:
             missing.append(shard_name(sweep, shard))
         elif not missing:
             reduction.merge(part.points, part.bins, part.by_reason, part.outside, threads)

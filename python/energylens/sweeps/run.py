@@ -47,7 +47,7 @@ def sweep(
     storage.tidy()
     alone = parts == 1
     if merged_result(storage, frozen) is not None:
-        return made_status(frozen, list(all_shards(frozen)), True)
+        return made_status(frozen, all_shards(frozen), True)
     own = [one for one in all_shards(frozen) if one.number % parts == part - 1]
     done, damaged = survey(storage, frozen, own)
     for name in damaged:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ from energylens.sweeps.storage import Storage, open_storage
 
 _POINTS = ("front", "top", "best")
 _SCHEMA = {"kind": pl.String, "index": pl.UInt64, "column": pl.UInt64, "bin": pl.UInt64, "count": pl.UInt64}
+
+_READERS = 8
+_AHEAD = 128
 
 Numbers = NDArray[np.uint64]
 
@@ -124,9 +128,29 @@ def read_part(storage: Storage, sweep: Sweep, shard: Shard, sizes: dict[str, int
         sizes = storage.sizes("rows") if sizes is None else sizes
         if sizes.get(beside) != note["rows"]["bytes"]:
             raise Damaged(beside)
-    points = frame.filter(pl.col("kind") != "bin")["index"].unique().sort().to_numpy()
-    bins = frame.filter(kind="bin").select("column", "bin", "count").rows()
-    return Part(points, bins, note["by_reason"], note["outside"], rows)
+    arrays = _arrays(frame)
+    is_bin = frame["index"].is_null().to_numpy()
+    bins = [arrays[name][is_bin].tolist() for name in ("column", "bin", "count")]
+    points = np.unique(arrays["index"][~is_bin])
+    return Part(points, list(zip(*bins, strict=True)), note["by_reason"], note["outside"], rows)
+
+
+def read_parts(
+    storage: Storage, sweep: Sweep, shards: Sequence[Shard]
+) -> Iterator[tuple[Shard, Part | Damaged | None]]:
+    """Yield shards in order with what `read_part` returns or raises, some read ahead."""
+    rows = storage.sizes("rows") if sweep.rows != "none" else {}
+
+    def read(shard: Shard) -> Part | Damaged | None:
+        try:
+            return read_part(storage, sweep, shard, rows)
+        except Damaged as error:
+            return error
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for first in range(0, len(shards), _AHEAD):
+            some = shards[first : first + _AHEAD]
+            yield from zip(some, pool.map(read, some), strict=True)
 
 
 def _frame(kept: Kept) -> pl.DataFrame:
@@ -142,6 +166,11 @@ def _frame(kept: Kept) -> pl.DataFrame:
 def _digest(frame: pl.DataFrame, note: dict[str, Any]) -> str:
     """Return the SHA-256 of what a shard's file says."""
     digest = hashlib.sha256(canonical([note, frame["kind"].to_list()]).encode())
-    for name in ("index", "column", "bin", "count"):
-        digest.update(frame[name].fill_null(0).to_numpy().tobytes())
+    for values in _arrays(frame).values():
+        digest.update(values.tobytes())
     return digest.hexdigest()
+
+
+def _arrays(frame: pl.DataFrame) -> dict[str, Numbers]:
+    filled = frame.fill_null(0)
+    return {name: filled[name].to_numpy() for name in ("index", "column", "bin", "count")}

@@ -9,7 +9,7 @@ from typing import Any
 
 from energylens.errors import EnergylensError, Problem
 from energylens.sweeps.frozen import Shard, Sweep, thaw
-from energylens.sweeps.shard import Damaged, read_part, shard_name
+from energylens.sweeps.shard import Damaged, read_parts, shard_name
 from energylens.sweeps.storage import Storage, open_storage
 
 MANIFEST = "manifest.json"
@@ -61,22 +61,19 @@ def held_sweep(storage: Storage) -> Sweep:
 def survey(storage: Storage, sweep: Sweep, shards: Iterable[Shard]) -> tuple[list[Shard], list[str]]:
     """Return which of some shards are done, and the names of damaged files."""
     there = storage.sizes("shards")
-    rows = storage.sizes("rows") if sweep.rows != "none" else {}
     done: list[Shard] = []
     damaged: list[str] = []
-    for shard in shards:
-        if shard_name(sweep, shard) in there:
-            try:
-                if read_part(storage, sweep, shard, rows) is not None:
-                    done.append(shard)
-            except Damaged as error:
-                damaged.append(str(error))
+    for shard, part in read_parts(storage, sweep, [one for one in shards if shard_name(sweep, one) in there]):
+        if isinstance(part, Damaged):
+            damaged.append(str(part))
+        elif part is not None:
+            done.append(shard)
     return done, damaged
 
 
-def all_shards(sweep: Sweep) -> Iterable[Shard]:
-    """Yield every shard."""
-    return (sweep.shard(number) for number in range(sweep.count))
+def all_shards(sweep: Sweep) -> list[Shard]:
+    """Return every shard."""
+    return [sweep.shard(number) for number in range(sweep.count)]
 
 
 def status(out: str | Path) -> Status:
