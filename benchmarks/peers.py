@@ -41,7 +41,7 @@ CHECKPOINTS = {"llama-3.1-70b": "meta-llama/Meta-Llama-3.1-70B", "qwen3-235b-a22
 
 HEADER = "tool: call | model | decode steps | collectives | experts | energy | memory"
 CONTENTS = """
-energylens: evaluate, core | its own spec | 1, mean context | derived, all | mean number hit | by phase | yes, and if it fits
+energylens: explore, evaluate, core | its own spec | 1, mean context | derived, all | mean number hit | by phase | yes, and if it fits
 aiconfigurator: engine run_static | its checkpoint | every 32nd | measured, all | power law | no | no
 aiconfigurator: engine, 1 decode step | its checkpoint | 1, first | measured, all | power law | no | no
 aiconfigurator: SDK run_static | its checkpoint | every 32nd | measured, all | power law | not on H100 | yes, and if it fits
@@ -53,7 +53,9 @@ NOTE = f"""
 Points: H100 GPUs, 16-bit formats, tp 2 to 8, pp 1 or 2, batch up to 256, prompts up to 8,192 and outputs up to 2,048
 tokens, drawn at random and kept if energylens finds that they fit; peers get the first {SAMPLE:,} of them, fewer where
 time is short. Times are of the fastest pass. Ratios are the rate of energylens `evaluate`, on all threads and on one,
-over that of the row; peers use one thread. Every configuration contains the prefill of its batch, and:
+over that of the row; peers use one thread. `core` is `evaluate` without reading and building frames; `explore` goes
+through a product of the same ranges, whose points share work, keeps the front, and counts those that fit.
+Every configuration contains the prefill of its batch, and:
 """
 
 
@@ -227,7 +229,7 @@ def peer_rows(peer: str, model: str, points: list[Point], seconds: float, venvs:
 
 
 def measure_energylens(model: str, seconds: float) -> tuple[list[Row], list[Point]]:
-    """Measure `evaluate` on random points that fit, and the core below it on columns; return some of the points too."""
+    """Measure `evaluate` on random points that fit, the core below it, and `explore`; return some of the points too."""
     import numpy as np
     import polars as pl
 
@@ -236,6 +238,7 @@ def measure_energylens(model: str, seconds: float) -> tuple[list[Row], list[Poin
     from energylens.evaluation import default_threads
     from energylens.library import load_gpu, load_model
     from energylens.plan import Plan
+    from energylens.units import RESULTS
 
     draw = np.random.default_rng(0)
     mesh = {"tp": draw.choice([2, 4, 8], DRAWN), "pp": draw.choice([1, 2], DRAWN)}
@@ -247,18 +250,22 @@ def measure_energylens(model: str, seconds: float) -> tuple[list[Row], list[Poin
     core: Any = Plan([load_model(model)], [load_gpu("h100-sxm")]).core
     zeros, ones = np.zeros(frame.height, np.uint32), np.ones(frame.height, np.uint32)
     tp, pp = (frame[name].to_numpy().astype(np.uint32) for name in mesh)
-    columns = [zeros, zeros, zeros, zeros, tp, pp, ones, ones, *(frame[name].to_numpy().astype(float) for name in most)]
-    calls: dict[str, Callable[[int], object]] = {
-        "evaluate": lambda threads: energylens.evaluate(frame, threads=threads),
-        "core": lambda threads: core.evaluate([None], *columns, False, threads),
+    points = [zeros, zeros, zeros, zeros, tp, pp, ones, ones, *(frame[name].to_numpy().astype(float) for name in most)]
+    axes: dict[str, Any] = {"tp": [2, 4, 8], "pp": [1, 2], "batch": list(range(1, 257))}
+    axes |= {"prompt_tokens": list(range(64, 8193, 64)), "output_tokens": list(range(64, 2049, 64))}
+    space = energylens.Space(models=model, gpus="h100-sxm", **axes)
+    calls: dict[str, tuple[int, Callable[[int], object]]] = {
+        "evaluate": (frame.height, lambda threads: energylens.evaluate(frame, threads=threads)),
+        "core": (frame.height, lambda threads: core.evaluate([None], *points, RESULTS, threads)),
+        "explore": (energylens.explore(space).feasible, lambda threads: energylens.explore(space, threads=threads)),
     }
     rows: list[Row] = []
-    for name, call in calls.items():
+    for name, (count, call) in calls.items():
         for threads in dict.fromkeys([default_threads(), 1]):
             call(threads)
             time_s = fastest_pass(functools.partial(call, threads), seconds)
             row = {"model": model, "tool": "energylens", "version": _core.__version__, "threads": threads, "call": name}
-            rows.append({**row, "configurations": frame.height, "seconds": time_s})
+            rows.append({**row, "configurations": count, "seconds": time_s})
     return rows, frame.head(SAMPLE).drop("model", "gpu").rows()
 
 
@@ -292,7 +299,8 @@ def report(rows: list[Row]) -> str:
         lines.append([*head, f"{row['configurations']:,}", si(row["seconds"], "s"), rate, *shown, ""])
         if row["call"] == "engine run_static":
             verdict = f"target {TARGET:,}x {'reached' if row['ratio'] >= TARGET else 'missed'}"
-            ratios = f"{both[0]} ({verdict}), {both[1]} on one thread"
+            explored = max(r["per_second"] for r in rows if r["call"] == "explore" and r["model"] == row["model"])
+            ratios = f"{both[0]} ({verdict}), {both[1]} on one thread; explore {number(explored / row['per_second'])}x"
             targets.append(f"{row['model']}: energylens / AIConfigurator engine = {ratios}")
     header = ["model", "tool", "call", "threads", "configurations", "time", "rate", "ratio", "ratio, 1 thread", ""]
     contents = table(HEADER.split(" | "), [line.split(" | ") for line in CONTENTS.strip().splitlines()])

@@ -64,7 +64,21 @@ def test_explore_json_and_nothing_written_on_a_mistake(tmp_path: Path, capsys: p
 
 def test_search_finds_a_front(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "qwen3-30b-a3b", "--tp", "1:8", "--batch", "1:64", "--generations", "5", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["method"] == "nsga2"
+    assert json.loads(capsys.readouterr().out)["method"] == "exhaustive"
+    assert main(["search", "qwen3-30b-a3b", "--tp", "1:8", "--method", "pymoo", "--generations", "5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["method"] == "pymoo nsga2"
+
+
+def test_explore_keeps_more_than_the_front(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = ["--top", "3", "--best-per", "tp", "--distribution", "tpot_s", "--epsilon", "0.05"]
+    assert main(["explore", "llama-3.1-8b", *kept, "--out", str(tmp_path / "front.parquet")]) == 0
+    printed = capsys.readouterr().out
+    assert "best of each group:" in printed
+    assert "quantiles, to within 1/128:" in printed
+    names = ["front.best_per.parquet", "front.distributions.parquet", "front.parquet", "front.top.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert main(["explore", "llama-3.1-8b", "--best-per", "tq"]) == 2
+    assert "unknown axis `tq` in `best_per`" in capsys.readouterr().err
 
 
 def test_lists_and_shows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,8 @@ def hypervolume(result: Result, reference: np.ndarray) -> float:
     return float(moocore.hypervolume(result.frame.select(names).to_numpy(), ref=reference))
 
 
-def test_nsga2_finds_the_exact_front_of_a_small_space() -> None:
+@pytest.mark.parametrize("method", ["native", "pymoo"])
+def test_nsga2_finds_the_exact_front_of_a_small_space(method: str) -> None:
     space = Space(
         models="llama-3.1-70b",
         gpus=["h100-sxm", "b200"],
@@ -91,16 +92,24 @@ def test_nsga2_finds_the_exact_front_of_a_small_space() -> None:
         batch=list(range(1, 65)),
         limits=["tpot<=40ms"],
     )
-    exact, found = explore(space), search(space, population=100, generations=60, seed=3)
+    exact, found = explore(space), search(space, method=method, population=100, generations=60, seed=3)
     names = [name for name, _ in space.signed_objectives]
     reference = exact.frame.select(names).to_numpy().max(axis=0) * 1.1
     assert hypervolume(found, reference) / hypervolume(exact, reference) >= 0.99
     assert found.points < space.size
-    assert search(space, population=100, generations=60, seed=3).frame.equals(found.frame)
+    assert search(space, method=method, population=100, generations=60, seed=3).frame.equals(found.frame)
+
+
+def test_search_says_what_it_chose() -> None:
+    assert search(SMALL).method == "exhaustive"
+    assert search(SMALL).frame.equals(explore(SMALL).frame)
+    large = Space("llama-3.1-70b", "h100-sxm", batch=range(1, 4000), prompt_tokens=range(1, 8000))
+    found = search(large, population=20, generations=3)
+    assert (found.method, found.points) == ("native nsga2", 60)
 
 
 def test_search_counts_what_it_met() -> None:
-    found = search(SMALL, population=20, generations=5)
+    found = search(SMALL, method="native", population=20, generations=5)
     assert sum(found.by_reason.values()) == found.points
     assert found.frame["feasible"].all()
 

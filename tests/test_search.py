@@ -157,8 +157,8 @@ def test_survival_and_tournament_are_those_of_pymoo(objectives: int) -> None:
 
 
 def test_the_same_seed_gives_the_same_front() -> None:
-    first = search(SPACE, population=50, generations=10, seed=4)
-    assert search(SPACE, population=50, generations=10, seed=4, threads=1).frame.equals(first.frame)
+    first = search(SPACE, method="pymoo", population=50, generations=10, seed=4)
+    assert search(SPACE, method="pymoo", population=50, generations=10, seed=4, threads=1).frame.equals(first.frame)
     assert not same(run(seed=1), run(seed=2))
 
 
@@ -176,7 +176,7 @@ def test_an_algorithm_of_ones_own_runs(algorithm: Any) -> None:
     found = run(algorithm=algorithm, termination=get_termination("n_eval", 400))
     assert 100 < found.points <= 400
     assert same(found, run(algorithm=algorithm, termination=get_termination("n_eval", 400)))
-    assert search(SPACE, algorithm=algorithm, generations=3).method == type(algorithm).__name__.lower()
+    assert search(SPACE, algorithm=algorithm, generations=3).method == f"pymoo {type(algorithm).__name__.lower()}"
 
 
 @pytest.mark.parametrize(
@@ -225,10 +225,10 @@ def test_a_search_can_be_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("points", [1, 2, 5])
 def test_a_tiny_space_is_searched(points: int) -> None:
     tiny = Space(models="llama-3.1-8b", gpus="h100-sxm", tp=1, batch=list(range(1, points + 1)))
-    found = search(tiny, population=10, generations=20)
+    found = search(tiny, method="pymoo", population=10, generations=20)
     assert found.points == points
     assert found.frame.equals(explore(tiny).frame)
-    nothing = search(replace(tiny, models="llama-3.1-405b"), population=10, generations=5)
+    nothing = search(replace(tiny, models="llama-3.1-405b"), method="pymoo", population=10, generations=5)
     assert nothing.by_reason == {"memory": points}
     assert nothing.frame.height == 0
 
@@ -322,3 +322,52 @@ def test_the_front_found_is_near_the_exact_one(space: Space) -> None:
     reference = rows.max(axis=0) + 0.1 * np.ptp(rows, axis=0)
     assert found.points < space.size / 4
     assert hypervolume(found.values, reference) >= 0.995 * hypervolume(rows, reference)
+
+
+def test_native_is_the_same_on_any_number_of_threads_and_counts_what_it_met() -> None:
+    one, two = (search(THREE, method="native", population=80, generations=20, seed=9, threads=n) for n in (1, 2))
+    assert one.frame.equals(two.frame)
+    assert one.points == sum(one.by_reason.values()) == 80 * 20
+    assert (one.by_reason, one.outside_limits) == (two.by_reason, two.outside_limits)
+    assert not one.frame.equals(search(THREE, method="native", population=80, generations=20, seed=10).frame)
+
+
+def test_native_meets_every_point_of_a_space_that_is_small_enough() -> None:
+    tiny = replace(SPACE, batch=[1, 8, 64], models="llama-3.1-70b", gpus="h100-sxm")
+    found, exact = search(tiny, method="native", population=50, generations=1000), explore(tiny)
+    assert found.points == tiny.size
+    assert found.by_reason == exact.by_reason
+    assert found.outside_limits == exact.outside_limits
+    assert found.frame.equals(exact.frame)
+
+
+def test_native_goes_on_from_its_checkpoint_as_if_never_broken_off(tmp_path: Path) -> None:
+    path = tmp_path / "search.npz"
+    usual: dict[str, Any] = {"method": "native", "population": 70, "seed": 3}
+    whole = search(THREE, generations=30, **usual)
+    search(THREE, generations=11, checkpoint=path, **usual)
+    resumed = search(THREE, generations=30, checkpoint=path, **usual)
+    assert resumed.frame.equals(whole.frame)
+    assert (resumed.points, resumed.by_reason) == (whole.points, whole.by_reason)
+    with pytest.raises(SpaceError, match="beyond 5"):
+        search(THREE, generations=5, checkpoint=path, **usual)
+    with pytest.raises(SpaceError, match="another search: not the same seed"):
+        search(THREE, generations=30, checkpoint=path, **usual | {"seed": 4})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SpaceError, match="damaged"):
+        search(THREE, generations=30, checkpoint=path, **usual)
+
+
+@pytest.mark.parametrize("method", ["native", "pymoo"])
+def test_a_search_ends_when_the_hypervolume_stalls(method: str) -> None:
+    found = search(SPACE, method=method, population=60, generations=100_000, patience=15, tolerance=1e-3)
+    assert 60 * 15 < found.points < 60 * 1000
+    with pytest.raises(SpaceError, match="`patience` should be 1 or more"):
+        search(SPACE, method=method, patience=0)
+
+
+def test_a_method_is_told() -> None:
+    with pytest.raises(SpaceError, match="unknown method `nativ`"):
+        search(SPACE, method="nativ")
+    with pytest.raises(SpaceError, match="are for pymoo"):
+        search(SPACE, method="native", algorithm="nsga3")

@@ -14,6 +14,7 @@ __all__ = [
     "DTYPES",
     "FUNCTIONS",
     "REASONS",
+    "Nsga",
     "Plan",
     "PlanError",
     "Reduction",
@@ -35,6 +36,55 @@ class PlanError(ValueError):
 
 def non_dominated(rows: Sequence[Sequence[float]]) -> list[int]:
     """Positions of the rows nothing dominates (all columns minimised), in order."""
+
+@final
+class Nsga:
+    """NSGA-II over a space, generation by generation."""
+
+    def __new__(
+        cls,
+        /,
+        plan: Plan,
+        space: str,
+        objectives: Sequence[tuple[str, float]],
+        bounds: Sequence[tuple[str, float, float]],
+        population: int,
+        seed: int,
+    ) -> Nsga: ...
+    @property
+    def generation(self) -> int:
+        """Generations done."""
+
+    @property
+    def points(self) -> int:
+        """Different points met."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every point of the space has been met."""
+
+    def step(self, /, threads: int) -> None:
+        """Runs one generation."""
+
+    def found(self, /) -> tuple[NDArray[np.uint64], NDArray[np.float64], list[int], int]:
+        """The best of all points met: indices, objectives by row (minimised), counts by reason, outside the bounds."""
+
+    def state(self, /) -> dict[str, NDArray[np.uint64]]:
+        """Arrays from which the search can go on."""
+
+    def restore(
+        self,
+        /,
+        generation: NDArray[np.uint64],
+        population: NDArray[np.uint64],
+        rank: NDArray[np.uint64],
+        crowding: NDArray[np.uint64],
+        seen: NDArray[np.uint64],
+        front: NDArray[np.uint64],
+        counts: NDArray[np.uint64],
+        threads: int,
+    ) -> None:
+        """Goes on from the arrays of `state`."""
 
 @final
 class Plan:
@@ -129,7 +179,7 @@ class Reduction:
         outside: int,
         threads: int,
     ) -> None:
-        """Takes in what another reduction of the same space kept: points of its front, top and groups, bins and counts."""
+        """Takes in what another reduction of the same space kept: its points, bins and counts."""
 
     def kept(self, /) -> dict[str, Any]:
         """Everything kept: front and top, groups and their best, bins, counts by reason, outside."""

@@ -86,6 +86,8 @@ def evaluate(
     def codes(column: str, names: Sequence[str | None]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         known = [name for name in names if name is not None]
         offset = len(names) - len(known)
+        if points[column].null_count() == frame.height or len(names) == 1:
+            return np.zeros(frame.height, dtype=np.uint32)
         code = points[column].replace_strict(known, range(offset, len(names)), default=0, return_dtype=pl.UInt32)
         return code.to_numpy()
 
@@ -152,7 +154,7 @@ def _bad_names(points: pl.DataFrame, name: str, given: Sequence[str]) -> list[Pr
     if name in _REQUIRED and name in given and column.null_count():
         row = int(column.is_null().arg_max() or 0)
         return [Problem(f"column `{name}` is null in row {row}", code="null")]
-    if name in _REQUIRED or column.dtype == pl.Null:
+    if name in _REQUIRED or column.null_count() == len(column):
         return []
     unknown = [value for value in column.cast(pl.String).unique().drop_nulls().to_list() if value not in _core.DTYPES]
     return [Problem(f"unknown data type `{v}` in column `{name}`", hint=did_you_mean(v, _core.DTYPES)) for v in unknown]
@@ -163,6 +165,10 @@ def _bad_numbers(points: pl.DataFrame, name: str) -> list[Problem]:
     if not column.dtype.is_numeric():
         return [Problem(f"column `{name}` should hold whole numbers, found {column.dtype}", code="column-type")]
     top = 1024 if name in _CODES else LARGEST
+    if column.dtype.is_integer() and len(column) and not column.null_count():
+        least, most = column.min(), column.max()
+        if isinstance(least, int) and isinstance(most, int) and least >= 1 and most <= top:
+            return []
     value = column.cast(pl.Float64)
     bad = ~((value >= 1) & (value <= top) & (value == value.floor())).fill_null(False)
     if not bad.any():

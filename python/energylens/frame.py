@@ -27,14 +27,17 @@ def results(columns: dict[str, NDArray[Any]], breakdown: bool) -> pl.DataFrame:
     A point that only lacks memory keeps `memory_bytes_per_gpu` and `gpus`.
     """
     runs = columns["reason"] == 0
-    if not (np.isfinite(columns["energy_j"]) & np.isfinite(columns["latency_s"]))[runs].all():
+    finite = np.isfinite(columns["energy_j"]) & np.isfinite(columns["latency_s"])
+    if not (finite | ~runs).all():
         hint = "a profile has numbers of the wrong size: `energylens gpus NAME` prints them all"
         raise EnergylensError(Problem("a prediction is not finite", hint=hint, code="not-finite"))
     wanted = [*RESULTS, *(breakdown_columns() if breakdown else [])]
     frame = pl.DataFrame({name: columns[name] for name in wanted} | {"reason": columns["reason"]})
     feasible = pl.col("reason") == 0
-    sized = feasible | (pl.col("reason") == _core.REASONS.index("memory"))
-    known = [pl.when(sized if name in ALWAYS_KNOWN else feasible).then(pl.col(name)).alias(name) for name in wanted]
+    known = [pl.col(name) for name in wanted]
+    if not runs.all():
+        sized = feasible | (pl.col("reason") == _core.REASONS.index("memory"))
+        known = [pl.when(sized if name in ALWAYS_KNOWN else feasible).then(pl.col(name)).alias(name) for name in wanted]
     return frame.select(
         *known,
         feasible.alias("feasible"),

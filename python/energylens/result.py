@@ -46,7 +46,7 @@ class Result:
         if not 0 <= share <= 1:
             raise SpaceError(Problem(f"a share is between 0 and 1, found {share}", code="keep"))
         bins = bins.filter(column=column).sort("low")
-        reached = bins["count"].cum_sum() >= share * bins["count"].sum()
+        reached = bins["count"].cum_sum() >= share * int(bins["count"].sum())
         low, high = bins.row(int(reached.arg_max() or 0))[1:3]
         return float(low + high) / 2
 
@@ -78,9 +78,19 @@ class Result:
         return sentence(self)
 
     def write(self, path: str | Path) -> Path:
-        """Write the front as Parquet with plan hash, version and units in its metadata, and return the path."""
+        """Write the front as Parquet with plan hash, version and units in its metadata, and return the path.
+
+        What else was kept goes beside it: `front.parquet` has `front.top.parquet`, `front.best_per.parquet` and
+        `front.distributions.parquet`.
+        """
         from energylens.store import write_parquet
 
+        path = Path(path)
+        for name in ("top", "best_per", "distributions"):
+            frame: pl.DataFrame | None = getattr(self, name)
+            if frame is not None:
+                beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
+                write_parquet(frame, beside, self.plan_sha256, self.note)
         return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
 

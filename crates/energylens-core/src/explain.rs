@@ -235,7 +235,13 @@ pub fn point(plan: &Plan, point: &Point) -> Result<Vec<KernelCostStory>, Infeasi
         output_tokens: [point.output_tokens; LANES],
     };
     let mut stories = phase(graph, mapping, Phase::Prefill, &mapping.prefill, &prefill_passes(mapping, &requests));
-    stories.extend(phase(graph, mapping, Phase::Decode, &mapping.decode, &decode_passes(mapping, &requests.batch, &context(&requests))));
+    stories.extend(phase(
+        graph,
+        mapping,
+        Phase::Decode,
+        &mapping.decode,
+        &decode_passes(mapping, &requests.batch, &context(&requests)),
+    ));
     Ok(stories)
 }
 

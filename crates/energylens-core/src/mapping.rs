@@ -5,7 +5,7 @@ mod lower;
 use std::sync::OnceLock;
 
 use crate::cost::kernel::{Experts, KernelCost};
-use crate::cost::program::{Bent, Program};
+use crate::cost::program::Program;
 use crate::einsum::shape::Poly;
 use crate::graph::Graph;
 use crate::hardware::dtype::Dtype;
@@ -42,8 +42,8 @@ pub struct MappedPhase {
     pub masks: Vec<MaskSpec>,
     /// Stage counts that need a divided environment.
     pub divisions: Vec<f64>,
-    /// Fixed seconds by sequences of a data-parallel rank, made at the first look-up.
-    pub fixed: OnceLock<Vec<Bent>>,
+    /// Fixed seconds by kind of stage, kernels and collectives, and sequences of a data-parallel rank; made at first use.
+    pub fixed: OnceLock<Vec<f64>>,
 }
 
 /// Stages that hold the same layers.

@@ -1,20 +1,23 @@
 //! A batch of requests: prefill, decode, and whether it fits.
 
+use std::sync::LazyLock;
+
 use crate::cost::attention::visible;
-use crate::cost::lanes::{LANES, Lane, ZERO, ceiling};
+use crate::cost::lanes::{LANES, Lane, ceiling};
 use crate::mapping::Mapping;
 use crate::mesh::Reason;
+use crate::simd::{self, Level, Work};
 use crate::step::{CAUSES, Passes, PhaseCost, PhaseView, Scratch, phase_cost};
 
 /// Requests of each lane.
 #[derive(Clone, Debug)]
-pub struct Requests {
+pub struct Requests<const L: usize = LANES> {
     /// Sequences in the engine.
-    pub batch: Lane,
+    pub batch: Lane<L>,
     /// Prompt tokens of each.
-    pub prompt_tokens: Lane,
+    pub prompt_tokens: Lane<L>,
     /// Output tokens of each.
-    pub output_tokens: Lane,
+    pub output_tokens: Lane<L>,
 }
 
 /// Result columns, in order.
@@ -40,6 +43,7 @@ pub const WIDTH: usize = COLUMNS.len() + 2 * CAUSES.len();
 
 /// Sequences of a data-parallel rank up to which fixed seconds of decode are looked up.
 const MOST_HELD: usize = 1024;
+const HELD_ROW: usize = MOST_HELD + LANES;
 
 /// A set of result columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,33 +83,36 @@ impl FromIterator<usize> for Columns {
 }
 
 /// Name of every result column: the main ones, then joules by phase and cause.
-pub fn column_names() -> Vec<String> {
-    let causes = |phase: &'static str| CAUSES.iter().map(move |cause| format!("energy_{phase}_{cause}_j"));
-    COLUMNS.iter().map(|name| (*name).to_owned()).chain(causes("prefill")).chain(causes("decode")).collect()
+pub fn column_names() -> &'static [String] {
+    static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let causes = |phase: &'static str| CAUSES.iter().map(move |cause| format!("energy_{phase}_{cause}_j"));
+        COLUMNS.iter().map(|name| (*name).to_owned()).chain(causes("prefill")).chain(causes("decode")).collect()
+    });
+    &NAMES
 }
 
 /// Results of a block of points: columns, of which those asked for are filled, and the reason of each lane as its code.
 #[derive(Clone, Debug)]
-pub struct Served {
+pub struct Served<const L: usize = LANES> {
     /// By column.
-    pub columns: [Lane; WIDTH],
+    pub columns: [Lane<L>; WIDTH],
     /// By lane.
-    pub reasons: [u64; LANES],
+    pub reasons: [u64; L],
 }
 
 /// Prefill passes: as many prompts as the token budget takes, spread over the pipeline.
 #[inline(always)]
-pub fn prefill_passes(mapping: &Mapping, requests: &Requests) -> Passes {
+pub fn prefill_passes<const L: usize>(mapping: &Mapping, requests: &Requests<L>) -> Passes<L> {
     let mut passes = Passes {
-        passes: ZERO,
-        b: ZERO,
-        fullest: ZERO,
+        passes: [0.0; L],
+        b: [0.0; L],
+        fullest: [0.0; L],
         s: requests.prompt_tokens,
         t: requests.prompt_tokens,
         consecutive: true,
     };
     let (dp, pp) = (f64::from(mapping.mesh.dp), f64::from(mapping.mesh.pp));
-    for i in 0..LANES {
+    for i in 0..L {
         let held = ceiling(requests.batch[i] / dp);
         let budget = (mapping.constants.max_batched_tokens / requests.prompt_tokens[i]).floor();
         let budget = if budget > 1.0 { budget } else { 1.0 };
@@ -120,9 +127,9 @@ pub fn prefill_passes(mapping: &Mapping, requests: &Requests) -> Passes {
 
 /// Mean length of the context in decode.
 #[inline(always)]
-pub fn context(requests: &Requests) -> Lane {
-    let mut t = ZERO;
-    for i in 0..LANES {
+pub fn context<const L: usize>(requests: &Requests<L>) -> Lane<L> {
+    let mut t = [0.0; L];
+    for i in 0..L {
         let output = requests.output_tokens[i];
         t[i] = requests.prompt_tokens[i] + 0.5 * if output > 2.0 { output } else { 2.0 };
     }
@@ -131,10 +138,11 @@ pub fn context(requests: &Requests) -> Lane {
 
 /// Decode passes: one for each pipeline stage, over a context of `t` tokens.
 #[inline(always)]
-pub fn decode_passes(mapping: &Mapping, batch: &Lane, t: &Lane) -> Passes {
-    let mut passes = Passes { passes: ZERO, b: ZERO, fullest: ZERO, s: [1.0; LANES], t: *t, consecutive: false };
+pub fn decode_passes<const L: usize>(mapping: &Mapping, batch: &Lane<L>, t: &Lane<L>) -> Passes<L> {
+    let mut passes =
+        Passes { passes: [0.0; L], b: [0.0; L], fullest: [0.0; L], s: [1.0; L], t: *t, consecutive: false };
     let (dp, pp) = (f64::from(mapping.mesh.dp), f64::from(mapping.mesh.pp));
-    for i in 0..LANES {
+    for i in 0..L {
         let held = ceiling(batch[i] / dp);
         passes.passes[i] = if held < pp { held } else { pp };
         passes.b[i] = held / passes.passes[i];
@@ -142,93 +150,160 @@ pub fn decode_passes(mapping: &Mapping, batch: &Lane, t: &Lane) -> Passes {
     passes
 }
 
-/// Prefill of a block of points: its cost, and the bytes of activations with those kept free.
-#[inline(always)]
-pub fn prefill(
-    mapping: &Mapping,
-    requests: &Requests,
+/// What a phase is asked for.
+enum Asked<'a, const L: usize> {
+    Prefill(&'a Requests<L>),
+    Decode { batch: &'a Lane<L>, t: &'a Lane<L> },
+}
+
+/// One phase of a block of points. Both phases share it, so that there is but one copy for each instruction set.
+struct OnePhase<'a, const L: usize> {
+    mapping: &'a Mapping,
+    asked: Asked<'a, L>,
     tables: bool,
-    scratch: &mut Scratch,
-    cost: &mut PhaseCost,
-    activations: &mut Lane,
-) {
-    let passes = prefill_passes(mapping, requests);
-    scratch.nothing_fixed(mapping);
-    phase_cost(mapping, &mapping.prefill, &passes, tables, scratch, cost);
-    let mut largest = ZERO;
-    for (mask, polynomial) in &mapping.activations {
-        let mask = mask.and_then(|m| mapping.prefill.masks.get(m)).copied();
-        for i in 0..LANES {
-            let (b, s, t) = (passes.fullest[i], passes.s[i], passes.t[i]);
-            let st = s * visible(mask, s, t);
-            let monomials = [1.0, b, s, b * s, t, b * t, st, b * st];
-            let bytes = polynomial.at(&monomials);
-            largest[i] = if bytes > largest[i] { bytes } else { largest[i] };
+    scratch: &'a mut Scratch<L>,
+    cost: &'a mut PhaseCost<L>,
+}
+
+impl<const L: usize> Work for OnePhase<'_, L> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { mapping, asked, tables, scratch, cost } = self;
+        let (phase, passes) = match asked {
+            Asked::Prefill(requests) => {
+                scratch.nothing_fixed(mapping);
+                (&mapping.prefill, prefill_passes(mapping, requests))
+            }
+            Asked::Decode { batch, t } => (&mapping.decode, decode_passes(mapping, batch, t)),
+        };
+        scratch.fullest = passes.fullest;
+        phase_cost(mapping, phase, &passes, tables, scratch, cost);
+    }
+}
+
+/// Bytes of activations in the fullest prefill pass, with those kept free.
+struct Activations<'a, const L: usize> {
+    mapping: &'a Mapping,
+    fullest: &'a Lane<L>,
+    prompt_tokens: &'a Lane<L>,
+    bytes: &'a mut Lane<L>,
+}
+
+impl<const L: usize> Work for Activations<'_, L> {
+    #[inline(always)]
+    fn run(self) {
+        let mut largest = [0.0; L];
+        for (mask, polynomial) in &self.mapping.activations {
+            let mask = mask.and_then(|m| self.mapping.prefill.masks.get(m)).copied();
+            for i in 0..L {
+                let (b, s, t) = (self.fullest[i], self.prompt_tokens[i], self.prompt_tokens[i]);
+                let st = s * visible(mask, s, t);
+                let monomials = [1.0, b, s, b * s, t, b * t, st, b * st];
+                let bytes = polynomial.at(&monomials);
+                largest[i] = if bytes > largest[i] { bytes } else { largest[i] };
+            }
+        }
+        for i in 0..L {
+            self.bytes[i] = largest[i] + self.mapping.constants.reserve_bytes;
         }
     }
-    for i in 0..LANES {
-        activations[i] = largest[i] + mapping.constants.reserve_bytes;
+}
+
+/// Prefill of a block of points: its cost, and the bytes of activations with those kept free.
+pub fn prefill<const L: usize>(
+    level: Level,
+    mapping: &Mapping,
+    requests: &Requests<L>,
+    tables: bool,
+    scratch: &mut Scratch<L>,
+    cost: &mut PhaseCost<L>,
+    bytes: &mut Lane<L>,
+) {
+    simd::run(level, OnePhase { mapping, asked: Asked::Prefill(requests), tables, scratch: &mut *scratch, cost });
+    let prompt_tokens = &requests.prompt_tokens;
+    simd::run(level, Activations { mapping, fullest: &scratch.fullest, prompt_tokens, bytes });
+}
+
+/// Fixed seconds of decode, evaluated.
+struct Fix<'a, const L: usize> {
+    mapping: &'a Mapping,
+    batch: &'a Lane<L>,
+    scratch: &'a mut Scratch<L>,
+}
+
+impl<const L: usize> Work for Fix<'_, L> {
+    #[inline(always)]
+    fn run(self) {
+        let passes = decode_passes(self.mapping, self.batch, &[0.0; L]);
+        self.scratch.fix(self.mapping, &self.mapping.decode, &passes, false);
     }
 }
 
 /// Puts the fixed seconds of decode into `scratch`; with `tables` they are looked up, with the same bits.
-#[inline(always)]
-pub fn fix_decode(mapping: &Mapping, batch: &Lane, tables: bool, scratch: &mut Scratch) {
+pub fn fix_decode<const L: usize>(
+    level: Level,
+    mapping: &Mapping,
+    batch: &Lane<L>,
+    tables: bool,
+    scratch: &mut Scratch<L>,
+) {
     let dp = f64::from(mapping.mesh.dp);
-    let mut held = ZERO;
-    for i in 0..LANES {
+    let mut held = [0.0; L];
+    for i in 0..L {
         held[i] = ceiling(batch[i] / dp);
     }
     if !tables || held.iter().any(|held| *held > MOST_HELD as f64) {
-        let passes = decode_passes(mapping, batch, &ZERO);
-        scratch.fix(mapping, &mapping.decode, &passes, tables);
-        return;
+        return simd::run(level, Fix { mapping, batch, scratch });
     }
-    let table = mapping.decode.fixed.get_or_init(|| {
-        let mut blocks = Vec::new();
-        for first in (0..=MOST_HELD).step_by(LANES) {
-            let held: Lane = std::array::from_fn(|i| dp * (first + i).max(1) as f64);
-            scratch.fix(mapping, &mapping.decode, &decode_passes(mapping, &held, &ZERO), false);
-            blocks.extend_from_slice(&scratch.fixed);
-        }
-        blocks
-    });
     let kinds = mapping.kinds.len();
-    scratch.fixed.resize(kinds, [ZERO; 2]);
-    for (kind, bent) in scratch.fixed.iter_mut().enumerate() {
-        for i in 0..LANES {
-            let held = held[i] as usize;
-            if let Some(row) = table.get(held / LANES * kinds + kind) {
-                bent[0][i] = row[0][held % LANES];
-                bent[1][i] = row[1][held % LANES];
+    let table = mapping.decode.fixed.get_or_init(|| {
+        let mut table = vec![0.0; 2 * kinds * HELD_ROW];
+        for first in (0..=MOST_HELD).step_by(L) {
+            let batch: Lane<L> = std::array::from_fn(|i| dp * (first + i).max(1) as f64);
+            simd::run(level, Fix { mapping, batch: &batch, scratch: &mut *scratch });
+            for (row, lane) in table.chunks_mut(HELD_ROW).zip(scratch.fixed.iter().flatten()) {
+                row[first..first + L].copy_from_slice(lane);
             }
+        }
+        table
+    });
+    scratch.fixed.resize(kinds, [[0.0; L]; 2]);
+    for (row, lane) in table.chunks(HELD_ROW).zip(scratch.fixed.iter_mut().flatten()) {
+        for i in 0..L {
+            lane[i] = row[(held[i] as usize).min(HELD_ROW - 1)];
         }
     }
 }
 
 /// Decode of a block of points at contexts of `t` tokens, its fixed seconds in `scratch`.
-#[inline(always)]
-pub fn decode(mapping: &Mapping, batch: &Lane, t: &Lane, tables: bool, scratch: &mut Scratch, cost: &mut PhaseCost) {
-    let passes = decode_passes(mapping, batch, t);
-    phase_cost(mapping, &mapping.decode, &passes, tables, scratch, cost);
+pub fn decode<const L: usize>(
+    level: Level,
+    mapping: &Mapping,
+    batch: &Lane<L>,
+    t: &Lane<L>,
+    tables: bool,
+    scratch: &mut Scratch<L>,
+    cost: &mut PhaseCost<L>,
+) {
+    simd::run(level, OnePhase { mapping, asked: Asked::Decode { batch, t }, tables, scratch, cost });
 }
 
 /// Bytes of weights and cache in the fullest stage, at requests of `length` tokens.
 #[inline(always)]
-pub fn held_bytes(mapping: &Mapping, batch: &Lane, length: &Lane) -> Lane {
+pub fn held_bytes<const L: usize>(mapping: &Mapping, batch: &Lane<L>, length: &Lane<L>) -> Lane<L> {
     let dp = f64::from(mapping.mesh.dp);
-    let mut fullest = ZERO;
+    let mut fullest = [0.0; L];
     for kind in &mapping.kinds {
-        let mut stage = ZERO;
+        let mut stage = [0.0; L];
         for (k, count) in kind.counts.iter().enumerate().filter(|(_, count)| **count > 0.0) {
             let (weights, cache) = (mapping.weights[k], mapping.caches[k]);
-            for i in 0..LANES {
+            for i in 0..L {
                 let held = ceiling(batch[i] / dp);
                 let kept = if length[i] < cache.window { length[i] } else { cache.window };
                 stage[i] += count * (weights + held * kept * cache.bytes_per_token);
             }
         }
-        for i in 0..LANES {
+        for i in 0..L {
             fullest[i] = if stage[i] > fullest[i] { stage[i] } else { fullest[i] };
         }
     }
@@ -237,75 +312,101 @@ pub fn held_bytes(mapping: &Mapping, batch: &Lane, length: &Lane) -> Lane {
 
 /// Working memory of one thread.
 #[derive(Clone, Debug)]
-pub struct Workspace {
+pub struct Workspace<const L: usize = LANES> {
     /// Working memory of a phase.
-    pub scratch: Scratch,
+    pub scratch: Scratch<L>,
     /// Prefill of the latest block.
-    pub prefill: PhaseCost,
+    pub prefill: PhaseCost<L>,
     /// Decode of the latest block.
-    pub decode: PhaseCost,
+    pub decode: PhaseCost<L>,
     /// Results of the latest block.
-    pub served: Served,
+    pub served: Served<L>,
 }
 
-impl Default for Workspace {
+impl<const L: usize> Default for Workspace<L> {
     fn default() -> Self {
         Self {
             scratch: Scratch::default(),
             prefill: PhaseCost::NONE,
             decode: PhaseCost::NONE,
-            served: Served { columns: [ZERO; WIDTH], reasons: [0; LANES] },
+            served: Served { columns: [[0.0; L]; WIDTH], reasons: [0; L] },
         }
     }
 }
 
-/// Evaluates a block of points of one mapping; `tables` lets matrix products be looked up, with the same bits.
-#[inline(always)]
-pub fn serve(mapping: &Mapping, requests: &Requests, columns: Columns, tables: bool, workspace: &mut Workspace) {
-    let Workspace { scratch, prefill: prompt, decode: step, served } = workspace;
-    let mut activations = ZERO;
-    prefill(mapping, requests, tables, scratch, prompt, &mut activations);
-    fix_decode(mapping, &requests.batch, tables, scratch);
-    decode(mapping, &requests.batch, &context(requests), tables, scratch, step);
-    let mut length = ZERO;
-    for i in 0..LANES {
-        length[i] = requests.prompt_tokens[i] + requests.output_tokens[i];
+/// The last step of a block: memory, and results put together.
+struct Finish<'a, const L: usize> {
+    mapping: &'a Mapping,
+    requests: &'a Requests<L>,
+    activations: &'a Lane<L>,
+    columns: Columns,
+    prefill: PhaseView<'a, L>,
+    decode: PhaseView<'a, L>,
+    served: &'a mut Served<L>,
+}
+
+impl<const L: usize> Work for Finish<'_, L> {
+    #[inline(always)]
+    fn run(self) {
+        let Requests { batch, prompt_tokens, output_tokens } = self.requests;
+        let mut length = [0.0; L];
+        for i in 0..L {
+            length[i] = prompt_tokens[i] + output_tokens[i];
+        }
+        let parts = Parts {
+            batch,
+            output_tokens,
+            prefill: self.prefill,
+            decode: self.decode,
+            held: &held_bytes(self.mapping, batch, &length),
+            activations: self.activations,
+        };
+        fill(self.mapping, &parts, self.columns, self.served);
     }
-    let parts = Parts {
-        batch: &requests.batch,
-        output_tokens: &requests.output_tokens,
-        prefill: prompt.view(),
-        decode: step.view(),
-        held: &held_bytes(mapping, &requests.batch, &length),
-        activations: &activations,
-    };
-    fill(mapping, &parts, columns, served);
+}
+
+/// Evaluates a block of points of one mapping; `tables` lets matrix products be looked up, with the same bits.
+pub fn serve<const L: usize>(
+    level: Level,
+    mapping: &Mapping,
+    requests: &Requests<L>,
+    columns: Columns,
+    tables: bool,
+    workspace: &mut Workspace<L>,
+) {
+    let Workspace { scratch, prefill: prompt, decode: step, served } = workspace;
+    let mut activations = [0.0; L];
+    prefill(level, mapping, requests, tables, scratch, prompt, &mut activations);
+    fix_decode(level, mapping, &requests.batch, tables, scratch);
+    decode(level, mapping, &requests.batch, &context(requests), tables, scratch, step);
+    let (prefill, decode) = (prompt.view(), step.view());
+    simd::run(level, Finish { mapping, requests, activations: &activations, columns, prefill, decode, served });
 }
 
 /// What the results of a block are made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Parts<'a> {
+pub struct Parts<'a, const L: usize = LANES> {
     /// Sequences.
-    pub batch: &'a Lane,
+    pub batch: &'a Lane<L>,
     /// Output tokens.
-    pub output_tokens: &'a Lane,
+    pub output_tokens: &'a Lane<L>,
     /// Prefill.
-    pub prefill: PhaseView<'a>,
+    pub prefill: PhaseView<'a, L>,
     /// One decode step.
-    pub decode: PhaseView<'a>,
+    pub decode: PhaseView<'a, L>,
     /// Bytes of weights and cache.
-    pub held: &'a Lane,
+    pub held: &'a Lane<L>,
     /// Bytes of activations, with those kept free.
-    pub activations: &'a Lane,
+    pub activations: &'a Lane<L>,
 }
 
 /// Puts results together: the one place where columns are computed, whatever the schedule.
 #[inline(always)]
-pub fn fill(mapping: &Mapping, parts: &Parts, columns: Columns, served: &mut Served) {
+pub fn fill<const L: usize>(mapping: &Mapping, parts: &Parts<L>, columns: Columns, served: &mut Served<L>) {
     let gpus = f64::from(mapping.mesh.gpus());
     let Parts { batch, output_tokens, prefill, decode, held, activations } = *parts;
-    let (mut latency, mut energy, mut decode_j, mut memory) = (ZERO, ZERO, ZERO, ZERO);
-    for i in 0..LANES {
+    let (mut latency, mut energy, mut decode_j, mut memory) = ([0.0; L], [0.0; L], [0.0; L], [0.0; L]);
+    for i in 0..L {
         let steps = output_tokens[i] - 1.0;
         latency[i] = prefill.elapsed_s[i] + steps * decode.elapsed_s[i];
         decode_j[i] = steps * decode.energy_j[i];
@@ -316,7 +417,7 @@ pub fn fill(mapping: &Mapping, parts: &Parts, columns: Columns, served: &mut Ser
     macro_rules! column {
         ($column:literal, $i:ident => $value:expr) => {
             if columns.has($column) {
-                for $i in 0..LANES {
+                for $i in 0..L {
                     out[$column][$i] = $value;
                 }
             }
@@ -336,11 +437,11 @@ pub fn fill(mapping: &Mapping, parts: &Parts, columns: Columns, served: &mut Ser
     column!(11, i => memory[i]);
     column!(12, i => decode.energy_j[i]);
     if columns.has(13) {
-        out[13] = [gpus; LANES];
+        out[13] = [gpus; L];
     }
     if columns.has_causes() {
         for cause in 0..CAUSES.len() {
-            for i in 0..LANES {
+            for i in 0..L {
                 let steps = output_tokens[i] - 1.0;
                 out[COLUMNS.len() + cause][i] = prefill.joules[cause][i];
                 out[COLUMNS.len() + CAUSES.len() + cause][i] = steps * decode.joules[cause][i];
@@ -349,7 +450,7 @@ pub fn fill(mapping: &Mapping, parts: &Parts, columns: Columns, served: &mut Ser
     }
     let dp = f64::from(mapping.mesh.dp);
     let capacity = mapping.constants.capacity_bytes;
-    for i in 0..LANES {
+    for i in 0..L {
         let fits = if memory[i] > capacity { Reason::Memory as u64 } else { Reason::Ok as u64 };
         served.reasons[i] = if batch[i] < dp { Reason::Batch as u64 } else { fits };
     }

@@ -1,7 +1,7 @@
 //! One phase of a step: passes through the pipeline stages, elapsed seconds, joules by cause.
 
 use crate::cost::kernel::Env;
-use crate::cost::lanes::{LANES, Lane, ZERO};
+use crate::cost::lanes::{LANES, Lane};
 use crate::cost::power::capped;
 use crate::cost::program::{Bent, SUMS, Sums};
 use crate::mapping::{MappedPhase, Mapping};
@@ -12,74 +12,82 @@ pub const CAUSES: [&str; 7] =
 
 /// What a phase asks of every pass.
 #[derive(Clone, Debug)]
-pub struct Passes {
+pub struct Passes<const L: usize = LANES> {
     /// Passes in flight or in a row.
-    pub passes: Lane,
+    pub passes: Lane<L>,
     /// Sequences of one data-parallel rank in a pass.
-    pub b: Lane,
+    pub b: Lane<L>,
     /// Sequences of the fullest pass (prefill only: it decides the memory).
-    pub fullest: Lane,
+    pub fullest: Lane<L>,
     /// New tokens of a sequence.
-    pub s: Lane,
+    pub s: Lane<L>,
     /// Visible tokens.
-    pub t: Lane,
+    pub t: Lane<L>,
     /// Whether passes follow one another (prefill) rather than circulate (decode).
     pub consecutive: bool,
 }
 
 /// Elapsed seconds and joules of all GPUs of an engine.
 #[derive(Clone, Debug)]
-pub struct PhaseCost {
+pub struct PhaseCost<const L: usize = LANES> {
     /// Seconds from the first kernel to the last.
-    pub elapsed_s: Lane,
+    pub elapsed_s: Lane<L>,
     /// Joules by cause.
-    pub joules: [Lane; 7],
+    pub joules: [Lane<L>; 7],
     /// Joules of all causes.
-    pub energy_j: Lane,
+    pub energy_j: Lane<L>,
 }
 
-impl PhaseCost {
+impl<const L: usize> PhaseCost<L> {
     /// Nothing.
-    pub const NONE: Self = Self { elapsed_s: ZERO, joules: [ZERO; 7], energy_j: ZERO };
+    pub const NONE: Self = Self { elapsed_s: [0.0; L], joules: [[0.0; L]; 7], energy_j: [0.0; L] };
 
     /// Its lanes.
     #[inline(always)]
-    pub fn view(&self) -> PhaseView<'_> {
+    pub fn view(&self) -> PhaseView<'_, L> {
         PhaseView { elapsed_s: &self.elapsed_s, joules: &self.joules, energy_j: &self.energy_j }
     }
 }
 
 /// The lanes of a phase's cost, wherever they are kept.
 #[derive(Clone, Copy, Debug)]
-pub struct PhaseView<'a> {
+pub struct PhaseView<'a, const L: usize = LANES> {
     /// Seconds from the first kernel to the last.
-    pub elapsed_s: &'a Lane,
+    pub elapsed_s: &'a Lane<L>,
     /// Joules by cause.
-    pub joules: &'a [Lane; 7],
+    pub joules: &'a [Lane<L>; 7],
     /// Joules of all causes.
-    pub energy_j: &'a Lane,
+    pub energy_j: &'a Lane<L>,
 }
 
 /// Working memory of one thread.
-#[derive(Clone, Debug, Default)]
-pub struct Scratch {
-    env: Env,
-    divided: Vec<Env>,
+#[derive(Clone, Debug)]
+pub struct Scratch<const L: usize = LANES> {
+    env: Env<L>,
+    divided: Vec<Env<L>>,
     /// Seconds that bend and do not see the context, by kind of stage.
-    pub fixed: Vec<Bent>,
-    moving: Vec<Bent>,
+    pub fixed: Vec<Bent<L>>,
+    moving: Vec<Bent<L>>,
+    /// Sequences of the fullest pass of the latest phase.
+    pub fullest: Lane<L>,
 }
 
-impl Scratch {
+impl<const L: usize> Default for Scratch<L> {
+    fn default() -> Self {
+        Self { env: Env::default(), divided: Vec::new(), fixed: Vec::new(), moving: Vec::new(), fullest: [0.0; L] }
+    }
+}
+
+impl<const L: usize> Scratch<L> {
     /// Fills the environment of a phase and those of its staged kernels, and gives them back.
     #[inline(always)]
-    pub fn environments(&mut self, mapping: &Mapping, phase: &MappedPhase, passes: &Passes) -> (&Env, &[Env]) {
+    pub fn environments(&mut self, mapping: &Mapping, phase: &MappedPhase, passes: &Passes<L>) -> (&Env<L>, &[Env<L>]) {
         let experts = mapping.experts.as_ref();
         self.env.fill(&passes.b, &passes.s, &passes.t, &phase.masks, experts);
         self.divided.resize(phase.divisions.len(), Env::default());
         for (env, stages) in self.divided.iter_mut().zip(&phase.divisions) {
             let mut b = passes.b;
-            for i in 0..LANES {
+            for i in 0..L {
                 b[i] /= stages;
             }
             env.fill(&b, &passes.s, &passes.t, &phase.masks, experts);
@@ -95,7 +103,7 @@ impl Scratch {
 
     /// Evaluates what bends and does not see the context.
     #[inline(always)]
-    pub fn fix(&mut self, mapping: &Mapping, phase: &MappedPhase, passes: &Passes, tables: bool) {
+    pub fn fix(&mut self, mapping: &Mapping, phase: &MappedPhase, passes: &Passes<L>, tables: bool) {
         self.environments(mapping, phase, passes);
         start(&mut self.fixed, mapping.kinds.len());
         phase.program.fixed.evaluate(&self.env, &self.divided, tables, &mut self.fixed);
@@ -103,22 +111,22 @@ impl Scratch {
 }
 
 #[inline(always)]
-fn start(bent: &mut Vec<Bent>, kinds: usize) {
-    bent.resize(kinds, [ZERO; 2]);
+fn start<const L: usize>(bent: &mut Vec<Bent<L>>, kinds: usize) {
+    bent.resize(kinds, [[0.0; L]; 2]);
     for own in bent.iter_mut() {
-        *own = [ZERO; 2];
+        *own = [[0.0; L]; 2];
     }
 }
 
 /// Evaluates one phase whose fixed seconds are in `scratch`; `tables` lets matrix products be looked up, with the same bits.
 #[inline(always)]
-pub fn phase_cost(
+pub fn phase_cost<const L: usize>(
     mapping: &Mapping,
     phase: &MappedPhase,
-    passes: &Passes,
+    passes: &Passes<L>,
     tables: bool,
-    scratch: &mut Scratch,
-    out: &mut PhaseCost,
+    scratch: &mut Scratch<L>,
+    out: &mut PhaseCost<L>,
 ) {
     scratch.environments(mapping, phase, passes);
     start(&mut scratch.moving, mapping.kinds.len());
@@ -126,14 +134,14 @@ pub fn phase_cost(
     phase.program.moving.evaluate(env, &scratch.divided, tables, moving);
     let constants = &mapping.constants;
 
-    let (mut all_s, mut slowest_s, mut added_s) = (ZERO, ZERO, ZERO);
-    let mut total: Sums = [ZERO; SUMS];
-    let mut stage: Sums = [ZERO; SUMS];
+    let (mut all_s, mut slowest_s, mut added_s) = ([0.0; L], [0.0; L], [0.0; L]);
+    let mut total: Sums<L> = [[0.0; L]; SUMS];
+    let mut stage: Sums<L> = [[0.0; L]; SUMS];
     for (kind, ((stages, fixed), moving)) in
         mapping.kinds.iter().map(|kind| kind.stages).zip(fixed).zip(moving).enumerate()
     {
         phase.program.sum(kind, env, fixed, moving, &mut stage);
-        for i in 0..LANES {
+        for i in 0..L {
             let uncapped = constants.host_s + stage[0][i] + stage[1][i];
             let dynamic = stage[2][i] + stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];
             let time = capped(uncapped, dynamic, constants.static_w, constants.tdp_w);
@@ -142,7 +150,7 @@ pub fn phase_cost(
             slowest_s[i] = if time > slowest_s[i] { time } else { slowest_s[i] };
         }
         for (total, stage) in total.iter_mut().zip(&stage) {
-            for i in 0..LANES {
+            for i in 0..L {
                 total[i] += stages * stage[i];
             }
         }
@@ -150,7 +158,7 @@ pub fn phase_cost(
 
     let gpus = f64::from(mapping.mesh.stage_gpus());
     let pipeline = f64::from(mapping.mesh.pp);
-    for i in 0..LANES {
+    for i in 0..L {
         let n = passes.passes[i];
         let circulating = n * slowest_s[i];
         let in_a_row = all_s[i] + (n - 1.0) * slowest_s[i];

@@ -149,7 +149,8 @@ fn collected(plan: &Plan, space: &Space, range: std::ops::Range<u64>, schedule: 
 /// Axes of lengths: even, uneven, beginning at one, long and short.
 fn lengths() -> impl Strategy<Value = Vec<u32>> {
     prop_oneof![
-        (1..40_u32, 1..70_u32, 1..33_u32).prop_map(|(first, count, step)| (0..count).map(|i| first + i * step).collect()),
+        (1..40_u32, 1..70_u32, 1..33_u32)
+            .prop_map(|(first, count, step)| (0..count).map(|i| first + i * step).collect()),
         (1..150_u32).prop_map(|count| (1..=count).collect()),
         prop::collection::btree_set(1..20_000_u32, 1..80).prop_map(|set| set.into_iter().collect()),
         prop::collection::vec(1..5000_u32, 1..50),

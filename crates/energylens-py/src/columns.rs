@@ -1,18 +1,63 @@
 //! Columns in and out without a copy.
 
-use energylens_core::engine::Table;
+use energylens_core::engine::{Plan, Point, Points};
 use energylens_core::serving::{Columns, column_names};
-use numpy::IntoPyArray;
+use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// A table of some columns as a dict of arrays, `reason` among them.
-pub fn table(py: Python<'_>, wanted: Columns, table: Table) -> PyResult<Bound<'_, PyDict>> {
-    let columns = PyDict::new(py);
-    let names = column_names();
-    for (column, values) in wanted.iter().zip(table.columns) {
-        columns.set_item(&names[column], values.into_pyarray(py))?;
+/// Points as columns: model, gpu, positions of formats, tp, pp, dp, ep; then batch, prompt and output tokens.
+pub struct PointColumns<'a> {
+    /// Formats by position.
+    pub formats: &'a [Option<u8>],
+    /// Whole numbers.
+    pub codes: [&'a [u32]; 8],
+    /// Sizes.
+    pub sizes: [&'a [f64]; 3],
+}
+
+impl Points for PointColumns<'_> {
+    type Key = [u32; 8];
+
+    fn rows(&self) -> usize {
+        self.codes[0].len()
     }
-    columns.set_item("reason", table.reasons.into_pyarray(py))?;
-    Ok(columns)
+
+    fn read(&self, row: usize) -> (Self::Key, [f64; 3]) {
+        (self.codes.map(|column| column[row]), self.sizes.map(|column| column[row]))
+    }
+
+    fn point(&self, row: usize) -> Point {
+        let ([model, gpu, weights, cache, tp, pp, dp, ep], [batch, prompt_tokens, output_tokens]) = self.read(row);
+        let format = |position: u32| self.formats.get(position as usize).copied().flatten();
+        let (weights, cache) = (format(weights), format(cache));
+        Point { model, gpu, weights, cache, tp, pp, dp, ep, batch, prompt_tokens, output_tokens }
+    }
+}
+
+/// Evaluates points into a dict of arrays by column name, `reason` among them.
+pub fn evaluated<'py, P: Points>(
+    py: Python<'py>,
+    plan: &Plan,
+    points: &P,
+    wanted: Columns,
+    threads: usize,
+) -> PyResult<Bound<'py, PyDict>> {
+    let names = column_names();
+    let out = PyDict::new(py);
+    // NumPy's own memory, as it asks for large pages.
+    let arrays: Vec<_> = wanted.iter().map(|_| PyArray1::<f64>::zeros(py, points.rows(), false)).collect();
+    let reasons = PyArray1::<u8>::zeros(py, points.rows(), false);
+    {
+        let mut own: Vec<_> = arrays.iter().map(|array| array.readwrite()).collect();
+        let mut own_reasons = reasons.readwrite();
+        let columns = own.iter_mut().map(|array| array.as_slice_mut()).collect::<Result<Vec<_>, _>>()?;
+        let reasons = own_reasons.as_slice_mut()?;
+        py.detach(|| plan.evaluate_into(points, wanted, threads, columns, reasons));
+    }
+    for (column, array) in wanted.iter().zip(arrays) {
+        out.set_item(&names[column], array)?;
+    }
+    out.set_item("reason", reasons)?;
+    Ok(out)
 }

@@ -2,6 +2,7 @@
 
 mod columns;
 mod errors;
+mod nsga;
 mod plan;
 mod reduction;
 
@@ -12,6 +13,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use super::errors::PlanError;
+    #[pymodule_export]
+    use super::nsga::Nsga;
     #[pymodule_export]
     use super::plan::Plan;
     #[pymodule_export]
@@ -32,7 +35,7 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
-        module.add("COLUMNS", energylens_core::serving::column_names())?;
+        module.add("COLUMNS", energylens_core::serving::column_names().to_vec())?;
         module.add("REASONS", energylens_core::mesh::Reason::NAMES.to_vec())?;
         module.add("CAUSES", energylens_core::step::CAUSES.to_vec())?;
         module.add("AXES", energylens_core::space::Space::AXES.to_vec())?;

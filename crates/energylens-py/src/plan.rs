@@ -12,7 +12,7 @@ use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::columns;
+use crate::columns::{self, PointColumns};
 use crate::errors::CoreError;
 
 /// Reason, message, hint and rank of a mesh that cannot carry a model.
@@ -158,25 +158,10 @@ impl Plan {
         if codes[2].iter().chain(codes[3]).any(|code| *code as usize >= names.len()) {
             return Err(fault("dtype", "a format code is out of range"));
         }
-        let table = py.detach(|| {
-            let points: Vec<Point> = (0..rows)
-                .map(|i| Point {
-                    model: codes[0][i],
-                    gpu: codes[1][i],
-                    weights: names[codes[2][i] as usize],
-                    cache: names[codes[3][i] as usize],
-                    tp: codes[4][i],
-                    pp: codes[5][i],
-                    dp: codes[6][i],
-                    ep: codes[7][i],
-                    batch: sizes[0][i],
-                    prompt_tokens: sizes[1][i],
-                    output_tokens: sizes[2][i],
-                })
-                .collect();
-            self.0.evaluate(points.as_slice(), wanted, threads)
-        });
-        columns::table(py, wanted, table)
+        let [c0, c1, c2, c3, c4, c5, c6, c7] = codes[..] else { return Err(fault("rows", "eight columns of codes")) };
+        let [s0, s1, s2] = sizes[..] else { return Err(fault("rows", "three columns of sizes")) };
+        let points = PointColumns { formats: &names, codes: [c0, c1, c2, c3, c4, c5, c6, c7], sizes: [s0, s1, s2] };
+        columns::evaluated(py, &self.0, &points, wanted, threads)
     }
 
     /// Evaluates points of a space by index into the result columns named.
@@ -193,8 +178,7 @@ impl Plan {
         if indices.iter().any(|i| *i >= space.size()) {
             return Err(fault("index", "a point is outside the space"));
         }
-        let table = py.detach(|| self.0.evaluate(&Listed { space: &space, indices }, wanted, threads));
-        columns::table(py, wanted, table)
+        columns::evaluated(py, &self.0, &Listed { space: &space, indices }, wanted, threads)
     }
 
     /// Number of points of a space.

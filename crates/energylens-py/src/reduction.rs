@@ -81,7 +81,6 @@ impl Reduction {
     }
 
     /// Takes in what another reduction of the same space kept: points of its front, top and groups, bins and counts.
-    #[expect(clippy::too_many_arguments, reason = "one argument for each thing kept")]
     fn merge<'py>(
         &self,
         py: Python<'py>,
@@ -126,11 +125,13 @@ impl Reduction {
         out.set_item("top", array(py, kept.top.indices().into_iter()))?;
         out.set_item("group", array(py, kept.best.members().map(|(group, _)| group)))?;
         out.set_item("best", array(py, kept.best.members().map(|(_, index)| index)))?;
-        let bins = || kept.bins.iter().enumerate().flat_map(|(c, bins)| bins.members().map(move |(b, n)| (c as u64, b, n)));
+        let bins =
+            || kept.bins.iter().enumerate().flat_map(|(c, bins)| bins.members().map(move |(b, n)| (c as u64, b, n)));
         out.set_item("bin_column", array(py, bins().map(|(column, ..)| column)))?;
         out.set_item("bin", array(py, bins().map(|(_, bin, _)| bin)))?;
         out.set_item("bin_count", array(py, bins().map(|(.., count)| count)))?;
-        let edges = |shift: u64| bins().map(|(_, bin, _)| Bins::low(bin + shift)).collect::<Vec<f64>>().into_pyarray(py);
+        let edges =
+            |shift: u64| bins().map(|(_, bin, _)| Bins::low(bin + shift)).collect::<Vec<f64>>().into_pyarray(py);
         out.set_item("bin_low", edges(0))?;
         out.set_item("bin_high", edges(1))?;
         out.set_item("by_reason", array(py, kept.by_reason.into_iter()))?;

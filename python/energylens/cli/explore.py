@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from energylens.cli import axes
 from energylens.cli.app import app, emit
-from energylens.cli.options import Json, Out, SpaceOptions, Threads
+from energylens.cli.options import Json, KeepOptions, Out, SpaceOptions, Threads
 from energylens.errors import SpaceError
 from energylens.result import Result
 from energylens.space import Space
@@ -24,19 +24,21 @@ def explore(
     /,
     *,
     options: SpaceOptions | None = None,
+    keep: KeepOptions | None = None,
     json: Json = False,
     out: Out = None,
     threads: Threads = None,
 ) -> None:
     """Evaluate every configuration of a space and keep the Pareto front.
 
-    Example: energylens explore llama-3.1-70b --gpu h100-sxm,b200 --slo tpot=50ms --limit "gpus<=8" --out front.parquet
+    Example: energylens explore llama-3.1-70b --gpu h100-sxm,b200 --slo tpot=50ms --limit "gpus<=8" --best-per gpu
     """
     from energylens.exploration import explore as explore_space
 
     _check(out)
     space = (options or SpaceOptions()).space(models)
-    _tell(explore_space(space, threads=threads, show_progress=True), json, out)
+    kept = (keep or KeepOptions()).arguments()
+    _tell(explore_space(space, threads=threads, show_progress=True, **kept), json, out)
 
 
 @app.command
@@ -45,14 +47,20 @@ def search(
     /,
     *,
     options: SpaceOptions | None = None,
+    method: Annotated[str, Parameter(help="auto, exhaustive, native or pymoo.")] = "auto",
+    algorithm: Annotated[str | None, Parameter(help="An algorithm of pymoo: nsga2, nsga3, spea2, ...")] = None,
     population: Annotated[int, Parameter(converter=axes.whole, help="Points of a generation.")] = 200,
     generations: Annotated[int, Parameter(converter=axes.whole, help="Generations.")] = 100,
     seed: Annotated[int, Parameter(converter=axes.whole, help="Seed; the same seed gives the same front.")] = 1,
+    patience: Annotated[
+        int | None, Parameter(converter=axes.whole, help="End after so many generations without progress.")
+    ] = None,
+    checkpoint: Annotated[Path | None, Parameter(help="A file to go on from after a break.")] = None,
     json: Json = False,
     out: Out = None,
     threads: Threads = None,
 ) -> None:
-    """Search a space too large to enumerate with NSGA-II.
+    """Find the front of a space of any size: every point if they are few enough, else with NSGA-II.
 
     Example: energylens search qwen3-235b-a22b --gpu h200-sxm --tp 1:16 --ep 1,2,4,8 --batch 1:512 --seed 7
     """
@@ -61,7 +69,16 @@ def search(
     _check(out)
     space = (options or SpaceOptions()).space(models)
     found = search_space(
-        space, population=population, generations=generations, seed=seed, threads=threads, show_progress=True
+        space,
+        method=method,
+        algorithm=algorithm,
+        population=population,
+        generations=generations,
+        seed=seed,
+        patience=patience,
+        checkpoint=checkpoint,
+        threads=threads,
+        show_progress=True,
     )
     _tell(found, json, out)
 
@@ -110,7 +127,9 @@ def _tell(result: Result, as_json: bool, out: Path | None) -> None:
     if as_json:
         emit(answer.as_dict(result))
     else:
-        print(f"{result.answer()}\n\n{answer.front_table(result)}\n\n{answer.account(result)}")
+        kept = answer.kept_tables(result)
+        tables = f"{answer.front_table(result)}\n\n{kept}" if kept else answer.front_table(result)
+        print(f"{result.answer()}\n\n{tables}\n\n{answer.account(result)}")
         print(answer.trust(result))
     if out is not None:
         print(f"wrote {out}: {result.frame.height} points, plan {result.plan_sha256[:12]}", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -56,3 +56,25 @@ class SpaceOptions:
             objectives=axes.names(self.objectives),
             **{axis: axes.numbers(getattr(self, axis), axis) for axis in numbered},
         )
+
+
+@Parameter(name="*")
+@dataclass
+class KeepOptions:
+    """What to keep besides the exact front."""
+
+    epsilon: Annotated[
+        float | None, Parameter(help="Thin the front: every point has one within a factor of 1 + EPSILON.")
+    ] = None
+    top: Annotated[int, Parameter(converter=axes.whole, help="Also keep this many of the best.")] = 0
+    best_per: Annotated[str, Parameter(help="Also keep the best for each value of these axes: gpu,tp.")] = ""
+    distribution: Annotated[str, Parameter(help="Also count the distribution of these result columns.")] = ""
+
+    def arguments(self) -> dict[str, Any]:
+        """Return them as `explore` takes them."""
+        return {
+            "epsilon": self.epsilon,
+            "top": self.top,
+            "best_per": axes.names(self.best_per),
+            "distributions": axes.names(self.distribution),
+        }

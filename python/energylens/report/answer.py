@@ -11,6 +11,8 @@ from energylens.report.text import number, si, table
 from energylens.units import UNITS
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from energylens.result import Result
 
 _NAMES = {
@@ -21,6 +23,19 @@ _NAMES = {
     "output_tokens_per_s": "throughput",
 }
 _ROWS_SHOWN = 20
+_AXES_SHOWN = (
+    "model",
+    "gpu",
+    "weight_dtype",
+    "kv_dtype",
+    "tp",
+    "pp",
+    "dp",
+    "ep",
+    "prompt_tokens",
+    "output_tokens",
+    "batch",
+)
 
 
 def configuration(row: dict[str, Any]) -> str:
@@ -107,45 +122,39 @@ def front_table(result: Result) -> str:
     height = frame.height
     step = max(1.0, (height - 1) / (_ROWS_SHOWN - 1)) if height > 1 else 1.0
     picked = sorted({min(height - 1, round(i * step)) for i in range(_ROWS_SHOWN)}) if height else []
-    axes = [
-        axis
-        for axis in (
-            "model",
-            "gpu",
-            "weight_dtype",
-            "kv_dtype",
-            "tp",
-            "pp",
-            "dp",
-            "ep",
-            "prompt_tokens",
-            "output_tokens",
-        )
-        if axis == "tp" or len(result.space.axes[axis]) > 1
-    ]
-    header = [
-        *(_axis_name(axis) for axis in axes),
-        "batch",
-        "GPUs",
-        "J/token",
-        "latency s",
-        "TTFT s",
-        "TPOT ms",
-        "tokens/s",
-        "W/GPU",
-        "GB/GPU",
-    ]
-    rows = []
-    for i in picked:
-        row = frame.row(i, named=True)
-        shown = [row[axis] if row[axis] is not None else "own" for axis in axes]
-        numbers = [row["energy_per_output_token_j"], row["latency_s"], row["ttft_s"], row["tpot_s"] * 1e3]
-        numbers += [row["output_tokens_per_s"], row["power_w_per_gpu"], row["memory_bytes_per_gpu"] / 1e9]
-        rows.append([*shown, row["batch"], row["gpus"], *(number(value) for value in numbers)])
-    lines = [table(header, rows)]
+    lines = [point_table(frame[picked], result)]
     if height > len(picked):
         lines.append(f"({len(picked)} of {height} points of the front; --out writes all)")
     return "\n".join(lines)
+
+
+def point_table(frame: pl.DataFrame, result: Result) -> str:
+    """Return points as a table: the axes that vary, then the results people ask for first."""
+    always = {"tp", "batch"}
+    shown = [axis for axis in _AXES_SHOWN if axis in always or len(result.space.axes[axis]) > 1]
+    rows = []
+    for row in frame.iter_rows(named=True):
+        values = [row[axis] if row[axis] is not None else "own" for axis in shown]
+        numbers = [row["energy_per_output_token_j"], row["latency_s"], row["ttft_s"], row["tpot_s"] * 1e3]
+        numbers += [row["output_tokens_per_s"], row["power_w_per_gpu"], row["memory_bytes_per_gpu"] / 1e9]
+        rows.append([*values, row["gpus"], *(number(value) for value in numbers)])
+    results = ["GPUs", "J/token", "latency s", "TTFT s", "TPOT ms", "tokens/s", "W/GPU", "GB/GPU"]
+    return table([*(_axis_name(axis) for axis in shown), *results], rows)
+
+
+def kept_tables(result: Result) -> str:
+    """Return what was kept besides the front: the best few, the best of each group, quantiles."""
+    parts = []
+    for title, frame in (("best", result.top), ("best of each group", result.best_per)):
+        if frame is not None:
+            left = f"\n({_ROWS_SHOWN} of {frame.height}; --out writes all)" if frame.height > _ROWS_SHOWN else ""
+            parts.append(f"{title}:\n{point_table(frame.head(_ROWS_SHOWN), result)}{left}")
+    if result.distributions is not None and result.distributions.height:
+        shares = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+        names = result.distributions["column"].unique(maintain_order=True)
+        rows = [[name, *(number(result.quantile(name, share)) for share in shares)] for name in names]
+        parts.append(f"quantiles, to within 1/128:\n{table(['column', *(f'{s:.0%}' for s in shares)], rows)}")
+    return "\n\n".join(parts)
 
 
 def _axis_name(axis: str) -> str:
@@ -199,4 +208,9 @@ def as_dict(result: Result) -> dict[str, Any]:
         "trust": {gpu.spec.name: gpu.trust for gpu in result.space.plan.gpus},
         "space": result.space.describe(),
         "front": result.frame.to_dicts(),
+        **{
+            name: frame.to_dicts()
+            for name in ("top", "best_per", "distributions")
+            if (frame := getattr(result, name)) is not None
+        },
     }

@@ -1,5 +1,5 @@
-"""Multi-objective search of a space: `search()` with NSGA-II, `energylens.explore` for every point."""
+"""Multi-objective search of a space: `search()` with one of several engines."""
 
-from energylens.search.nsga import search
+from energylens.search.searching import search
 
 __all__ = ["search"]

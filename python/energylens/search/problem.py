@@ -38,7 +38,7 @@ class SpaceProblem(Problem):  # type: ignore[misc]
         self.lengths, self.weights = lengths[free], weights[free]
         self.signs = np.array([sign for _, sign in space.signed_objectives])
         self.archive = Archive(len(self.signs))
-        named = [name for name, *_ in (*space.signed_objectives, *space.bounds)]
+        named = [name for name, _ in space.signed_objectives] + [name for name, *_ in space.bounds]
         self.columns = list(dict.fromkeys([*named, "memory_bytes_per_gpu"]))
         super().__init__(
             n_var=len(self.lengths),

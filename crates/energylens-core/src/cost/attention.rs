@@ -1,6 +1,6 @@
 //! Fused attention: masks, and how full the last wave is.
 
-use super::lanes::{Basis, LANES, Lane, ceiling};
+use super::lanes::{Basis, Lane, ceiling};
 use crate::einsum::shape::Poly;
 use crate::plan::MaskSpec;
 
@@ -21,17 +21,17 @@ pub struct Attention {
 impl Attention {
     /// Adds its compute time to `time`.
     #[inline(always)]
-    pub fn add(&self, basis: &Basis, sms: f64, time: &mut Lane) {
+    pub fn add<const L: usize>(&self, basis: &Basis<L>, sms: f64, time: &mut Lane<L>) {
         let seconds = basis.value(&self.seconds);
         if !self.waves {
-            for i in 0..LANES {
+            for i in 0..L {
                 time[i] += seconds[i];
             }
             return;
         }
         let heads = basis.value(&self.heads);
         let s = &basis.0[2];
-        for i in 0..LANES {
+        for i in 0..L {
             let waves = heads[i] * ceiling(s[i] * (1.0 / QUERY_ROWS)) / sms;
             time[i] += seconds[i] * (ceiling(waves) / waves);
         }

@@ -1,6 +1,6 @@
 //! Collectives inside a node and across nodes, by message size.
 
-use super::lanes::{Basis, LANES, Lane, ZERO};
+use super::lanes::{Basis, Lane};
 use crate::einsum::shape::Poly;
 use crate::hardware::profile::Profile;
 
@@ -128,19 +128,19 @@ impl Collective {
 
     /// Seconds of one message `1/stages` as large, at a share of the bandwidth inside the node.
     #[inline(always)]
-    pub fn seconds(&self, basis: &Basis, stages: f64, share: f64) -> Lane {
-        let mut bytes = ZERO;
+    pub fn seconds<const L: usize>(&self, basis: &Basis<L>, stages: f64, share: f64) -> Lane<L> {
+        let mut bytes = [0.0; L];
         basis.add(&self.message, 1.0 / stages, &mut bytes);
-        let mut best = [f64::INFINITY; LANES];
+        let mut best = [f64::INFINITY; L];
         for choice in &self.choices {
             let per_byte = choice.seconds_per_byte / share;
-            for i in 0..LANES {
+            for i in 0..L {
                 let time = choice.alpha_s + choice.root * bytes[i].sqrt() + bytes[i] * per_byte;
                 let time = if bytes[i] <= choice.max_bytes { time } else { f64::INFINITY };
                 best[i] = if time < best[i] { time } else { best[i] };
             }
         }
-        for i in 0..LANES {
+        for i in 0..L {
             best[i] += self.net_alpha_s + bytes[i] * self.net_seconds_per_byte;
         }
         best

@@ -15,7 +15,7 @@ pub struct Vector {
 impl Vector {
     /// Adds its compute time to `time`.
     #[inline(always)]
-    pub fn add(&self, basis: &Basis, time: &mut Lane) {
+    pub fn add<const L: usize>(&self, basis: &Basis<L>, time: &mut Lane<L>) {
         basis.add(&self.flops, self.seconds_per_flop, time);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::lanes::{Basis, LANES, Lane, ZERO, ceiling};
+use super::lanes::{Basis, LANES, Lane, ceiling};
 use crate::einsum::shape::Poly;
 
 /// Ways of cutting the depth. Of 1, 2, 4 and 8 the most never loses, as `ceil(2y)/2 ≤ ceil(y)`.
@@ -65,7 +65,14 @@ impl Tiling {
 
     /// Adds the best time of `product` to `time`; `experts` are (hit experts, rows of each).
     #[inline(always)]
-    pub fn add(&self, product: &Product, basis: &Basis, experts: (&Lane, &Lane), tables: bool, time: &mut Lane) {
+    pub fn add<const L: usize>(
+        &self,
+        product: &Product,
+        basis: &Basis<L>,
+        experts: (&Lane<L>, &Lane<L>),
+        tables: bool,
+        time: &mut Lane<L>,
+    ) {
         let constants = (product.columns.as_constant(), product.depth.as_constant(), product.batch.as_constant());
         let best = match constants {
             (Some(columns), Some(depth), _) if product.grouped => {
@@ -77,18 +84,18 @@ impl Tiling {
                 let limit = self.unit * TABLE_UNITS as f64;
                 if tables && rows.iter().all(|rows| *rows <= limit) {
                     let table = product.table.get_or_init(|| self.table(product, columns, depth, batch));
-                    let mut found = ZERO;
-                    for i in 0..LANES {
+                    let mut found = [0.0; L];
+                    for i in 0..L {
                         found[i] = table.get(ceiling(rows[i] * unit) as usize).copied().unwrap_or(f64::INFINITY);
                     }
                     found
                 } else {
-                    self.best(&[batch; LANES], &rows, columns, depth, product.seconds_per_flop)
+                    self.best(&[batch; L], &rows, columns, depth, product.seconds_per_flop)
                 }
             }
             _ => self.general(product, basis),
         };
-        for i in 0..LANES {
+        for i in 0..L {
             time[i] += best[i];
         }
     }
@@ -104,18 +111,25 @@ impl Tiling {
     }
 
     #[inline(always)]
-    fn best(&self, batch: &Lane, rows: &Lane, columns: f64, depth: f64, seconds_per_flop: f64) -> Lane {
-        let mut best = [f64::INFINITY; LANES];
+    fn best<const L: usize>(
+        &self,
+        batch: &Lane<L>,
+        rows: &Lane<L>,
+        columns: f64,
+        depth: f64,
+        seconds_per_flop: f64,
+    ) -> Lane<L> {
+        let mut best = [f64::INFINITY; L];
         let inverse_sms = 1.0 / self.sms;
         for &(m, n) in &self.tiles {
             let across = ceiling(columns * (1.0 / n));
             let inverse_m = 1.0 / m;
-            let mut tiles = ZERO;
-            for i in 0..LANES {
+            let mut tiles = [0.0; L];
+            for i in 0..L {
                 tiles[i] = ceiling(batch[i] * ceiling(rows[i] * inverse_m) * across) * inverse_sms;
             }
             let wave = 2.0 * m * n * depth * seconds_per_flop / SPLIT;
-            for i in 0..LANES {
+            for i in 0..L {
                 let time = ceiling(tiles[i] * SPLIT) * wave;
                 best[i] = if time < best[i] { time } else { best[i] };
             }
@@ -124,14 +138,14 @@ impl Tiling {
     }
 
     #[inline(always)]
-    fn general(&self, product: &Product, basis: &Basis) -> Lane {
+    fn general<const L: usize>(&self, product: &Product, basis: &Basis<L>) -> Lane<L> {
         let (batch, rows) = (basis.value(&product.batch), basis.value(&product.rows));
         let (columns, depth) = (basis.value(&product.columns), basis.value(&product.depth));
-        let mut best = [f64::INFINITY; LANES];
+        let mut best = [f64::INFINITY; L];
         let inverse_sms = 1.0 / self.sms;
         for &(m, n) in &self.tiles {
             let wave = 2.0 * m * n * product.seconds_per_flop / SPLIT;
-            for i in 0..LANES {
+            for i in 0..L {
                 let tiles = ceiling(batch[i] * ceiling(rows[i] / m) * ceiling(columns[i] / n));
                 let time = ceiling(tiles * SPLIT * inverse_sms) * wave * depth[i];
                 best[i] = if time < best[i] { time } else { best[i] };
@@ -144,6 +158,7 @@ impl Tiling {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cost::lanes::ZERO;
 
     fn product(rows: Poly) -> Product {
         Product {

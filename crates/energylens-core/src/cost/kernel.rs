@@ -4,7 +4,7 @@ use super::attention::{Attention, reach, visible};
 use super::collective::Collective;
 use super::elementwise::Vector;
 use super::gemm::{Product, Tiling};
-use super::lanes::{Basis, LANES, Lane, ZERO};
+use super::lanes::{Basis, LANES, Lane};
 use super::moe::Hits;
 use super::overlap::staged;
 use crate::einsum::shape::Poly;
@@ -13,36 +13,36 @@ use crate::plan::MaskSpec;
 
 /// The step's variables for one block of points, and everything derived from them alone.
 #[derive(Clone, Debug)]
-pub struct Env {
+pub struct Env<const L: usize = LANES> {
     /// Unmasked monomials.
-    pub plain: Basis,
+    pub plain: Basis<L>,
     /// By mask: monomials with visible pairs, and with the reach into the cache.
-    pub masks: Vec<(Basis, Basis)>,
+    pub masks: Vec<(Basis<L>, Basis<L>)>,
     /// Local experts hit.
-    pub hits: Lane,
+    pub hits: Lane<L>,
     /// Rows of each.
-    pub rows: Lane,
+    pub rows: Lane<L>,
 }
 
-impl Default for Env {
+impl<const L: usize> Default for Env<L> {
     fn default() -> Self {
-        Self { plain: Basis::NONE, masks: Vec::new(), hits: ZERO, rows: ZERO }
+        Self { plain: Basis::NONE, masks: Vec::new(), hits: [0.0; L], rows: [0.0; L] }
     }
 }
 
-impl Env {
+impl<const L: usize> Env<L> {
     /// Takes the values of sequences, new tokens and visible tokens of one data-parallel rank.
     #[inline(always)]
-    pub fn fill(&mut self, b: &Lane, s: &Lane, t: &Lane, masks: &[MaskSpec], experts: Option<&Experts>) {
-        let mut st = ZERO;
-        for i in 0..LANES {
+    pub fn fill(&mut self, b: &Lane<L>, s: &Lane<L>, t: &Lane<L>, masks: &[MaskSpec], experts: Option<&Experts>) {
+        let mut st = [0.0; L];
+        for i in 0..L {
             st[i] = s[i] * t[i];
         }
         self.plain.fill(b, s, t, &st);
         self.masks.resize(masks.len(), (Basis::NONE, Basis::NONE));
         for (mask, (pairs_basis, reach_basis)) in masks.iter().zip(&mut self.masks) {
-            let (mut pairs, mut reached, mut unused) = (ZERO, ZERO, ZERO);
-            for i in 0..LANES {
+            let (mut pairs, mut reached, mut unused) = ([0.0; L], [0.0; L], [0.0; L]);
+            for i in 0..L {
                 pairs[i] = s[i] * visible(Some(*mask), s[i], t[i]);
                 reached[i] = reach(Some(*mask), s[i], t[i]);
                 unused[i] = s[i] * reached[i];
@@ -51,12 +51,12 @@ impl Env {
             reach_basis.fill(b, s, &reached, &unused);
         }
         if let Some(experts) = experts {
-            let mut tokens = ZERO;
-            for i in 0..LANES {
+            let mut tokens = [0.0; L];
+            for i in 0..L {
                 tokens[i] = experts.pool * (b[i] * s[i]);
             }
             self.hits = experts.hits.at(&tokens);
-            for i in 0..LANES {
+            for i in 0..L {
                 self.rows[i] = tokens[i] * experts.active_per_gpu / self.hits[i];
             }
         }
@@ -151,37 +151,37 @@ pub struct KernelCost {
 
 /// Seconds and joules of one GPU.
 #[derive(Clone, Debug)]
-pub struct Cost {
+pub struct Cost<const L: usize = LANES> {
     /// Kernel seconds.
-    pub kernel_s: Lane,
+    pub kernel_s: Lane<L>,
     /// Exposed seconds of collectives.
-    pub exposed_s: Lane,
+    pub exposed_s: Lane<L>,
     /// FLOPs and on-chip bytes.
-    pub compute_j: Lane,
+    pub compute_j: Lane<L>,
     /// Weight bytes.
-    pub weights_j: Lane,
+    pub weights_j: Lane<L>,
     /// Cache bytes.
-    pub cache_j: Lane,
+    pub cache_j: Lane<L>,
     /// Activation bytes.
-    pub activations_j: Lane,
+    pub activations_j: Lane<L>,
     /// Link bytes.
-    pub link_j: Lane,
+    pub link_j: Lane<L>,
 }
 
-impl Cost {
+impl<const L: usize> Cost<L> {
     /// Nothing.
     pub const NONE: Self = Self {
-        kernel_s: ZERO,
-        exposed_s: ZERO,
-        compute_j: ZERO,
-        weights_j: ZERO,
-        cache_j: ZERO,
-        activations_j: ZERO,
-        link_j: ZERO,
+        kernel_s: [0.0; L],
+        exposed_s: [0.0; L],
+        compute_j: [0.0; L],
+        weights_j: [0.0; L],
+        cache_j: [0.0; L],
+        activations_j: [0.0; L],
+        link_j: [0.0; L],
     };
 
     /// All lanes, in order.
-    pub fn lanes(&self) -> [&Lane; 7] {
+    pub fn lanes(&self) -> [&Lane<L>; 7] {
         [
             &self.kernel_s,
             &self.exposed_s,
@@ -209,11 +209,39 @@ pub fn smooth_maximum(a: f64, b: f64, doublings: u32) -> f64 {
     large * sum
 }
 
+/// [`smooth_maximum`] of all lanes.
+#[inline(always)]
+fn smooth_maxima<const L: usize>(a: &Lane<L>, b: &Lane<L>, doublings: u32) -> Lane<L> {
+    let (mut large, mut ratio) = ([0.0; L], [0.0; L]);
+    for i in 0..L {
+        let (more, less) = if a[i] > b[i] { (a[i], b[i]) } else { (b[i], a[i]) };
+        large[i] = more;
+        ratio[i] = if more > 0.0 { less / more } else { 0.0 };
+    }
+    for _ in 0..doublings {
+        for i in 0..L {
+            ratio[i] *= ratio[i];
+        }
+    }
+    for i in 0..L {
+        ratio[i] += 1.0;
+    }
+    for _ in 0..doublings {
+        for i in 0..L {
+            ratio[i] = ratio[i].sqrt();
+        }
+    }
+    for i in 0..L {
+        large[i] *= ratio[i];
+    }
+    large
+}
+
 impl Timing {
     /// Seconds for given bytes; `tables` lets products be looked up by rows.
     #[inline(always)]
-    pub fn seconds(&self, pairs: &Basis, env: &Env, bytes: &Lane, tables: bool) -> Lane {
-        let mut compute = ZERO;
+    pub fn seconds<const L: usize>(&self, pairs: &Basis<L>, env: &Env<L>, bytes: &Lane<L>, tables: bool) -> Lane<L> {
+        let mut compute = [0.0; L];
         for product in &self.products {
             self.tiling.add(product, pairs, (&env.hits, &env.rows), tables, &mut compute);
         }
@@ -222,27 +250,27 @@ impl Timing {
         }
         self.vector.add(pairs, &mut compute);
         let doublings = self.set.sharpness.ilog2();
-        let mut memory = ZERO;
-        for i in 0..LANES {
+        let mut memory = [0.0; L];
+        for i in 0..L {
             memory[i] = bytes[i] * self.seconds_per_byte;
         }
         if self.set.root_s_per_sqrt_byte > 0.0 {
-            for i in 0..LANES {
+            for i in 0..L {
                 memory[i] += self.set.root_s_per_sqrt_byte * bytes[i].sqrt();
             }
         }
-        let mut out = ZERO;
-        for i in 0..LANES {
-            out[i] = self.set.t0_s + smooth_maximum(compute[i], memory[i], doublings);
+        let mut out = smooth_maxima(&compute, &memory, doublings);
+        for i in 0..L {
+            out[i] += self.set.t0_s;
         }
         out
     }
 }
 
-impl Env {
+impl<const L: usize> Env<L> {
     /// Monomials with visible pairs, and with the reach into the cache, under a mask.
     #[inline(always)]
-    pub fn bases(&self, mask: Option<usize>) -> (&Basis, &Basis) {
+    pub fn bases(&self, mask: Option<usize>) -> (&Basis<L>, &Basis<L>) {
         match mask.and_then(|m| self.masks.get(m)) {
             Some((pairs, reach)) => (pairs, reach),
             None => (&self.plain, &self.plain),
@@ -261,11 +289,11 @@ impl KernelCost {
         self.mask.is_some() || all.any(|poly| poly.sees(bit))
     }
 
-    fn bytes(&self, env: &Env) -> [Lane; 3] {
+    fn bytes<const L: usize>(&self, env: &Env<L>) -> [Lane<L>; 3] {
         let (pairs, reach) = env.bases(self.mask);
         let mut weights = pairs.value(&self.traffic.weights);
         if self.traffic.expert_bytes > 0.0 {
-            for i in 0..LANES {
+            for i in 0..L {
                 weights[i] += env.hits[i] * self.traffic.expert_bytes;
             }
         }
@@ -274,20 +302,20 @@ impl KernelCost {
         [weights, cache, pairs.value(&self.traffic.activations)]
     }
 
-    fn seconds(timing: &Timing, pairs: &Basis, env: &Env, bytes: &[Lane; 3]) -> Lane {
-        let mut total = ZERO;
-        for i in 0..LANES {
+    fn seconds<const L: usize>(timing: &Timing, pairs: &Basis<L>, env: &Env<L>, bytes: &[Lane<L>; 3]) -> Lane<L> {
+        let mut total = [0.0; L];
+        for i in 0..L {
             total[i] = bytes[0][i] + bytes[1][i] + bytes[2][i];
         }
         timing.seconds(pairs, env, &total, false)
     }
 
     /// Evaluates the kernel; `divided` are the environments of staged kernels.
-    pub fn cost(&self, env: &Env, divided: &[Env]) -> Cost {
+    pub fn cost<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>]) -> Cost<L> {
         let mut cost = Cost::NONE;
         let (pairs, _) = env.bases(self.mask);
         let bytes = self.bytes(env);
-        for i in 0..LANES {
+        for i in 0..L {
             cost.weights_j[i] = bytes[0][i] * self.prices.weight_j;
             cost.cache_j[i] = bytes[1][i] * self.prices.cache_j;
             cost.activations_j[i] = bytes[2][i] * self.prices.activation_j;
@@ -307,7 +335,7 @@ impl KernelCost {
         }
         for collective in exposed {
             let seconds = collective.seconds(&env.plain, 1.0, 1.0);
-            for i in 0..LANES {
+            for i in 0..L {
                 cost.exposed_s[i] += seconds[i];
             }
         }

@@ -6,7 +6,7 @@ use crate::einsum::shape::{MONOMIALS, Poly};
 pub const LANES: usize = 64;
 
 /// One value per point.
-pub type Lane = [f64; LANES];
+pub type Lane<const L: usize = LANES> = [f64; L];
 
 /// A lane of zeros.
 pub const ZERO: Lane = [0.0; LANES];
@@ -25,24 +25,24 @@ pub fn ceiling(x: f64) -> f64 {
 
 /// The values of all monomials in b, s, t.
 #[derive(Clone, Debug)]
-pub struct Basis(pub [Lane; MONOMIALS]);
+pub struct Basis<const L: usize = LANES>(pub [Lane<L>; MONOMIALS]);
 
-impl Basis {
+impl<const L: usize> Basis<L> {
     /// Monomials of b, s and t, with `st` in place of `s·t`.
-    pub fn new(b: &Lane, s: &Lane, t: &Lane, st: &Lane) -> Self {
+    pub fn new(b: &Lane<L>, s: &Lane<L>, t: &Lane<L>, st: &Lane<L>) -> Self {
         let mut basis = Self::NONE;
         basis.fill(b, s, t, st);
         basis
     }
 
     /// All zero but the constant.
-    pub const NONE: Self = Self([[1.0; LANES], ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO]);
+    pub const NONE: Self = Self([[1.0; L], [0.0; L], [0.0; L], [0.0; L], [0.0; L], [0.0; L], [0.0; L], [0.0; L]]);
 
     /// Takes new values.
     #[inline(always)]
-    pub fn fill(&mut self, b: &Lane, s: &Lane, t: &Lane, st: &Lane) {
+    pub fn fill(&mut self, b: &Lane<L>, s: &Lane<L>, t: &Lane<L>, st: &Lane<L>) {
         let u = &mut self.0;
-        for i in 0..LANES {
+        for i in 0..L {
             u[1][i] = b[i];
             u[2][i] = s[i];
             u[3][i] = b[i] * s[i];
@@ -55,17 +55,17 @@ impl Basis {
 
     /// Writes the polynomial's values.
     #[inline(always)]
-    pub fn set(&self, poly: &Poly, out: &mut Lane) {
+    pub fn set(&self, poly: &Poly, out: &mut Lane<L>) {
         match poly.terms().split_first() {
-            None => *out = ZERO,
+            None => *out = [0.0; L],
             Some((&(bits, c), rest)) => {
                 let u = &self.0[usize::from(bits)];
-                for i in 0..LANES {
+                for i in 0..L {
                     out[i] = c * u[i];
                 }
                 for &(bits, c) in rest {
                     let u = &self.0[usize::from(bits)];
-                    for i in 0..LANES {
+                    for i in 0..L {
                         out[i] += c * u[i];
                     }
                 }
@@ -75,10 +75,10 @@ impl Basis {
 
     /// Adds `factor·poly` to `out`.
     #[inline(always)]
-    pub fn add(&self, poly: &Poly, factor: f64, out: &mut Lane) {
+    pub fn add(&self, poly: &Poly, factor: f64, out: &mut Lane<L>) {
         for &(bits, c) in poly.terms() {
             let (u, c) = (&self.0[usize::from(bits)], c * factor);
-            for i in 0..LANES {
+            for i in 0..L {
                 out[i] += c * u[i];
             }
         }
@@ -86,8 +86,8 @@ impl Basis {
 
     /// The polynomial's values.
     #[inline(always)]
-    pub fn value(&self, poly: &Poly) -> Lane {
-        let mut out = ZERO;
+    pub fn value(&self, poly: &Poly) -> Lane<L> {
+        let mut out = [0.0; L];
         self.set(poly, &mut out);
         out
     }

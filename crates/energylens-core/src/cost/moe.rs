@@ -1,6 +1,6 @@
 //! Experts hit by a pool of tokens.
 
-use super::lanes::{LANES, Lane, ZERO};
+use super::lanes::Lane;
 
 /// `e^x` for x ≤ 0: the same bits on every machine, unlike a library's, and vectorisable.
 #[inline(always)]
@@ -52,9 +52,9 @@ impl Hits {
 
     /// Experts hit, for each lane of tokens.
     #[inline(always)]
-    pub fn at(&self, tokens: &Lane) -> Lane {
-        let mut out = ZERO;
-        for i in 0..LANES {
+    pub fn at<const L: usize>(&self, tokens: &Lane<L>) -> Lane<L> {
+        let mut out = [0.0; L];
+        for i in 0..L {
             out[i] = self.local * (1.0 - exp_neg(tokens[i] * self.log_miss));
         }
         out
@@ -64,6 +64,7 @@ impl Hits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cost::lanes::LANES;
 
     #[test]
     fn exp_matches_the_library() {

@@ -7,7 +7,7 @@
 
 use super::collective::Collective;
 use super::kernel::{Env, KernelCost, Timing, smooth_maximum};
-use super::lanes::{LANES, Lane, ZERO};
+use super::lanes::{LANES, Lane};
 use crate::einsum::shape::{Poly, T};
 
 /// Number of sums of a stage: kernel seconds, exposed seconds, then joules of compute, weights, cache, activations, links.
@@ -21,10 +21,10 @@ const ACTIVATIONS_J: usize = 5;
 const LINK_J: usize = 6;
 
 /// Sums of one stage, by [`SUMS`].
-pub type Sums = [Lane; SUMS];
+pub type Sums<const L: usize = LANES> = [Lane<L>; SUMS];
 
 /// Seconds that bend, of one kind of stage: kernels, then exposed collectives.
-pub type Bent = [Lane; 2];
+pub type Bent<const L: usize = LANES> = [Lane<L>; 2];
 
 /// Sums that are linear in the monomials of one basis.
 type Linear = [Poly; SUMS];
@@ -94,9 +94,9 @@ pub struct Program {
 impl Bending {
     /// Adds the seconds of each kind of stage to `out`; `tables` lets matrix products be looked up, with the same bits.
     #[inline(always)]
-    pub fn evaluate(&self, env: &Env, divided: &[Env], tables: bool, out: &mut [Bent]) {
+    pub fn evaluate<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], tables: bool, out: &mut [Bent<L>]) {
         for (timed, counts) in &self.timed.items {
-            let mut seconds = ZERO;
+            let mut seconds = [0.0; L];
             timed.seconds(env, tables, &mut seconds);
             add_counted(counts, &seconds, KERNEL_S, out);
         }
@@ -112,7 +112,7 @@ impl Bending {
 }
 
 #[inline(always)]
-fn add_counted(counts: &[f64], seconds: &Lane, which: usize, out: &mut [Bent]) {
+fn add_counted<const L: usize>(counts: &[f64], seconds: &Lane<L>, which: usize, out: &mut [Bent<L>]) {
     for (count, bent) in counts.iter().zip(out) {
         if *count > 0.0 {
             add_times(*count, seconds, &mut bent[which]);
@@ -182,7 +182,14 @@ impl Program {
 
     /// Sums of one kind of stage, given what bends in it.
     #[inline(always)]
-    pub fn sum(&self, kind: usize, env: &Env, fixed: &Bent, moving: &Bent, sums: &mut Sums) {
+    pub fn sum<const L: usize>(
+        &self,
+        kind: usize,
+        env: &Env<L>,
+        fixed: &Bent<L>,
+        moving: &Bent<L>,
+        sums: &mut Sums<L>,
+    ) {
         let Some(stage) = self.stages.get(kind) else { return };
         for (sum, poly) in sums.iter_mut().zip(&stage.plain) {
             env.plain.set(poly, sum);
@@ -200,7 +207,7 @@ impl Program {
             add_times(stage.expert_weights_j, &env.hits, &mut sums[WEIGHTS_J]);
         }
         for which in [KERNEL_S, EXPOSED_S] {
-            for i in 0..LANES {
+            for i in 0..L {
                 sums[which][i] += fixed[which][i] + moving[which][i];
             }
         }
@@ -208,17 +215,17 @@ impl Program {
 }
 
 #[inline(always)]
-fn add_times(times: f64, lane: &Lane, sum: &mut Lane) {
-    for i in 0..LANES {
+fn add_times<const L: usize>(times: f64, lane: &Lane<L>, sum: &mut Lane<L>) {
+    for i in 0..L {
         sum[i] += times * lane[i];
     }
 }
 
 impl Timed {
     #[inline(always)]
-    fn seconds(&self, env: &Env, tables: bool, out: &mut Lane) {
+    fn seconds<const L: usize>(&self, env: &Env<L>, tables: bool, out: &mut Lane<L>) {
         let (pairs, reach) = env.bases(self.mask);
-        let mut bytes = ZERO;
+        let mut bytes = [0.0; L];
         env.plain.set(&self.bytes[0], &mut bytes);
         if self.mask.is_some() {
             pairs.add(&self.bytes[1], 1.0, &mut bytes);
@@ -285,6 +292,7 @@ fn linear_seconds(kernel: &KernelCost, bytes: &Poly) -> Option<Poly> {
 mod tests {
     use super::*;
     use crate::cost::lanes::Basis;
+    use crate::cost::lanes::ZERO;
 
     #[test]
     fn equal_parts_are_kept_once() {

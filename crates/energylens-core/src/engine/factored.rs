@@ -6,11 +6,11 @@
 
 use std::ops::Range;
 
-use super::range::{Desk, Direct, Visitor};
+use super::range::{Desk, Stretch, Visitor};
 use crate::cost::lanes::{LANES, Lane, ZERO};
 use crate::mapping::Mapping;
-use crate::serving::{Columns, Parts, Requests, decode, fill, fix_decode, held_bytes, prefill};
-use crate::simd::Work;
+use crate::serving::{Columns, Parts, Requests, Workspace, decode, fill, fix_decode, held_bytes, prefill};
+use crate::simd::{self, Work};
 use crate::space::Space;
 use crate::step::{PhaseCost, PhaseView};
 
@@ -20,15 +20,6 @@ const SHORTEST: usize = LANES / 2;
 /// Lengths along the lanes taken together, and points.
 const MOST_LANES: usize = 1 << 13;
 const MOST_POINTS: usize = 1 << 19;
-
-/// Points of one mapping and one batch.
-pub(super) struct Slab<'a> {
-    pub(super) mapping: &'a Mapping,
-    pub(super) space: &'a Space,
-    pub(super) range: Range<u64>,
-    pub(super) columns: Columns,
-    pub(super) tables: bool,
-}
 
 /// A phase's cost at many places.
 #[derive(Debug, Default)]
@@ -89,14 +80,15 @@ impl Grid {
 /// Phases that have to be evaluated for a space, as a number of points; putting a point together counts a fiftieth.
 pub fn evaluations(space: &Space) -> f64 {
     let size = space.size() as f64;
-    if !Slab::pays(space) {
+    if !pays(space) {
         return size;
     }
     let [prompts, outputs] = space.lengths();
     let plane = (prompts.len() * outputs.len()) as f64;
     let doubled: Vec<f64> = prompts.iter().map(|prompt| 2.0 * prompt).collect();
     let outputs = &outputs[usize::from(outputs.first().is_some_and(|v| *v < 2.0) && outputs.len() > 1)..];
-    let (rows, lanes) = if outputs.len() >= prompts.len() { (doubled.as_slice(), outputs) } else { (outputs, doubled.as_slice()) };
+    let (rows, lanes) =
+        if outputs.len() >= prompts.len() { (doubled.as_slice(), outputs) } else { (outputs, doubled.as_slice()) };
     let contexts = Grid::of(rows, lanes).map_or(plane, |grid| grid.different);
     size / plane * (0.6 * prompts.len() as f64 + 0.4 * contexts) + size / 50.0
 }
@@ -186,30 +178,18 @@ impl PhaseTable {
     }
 }
 
-impl<'a> Slab<'a> {
-    /// Whether the lengths of a space make runs long enough.
-    pub(super) fn pays(space: &Space) -> bool {
-        space.lengths().iter().any(|axis| axis.len() >= SHORTEST)
-    }
-
-    pub(super) fn with<V: Visitor>(self, desk: &'a mut Desk, visitor: &'a mut V) -> impl Work + 'a {
-        SlabWork { slab: self, desk, visitor }
-    }
+/// Whether the lengths of a space make runs long enough.
+pub(super) fn pays(space: &Space) -> bool {
+    space.lengths().iter().any(|axis| axis.len() >= SHORTEST)
 }
 
-struct SlabWork<'a, V> {
-    slab: Slab<'a>,
-    desk: &'a mut Desk,
-    visitor: &'a mut V,
-}
-
-impl<V: Visitor> Work for SlabWork<'_, V> {
-    #[inline(always)]
-    fn run(self) {
-        let Self { slab, desk, visitor } = self;
-        let [_, outputs] = slab.space.lengths();
-        let (row, plane) = (outputs.len() as u64, slab.space.plane());
-        let (first, range) = (slab.range.start / plane * plane, slab.range.clone());
+impl Stretch<'_> {
+    /// Points of one batch.
+    pub(super) fn factored<V: Visitor>(&self, range: Range<u64>, desk: &mut Desk, visitor: &mut V) {
+        let [_, outputs] = self.space.lengths();
+        let (row, plane) = (outputs.len() as u64, self.space.plane());
+        let first = range.start / plane * plane;
+        let slab = Slab { of: *self, first };
         // Whole rows of outputs are factored; what is left of a row at either end is not, unless it is long.
         let mut lo = range.start;
         while lo < range.end {
@@ -222,8 +202,7 @@ impl<V: Visitor> Work for SlabWork<'_, V> {
                 if count >= 4 * SHORTEST {
                     slab.piece(prompt..prompt + 1, output..output + count, desk, visitor);
                 } else {
-                    let Slab { mapping, space, columns, tables, .. } = slab;
-                    Direct { mapping, space, range: lo..hi, columns, tables, desk: &mut *desk, visitor: &mut *visitor }.run();
+                    self.direct(lo..hi, desk, visitor);
                 }
                 lo = hi;
             } else {
@@ -235,14 +214,19 @@ impl<V: Visitor> Work for SlabWork<'_, V> {
     }
 }
 
+/// Points of one mapping and batch, from the first on.
+struct Slab<'a> {
+    of: Stretch<'a>,
+    first: u64,
+}
+
 impl Slab<'_> {
     /// A rectangle of prompts and outputs, in parts small enough for the caches.
-    #[inline(always)]
     fn piece<V: Visitor>(&self, prompts: Range<usize>, outputs: Range<usize>, desk: &mut Desk, visitor: &mut V) {
         let along_outputs = outputs.len() >= prompts.len();
         let mut outputs = outputs;
         // One output token decodes like two: it would make an even axis uneven.
-        if along_outputs && outputs.len() > SHORTEST && self.space.lengths()[1][outputs.start] < 2.0 {
+        if along_outputs && outputs.len() > SHORTEST && self.of.space.lengths()[1][outputs.start] < 2.0 {
             self.part(false, outputs.start..outputs.start + 1, prompts.clone(), desk, visitor);
             outputs.start += 1;
         }
@@ -261,7 +245,6 @@ impl Slab<'_> {
         }
     }
 
-    #[inline(always)]
     fn part<V: Visitor>(
         &self,
         along_outputs: bool,
@@ -270,91 +253,114 @@ impl Slab<'_> {
         desk: &mut Desk,
         visitor: &mut V,
     ) {
-        let [prompts, outputs] = self.space.lengths();
-        let plane = self.space.plane();
-        let first = self.range.start / plane * plane;
-        let batch = [self.space.batch(self.range.start); LANES];
+        let Stretch { level, mapping, space, columns: wanted, tables: looked_up } = self.of;
+        let [prompts, outputs] = space.lengths();
+        let batch = [space.batch(self.first); LANES];
         let Desk { workspace, tables } = desk;
-        let Tables { prefill: prefill_table, activations, contexts, decode: decode_table, lengths, held } = tables;
-        let causes = self.columns.has_causes();
-        let scratch = &mut workspace.scratch;
-
+        let causes = wanted.has_causes();
         let (row_axis, lane_axis) = if along_outputs { (prompts, outputs) } else { (outputs, prompts) };
         let (row_values, lane_values) = (&row_axis[rows.clone()], &lane_axis[columns.clone()]);
         // Twice the context is a whole number: twice the prompt and the output, of which at least 2.
-        let (twice, output): (fn(&f64) -> f64, fn(&f64) -> f64) = (|v| 2.0 * v, |v| if *v > 2.0 { *v } else { 2.0 });
-        let (of_rows, of_lanes) = if along_outputs { (twice, output) } else { (output, twice) };
-        let doubled_rows: Vec<f64> = row_values.iter().map(of_rows).collect();
-        let doubled_lanes: Vec<f64> = lane_values.iter().map(of_lanes).collect();
-        contexts.fill(&doubled_rows, &doubled_lanes, 0.5);
-        lengths.fill(row_values, lane_values, 1.0);
+        let doubled = |values: &[f64], prompts: bool| -> Vec<f64> {
+            values.iter().map(|v| if prompts { 2.0 * v } else { v.max(2.0) }).collect()
+        };
+        let doubled_rows = doubled(row_values, along_outputs);
+        let doubled_lanes = doubled(lane_values, !along_outputs);
+        tables.contexts.fill(&doubled_rows, &doubled_lanes, 0.5);
+        tables.lengths.fill(row_values, lane_values, 1.0);
 
+        let scratch = &mut workspace.scratch;
         let mut prompt_values = if along_outputs { row_values } else { lane_values }.to_vec();
         pad(&mut prompt_values);
-        prefill_table.clear();
-        activations.clear();
+        tables.prefill.clear();
+        tables.activations.clear();
         for at in (0..prompt_values.len() - LANES).step_by(LANES) {
-            let prompt_tokens = *lanes(&prompt_values, at);
-            let requests = Requests { batch, prompt_tokens, output_tokens: ZERO };
+            let requests = Requests { batch, prompt_tokens: *lanes(&prompt_values, at), output_tokens: ZERO };
             let mut bytes = ZERO;
-            prefill(self.mapping, &requests, self.tables, scratch, &mut workspace.prefill, &mut bytes);
-            prefill_table.push(&workspace.prefill, causes);
-            activations.extend_from_slice(&bytes);
+            prefill(level, mapping, &requests, looked_up, scratch, &mut workspace.prefill, &mut bytes);
+            tables.prefill.push(&workspace.prefill, causes);
+            tables.activations.extend_from_slice(&bytes);
         }
-        fix_decode(self.mapping, &batch, self.tables, scratch);
-        decode_table.clear();
-        for at in (0..contexts.values.len() - LANES).step_by(LANES) {
-            decode(self.mapping, &batch, lanes(&contexts.values, at), self.tables, scratch, &mut workspace.decode);
-            decode_table.push(&workspace.decode, causes);
+        fix_decode(level, mapping, &batch, looked_up, scratch);
+        tables.decode.clear();
+        for at in (0..tables.contexts.values.len() - LANES).step_by(LANES) {
+            let t = lanes(&tables.contexts.values, at);
+            decode(level, mapping, &batch, t, looked_up, scratch, &mut workspace.decode);
+            tables.decode.push(&workspace.decode, causes);
         }
-        decode_table.push(&PhaseCost::NONE, causes);
-        held.clear();
-        for at in (0..lengths.values.len() - LANES).step_by(LANES) {
-            held.extend_from_slice(&held_bytes(self.mapping, &batch, lanes(&lengths.values, at)));
+        tables.decode.push(&PhaseCost::NONE, causes);
+        tables.held.clear();
+        for at in (0..tables.lengths.values.len() - LANES).step_by(LANES) {
+            tables.held.extend_from_slice(&held_bytes(mapping, &batch, lanes(&tables.lengths.values, at)));
         }
-        held.extend_from_slice(&ZERO);
-        let mut lane_padded = lane_values.to_vec();
-        pad(&mut lane_padded);
+        tables.held.extend_from_slice(&ZERO);
+        let mut padded = lane_values.to_vec();
+        pad(&mut padded);
+        let row_stride = if along_outputs { outputs.len() as u64 } else { 1 };
+        let lane_stride = if along_outputs { 1 } else { outputs.len() as u64 };
+        let together = Together {
+            mapping,
+            wanted,
+            along_outputs,
+            batch: &batch,
+            tables,
+            row_values,
+            lane_values: &padded,
+            first: self.first + rows.start as u64 * row_stride + columns.start as u64 * lane_stride,
+            row_stride,
+            lane_stride,
+            workspace,
+            visitor,
+        };
+        simd::run(level, together);
+    }
+}
 
-        let stride = if along_outputs { 1 } else { outputs.len() as u64 };
-        for (i, row) in rows.enumerate() {
-            let mut spread_bytes = ZERO;
-            let mut spread_outputs = ZERO;
-            if along_outputs {
-                prefill_table.spread(i, causes, &mut workspace.prefill);
-                spread_bytes = [activations[i]; LANES];
+/// Points put together from the tables.
+struct Together<'a, V> {
+    mapping: &'a Mapping,
+    wanted: Columns,
+    along_outputs: bool,
+    batch: &'a Lane,
+    tables: &'a Tables,
+    row_values: &'a [f64],
+    lane_values: &'a [f64],
+    first: u64,
+    row_stride: u64,
+    lane_stride: u64,
+    workspace: &'a mut Workspace,
+    visitor: &'a mut V,
+}
+
+impl<V: Visitor> Work for Together<'_, V> {
+    #[inline(always)]
+    fn run(self) {
+        let Tables { prefill, activations, contexts, decode, lengths, held } = self.tables;
+        let (causes, count) = (self.wanted.has_causes(), self.lane_values.len() - LANES);
+        let Workspace { prefill: prompt, decode: step, served, .. } = self.workspace;
+        for (i, row) in self.row_values.iter().enumerate() {
+            let (mut row_bytes, mut row_outputs) = (ZERO, ZERO);
+            if self.along_outputs {
+                prefill.spread(i, causes, prompt);
+                row_bytes = [activations[i]; LANES];
             } else {
-                spread_outputs = [row_values[i]; LANES];
+                row_outputs = [*row; LANES];
             }
             let (context, length) = (contexts.begins[i] as usize, lengths.begins[i] as usize);
-            for at in (0..columns.len()).step_by(LANES) {
-                let (elapsed_s, energy_j) = decode_table.at(context + at, causes, &mut workspace.decode.joules);
-                let step = PhaseView { elapsed_s, energy_j, joules: &workspace.decode.joules };
-                let (prompt_view, bytes, output_tokens) = if along_outputs {
-                    (workspace.prefill.view(), &spread_bytes, lanes(&lane_padded, at))
+            for at in (0..count).step_by(LANES) {
+                let (elapsed_s, energy_j) = decode.at(context + at, causes, &mut step.joules);
+                let decode = PhaseView { elapsed_s, energy_j, joules: &step.joules };
+                let (prefill, activations, output_tokens) = if self.along_outputs {
+                    (prompt.view(), &row_bytes, lanes(self.lane_values, at))
                 } else {
-                    let (elapsed_s, energy_j) = prefill_table.at(at, causes, &mut workspace.prefill.joules);
-                    (
-                        PhaseView { elapsed_s, energy_j, joules: &workspace.prefill.joules },
-                        lanes(activations, at),
-                        &spread_outputs,
-                    )
+                    let (elapsed_s, energy_j) = prefill.at(at, causes, &mut prompt.joules);
+                    (PhaseView { elapsed_s, energy_j, joules: &prompt.joules }, lanes(activations, at), &row_outputs)
                 };
-                let parts = Parts {
-                    batch: &batch,
-                    output_tokens,
-                    prefill: prompt_view,
-                    decode: step,
-                    held: lanes(held, length + at),
-                    activations: bytes,
-                };
-                fill(self.mapping, &parts, self.columns, &mut workspace.served);
-                let index = if along_outputs {
-                    first + row as u64 * outputs.len() as u64 + (columns.start + at) as u64
-                } else {
-                    first + (columns.start + at) as u64 * stride + row as u64
-                };
-                visitor.block(index, stride, LANES.min(columns.len() - at), &workspace.served);
+                let held = lanes(held, length + at);
+                let parts = Parts { batch: self.batch, output_tokens, prefill, decode, held, activations };
+                fill(self.mapping, &parts, self.wanted, served);
+                let index = self.first + i as u64 * self.row_stride + at as u64 * self.lane_stride;
+                self.visitor.block(index, self.lane_stride, LANES.min(count - at), served);
             }
         }
     }

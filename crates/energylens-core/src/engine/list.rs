@@ -6,15 +6,18 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::{KeyHasher, Mapped, POINTS_WORTH_A_TABLE, Plan, Point};
-use crate::cost::lanes::{LANES, ZERO};
+use crate::cost::lanes::LANES;
 use crate::mapping::Mapping;
-use crate::serving::{Columns, Requests, Workspace, serve};
-use crate::simd::{self, Work};
+use crate::serving::{Columns, Requests, Served, Workspace, serve};
+use crate::simd::Level;
 
 /// Rows of a window: what it reads and writes should stay in a core's cache ...
 const FEWEST_ROWS: usize = 1 << 14;
 /// ... unless there are so many mappings that blocks would be mostly empty.
 const MOST_ROWS: usize = 1 << 17;
+
+/// Lanes of a block with few points.
+const NARROW: usize = 8;
 
 /// Rows looked at to guess the number of mappings.
 const SAMPLE: usize = 4096;
@@ -78,11 +81,28 @@ struct Desk<K> {
     groups: HashMap<K, usize, BuildHasherDefault<KeyHasher>>,
     known: Vec<Group>,
     workspace: Workspace,
+    narrow: Workspace<NARROW>,
 }
 
 impl Plan {
     /// Evaluates a list of points into the columns asked for; the result does not depend on `threads`.
     pub fn evaluate<P: Points + ?Sized>(&self, points: &P, wanted: Columns, threads: usize) -> Table {
+        let rows = points.rows();
+        let mut table = Table { columns: vec![vec![0.0; rows]; wanted.iter().count()], reasons: vec![0; rows] };
+        let columns = table.columns.iter_mut().map(Vec::as_mut_slice).collect();
+        self.evaluate_into(points, wanted, threads, columns, &mut table.reasons);
+        table
+    }
+
+    /// The same into columns and reasons that are there already, each as long as the list, and zero.
+    pub fn evaluate_into<P: Points + ?Sized>(
+        &self,
+        points: &P,
+        wanted: Columns,
+        threads: usize,
+        columns: Vec<&mut [f64]>,
+        reasons: &mut [u8],
+    ) {
         let rows = points.rows();
         let mappings = {
             let mut seen = std::collections::HashSet::<P::Key, BuildHasherDefault<KeyHasher>>::default();
@@ -91,24 +111,24 @@ impl Plan {
         };
         let tables = rows / mappings >= POINTS_WORTH_A_TABLE;
         let length = (mappings * 4 * LANES).clamp(FEWEST_ROWS, MOST_ROWS).min(rows.div_ceil(threads.max(1))).max(LANES);
-        let width = wanted.iter().count();
-        let mut table = Table { columns: vec![vec![0.0; rows]; width], reasons: vec![0; rows] };
-        let mut columns: Vec<_> = table.columns.iter_mut().map(|column| column.chunks_mut(length)).collect();
-        let windows = table.reasons.chunks_mut(length).enumerate().map(|(i, reasons)| Window {
+        let mut columns: Vec<_> = columns.into_iter().map(|column| column.chunks_mut(length)).collect();
+        let windows = reasons.chunks_mut(length).enumerate().map(|(i, reasons)| Window {
             rows: i * length..i * length + reasons.len(),
             columns: columns.iter_mut().filter_map(Iterator::next).collect(),
             reasons,
         });
         let windows: Mutex<Vec<Window>> = Mutex::new(windows.collect());
         self.on_threads(if rows <= length { 1 } else { threads }, || {
-            let mut desk =
-                Desk { groups: HashMap::default(), known: Vec::new(), workspace: Workspace::default() };
+            let mut desk = Desk {
+                groups: HashMap::default(),
+                known: Vec::new(),
+                workspace: Workspace::default(),
+                narrow: Workspace::default(),
+            };
             while let Some(window) = windows.lock().ok().and_then(|mut left| left.pop()) {
                 self.window(points, window, wanted, tables, &mut desk);
             }
         });
-        drop(windows);
-        table
     }
 
     fn window<P: Points + ?Sized>(
@@ -119,7 +139,7 @@ impl Plan {
         tables: bool,
         desk: &mut Desk<P::Key>,
     ) {
-        let Desk { groups, known, workspace } = desk;
+        let Desk { groups, known, workspace, narrow } = desk;
         let Window { rows, mut columns, reasons } = window;
         for row in rows.clone() {
             let (key, sizes) = points.read(row);
@@ -133,15 +153,14 @@ impl Plan {
             match group.mapping.as_ref() {
                 Ok(mapping) => {
                     for rows in group.rows.chunks(LANES) {
-                        simd::run(self.level, Block { mapping, rows, wanted, tables, workspace });
-                        let served = &workspace.served;
-                        for (column, out) in wanted.iter().zip(&mut columns) {
-                            for ((row, _), value) in rows.iter().zip(&served.columns[column]) {
-                                out[*row as usize] = *value;
-                            }
+                        if rows.len() > LANES / 4 {
+                            block(self.level, mapping, rows, wanted, tables, workspace);
+                            scatter(rows, &workspace.served, wanted, &mut columns, reasons);
+                            continue;
                         }
-                        for ((row, _), reason) in rows.iter().zip(served.reasons) {
-                            reasons[*row as usize] = reason as u8;
+                        for rows in rows.chunks(NARROW) {
+                            block(self.level, mapping, rows, wanted, tables, narrow);
+                            scatter(rows, &narrow.served, wanted, &mut columns, reasons);
                         }
                     }
                 }
@@ -154,26 +173,40 @@ impl Plan {
     }
 }
 
-/// Up to 64 points of one mapping; lanes past the last repeat it.
-struct Block<'a> {
-    mapping: &'a Mapping,
-    rows: &'a [(u32, [f64; 3])],
+/// Writes results to their rows.
+fn scatter<const L: usize>(
+    rows: &[(u32, [f64; 3])],
+    served: &Served<L>,
     wanted: Columns,
-    tables: bool,
-    workspace: &'a mut Workspace,
+    columns: &mut [&mut [f64]],
+    reasons: &mut [u8],
+) {
+    for (column, out) in wanted.iter().zip(columns) {
+        for ((row, _), value) in rows.iter().zip(&served.columns[column]) {
+            out[*row as usize] = *value;
+        }
+    }
+    for ((row, _), reason) in rows.iter().zip(served.reasons) {
+        reasons[*row as usize] = reason as u8;
+    }
 }
 
-impl Work for Block<'_> {
-    #[inline(always)]
-    fn run(self) {
-        let mut requests = Requests { batch: ZERO, prompt_tokens: ZERO, output_tokens: ZERO };
-        let last = self.rows.len().saturating_sub(1);
-        for i in 0..LANES {
-            let [batch, prompt, output] = self.rows[i.min(last)].1;
-            requests.batch[i] = batch;
-            requests.prompt_tokens[i] = prompt;
-            requests.output_tokens[i] = output;
-        }
-        serve(self.mapping, &requests, self.wanted, self.tables, self.workspace);
+/// Evaluates some points of one mapping; lanes past the last repeat it.
+fn block<const L: usize>(
+    level: Level,
+    mapping: &Mapping,
+    rows: &[(u32, [f64; 3])],
+    wanted: Columns,
+    tables: bool,
+    workspace: &mut Workspace<L>,
+) {
+    let mut requests = Requests { batch: [0.0; L], prompt_tokens: [0.0; L], output_tokens: [0.0; L] };
+    let last = rows.len().saturating_sub(1);
+    for i in 0..L {
+        let [batch, prompt, output] = rows[i.min(last)].1;
+        requests.batch[i] = batch;
+        requests.prompt_tokens[i] = prompt;
+        requests.output_tokens[i] = output;
     }
+    serve(level, mapping, &requests, wanted, tables, workspace);
 }

@@ -68,7 +68,7 @@ pub struct Key {
 
 /// A multiplying hasher for keys of a few small integers; the standard one costs more than evaluating a point.
 #[derive(Clone, Copy, Debug, Default)]
-struct KeyHasher(u64);
+pub(crate) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
@@ -76,8 +76,10 @@ impl Hasher for KeyHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
         }
     }
 
@@ -107,13 +109,7 @@ impl Point {
     }
 
     fn key(&self) -> Key {
-        Key {
-            model: self.model,
-            gpu: self.gpu,
-            weights: self.weights,
-            cache: self.cache,
-            mesh: self.mesh(),
-        }
+        Key { model: self.model, gpu: self.gpu, weights: self.weights, cache: self.cache, mesh: self.mesh() }
     }
 }
 

@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::factored::{Slab, Tables};
+use super::factored::{self, Tables};
 use super::{POINTS_WORTH_A_TABLE, Plan};
 use crate::cost::lanes::LANES;
 use crate::mapping::Mapping;
 use crate::mesh::Reason;
 use crate::serving::{Columns, Served, Workspace, serve};
-use crate::simd::{self, Work};
+use crate::simd::{self, Level, Work};
 use crate::space::Space;
 
 /// Points of a piece of work; pieces begin at its multiples.
@@ -88,19 +88,17 @@ impl Plan {
             let stop = range.end.min((at / run + 1) * run);
             match self.mapping(&space.point(at)).as_ref() {
                 Err(infeasible) => visitor.refuse(at, stop - at, infeasible.reason),
-                Ok(mapping) if schedule == Schedule::Direct || !Slab::pays(space) => {
-                    simd::run(
-                        self.level,
-                        Direct { mapping, space, range: at..stop, columns, tables, desk: &mut *desk, visitor: &mut *visitor },
-                    );
-                }
                 Ok(mapping) => {
-                    let mut lo = at;
-                    while lo < stop {
-                        let hi = stop.min((lo / plane + 1) * plane);
-                        let slab = Slab { mapping, space, range: lo..hi, columns, tables };
-                        simd::run(self.level, slab.with(&mut *desk, &mut *visitor));
-                        lo = hi;
+                    let stretch = Stretch { level: self.level, mapping, space, columns, tables };
+                    if schedule == Schedule::Direct || !factored::pays(space) {
+                        stretch.direct(at..stop, desk, visitor);
+                    } else {
+                        let mut lo = at;
+                        while lo < stop {
+                            let hi = stop.min((lo / plane + 1) * plane);
+                            stretch.factored(lo..hi, desk, visitor);
+                            lo = hi;
+                        }
                     }
                 }
             }
@@ -109,27 +107,42 @@ impl Plan {
     }
 }
 
-/// Consecutive points of one mapping, each from scratch.
-pub(super) struct Direct<'a, V> {
+/// Consecutive points of one mapping.
+#[derive(Clone, Copy)]
+pub(super) struct Stretch<'a> {
+    pub(super) level: Level,
     pub(super) mapping: &'a Mapping,
     pub(super) space: &'a Space,
-    pub(super) range: Range<u64>,
     pub(super) columns: Columns,
     pub(super) tables: bool,
-    pub(super) desk: &'a mut Desk,
-    pub(super) visitor: &'a mut V,
 }
 
-impl<V: Visitor> Work for Direct<'_, V> {
-    #[inline(always)]
-    fn run(self) {
-        let mut lo = self.range.start;
-        while lo < self.range.end {
-            let count = (self.range.end - lo).min(LANES as u64) as usize;
-            let requests = self.space.requests(lo, count);
-            serve(self.mapping, &requests, self.columns, self.tables, &mut self.desk.workspace);
-            self.visitor.block(lo, 1, count, &self.desk.workspace.served);
+impl Stretch<'_> {
+    /// Each from scratch.
+    pub(super) fn direct<V: Visitor>(&self, range: Range<u64>, desk: &mut Desk, visitor: &mut V) {
+        let Self { level, mapping, space, columns, tables } = *self;
+        let mut lo = range.start;
+        while lo < range.end {
+            let count = (range.end - lo).min(LANES as u64) as usize;
+            serve(level, mapping, &space.requests(lo, count), columns, tables, &mut desk.workspace);
+            let served = &desk.workspace.served;
+            simd::run(level, Show { first: lo, count, served, visitor: &mut *visitor });
             lo += count as u64;
         }
+    }
+}
+
+/// Shows a block of consecutive points to a visitor.
+struct Show<'a, V> {
+    first: u64,
+    count: usize,
+    served: &'a Served,
+    visitor: &'a mut V,
+}
+
+impl<V: Visitor> Work for Show<'_, V> {
+    #[inline(always)]
+    fn run(self) {
+        self.visitor.block(self.first, 1, self.count, self.served);
     }
 }

@@ -41,7 +41,10 @@ impl Wanted {
     /// Columns that have to be evaluated.
     pub fn columns(&self) -> Columns {
         let objectives = self.objectives.iter().map(|(column, _)| *column);
-        objectives.chain(self.bounds.iter().map(|(column, ..)| *column)).chain(self.distributions.iter().copied()).collect()
+        objectives
+            .chain(self.bounds.iter().map(|(column, ..)| *column))
+            .chain(self.distributions.iter().copied())
+            .collect()
     }
 }
 

@@ -1,0 +1,141 @@
+//! The `Nsga` class: a search in progress.
+
+use std::sync::Mutex;
+
+use energylens_core::nsga::Search;
+use energylens_core::reduce::Wanted;
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::plan::{Plan, fault, position};
+
+/// Indices, their objectives by row, counts by reason, points outside the bounds.
+type Found<'py> = (Bound<'py, PyArray1<u64>>, Bound<'py, PyArray2<f64>>, Vec<u64>, u64);
+
+/// NSGA-II over a space, generation by generation.
+#[pyclass(frozen, module = "energylens._core")]
+pub struct Nsga {
+    plan: Py<Plan>,
+    search: Mutex<Search>,
+}
+
+#[pymethods]
+impl Nsga {
+    /// Objectives are columns with a sign (1 to minimise), bounds columns with their range.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        plan: Py<Plan>,
+        space: &str,
+        objectives: Vec<(String, f64)>,
+        bounds: Vec<(String, f64, f64)>,
+        population: usize,
+        seed: u64,
+    ) -> PyResult<Self> {
+        let space = plan.bind(py).get().space(space)?;
+        let mut wanted = Wanted::default();
+        for (name, sign) in &objectives {
+            wanted.objectives.push((position(name)?, *sign));
+        }
+        for (name, low, high) in &bounds {
+            wanted.bounds.push((position(name)?, *low, *high));
+        }
+        Ok(Self { plan, search: Mutex::new(Search::new(space, wanted, population, seed)) })
+    }
+
+    /// Runs one generation.
+    fn step(&self, py: Python<'_>, threads: usize) -> PyResult<()> {
+        let plan = self.plan.bind(py).get();
+        py.detach(|| -> PyResult<()> {
+            self.lock()?.step(&plan.0, threads);
+            Ok(())
+        })
+    }
+
+    /// Generations done.
+    #[getter]
+    fn generation(&self) -> PyResult<u64> {
+        Ok(self.lock()?.generation)
+    }
+
+    /// Different points met.
+    #[getter]
+    fn points(&self) -> PyResult<usize> {
+        Ok(self.lock()?.points())
+    }
+
+    /// Whether every point of the space has been met.
+    #[getter]
+    fn exhausted(&self) -> PyResult<bool> {
+        Ok(self.lock()?.exhausted())
+    }
+
+    /// The best of all points met: indices, objectives by row (all minimised), counts by reason, points outside the bounds.
+    fn found<'py>(&self, py: Python<'py>) -> PyResult<Found<'py>> {
+        let search = self.lock()?;
+        let members = search.archive.front.members();
+        let indices: Vec<u64> = members.iter().map(|member| member.index).collect();
+        let rows: Vec<Vec<f64>> = members.into_iter().map(|member| member.objectives).collect();
+        let rows = PyArray2::from_vec2(py, &rows).map_err(|e| fault("internal", e.to_string()))?;
+        Ok((indices.into_pyarray(py), rows, search.archive.by_reason.to_vec(), search.archive.outside))
+    }
+
+    /// Arrays from which the search can go on.
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let search = self.lock()?;
+        let out = PyDict::new(py);
+        let front: Vec<u64> = search.archive.front.members().iter().map(|member| member.index).collect();
+        out.set_item("generation", vec![search.generation].into_pyarray(py))?;
+        out.set_item("population", search.population().into_pyarray(py))?;
+        let (ranks, crowding) = search.standing();
+        out.set_item("rank", ranks.into_pyarray(py))?;
+        out.set_item("crowding", crowding.into_pyarray(py))?;
+        out.set_item("seen", search.seen().into_pyarray(py))?;
+        out.set_item("front", front.into_pyarray(py))?;
+        let counts: Vec<u64> = search.archive.by_reason.into_iter().chain([search.archive.outside]).collect();
+        out.set_item("counts", counts.into_pyarray(py))?;
+        Ok(out)
+    }
+
+    /// Goes on from the arrays of `state`.
+    #[expect(clippy::too_many_arguments, reason = "one argument for each array of the state")]
+    fn restore<'py>(
+        &self,
+        py: Python<'py>,
+        generation: PyReadonlyArray1<'py, u64>,
+        population: PyReadonlyArray1<'py, u64>,
+        rank: PyReadonlyArray1<'py, u64>,
+        crowding: PyReadonlyArray1<'py, u64>,
+        seen: PyReadonlyArray1<'py, u64>,
+        front: PyReadonlyArray1<'py, u64>,
+        counts: PyReadonlyArray1<'py, u64>,
+        threads: usize,
+    ) -> PyResult<()> {
+        let plan = self.plan.bind(py).get();
+        let damaged = || fault("state", "the state does not fit the search");
+        let (population, seen, front) = (population.as_slice()?, seen.as_slice()?, front.as_slice()?);
+        let standing = (rank.as_slice()?, crowding.as_slice()?);
+        let (generation, counts) = (generation.as_slice()?, counts.as_slice()?);
+        let mut search = self.lock()?;
+        let size = search.space().size();
+        let outside = population.iter().chain(seen).chain(front).any(|key| *key >= size);
+        let (Some(generation), Some((beyond, by_reason))) = (generation.first(), counts.split_last()) else {
+            return Err(damaged());
+        };
+        let uneven = standing.0.len() != population.len() || standing.1.len() != population.len();
+        if outside || uneven || population.is_empty() || by_reason.len() != search.archive.by_reason.len() {
+            return Err(damaged());
+        }
+        search.restore(&plan.0, *generation, population, standing, seen, front, threads);
+        search.archive.by_reason.copy_from_slice(by_reason);
+        search.archive.outside = *beyond;
+        Ok(())
+    }
+}
+
+impl Nsga {
+    fn lock(&self) -> PyResult<std::sync::MutexGuard<'_, Search>> {
+        self.search.lock().map_err(|_| fault("internal", "a thread failed"))
+    }
+}

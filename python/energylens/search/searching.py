@@ -1,0 +1,117 @@
+"""`search`: all points of a space if they are few enough, else an evolutionary algorithm."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from energylens import _core
+from energylens.errors import Problem, SpaceError, did_you_mean
+from energylens.evaluation import checked_threads
+from energylens.exploration import explore, work
+from energylens.progress import progress
+from energylens.result import Result, front_result
+from energylens.space import Space
+
+if TYPE_CHECKING:
+    from pymoo.core.algorithm import Algorithm
+    from pymoo.core.termination import Termination
+
+METHODS = ("auto", "exhaustive", "native", "pymoo")
+
+FEW = 5e7
+"""Work (points evaluated from scratch) up to which `auto` evaluates every point: a few seconds on two cores."""
+
+
+def search(
+    space: Space | None = None,
+    *,
+    method: str = "auto",
+    population: int = 200,
+    generations: int = 100,
+    seed: int = 1,
+    patience: int | None = None,
+    tolerance: float = 1e-4,
+    algorithm: str | Algorithm | None = None,
+    termination: Termination | None = None,
+    checkpoint: str | Path | None = None,
+    threads: int | None = None,
+    show_progress: bool = False,
+    **axes: Any,
+) -> Result:
+    """Return the front of a space that is perhaps too large to enumerate; the same seed gives the same front.
+
+    `method` is `exhaustive` (every point), `native` (NSGA-II, Deb et al. 2002, in the core), `pymoo`, or `auto`: every
+    point if the space is small enough, else native; `Result.method` says which. Axes are integer genes; limits and
+    memory are constraints; every feasible point met is kept, so the front is not capped by the population.
+
+    With `patience`, a search ends when its hypervolume has grown by less than `tolerance` in that many generations.
+    `checkpoint` is a file to go on from after a break. `algorithm` is a name or an algorithm of pymoo and `termination`
+    one of its terminations, see `energylens.search.pymoo_engine.run`; either makes `auto` choose pymoo. Raises
+    `SpecError` or `SpaceError`.
+    """
+    space = Space(**axes) if space is None else replace(space, **axes) if axes else space
+    threads = checked_threads(threads)
+    _check(method, population, generations, seed)
+    if method == "auto" and (algorithm is not None or termination is not None):
+        method = "pymoo"
+    if method != "pymoo" and (algorithm is not None or termination is not None):
+        message = f"`algorithm` and `termination` are for pymoo, not for method `{method}`"
+        raise SpaceError(Problem(message, hint="leave them out, or use method `pymoo`", code="search"))
+    if method == "auto":
+        method = "exhaustive" if work(space) <= FEW else "native"
+    if method == "exhaustive":
+        return explore(space, threads=threads, show_progress=show_progress)
+    if space.size > 2**62:
+        raise SpaceError(
+            Problem("a space of more than 2^62 points cannot be searched", hint="use fewer values", code="search")
+        )
+    from energylens.search.stalled import Stalled
+
+    stalled = None if patience is None else Stalled(patience, tolerance)
+    started = time.perf_counter()
+    usual: dict[str, Any] = {"population": population, "generations": generations, "seed": seed, "threads": threads}
+    with progress("searching", generations, show_progress) as advance:
+        if method == "native":
+            from energylens.search import native
+
+            nsga = native.run(space, stalled=stalled, advance=advance, checkpoint=checkpoint, **usual)
+            indices, _, counts, outside = nsga.found()
+            points, name = nsga.points, "native nsga2"
+            by_reason = {reason: n for reason, n in zip(_core.REASONS, counts, strict=True) if n}
+        else:
+            from energylens.search import pymoo_engine
+
+            chosen = "nsga2" if algorithm is None else algorithm
+            archive = pymoo_engine.run(
+                space,
+                algorithm=chosen,
+                termination=termination,
+                stop=None if stalled is None else lambda met, generation: stalled.ends(lambda: met.values, generation),
+                advance=advance,
+                checkpoint=checkpoint,
+                **usual,
+            )
+            indices, points = archive.keys.astype(np.uint64), archive.points
+            by_reason, outside = archive.by_reason, archive.outside
+            name = f"pymoo {chosen if isinstance(chosen, str) else type(chosen).__name__.lower()}"
+    seconds = time.perf_counter() - started
+    return front_result(space, indices, name, points, by_reason, outside, seconds, threads)
+
+
+def _check(method: str, population: int, generations: int, seed: int) -> None:
+    if method not in METHODS:
+        hint = did_you_mean(str(method), METHODS) or f"use {', '.join(METHODS)}"
+        raise SpaceError(Problem(f"unknown method `{method}`", hint=hint, code="search"))
+    for name, value, least, most in (
+        ("population", population, 2, 1_000_000),
+        ("generations", generations, 1, 1_000_000),
+        ("seed", seed, 0, 2**32 - 1),
+    ):
+        if not isinstance(value, int) or not least <= value <= most:
+            message = f"`{name}` should be a whole number from {least} to {most:,}, found {value!r}"
+            raise SpaceError(Problem(message, code="search"))

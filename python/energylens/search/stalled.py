@@ -1,0 +1,48 @@
+"""When a search no longer gets anywhere: the hypervolume of what it has found stops growing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from energylens.errors import Problem, SpaceError
+
+
+class Stalled:
+    """Tells whether the hypervolume (Zitzler & Thiele 1998) has all but stopped growing: by `tolerance` in `patience`.
+
+    The reference point is a tenth of their range beyond the worst objectives of the first front found.
+    """
+
+    def __init__(self, patience: int, tolerance: float) -> None:
+        if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
+            raise SpaceError(Problem(f"`patience` should be 1 or more generations, found {patience!r}", code="search"))
+        if not 0 <= tolerance < math.inf:
+            raise SpaceError(Problem(f"`tolerance` should be 0 or more, found {tolerance!r}", code="search"))
+        self.patience, self.tolerance = patience, tolerance
+        self._every = max(1, patience // 10)
+        self._reference: NDArray[np.float64] | None = None
+        self._best, self._since = 0.0, 0
+
+    def ends(self, front_of: Callable[[], NDArray[Any]], generation: int) -> bool:
+        """Return whether to stop after a generation, given a way to get the front's objectives (all minimised)."""
+        if generation % self._every:
+            return False
+        front = front_of()
+        if not len(front):
+            self._since = generation
+            return False
+        if self._reference is None:
+            worst = front.max(axis=0)
+            spread = worst - front.min(axis=0)
+            self._reference = worst + 0.1 * np.where(spread > 0, spread, np.abs(worst))
+        from moocore import hypervolume
+
+        volume = float(hypervolume(front, ref=self._reference))
+        if volume > self._best * (1 + self.tolerance):
+            self._best, self._since = volume, generation
+        return generation - self._since >= self.patience
