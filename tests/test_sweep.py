@@ -179,11 +179,18 @@ def test_another_sweep_is_refused_and_nothing_is_touched(tmp_path: Path, whole: 
     rewrite(tmp_path, stale)
     with pytest.raises(EnergylensError, match="another GPU `h100-sxm`"):
         energylens.sweep(JOB, tmp_path)
+    stale["sweep"]["plan"]["gpus"][0]["power"]["tdp_w"] -= 1
+    stale["sweep"]["physics"] = "0"
+    rewrite(tmp_path, stale)
+    with pytest.raises(EnergylensError, match=r"another build of energylens \S+, which predicts other numbers"):
+        energylens.sweep(JOB, tmp_path)
+    with pytest.raises(EnergylensError, match="another build"):
+        energylens.merge(tmp_path)
     stale["sweep"]["energylens"] = "0.0.9"
     rewrite(tmp_path, stale)
     with pytest.raises(EnergylensError, match=r"energylens \S+ instead of 0\.0\.9"):
         energylens.sweep(JOB, tmp_path)
-    with pytest.raises(EnergylensError, match=r"a sweep of energylens 0\.0\.9, this is"):
+    with pytest.raises(EnergylensError, match=r"is of energylens 0\.0\.9, this is"):
         energylens.merge(tmp_path)
 
 

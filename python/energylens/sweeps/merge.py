@@ -14,7 +14,7 @@ from energylens.errors import EnergylensError, Problem
 from energylens.evaluation import checked_threads
 from energylens.result import Result, kept_result
 from energylens.store import parquet_bytes, read_parquet_bytes
-from energylens.sweeps.frozen import Sweep, check_version
+from energylens.sweeps.frozen import Sweep, thaw_here
 from energylens.sweeps.shard import Damaged, read_parts, shard_name
 from energylens.sweeps.status import all_shards, held_sweep
 from energylens.sweeps.storage import Storage, open_storage
@@ -32,8 +32,10 @@ def merge(out: str | Path, *, threads: int | None = None) -> Result:
     """
     storage = open_storage(out)
     sweep = held_sweep(storage)
-    check_version(sweep, storage.location)
-    return merged_result(storage, sweep) or merge_shards(storage, sweep, checked_threads(threads))
+    if (result := merged_result(storage, sweep)) is not None:
+        return result
+    here = thaw_here(sweep.manifest, f"{storage.location}/manifest.json")
+    return merge_shards(storage, here, checked_threads(threads))
 
 
 def merged_result(storage: Storage, sweep: Sweep) -> Result | None:

@@ -17,7 +17,7 @@ from energylens.exploration import reduce_range
 from energylens.keep import Kept, point_frame
 from energylens.plan import canonical
 from energylens.store import parquet_bytes, read_parquet_bytes
-from energylens.sweeps.frozen import Shard, Sweep, check_version, thaw
+from energylens.sweeps.frozen import Shard, Sweep, thaw_here
 from energylens.sweeps.storage import Storage, open_storage
 
 _POINTS = ("front", "top", "best")
@@ -52,7 +52,7 @@ def shard_name(sweep: Sweep, shard: Shard, folder: str = "shards") -> str:
 
 @dataclass(frozen=True)
 class ShardWork:
-    """The work of a shard, for any process: the manifest's text, where files go, threads, and whether to look first."""
+    """The work of a shard, for any process: the manifest's text, where files go, and threads."""
 
     manifest: str
     location: str
@@ -60,8 +60,7 @@ class ShardWork:
 
     def __call__(self, number: int) -> int:
         """Do a shard unless its whole file is there, and return its number."""
-        sweep = thaw(self.manifest, self.location)
-        check_version(sweep, self.location)
+        sweep = thaw_here(self.manifest, f"{self.location}/manifest.json")
         storage = open_storage(self.location)
         shard = sweep.shard(number)
         if find_part(storage, sweep, shard) is None:
