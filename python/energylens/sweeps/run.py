@@ -64,6 +64,7 @@ def sweep(
                 for number in numbers:
                     computed.append(frozen.shard(number))
                     advance(_points(computed[-1]))
+        storage.tidy()  # a worker may have died while writing
         if alone:
             merge_shards(storage, frozen, checked_threads(threads))
     except KeyboardInterrupt:
