@@ -118,7 +118,10 @@ def test_import_hf_refuses_kindly(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "no.yaml").exists()
 
 
-@pytest.mark.parametrize("command", ["predict", "explore", "search", "demo", "models", "gpus", "show", "import-hf"])
+COMMANDS = ["predict", "explore", "search", "demo", "sweep", "status", "merge", "models", "gpus", "show", "import-hf"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     app([command, "--help"], exit_on_error=False, result_action="return_value")
     assert f"Example: energylens {command}" in " ".join(capsys.readouterr().out.split())

@@ -1,6 +1,7 @@
 """Which way of serving a language model costs the fewest joules within its latency limits, before anything is deployed.
 
-The verbs: `predict` one configuration, `evaluate` a frame of them, `explore` a whole space, `search` a larger one.
+The verbs: `predict` one configuration, `evaluate` a frame of them, `explore` a whole space, `search` a larger one,
+`sweep` one as a job that resumes (with `status` and `merge`).
 The nouns: `Model` (a graph of einsums), `Space` (axes and limits), `Result` (a front as a Polars frame).
 """
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from energylens.space import Space as Space
     from energylens.spec.hf import spec_from_hf as spec_from_hf
     from energylens.store import read_parquet as read_parquet
+    from energylens.sweeps.merge import merge as merge
+    from energylens.sweeps.run import sweep as sweep
+    from energylens.sweeps.status import Status as Status
+    from energylens.sweeps.status import status as status
 
 _HOMES = {
     "EnergylensError": "energylens.errors",
@@ -37,15 +42,19 @@ _HOMES = {
     "Space": "energylens.space",
     "SpaceError": "energylens.errors",
     "SpecError": "energylens.errors",
+    "Status": "energylens.sweeps.status",
     "__version__": "energylens._core",
     "evaluate": "energylens.evaluation",
     "explore": "energylens.exploration",
     "gpus": "energylens.library",
+    "merge": "energylens.sweeps.merge",
     "models": "energylens.library",
     "predict": "energylens.prediction",
     "read_parquet": "energylens.store",
     "search": "energylens.search",
     "spec_from_hf": "energylens.spec.hf",
+    "status": "energylens.sweeps.status",
+    "sweep": "energylens.sweeps.run",
 }
 
 __all__ = [
@@ -58,15 +67,19 @@ __all__ = [
     "Space",
     "SpaceError",
     "SpecError",
+    "Status",
     "__version__",
     "evaluate",
     "explore",
     "gpus",
+    "merge",
     "models",
     "predict",
     "read_parquet",
     "search",
     "spec_from_hf",
+    "status",
+    "sweep",
 ]
 
 

@@ -64,6 +64,9 @@ class EnergylensError(ValueError):
         self.problems: Sequence[Problem] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__(self.render().removeprefix("error: "))
 
+    def __reduce__(self) -> tuple[type[EnergylensError], tuple[tuple[Problem, ...]]]:
+        return type(self), (tuple(self.problems),)
+
     def render(self) -> str:
         """Return all messages as a person reads them on a terminal."""
         return "\n\n".join(problem.render() for problem in self.problems)

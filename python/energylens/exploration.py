@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from energylens import _core
 from energylens.errors import Problem, SpaceError
 from energylens.evaluation import checked_threads
 from energylens.keep import Keep
@@ -47,19 +48,27 @@ def explore(
             Problem(f"{space.size:,} points are too many to evaluate one by one", hint=hint, code="too-large")
         )
     reduction = keep.reduction(space)
-    lo, chunk = 0, _FIRST_CHUNK
     started = time.perf_counter()
     with progress("exploring", space.size, show_progress) as advance:
-        while lo < space.size:
-            hi = min(lo + chunk, space.size)
-            before = time.perf_counter()
-            reduction.run(lo, hi, threads)
-            elapsed = time.perf_counter() - before
-            advance(hi - lo)
-            lo = hi
-            chunk = int(min(max(chunk * _SECONDS_A_CHUNK / max(elapsed, 1e-3), 1 << 14), 4 * chunk))
+        reduce_range(reduction, 0, space.size, threads, advance)
     seconds = time.perf_counter() - started
     return kept_result(space, keep, reduction.kept(), "exhaustive", seconds, threads)
+
+
+def reduce_range(
+    reduction: _core.Reduction, lo: int, hi: int, threads: int, advance: Callable[[int], None] | None = None
+) -> None:
+    """Take points `lo` to `hi` into a reduction, a quarter of a second at a time so that Ctrl-C is heard."""
+    chunk = _FIRST_CHUNK
+    while lo < hi:
+        stop = min(lo + chunk, hi)
+        before = time.perf_counter()
+        reduction.run(lo, stop, threads)
+        elapsed = time.perf_counter() - before
+        if advance is not None:
+            advance(stop - lo)
+        lo = stop
+        chunk = int(min(max(chunk * _SECONDS_A_CHUNK / max(elapsed, 1e-3), 1 << 14), 4 * chunk))
 
 
 def work(space: Space) -> float:

@@ -19,7 +19,7 @@ from energylens.spec.yaml import Document
 if TYPE_CHECKING:
     from energylens.builder import Model
 
-Kind = Literal["models", "hardware"]
+Kind = Literal["models", "hardware", "sweeps"]
 
 
 def bundled(kind: Kind) -> dict[str, Path]:

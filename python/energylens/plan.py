@@ -53,6 +53,11 @@ class LoadedGpu:
 LoadedT = TypeVar("LoadedT", LoadedModel, LoadedGpu)
 
 
+def canonical(content: Any) -> str:
+    """Return the one JSON text of plain data."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def _canonical(gpu: LoadedGpu) -> dict[str, Any]:
     """Return a profile as the core reads it: numbers only."""
     profile: dict[str, Any] = _without_sources(gpu.completed[0])
@@ -83,15 +88,26 @@ class Plan:
             raise SpecError(Problem(message, hint="it is the prompt tokens of one prefill pass", code="settings"))
         self.models = tuple(models)
         self.gpus = tuple(gpus)
-        self.model_names = [model.spec.name for model in models]
-        self.gpu_names = [gpu.spec.name for gpu in gpus]
         content = {
             "format": 1,
             "settings": {"max_batched_tokens": float(max_batched_tokens)},
             "models": [model.spec.canonical() for model in models],
             "gpus": [_canonical(gpu) for gpu in gpus],
         }
-        self.json = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        self._freeze(content)
+
+    @classmethod
+    def thaw(cls, content: dict[str, Any]) -> Plan:
+        """Return the plan of a canonical content; its models and GPUs are known by name only. Raises `SpecError`."""
+        plan = cls.__new__(cls)
+        plan.models, plan.gpus = (), ()
+        plan._freeze(content)
+        return plan
+
+    def _freeze(self, content: dict[str, Any]) -> None:
+        self.model_names: list[str] = [model["name"] for model in content["models"]]
+        self.gpu_names: list[str] = [gpu["name"] for gpu in content["gpus"]]
+        self.json = canonical(content)
         self.sha256 = hashlib.sha256(self.json.encode()).hexdigest()
         try:
             self.core = _core.Plan(self.json)
@@ -101,8 +117,9 @@ class Plan:
     def _placed(self, raw: dict[str, Any]) -> Problem:
         path: list[Step] = raw["path"]
         document, what = None, "plan"
-        if len(path) >= 2 and path[0] in {"models", "gpus"} and isinstance(path[1], int):
-            loaded = (self.models if path[0] == "models" else self.gpus)[path[1]]
+        items: Sequence[LoadedModel | LoadedGpu] = self.models if path[:1] == ["models"] else self.gpus
+        if len(path) >= 2 and path[0] in {"models", "gpus"} and isinstance(path[1], int) and path[1] < len(items):
+            loaded = items[path[1]]
             document, what, path = loaded.document, loaded.spec.name, path[2:]
         span = tuple(raw["span"]) if raw["span"] else None
         problem = Problem(raw["message"], hint=raw["hint"], code=raw["code"])

@@ -65,6 +65,12 @@ class Result:
         """The point with the best first objective, if any point is left."""
         return self.frame.row(0, named=True) if self.frame.height else None
 
+    @property
+    def note(self) -> dict[str, Any]:
+        """What its files say about where they come from."""
+        told = {"method": self.method, "points": self.points, "by_reason": self.by_reason}
+        return told | {"space": self.space.describe()}
+
     def answer(self) -> str:
         """Return the one-line answer."""
         from energylens.report.answer import sentence
@@ -80,13 +86,12 @@ class Result:
         from energylens.store import write_parquet
 
         path = Path(path)
-        note = {"method": self.method, "points": self.points, "by_reason": self.by_reason}
         for name in ("top", "best_per", "distributions"):
             frame: pl.DataFrame | None = getattr(self, name)
             if frame is not None:
                 beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
-                write_parquet(frame, beside, self.plan_sha256, note | {"space": self.space.describe()})
-        return write_parquet(self.frame, path, self.plan_sha256, note | {"space": self.space.describe()})
+                write_parquet(frame, beside, self.plan_sha256, self.note)
+        return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
 
 def front_result(

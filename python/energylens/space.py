@@ -50,7 +50,7 @@ class Limit:
             hint = "write a column, <= or >=, and a number: tpot<=50ms, gpus<=8"
             raise SpaceError(Problem(f"cannot read the limit `{text}`", hint=hint, code="limit"))
         name, sense, number, suffix = match.groups()
-        column = _column(_SHORT.get(name.lower(), name), "limit")
+        column = result_column(_SHORT.get(name.lower(), name), "limit")
         scales = {"": 1.0} | _SCALES.get(str(UNITS.get(column)).split("/")[0], {})
         if suffix not in scales:
             known = ", ".join(name for name in scales if name) or "a plain number"
@@ -68,7 +68,8 @@ class Limit:
         )
 
 
-def _column(name: str, what: str) -> str:
+def result_column(name: str, what: str) -> str:
+    """Return the name of a result column; raise `SpaceError` if there is none."""
     if name not in RESULTS:
         hint = did_you_mean(name, RESULTS) or f"columns are {', '.join(RESULTS)}"
         raise SpaceError(Problem(f"unknown {what} `{name}`", hint=hint, code=f"unknown-{what}"))
@@ -80,7 +81,7 @@ def _whole(value: object, top: int) -> bool:
     return number and 1 <= value <= top and value == int(value)  # type: ignore[operator, call-overload]
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     """Return the values of an axis: one, or any iterable of them but a text."""
     values = [value] if isinstance(value, (str, Path)) or not isinstance(value, Iterable) else list(value)
     return [item.item() if isinstance(item, np.generic) else item for item in values]
@@ -113,15 +114,15 @@ class Space:
     @cached_property
     def plan(self) -> Plan:
         """The plan of the space's models and GPUs."""
-        models: list[LoadedModel] = distinct([load_model(m) for m in _listed(self.models)], "model")
-        gpus: list[LoadedGpu] = distinct([load_gpu(g) for g in _listed(self.gpus)], "GPU")
+        models: list[LoadedModel] = distinct([load_model(m) for m in listed(self.models)], "model")
+        gpus: list[LoadedGpu] = distinct([load_gpu(g) for g in listed(self.gpus)], "GPU")
         return Plan(models, gpus, self.max_batched_tokens)
 
     @cached_property
     def axes(self) -> dict[str, list[Any]]:
         """Values of each axis, slowest first, as names and numbers; duplicates are dropped."""
         plan = self.plan
-        raw = {name: _listed(getattr(self, name)) for name in _core.AXES if name not in {"model", "gpu"}}
+        raw = {name: listed(getattr(self, name)) for name in _core.AXES if name not in {"model", "gpu"}}
         axes = {"model": plan.model_names, "gpu": plan.gpu_names} | raw
         return {name: list(dict.fromkeys(axes[name])) for name in _core.AXES}
 
@@ -129,8 +130,8 @@ class Space:
     def json(self) -> str:
         """The space as the core reads it; raises `SpaceError` with every problem."""
         content = dict(self.axes)
-        content["model"] = list(range(len(self.plan.models)))
-        content["gpu"] = list(range(len(self.plan.gpus)))
+        content["model"] = list(range(len(self.plan.model_names)))
+        content["gpu"] = list(range(len(self.plan.gpu_names)))
         problems = []
         for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
             top = 1024 if name in {"tp", "pp", "dp", "ep"} else LARGEST
@@ -165,7 +166,7 @@ class Space:
     @cached_property
     def parsed_limits(self) -> list[Limit]:
         """Limits as bounds on columns."""
-        return [Limit.parse(text) for text in _listed(self.limits)]
+        return [Limit.parse(text) for text in listed(self.limits)]
 
     @cached_property
     def bounds(self) -> list[tuple[str, float, float]]:
@@ -175,7 +176,7 @@ class Space:
     @cached_property
     def signed_objectives(self) -> list[tuple[str, float]]:
         """Objectives with their sign, 1 to minimise."""
-        names = [_column(name, "objective") for name in _listed(self.objectives)]
+        names = [result_column(name, "objective") for name in listed(self.objectives)]
         if not 1 <= len(names) <= 6 or len(set(names)) != len(names):
             raise SpaceError(Problem(f"give one to six different objectives, found {len(names)}", code="objectives"))
         return [(name, -1.0 if name in LARGER_IS_BETTER else 1.0) for name in names]

@@ -14,8 +14,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         code = run(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted; nothing was written", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from energylens.errors import Problem, SpecError, did_you_mean
+from energylens.errors import EnergylensError, Problem, SpecError, did_you_mean
 from energylens.spec.yaml import Document, Step
 
 
@@ -83,7 +83,9 @@ def _problem(form: type[BaseModel], detail: Any, document: Document | None, what
             found = "nothing" if value is None else f"`{value}`" if isinstance(value, (str, int, float)) else "a list"
             message = f"`{name}` should be fields and values, found {found}"
         case "value_error":
-            message = str(detail["ctx"]["error"])
+            error = detail["ctx"]["error"]
+            first = error.problems[0] if isinstance(error, EnergylensError) else Problem(str(error))
+            message, hint = first.message, first.hint
         case _:
             expected = str(detail["msg"]).replace("Input should be ", "").replace("Input should have", "has to have")
             shown = value if isinstance(value, (str, int, float, bool)) or value is None else type(value).__name__

@@ -1,0 +1,118 @@
+"""`energylens sweep`, `status` and `merge`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from energylens.cli import axes
+from energylens.cli.app import app, emit
+from energylens.cli.options import Json, Threads
+from energylens.result import Result
+from energylens.sweeps.status import Status
+
+Folder = Annotated[str, Parameter(help="Folder or URL of a sweep.")]
+
+
+@app.command
+def sweep(
+    job: Annotated[str, Parameter(help="A job file, a bundled job, or the manifest.json of a sweep.")],
+    /,
+    *,
+    out: Annotated[str, Parameter(help="Folder or URL (s3://, gs://, az://) the files go to.")],
+    threads: Threads = None,
+    shard: Annotated[str | None, Parameter(help="K/N: each N-th shard from the K-th on, without merging.")] = None,
+    executor: Annotated[str, Parameter(help="`local` (this process) or `ray`.")] = "local",
+    address: Annotated[str | None, Parameter(help="Ray cluster; one is started here if not given.")] = None,
+    workers: Annotated[int | None, Parameter(converter=axes.whole, help="Ray tasks at a time.")] = None,
+    json: Json = False,
+) -> None:
+    """Evaluate a space in shards that survive interruption; the same command goes on with what is left.
+
+    Example: energylens sweep llama-70b-decode --out out/llama-70b-decode
+    """
+    from energylens.sweeps.merge import merge as merged
+    from energylens.sweeps.run import sweep as run
+
+    done = run(
+        job,
+        out,
+        threads=threads,
+        shard=shard,
+        executor=executor,
+        workers=workers,
+        address=address,
+        show_progress=True,
+    )
+    if done.merged:
+        kept = done.shards - done.computed
+        told = "complete before: nothing to do" if not done.computed else f"{done.computed:,} shards computed"
+        told += f", {kept:,} were there" if done.computed and kept else ""
+        print(f"{told}; results in {out}", file=sys.stderr)
+        _tell(merged(out, threads=threads), done, json)
+        return
+    if json:
+        emit(done.as_dict())
+        return
+    print(_line(done))
+    if done.complete:
+        print(f"all shards are there; energylens merge {out} makes the results", file=sys.stderr)
+    else:
+        left = done.shards - done.shards_done
+        print(f"{left:,} shards are left; when they are there: energylens merge {out}", file=sys.stderr)
+
+
+@app.command
+def status(out: Folder, /, *, json: Json = False) -> None:
+    """Say how far a sweep is.
+
+    Example: energylens status out/llama-70b-decode
+    """
+    from energylens.sweeps.status import status as found
+
+    told = found(out)
+    if json:
+        emit(told.as_dict())
+        return
+    print(_line(told))
+    for name in told.damaged:
+        print(f"damaged: {name}")
+
+
+@app.command
+def merge(out: Folder, /, *, threads: Threads = None, json: Json = False) -> None:
+    """Put the shards of a sweep together: front.parquet and what else was to be kept.
+
+    Example: energylens merge out/llama-70b-decode
+    """
+    from energylens.sweeps.merge import merge as merged
+    from energylens.sweeps.status import status as found
+
+    result = merged(out, threads=threads)
+    print(f"results in {out}", file=sys.stderr)
+    _tell(result, found(out), json)
+
+
+def _line(told: Status) -> str:
+    state = "merged" if told.merged else "not merged"
+    return (
+        f"{told.name} ({told.sweep_sha256[:12]}): {told.shards_done:,} of {told.shards:,} shards, "
+        f"{told.points_done:,} of {told.points:,} points; {state}"
+    )
+
+
+def _tell(result: Result, told: Status, as_json: bool) -> None:
+    from energylens.report import answer
+
+    if as_json:
+        found = {"answer": result.answer(), "front_points": result.frame.height, "by_reason": result.by_reason}
+        emit(told.as_dict() | found | {"outside_limits": result.outside_limits, "plan_sha256": result.plan_sha256})
+        return
+    print(f"{result.answer()}\n\n{_line(told)}")
+    counts = [f"front of {result.frame.height:,} points; {result.feasible:,} configurations run"]
+    counts += [f"the others {answer.why_not(result)}"] if result.feasible < result.points else []
+    counts += [f"{result.outside_limits:,} run outside the limits"] if result.outside_limits else []
+    print("; ".join(counts))
+    print(answer.trust_line(told.trust))

@@ -1,0 +1,40 @@
+"""Where work runs: one small interface, and who has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Protocol, TypeVar
+
+from energylens.errors import EnergylensError, Problem, did_you_mean
+
+TaskT = TypeVar("TaskT")
+DoneT = TypeVar("DoneT")
+
+EXECUTORS = ("local", "ray")
+
+
+class Executor(Protocol):
+    """Runs tasks that do not depend on one another."""
+
+    def run(self, work: Callable[[TaskT], DoneT], tasks: Sequence[TaskT]) -> Generator[DoneT, None, None]:
+        """Yield what `work` returns for each task, in any order; the first error is raised. Closing stops the rest."""
+
+
+def executor_named(name: str, threads: int | None, workers: int | None, address: str | None) -> Executor:
+    """Return an executor; raise `EnergylensError` if there is none of that name, or an option is not its own."""
+    if name not in EXECUTORS:
+        hint = did_you_mean(name, EXECUTORS)
+        raise EnergylensError(Problem(f"unknown executor `{name}`", hint=hint, code="executor"))
+    if workers is not None and workers < 1:
+        raise EnergylensError(Problem(f"workers should be at least 1, found {workers}", code="executor"))
+    if name == "ray":
+        from energylens.executors.ray import RayExecutor
+
+        return RayExecutor(threads or 1, workers, address)
+    given = [option for option, value in (("workers", workers), ("address", address)) if value is not None]
+    if given:
+        message = f"`{given[0]}` is an option of the executor `ray`"
+        raise EnergylensError(Problem(message, hint="add --executor ray", code="executor"))
+    from energylens.executors.local import LocalExecutor
+
+    return LocalExecutor()

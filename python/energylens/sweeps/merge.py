@@ -1,0 +1,118 @@
+"""All shards of a sweep put together: a few result files, and a last one that says they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from energylens import _core
+from energylens.errors import EnergylensError, Problem
+from energylens.evaluation import checked_threads
+from energylens.result import Result, kept_result
+from energylens.store import parquet_bytes, read_parquet_bytes
+from energylens.sweeps.frozen import Sweep, thaw_here
+from energylens.sweeps.shard import Damaged, read_parts, shard_name
+from energylens.sweeps.status import all_shards, held_sweep
+from energylens.sweeps.storage import Storage, open_storage
+
+SUCCESS = "_SUCCESS"
+_FRAMES = ("front", "top", "best_per", "distributions")
+_SHOWN = 3
+
+
+def merge(out: str | Path, *, threads: int | None = None) -> Result:
+    """Return the result of the sweep in a folder or at a URL, merging its shards if that is not done yet.
+
+    Writes front.parquet, and top.parquet, best_per.parquet and distributions.parquet if they were asked for, and last
+    `_SUCCESS`. Raises `EnergylensError` if a shard is missing or damaged.
+    """
+    storage = open_storage(out)
+    sweep = held_sweep(storage)
+    if (result := merged_result(storage, sweep)) is not None:
+        return result
+    here = thaw_here(sweep.manifest, f"{storage.location}/manifest.json")
+    return merge_shards(storage, here, checked_threads(threads))
+
+
+def merged_result(storage: Storage, sweep: Sweep) -> Result | None:
+    """Return the result that was merged before, or none if its files are not all there and whole."""
+    text = storage.read(SUCCESS)
+    if text is None:
+        return None
+    frames: dict[str, pl.DataFrame] = {}
+    try:
+        told = json.loads(text)
+        if told["sweep_sha256"] != sweep.sha256:
+            return None
+        for name, digest in told["files"].items():
+            data = storage.read(name)
+            if data is None or hashlib.sha256(data).hexdigest() != digest:
+                return None
+            frames[name.removesuffix(".parquet")] = read_parquet_bytes(data, name)[0]
+        return Result(
+            frames.pop("front"),
+            sweep.space,
+            "exhaustive",
+            told["points"],
+            dict(told["by_reason"]),
+            told["outside_limits"],
+            0.0,
+            **frames,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def merge_shards(storage: Storage, sweep: Sweep, threads: int) -> Result:
+    """Merge all shards and write the result; raise `EnergylensError` if one is missing or damaged."""
+    reduction = sweep.keep.reduction(sweep.space)
+    rows = 0
+    missing: list[str] = []
+    for shard, part in read_parts(storage, sweep, all_shards(sweep)):
+        if isinstance(part, Damaged):
+            missing.append(f"{part} (damaged)")
+        elif part is None:
+            missing.append(shard_name(sweep, shard))
+        elif not missing:
+            reduction.merge(part.points, part.bins, part.by_reason, part.outside, threads)
+            rows += part.rows or 0
+    if missing:
+        raise _incomplete(storage, sweep, missing)
+    result = kept_result(sweep.space, sweep.keep, reduction.kept(), "exhaustive", 0.0, threads)
+    _write(storage, sweep, result, rows)
+    return result
+
+
+def _write(storage: Storage, sweep: Sweep, result: Result, rows: int) -> None:
+    storage.delete(SUCCESS)
+    files: dict[str, str] = {}
+    for name in _FRAMES:
+        frame = result.frame if name == "front" else getattr(result, name)
+        if frame is not None:
+            data = parquet_bytes(frame, result.plan_sha256, result.note)
+            storage.write(f"{name}.parquet", data)
+            files[f"{name}.parquet"] = hashlib.sha256(data).hexdigest()
+    told: dict[str, Any] = {
+        "sweep_sha256": sweep.sha256,
+        "plan_sha256": result.plan_sha256,
+        "energylens": _core.__version__,
+        "points": result.points,
+        "by_reason": result.by_reason,
+        "outside_limits": result.outside_limits,
+        "files": files,
+    }
+    if sweep.rows != "none":
+        told["rows"] = rows
+    storage.write(SUCCESS, (json.dumps(told, indent=1) + "\n").encode())
+
+
+def _incomplete(storage: Storage, sweep: Sweep, missing: list[str]) -> EnergylensError:
+    shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+    message = f"{len(missing):,} of {sweep.count:,} shards are missing: {shown}"
+    where = storage.location
+    hint = f"energylens sweep {where}/manifest.json --out {where} makes them and merges"
+    return EnergylensError(Problem(message, hint=hint, code="missing-shards"))

@@ -1,0 +1,122 @@
+"""A sweep run: what is left of it, done by an executor, and merged."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from energylens.errors import EnergylensError, Problem
+from energylens.evaluation import checked_threads
+from energylens.executors import executor_named
+from energylens.progress import progress
+from energylens.sweeps.frozen import Shard, Sweep, prepared
+from energylens.sweeps.merge import merge_shards, merged_result
+from energylens.sweeps.shard import ShardWork
+from energylens.sweeps.status import MANIFEST, Status, all_shards, made_status, read_manifest, survey
+from energylens.sweeps.storage import Storage, open_storage
+
+
+def sweep(
+    job: str | Path | Mapping[str, Any],
+    out: str | Path,
+    *,
+    threads: int | None = None,
+    shard: str | None = None,
+    executor: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    show_progress: bool = False,
+) -> Status:
+    """Do what is left of a sweep in a folder or at a URL, merge it, and return how far it is.
+
+    `job` is a job file, the same as a mapping, or the `manifest.json` of a sweep. `shard="K/N"` does each N-th shard
+    from the K-th on and does not merge, for the elements of an array job. `executor` is `local` (this process) or
+    `ray`. The same call goes on with what was begun; the bytes of the results depend on the job alone. Raises
+    `EnergylensError`, with every finished shard kept.
+    """
+    part, parts = _part(shard)
+    checked_threads(threads)
+    runner = executor_named(executor, threads, workers, address)
+    frozen = prepared(job)
+    storage = open_storage(out)
+    _claim(storage, frozen)
+    storage.tidy()
+    alone = parts == 1
+    if merged_result(storage, frozen) is not None:
+        return made_status(frozen, all_shards(frozen), True)
+    own = [one for one in all_shards(frozen) if one.number % parts == part - 1]
+    done, damaged = survey(storage, frozen, own)
+    for name in damaged:
+        print(f"{name} is damaged: computing it again", file=sys.stderr)
+    here = {one.number for one in done}
+    left = [one.number for one in own if one.number not in here]
+    location = str(Path(storage.location).absolute()) if "://" not in storage.location else storage.location
+    work = ShardWork(frozen.manifest, location, checked_threads(threads) if executor == "local" else threads or 1)
+    computed: list[Shard] = []
+    try:
+        with progress("sweeping", sum(map(_points, own)), show_progress) as advance:
+            advance(sum(map(_points, done)))
+            with closing(runner.run(work, left)) as numbers:
+                for number in numbers:
+                    computed.append(frozen.shard(number))
+                    advance(_points(computed[-1]))
+        storage.tidy()  # a worker may have died while writing
+        if alone:
+            merge_shards(storage, frozen, checked_threads(threads))
+    except KeyboardInterrupt:
+        told = f"interrupted: {_so_far(done, computed, own)}; the same command goes on"
+        raise KeyboardInterrupt(told) from None
+    except EnergylensError as error:
+        raise _with_hint(error, _so_far(done, computed, own)) from None
+    if not alone:
+        done, damaged = survey(storage, frozen, all_shards(frozen))
+        return made_status(frozen, done, False, damaged, len(computed))
+    return made_status(frozen, done + computed, True, (), len(computed))
+
+
+def _points(shard: Shard) -> int:
+    return shard.hi - shard.lo
+
+
+def _so_far(done: list[Shard], computed: list[Shard], own: list[Shard]) -> str:
+    return f"{len(done) + len(computed):,} of {len(own):,} shards are done and kept"
+
+
+def _with_hint(error: EnergylensError, told: str) -> EnergylensError:
+    """Return a failure to write with what is kept in its hint."""
+    problems = [
+        Problem(p.message, p.place, f"{told}; {p.hint} and run the same command again", p.code, p.where)
+        if p.code == "storage" and p.hint
+        else p
+        for p in error.problems
+    ]
+    return type(error)(problems)
+
+
+def _part(text: str | None) -> tuple[int, int]:
+    """Read `K/N`."""
+    if text is None:
+        return 1, 1
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*", text)
+    part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= part <= parts:
+        hint = "write K/N with K from 1 to N, as in 3/16"
+        raise EnergylensError(Problem(f"cannot read `{text}` as a share of the shards", hint=hint, code="shard"))
+    return part, parts
+
+
+def _claim(storage: Storage, sweep: Sweep) -> None:
+    """Write the manifest; raise `EnergylensError` if the folder holds another sweep."""
+    held = read_manifest(storage)
+    if held is None and not storage.create(MANIFEST, sweep.manifest.encode()):
+        held = read_manifest(storage)
+    if held is None or held.sha256 == sweep.sha256:
+        return
+    differing = ", ".join(held.differences(sweep))
+    message = f"`{storage.location}` holds another sweep, `{held.name}`; this one has {differing}"
+    hint = "give another --out, or delete that folder to start again; nothing was touched"
+    raise EnergylensError(Problem(message, hint=hint, code="other-sweep"))

@@ -1,0 +1,175 @@
+"""One shard: computed, written as one small file, read back and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from energylens.errors import EnergylensError
+from energylens.exploration import reduce_range
+from energylens.keep import Kept, point_frame
+from energylens.plan import canonical
+from energylens.store import parquet_bytes, read_parquet_bytes
+from energylens.sweeps.frozen import Shard, Sweep, thaw_here
+from energylens.sweeps.storage import Storage, open_storage
+
+_POINTS = ("front", "top", "best")
+_SCHEMA = {"kind": pl.String, "index": pl.UInt64, "column": pl.UInt64, "bin": pl.UInt64, "count": pl.UInt64}
+
+_READERS = 8
+_AHEAD = 128
+
+Numbers = NDArray[np.uint64]
+
+
+class Damaged(Exception):
+    """A file is there, but it is not the whole file of its shard."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a shard kept: points of its front, top and groups, bins, and counts."""
+
+    points: Numbers
+    bins: list[tuple[int, int, int]]
+    by_reason: list[int]
+    outside: int
+    rows: int | None
+
+
+def shard_name(sweep: Sweep, shard: Shard, folder: str = "shards") -> str:
+    """Return the name of a shard's file, which depends on the sweep's hash and the range alone."""
+    width = len(str(sweep.points))
+    return f"{folder}/{sweep.sha256[:12]}-{shard.lo:0{width}}-{shard.hi:0{width}}.parquet"
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """The work of a shard, for any process: the manifest's text, where files go, and threads."""
+
+    manifest: str
+    location: str
+    threads: int
+
+    def __call__(self, number: int) -> int:
+        """Do a shard unless its whole file is there, and return its number."""
+        sweep = thaw_here(self.manifest, f"{self.location}/manifest.json")
+        storage = open_storage(self.location)
+        shard = sweep.shard(number)
+        if find_part(storage, sweep, shard) is None:
+            write_shard(storage, sweep, shard, self.threads)
+        return number
+
+
+def write_shard(storage: Storage, sweep: Sweep, shard: Shard, threads: int) -> None:
+    """Compute a shard and write its rows, if wanted, and then what it kept."""
+    space = sweep.space
+    reduction = sweep.keep.reduction(space)
+    reduce_range(reduction, shard.lo, shard.hi, threads)
+    kept = reduction.kept()
+    note = {
+        "sweep": sweep.sha256,
+        "lo": shard.lo,
+        "hi": shard.hi,
+        "by_reason": kept["by_reason"].tolist(),
+        "outside": int(kept["outside"]),
+    }
+    if sweep.rows != "none":
+        rows = point_frame(space, np.arange(shard.lo, shard.hi, dtype=np.uint64), threads, breakdown=False)
+        if sweep.rows == "feasible":
+            rows = rows.filter(pl.col("feasible"))
+        told = {"sweep": sweep.sha256, "lo": shard.lo, "hi": shard.hi}
+        data = parquet_bytes(rows, space.plan.sha256, told)
+        storage.write(shard_name(sweep, shard, "rows"), data)
+        note["rows"] = {"rows": rows.height, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    frame = _frame(kept)
+    note["digest"] = _digest(frame, note)
+    storage.write(shard_name(sweep, shard), parquet_bytes(frame, space.plan.sha256, note))
+
+
+def find_part(storage: Storage, sweep: Sweep, shard: Shard) -> Part | None:
+    """Return what a shard kept, or none if its file is missing or damaged."""
+    try:
+        return read_part(storage, sweep, shard)
+    except Damaged:
+        return None
+
+
+def read_part(storage: Storage, sweep: Sweep, shard: Shard, sizes: dict[str, int] | None = None) -> Part | None:
+    """Return what a shard kept, or none if there is no file; raise `Damaged` if it or its file of rows is not whole.
+
+    `sizes` are those of all files of rows, where they are known already.
+    """
+    name = shard_name(sweep, shard)
+    data = storage.read(name)
+    if data is None:
+        return None
+    try:
+        frame, metadata = read_parquet_bytes(data, name)
+    except EnergylensError:
+        raise Damaged(name) from None
+    note = metadata.get("note")
+    if not isinstance(note, dict) or frame.schema != _SCHEMA or note.pop("digest", None) != _digest(frame, note):
+        raise Damaged(name)
+    if [note.get("sweep"), note.get("lo"), note.get("hi")] != [sweep.sha256, shard.lo, shard.hi]:
+        raise Damaged(name)
+    rows: int | None = None
+    if sweep.rows != "none":
+        rows = int(note["rows"]["rows"])
+        beside = shard_name(sweep, shard, "rows")
+        sizes = storage.sizes("rows") if sizes is None else sizes
+        if sizes.get(beside) != note["rows"]["bytes"]:
+            raise Damaged(beside)
+    arrays = _arrays(frame)
+    is_bin = frame["index"].is_null().to_numpy()
+    bins = [arrays[name][is_bin].tolist() for name in ("column", "bin", "count")]
+    points = np.unique(arrays["index"][~is_bin])
+    return Part(points, list(zip(*bins, strict=True)), note["by_reason"], note["outside"], rows)
+
+
+def read_parts(
+    storage: Storage, sweep: Sweep, shards: Sequence[Shard]
+) -> Iterator[tuple[Shard, Part | Damaged | None]]:
+    """Yield shards in order with what `read_part` returns or raises, some read ahead."""
+    rows = storage.sizes("rows") if sweep.rows != "none" else {}
+
+    def read(shard: Shard) -> Part | Damaged | None:
+        try:
+            return read_part(storage, sweep, shard, rows)
+        except Damaged as error:
+            return error
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for first in range(0, len(shards), _AHEAD):
+            some = shards[first : first + _AHEAD]
+            yield from zip(some, pool.map(read, some), strict=True)
+
+
+def _frame(kept: Kept) -> pl.DataFrame:
+    def rows(kind: str, columns: dict[str, Sequence[Any] | Numbers]) -> pl.DataFrame:
+        height = len(next(iter(columns.values())))
+        given = {name: pl.Series(columns.get(name, [None] * height), dtype=_SCHEMA[name]) for name in _SCHEMA}
+        return pl.DataFrame(given | {"kind": pl.Series([kind] * height, dtype=pl.String)}, schema=_SCHEMA)
+
+    bins = {"column": kept["bin_column"], "bin": kept["bin"], "count": kept["bin_count"]}
+    return pl.concat([*(rows(kind, {"index": kept[kind]}) for kind in _POINTS), rows("bin", bins)])
+
+
+def _digest(frame: pl.DataFrame, note: dict[str, Any]) -> str:
+    """Return the SHA-256 of what a shard's file says."""
+    digest = hashlib.sha256(canonical([note, frame["kind"].to_list()]).encode())
+    for values in _arrays(frame).values():
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def _arrays(frame: pl.DataFrame) -> dict[str, Numbers]:
+    filled = frame.fill_null(0)
+    return {name: filled[name].to_numpy() for name in ("index", "column", "bin", "count")}

@@ -1,0 +1,96 @@
+"""How far a sweep is: shards done, damaged and missing, and whether they are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from energylens.errors import EnergylensError, Problem
+from energylens.sweeps.frozen import Shard, Sweep, thaw
+from energylens.sweeps.shard import Damaged, read_parts, shard_name
+from energylens.sweeps.storage import Storage, open_storage
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a sweep is; `computed` counts the shards of this run, `damaged` names files that will be made again.
+
+    `trust` says how far each GPU's profile is trusted.
+    """
+
+    name: str
+    sweep_sha256: str
+    shards: int
+    shards_done: int
+    points: int
+    points_done: int
+    merged: bool
+    trust: dict[str, str]
+    damaged: list[str] = field(default_factory=list)
+    computed: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is done."""
+        return self.shards_done == self.shards
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+def read_manifest(storage: Storage) -> Sweep | None:
+    """Return the sweep a folder holds, or none; raise `EnergylensError` if its manifest is damaged."""
+    text = storage.read(MANIFEST)
+    return None if text is None else thaw(text.decode(errors="replace"), f"{storage.location}/{MANIFEST}")
+
+
+def held_sweep(storage: Storage) -> Sweep:
+    """Return the sweep a folder holds; raise `EnergylensError` if there is none."""
+    sweep = read_manifest(storage)
+    if sweep is None:
+        hint = f"energylens sweep JOB --out {storage.location} starts one"
+        raise EnergylensError(Problem(f"`{storage.location}` holds no sweep", hint=hint, code="no-sweep"))
+    return sweep
+
+
+def survey(storage: Storage, sweep: Sweep, shards: Iterable[Shard]) -> tuple[list[Shard], list[str]]:
+    """Return which of some shards are done, and the names of damaged files."""
+    there = storage.sizes("shards")
+    done: list[Shard] = []
+    damaged: list[str] = []
+    for shard, part in read_parts(storage, sweep, [one for one in shards if shard_name(sweep, one) in there]):
+        if isinstance(part, Damaged):
+            damaged.append(str(part))
+        elif part is not None:
+            done.append(shard)
+    return done, damaged
+
+
+def all_shards(sweep: Sweep) -> list[Shard]:
+    """Return every shard."""
+    return [sweep.shard(number) for number in range(sweep.count)]
+
+
+def status(out: str | Path) -> Status:
+    """Return how far the sweep in a folder or at a URL is; raise `EnergylensError` if there is none."""
+    from energylens.sweeps.merge import merged_result
+
+    storage = open_storage(out)
+    sweep = held_sweep(storage)
+    done, damaged = survey(storage, sweep, all_shards(sweep))
+    merged = merged_result(storage, sweep) is not None
+    return made_status(sweep, done, merged, damaged)
+
+
+def made_status(
+    sweep: Sweep, done: list[Shard], merged: bool, damaged: Iterable[str] = (), computed: int = 0
+) -> Status:
+    """Return the status of a sweep whose done shards are known."""
+    points = sum(shard.hi - shard.lo for shard in done)
+    shards = (sweep.count, len(done))
+    return Status(sweep.name, sweep.sha256, *shards, sweep.points, points, merged, sweep.trust, list(damaged), computed)
