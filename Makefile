@@ -48,8 +48,11 @@ python-test: dev ## Python tests
 
 test: check rust-test python-test ## Everything CI runs
 
-bench: dev ## Points a second, single calls
+bench: dev ## Points a second, searches, and the core by criterion (docs/benchmarks.md is made by benchmarks/all.py)
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/plan.py
+	$(CARGO) bench --locked -p energylens-core --bench engine
 
 wheel: dev ## The wheel, in dist/
 	$(BIN)/maturin build --profile dist --locked --out dist
