@@ -47,6 +47,18 @@ def configuration(row: dict[str, Any]) -> str:
     return ", ".join([*parts, f"batch {row['batch']}"])
 
 
+def _lengths(result: Result, row: dict[str, Any]) -> str:
+    """Return the request lengths of a point in words, where they vary."""
+    axes = result.space.axes
+    vary = [len(axes[axis]) > 1 for axis in ("prompt_tokens", "output_tokens")]
+    parts = [
+        f"{row['prompt_tokens']:,} prompt" if vary[0] else "",
+        f"{row['output_tokens']:,} output" if vary[1] else "",
+    ]
+    told = " and ".join(part for part in parts if part)
+    return f", {told} tokens" if told else ""
+
+
 def limits(result: Result) -> str:
     """Return the limits as a person writes them."""
     return ", ".join(str(limit) for limit in result.space.parsed_limits)
@@ -66,7 +78,7 @@ def sentence(result: Result) -> str:
     goal = "most" if dict(result.space.signed_objectives)[first] < 0 else "least"
     value = f"{number(best[first])} {UNITS.get(first, '')}".strip()
     return (
-        f"{goal} {name}{within}: {value} - {best['model']} on {configuration(best)}; "
+        f"{goal} {name}{within}: {value} - {best['model']} on {configuration(best)}{_lengths(result, best)}; "
         f"TTFT {si(best['ttft_s'], 's')}, TPOT {si(best['tpot_s'], 's')}, "
         f"{number(best['output_tokens_per_s'])} tokens/s, {number(best['power_w_per_gpu'])} W/GPU"
     )

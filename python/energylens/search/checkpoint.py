@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import tempfile
 import time
 import zipfile
 import zlib
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from energylens import _core
 from energylens.errors import Problem, SpaceError
 from energylens.space import Space
-from energylens.store import checked_target
+from energylens.store import checked_target, replace_file
 
 FORMAT = 1
 
@@ -54,21 +54,13 @@ class Checkpoint:
     def save(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Write under a temporary name, then rename; raise `SpaceError` if that cannot be done."""
         started = time.monotonic()
-        temporary: Path | None = None
+        written = io.BytesIO()
+        np.savez(written, allow_pickle=False, belongs=np.array(json.dumps(self._belongs)), **state)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            prefix = f".{self.path.name}."
-            with tempfile.NamedTemporaryFile(prefix=prefix, suffix=".tmp", dir=self.path.parent, delete=False) as file:
-                temporary = Path(file.name)
-                np.savez(file, allow_pickle=False, belongs=np.array(json.dumps(self._belongs)), **state)
-            temporary.chmod(0o644)
-            temporary.replace(self.path)
+            replace_file(self.path, written.getvalue())
         except OSError as error:
             reason = error.strerror or str(error)
             raise SpaceError(Problem(f"cannot write the checkpoint `{self.path}`: {reason}", code="write")) from None
-        finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
         ended = time.monotonic()
         self._due = ended + max(_SECONDS_BETWEEN, (ended - started) / _SHARE_OF_TIME)
 
