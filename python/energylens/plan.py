@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 from energylens import _core
@@ -71,6 +71,12 @@ def _without_sources(node: Any) -> Any:
     return [_without_sources(value) for value in node] if isinstance(node, list) else node
 
 
+@lru_cache(maxsize=4)
+def _typed(text: str) -> _core.Plan:
+    """Return the typed plan of a text; the latest few are kept, as each remembers the mappings it has made."""
+    return _core.Plan(text)
+
+
 class Plan:
     """Models and GPUs, typed and ready to evaluate points."""
 
@@ -110,7 +116,7 @@ class Plan:
         self.json = canonical(content)
         self.sha256 = hashlib.sha256(self.json.encode()).hexdigest()
         try:
-            self.core = _core.Plan(self.json)
+            self.core = _typed(self.json)
         except _core.PlanError as error:
             raise SpecError([self._placed(problem) for problem in json.loads(str(error))]) from None
 
