@@ -6,7 +6,9 @@
 
 use std::ops::Range;
 
+use super::bounds::{Bounds, Span, Spans};
 use super::range::{Desk, Stretch, Visitor};
+use super::sums::{Grid, Sums, pad};
 use crate::cost::lanes::{LANES, Lane, ZERO};
 use crate::mapping::Mapping;
 use crate::serving::{Columns, Parts, Requests, Workspace, decode, fill, fix_decode, held_bytes, prefill};
@@ -31,111 +33,6 @@ struct PhaseTable {
     energy_spans: Spans,
 }
 
-/// The least and the most of values.
-#[derive(Clone, Copy, Debug)]
-pub struct Span {
-    /// Least.
-    pub low: f64,
-    /// Most.
-    pub high: f64,
-}
-
-impl Span {
-    const NONE: Self = Self { low: f64::INFINITY, high: f64::NEG_INFINITY };
-
-    fn one(value: f64) -> Self {
-        Self { low: value, high: value }
-    }
-
-    fn join(self, other: Self) -> Self {
-        Self { low: self.low.min(other.low), high: self.high.max(other.high) }
-    }
-
-    fn of(values: &[f64]) -> Self {
-        values.iter().fold(Self::NONE, |span, value| span.join(Self::one(*value)))
-    }
-}
-
-/// Spans of 64 values at a time, from which those of any run follow, a little too wide.
-#[derive(Debug, Default)]
-struct Spans(Vec<Span>);
-
-impl Spans {
-    fn fill(&mut self, values: &[f64]) {
-        self.0.clear();
-        self.0.extend(values.chunks(LANES).map(Span::of));
-    }
-
-    fn over(&self, values: Range<usize>) -> Span {
-        let blocks = values.start / LANES..values.end.div_ceil(LANES);
-        self.0.get(blocks).unwrap_or(&[]).iter().fold(Span::NONE, |span, block| span.join(*block))
-    }
-}
-
-/// Bounds of the results of a run of points, worked out before any of them is.
-///
-/// They come from sums and quotients of the least and the most of their parts, all positive, and are a trifle wider than
-/// rounding could make the results themselves.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    batch: f64,
-    gpus: f64,
-    output_tokens: Span,
-    ttft_s: Span,
-    tpot_s: Span,
-    prefill_j: Span,
-    step_j: Span,
-    /// Memory of a GPU.
-    pub memory_bytes: Span,
-    /// What the GPU has.
-    pub capacity_bytes: f64,
-}
-
-impl Bounds {
-    /// The span of a result column; everything for those of causes.
-    pub fn column(&self, column: usize) -> Span {
-        let Self { batch, gpus, output_tokens, ttft_s, tpot_s, prefill_j, step_j, memory_bytes, .. } = *self;
-        let steps = Span { low: output_tokens.low - 1.0, high: output_tokens.high - 1.0 };
-        let total = |first: Span, each: Span| Span {
-            low: first.low + steps.low * each.low,
-            high: first.high + steps.high * each.high,
-        };
-        // Of the first token and all others, by token: the share of the first falls, that of the others rises.
-        let per_token = |first: Span, each: Span| Span {
-            low: first.low / output_tokens.high + (1.0 - 1.0 / output_tokens.low) * each.low,
-            high: first.high / output_tokens.low + (1.0 - 1.0 / output_tokens.high) * each.high,
-        };
-        let over = |span: Span, divisor: f64| Span { low: span.low / divisor, high: span.high / divisor };
-        let rate = || {
-            let seconds = per_token(ttft_s, tpot_s);
-            Span { low: batch / seconds.high, high: batch / seconds.low }
-        };
-        // A quotient of sums lies between the quotients of their parts.
-        let power = || Span {
-            low: (prefill_j.low / ttft_s.high).min(step_j.low / tpot_s.high),
-            high: (prefill_j.high / ttft_s.low).max(step_j.high / tpot_s.low),
-        };
-        let span = match column {
-            0 => total(ttft_s, tpot_s),
-            1 => ttft_s,
-            2 => tpot_s,
-            3 => total(prefill_j, step_j),
-            4 => over(per_token(prefill_j, step_j), batch),
-            5 => over(total(prefill_j, step_j), batch),
-            6 => prefill_j,
-            7 => Span { low: steps.low * step_j.low, high: steps.high * step_j.high },
-            8 => over(power(), gpus),
-            9 => rate(),
-            10 => over(rate(), gpus),
-            11 => memory_bytes,
-            12 => step_j,
-            13 => Span::one(gpus),
-            _ => Span { low: f64::NEG_INFINITY, high: f64::INFINITY },
-        };
-        Span { low: span.low - span.low.abs() * 1e-12, high: span.high + span.high.abs() * 1e-12 }
-    }
-}
-
 /// Values of one phase or size wherever they are needed, kept from slab to slab.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
@@ -146,43 +43,6 @@ pub(super) struct Tables {
     lengths: Sums,
     held: Vec<f64>,
     held_spans: Spans,
-}
-
-/// Sums of a row value and a lane value: their different values, and where those of a row begin.
-#[derive(Debug, Default)]
-struct Sums {
-    values: Vec<f64>,
-    begins: Vec<u32>,
-}
-
-fn divisor(a: f64, b: f64) -> f64 {
-    let (mut a, mut b) = (a, b);
-    while b > 0.0 {
-        (a, b) = (b, a % b);
-    }
-    a
-}
-
-/// An even grid that holds all sums of whole row and lane values.
-struct Grid {
-    least: f64,
-    step: f64,
-    grid: f64,
-    different: f64,
-}
-
-impl Grid {
-    /// None if lane values are not evenly spaced, or too few sums repeat.
-    fn of(rows: &[f64], lanes: &[f64]) -> Option<Self> {
-        let step = lanes.get(1)? - lanes[0];
-        let even = step > 0.0 && lanes.windows(2).all(|pair| pair[1] - pair[0] == step);
-        let least = rows.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = rows.iter().copied().fold(0.0, f64::max);
-        let grid = rows.iter().fold(step, |grid, row| divisor(grid, row - least));
-        let different = (most - least + step * (lanes.len() - 1) as f64) / grid + 1.0;
-        let pays = even && different <= 0.75 * (rows.len() * lanes.len()) as f64;
-        pays.then_some(Self { least, step, grid, different })
-    }
 }
 
 /// Phases that have to be evaluated for a space, as a number of points; putting a point together counts a fiftieth.
@@ -199,42 +59,6 @@ pub fn evaluations(space: &Space) -> f64 {
         if outputs.len() >= prompts.len() { (doubled.as_slice(), outputs) } else { (outputs, doubled.as_slice()) };
     let contexts = Grid::of(rows, lanes).map_or(plane, |grid| grid.different);
     size / plane * (0.6 * prompts.len() as f64 + 0.4 * contexts) + size / 50.0
-}
-
-impl Sums {
-    /// Of whole numbers; values are kept lane after lane for each row if few of them repeat.
-    fn fill(&mut self, rows: &[f64], lanes: &[f64], scale: f64) {
-        let (values, begins) = (&mut self.values, &mut self.begins);
-        values.clear();
-        begins.clear();
-        if let Some(Grid { least, step, grid, different }) = Grid::of(rows, lanes) {
-            // Every stride-th value is a neighbour of the next lane: those of one remainder are kept together.
-            let (stride, different) = ((step / grid) as usize, different as usize);
-            let length = different.div_ceil(stride);
-            for remainder in 0..stride {
-                values.extend((0..length).map(|i| {
-                    let k = (remainder + i * stride).min(different - 1);
-                    (least + lanes[0] + k as f64 * grid) * scale
-                }));
-            }
-            begins.extend(rows.iter().map(|row| {
-                let k = ((row - least) / grid) as usize;
-                ((k % stride) * length + k / stride) as u32
-            }));
-        } else {
-            for row in rows {
-                begins.push(values.len() as u32);
-                values.extend(lanes.iter().map(|lane| (row + lane) * scale));
-            }
-        }
-        pad(values);
-    }
-}
-
-/// Repeats the last value so that whole blocks can be read.
-fn pad(values: &mut Vec<f64>) {
-    let last = values.last().copied().unwrap_or(1.0);
-    values.resize(values.len() + LANES, last);
 }
 
 #[inline(always)]

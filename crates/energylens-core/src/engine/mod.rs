@@ -1,8 +1,10 @@
 //! Walks points: lists of them or ranges of a space, in blocks, on a pool of threads of its own.
 
+mod bounds;
 mod factored;
 mod list;
 mod range;
+mod sums;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -19,7 +21,8 @@ use crate::mesh::{Infeasible, Mesh, Reason};
 use crate::plan::PlanSpec;
 use crate::simd::Level;
 
-pub use factored::{Bounds, Span, evaluations};
+pub use bounds::{Bounds, Span};
+pub use factored::evaluations;
 pub use list::{Points, Table};
 pub use range::{Schedule, Visitor};
 

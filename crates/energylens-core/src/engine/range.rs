@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::factored::{self, Bounds, Tables};
+use super::bounds::Bounds;
+use super::factored::{self, Tables};
 use super::{POINTS_WORTH_A_TABLE, Plan};
 use crate::cost::lanes::LANES;
 use crate::mapping::Mapping;

@@ -1,0 +1,110 @@
+//! Bounds of the results of a run of points, from the least and the most of their parts.
+
+use std::ops::Range;
+
+use crate::cost::lanes::LANES;
+
+/// The least and the most of values.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// Least.
+    pub low: f64,
+    /// Most.
+    pub high: f64,
+}
+
+impl Span {
+    pub(super) const NONE: Self = Self { low: f64::INFINITY, high: f64::NEG_INFINITY };
+
+    pub(super) fn one(value: f64) -> Self {
+        Self { low: value, high: value }
+    }
+
+    fn join(self, other: Self) -> Self {
+        Self { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+
+    pub(super) fn of(values: &[f64]) -> Self {
+        values.iter().fold(Self::NONE, |span, value| span.join(Self::one(*value)))
+    }
+}
+
+/// Spans of 64 values at a time, from which those of any run follow, a little too wide.
+#[derive(Debug, Default)]
+pub(super) struct Spans(Vec<Span>);
+
+impl Spans {
+    pub(super) fn fill(&mut self, values: &[f64]) {
+        self.0.clear();
+        self.0.extend(values.chunks(LANES).map(Span::of));
+    }
+
+    pub(super) fn over(&self, values: Range<usize>) -> Span {
+        let blocks = values.start / LANES..values.end.div_ceil(LANES);
+        self.0.get(blocks).unwrap_or(&[]).iter().fold(Span::NONE, |span, block| span.join(*block))
+    }
+}
+
+/// Bounds of the results of a run of points, worked out before any of them is.
+///
+/// They come from sums and quotients of the least and the most of their parts, all positive, and are a trifle wider than
+/// rounding could make the results themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub(super) batch: f64,
+    pub(super) gpus: f64,
+    pub(super) output_tokens: Span,
+    pub(super) ttft_s: Span,
+    pub(super) tpot_s: Span,
+    pub(super) prefill_j: Span,
+    pub(super) step_j: Span,
+    /// Memory of a GPU.
+    pub memory_bytes: Span,
+    /// What the GPU has.
+    pub capacity_bytes: f64,
+}
+
+impl Bounds {
+    /// The span of a result column; everything for those of causes.
+    pub fn column(&self, column: usize) -> Span {
+        let Self { batch, gpus, output_tokens, ttft_s, tpot_s, prefill_j, step_j, memory_bytes, .. } = *self;
+        let steps = Span { low: output_tokens.low - 1.0, high: output_tokens.high - 1.0 };
+        let total = |first: Span, each: Span| Span {
+            low: first.low + steps.low * each.low,
+            high: first.high + steps.high * each.high,
+        };
+        // Of the first token and all others, by token: the share of the first falls, that of the others rises.
+        let per_token = |first: Span, each: Span| Span {
+            low: first.low / output_tokens.high + (1.0 - 1.0 / output_tokens.low) * each.low,
+            high: first.high / output_tokens.low + (1.0 - 1.0 / output_tokens.high) * each.high,
+        };
+        let over = |span: Span, divisor: f64| Span { low: span.low / divisor, high: span.high / divisor };
+        let rate = || {
+            let seconds = per_token(ttft_s, tpot_s);
+            Span { low: batch / seconds.high, high: batch / seconds.low }
+        };
+        // A quotient of sums lies between the quotients of their parts.
+        let power = || Span {
+            low: (prefill_j.low / ttft_s.high).min(step_j.low / tpot_s.high),
+            high: (prefill_j.high / ttft_s.low).max(step_j.high / tpot_s.low),
+        };
+        let span = match column {
+            0 => total(ttft_s, tpot_s),
+            1 => ttft_s,
+            2 => tpot_s,
+            3 => total(prefill_j, step_j),
+            4 => over(per_token(prefill_j, step_j), batch),
+            5 => over(total(prefill_j, step_j), batch),
+            6 => prefill_j,
+            7 => Span { low: steps.low * step_j.low, high: steps.high * step_j.high },
+            8 => over(power(), gpus),
+            9 => rate(),
+            10 => over(rate(), gpus),
+            11 => memory_bytes,
+            12 => step_j,
+            13 => Span::one(gpus),
+            _ => Span { low: f64::NEG_INFINITY, high: f64::INFINITY },
+        };
+        Span { low: span.low - span.low.abs() * 1e-12, high: span.high + span.high.abs() * 1e-12 }
+    }
+}
