@@ -103,7 +103,7 @@ def test_nsga2_finds_the_exact_front_of_a_small_space(method: str) -> None:
 def test_search_says_what_it_chose() -> None:
     assert search(SMALL).method == "exhaustive"
     assert search(SMALL).frame.equals(explore(SMALL).frame)
-    large = Space("llama-3.1-70b", "h100-sxm", batch=range(1, 4000), prompt_tokens=range(1, 8000))
+    large = Space("llama-3.1-70b", "h100-sxm", pp=[1, 2, 4, 5, 8], batch="1:8000", prompt_tokens="1:8000")
     found = search(large, population=20, generations=3)
     assert (found.method, found.points) == ("native nsga2", 60)
 

@@ -56,6 +56,7 @@ def test_a_thinned_front_is_near_every_point(every_point: pl.DataFrame) -> None:
     names = list(SMALL.objectives)
     thin, exact = kept(epsilon=0.5).frame, kept().frame
     assert 0 < thin.height < exact.height
+    assert thin["energy_per_output_token_j"].min() == exact["energy_per_output_token_j"].min()
     points, front = every_point.select(names).to_numpy(), thin.select(names).to_numpy()
     assert (front[None] <= points[:, None] * 1.5).all(2).any(1).all()
 

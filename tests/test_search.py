@@ -207,16 +207,7 @@ def test_directions_fit_the_population(objectives: int, population: int) -> None
     assert np.allclose(found.sum(axis=1), 1.0)
 
 
-def test_a_search_can_be_stopped(tmp_path: Path) -> None:
-    seen: list[int] = []
-
-    def enough(archive: Archive, generation: int) -> bool:
-        seen.append(generation)
-        return generation == 4 and len(archive.keys) > 0
-
-    stopped = run(stop=enough, checkpoint=tmp_path / "search.npz")
-    assert seen == [1, 2, 3, 4]
-    assert same(run(stop=enough, checkpoint=tmp_path / "search.npz"), stopped)
+def test_a_termination_of_pymoo_ends_a_search() -> None:
     told: list[int] = []
     run(termination=get_termination("moo", n_max_gen=6), advance=told.append)
     assert told == [1] * 6
@@ -252,6 +243,7 @@ def broken_off(path: Path, generation: int, space: Space = SPACE, **arguments: A
 @pytest.mark.parametrize("space", [SPACE, THREE])
 def test_a_broken_off_search_goes_on(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "_SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(checkpoint, "_SECONDS_FIRST", 0.0)
     monkeypatch.setattr(checkpoint, "_SHARE_OF_TIME", 1e9)
     path = tmp_path / "new" / "search.npz"
     undisturbed = run(space)
@@ -364,6 +356,53 @@ def test_a_search_ends_when_the_hypervolume_stalls(method: str) -> None:
     assert 60 * 15 < found.points < 60 * 1000
     with pytest.raises(SpaceError, match="`patience` should be 1 or more"):
         search(SPACE, method=method, patience=0)
+
+
+@pytest.mark.parametrize("method", ["native", "pymoo"])
+def test_patience_goes_on_from_a_checkpoint_where_it_was(method: str, tmp_path: Path) -> None:
+    usual: dict[str, Any] = {"method": method, "population": 60, "patience": 8, "tolerance": 1e-3}
+    whole = search(SPACE, generations=1000, **usual)
+    path = tmp_path / "search.npz"
+    for generations in (5, 12, 1000, 1000):
+        found = search(SPACE, generations=generations, checkpoint=path, **usual)
+    assert found.points == whole.points
+    assert found.frame.equals(whole.frame)
+
+
+def test_a_search_that_is_interrupted_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from energylens.search import native
+
+    path = tmp_path / "search.npz"
+    usual: dict[str, Any] = {"population": 60, "seed": 1, "threads": 1}
+
+    def interrupt(_generations: int) -> None:
+        if path.exists() or len(told) == 7:
+            raise KeyboardInterrupt
+        told.append(1)
+
+    told: list[int] = []
+    with pytest.raises(KeyboardInterrupt, match="after generation 8; the same command goes on from"):
+        native.run(SPACE, generations=30, advance=interrupt, checkpoint=path, **usual)
+    resumed = native.run(SPACE, generations=30, checkpoint=path, **usual)
+    assert np.array_equal(resumed.found()[0], native.run(SPACE, generations=30, **usual).found()[0])
+
+
+def test_two_threads_may_use_one_reduction() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from energylens.keep import Keep
+
+    reduction = Keep().reduction(SPACE)
+    points = np.arange(0, SPACE.size, 997, dtype=np.uint64)
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(reduction.merge, points, [], [0] * 7, 0, 1) for _ in range(60)]:
+            done.result(timeout=60)
+
+
+def test_a_search_of_a_nearly_exhausted_space_ends() -> None:
+    space = Space("llama-3.1-8b", "h100-sxm", tp=1, batch=range(1, 301), prompt_tokens=range(1, 334))
+    found = search(space, method="native", population=9_000, generations=100)
+    assert found.points == space.size
 
 
 def test_a_method_is_told() -> None:

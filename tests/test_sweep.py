@@ -147,6 +147,19 @@ def test_a_damaged_shard_is_told_and_made_again(
     assert files(tmp_path) == whole
 
 
+def test_what_is_damaged_after_the_merge_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = JOB | {"keep": KEEP | {"rows": "feasible"}}
+    energylens.sweep(job, tmp_path)
+    before = files(tmp_path)
+    for folder in ("shards", "rows"):
+        one = sorted((tmp_path / folder).iterdir())[3]
+        one.write_bytes(one.read_bytes()[:-50])
+        capsys.readouterr()
+        assert energylens.sweep(job, tmp_path).computed == 1
+        assert "is damaged: computing it again" in capsys.readouterr().err
+        assert files(tmp_path) == before
+
+
 def test_missing_rows_and_results_are_made_again(tmp_path: Path) -> None:
     job = JOB | {"keep": {"rows": "feasible"}}
     energylens.sweep(job, tmp_path)

@@ -16,6 +16,7 @@ from energylens.result import Result, kept_result
 from energylens.space import Space
 
 _FIRST_CHUNK = 1 << 18
+_LARGEST_CHUNK = 1 << 28
 _SECONDS_A_CHUNK = 0.25
 
 MOST_WORK = 2 * 10**10
@@ -68,7 +69,8 @@ def reduce_range(
         if advance is not None:
             advance(stop - lo)
         lo = stop
-        chunk = int(min(max(chunk * _SECONDS_A_CHUNK / max(elapsed, 1e-3), 1 << 14), 4 * chunk))
+        wished = max(chunk * _SECONDS_A_CHUNK / max(elapsed, 1e-3), 1 << 14)
+        chunk = int(min(wished, 4 * chunk, _LARGEST_CHUNK))
 
 
 def work(space: Space) -> float:

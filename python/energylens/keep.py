@@ -26,10 +26,11 @@ Kept = dict[str, Any]
 class Keep:
     """What to keep of a space; every part can be made in pieces and merged, in any order, with the same outcome.
 
-    `epsilon`: a front on which every point has one within a factor of `1 + epsilon` (Laumanns et al. 2002); None keeps
-    the exact front with its ties (the 4,096 lowest indices of each). `top`: that many points with the best first
-    objective. `best_per`: the best by the first objective for each combination of these axes. `distributions`: result
-    columns counted in bins of at most 1/128 relative width, for histograms and quantiles.
+    `epsilon`: a front on which every point has one within a factor of `1 + epsilon` (Laumanns et al. 2002), with the
+    best by the first objective; None keeps the exact front with its ties (the 4,096 lowest indices of each). `top`:
+    that many points with the best first objective. `best_per`: the best by the first objective for each combination of
+    these axes. `distributions`: result columns counted in bins of at most 1/128 relative width, for histograms and
+    quantiles.
     """
 
     epsilon: float | None = None
@@ -40,7 +41,7 @@ class Keep:
     def __post_init__(self) -> None:
         """Raise `SpaceError` with every problem."""
         problems: list[Problem] = []
-        if self.epsilon is not None and not (isinstance(self.epsilon, (int, float)) and 2**-52 <= self.epsilon <= 1):
+        if self.epsilon is not None and not (type(self.epsilon) in (int, float) and 2**-52 <= self.epsilon <= 1):
             problems.append(Problem(f"`epsilon` should be above 0 and at most 1, found {self.epsilon!r}", code="keep"))
         if not isinstance(self.top, int) or isinstance(self.top, bool) or not 0 <= self.top <= MOST_TOP:
             problems.append(Problem(f"`top` should be 0 to {MOST_TOP:,}, found {self.top!r}", code="keep"))
@@ -75,11 +76,13 @@ class Keep:
                 space.signed_objectives,
                 space.bounds,
                 self.resolution,
-                self.top,
+                max(self.top, int(self.epsilon is not None)),
                 list(self.best_per) or None,
                 list(self.distributions),
             )
-        except _core.PlanError:
+        except _core.PlanError as error:
+            if '"groups"' not in str(error):
+                raise
             groups = math.prod(len(space.axes[axis]) for axis in self.best_per)
             message = f"`best_per` makes {groups:,} groups, 4,194,304 are the most"
             raise SpaceError(Problem(message, hint="name fewer or shorter axes", code="keep")) from None
@@ -104,14 +107,18 @@ def point_frame(space: Space, indices: NDArray[np.uint64], threads: int, breakdo
 def frames(space: Space, keep: Keep, kept: Kept, threads: int) -> dict[str, pl.DataFrame]:
     """Return what was kept as frames by name: `front`, and `top`, `best_per`, `distributions` if asked for."""
     objectives = space.signed_objectives
-    front = point_frame(space, kept["front"], threads)
+    indices = kept["front"]
+    if keep.epsilon is not None:
+        # The best by the first objective is always shown, also where another stands for it on the thinned front.
+        indices = np.union1d(indices, kept["top"][:1])
+    front = point_frame(space, indices, threads)
     found = {
         "front": front.sort(
             [name for name, _ in objectives], descending=[sign < 0 for _, sign in objectives], maintain_order=True
         )
     }
     if keep.top:
-        found["top"] = point_frame(space, kept["top"], threads)
+        found["top"] = point_frame(space, kept["top"][: keep.top], threads)
     if keep.best_per:
         found["best_per"] = point_frame(space, kept["best"], threads)
     if keep.distributions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -71,10 +72,15 @@ def _without_sources(node: Any) -> Any:
     return [_without_sources(value) for value in node] if isinstance(node, list) else node
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _typed(text: str) -> _core.Plan:
     """Return the typed plan of a text; the latest few are kept, as each remembers the mappings it has made."""
     return _core.Plan(text)
+
+
+if hasattr(os, "register_at_fork"):
+    # The threads of a plan do not come along into a forked process.
+    os.register_at_fork(after_in_child=_typed.cache_clear)
 
 
 class Plan:

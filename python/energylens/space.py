@@ -20,6 +20,7 @@ from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
 from energylens.units import LARGER_IS_BETTER, RESULTS, UNITS
+from energylens.values import numbers
 
 DEFAULT_OBJECTIVES = ("energy_per_output_token_j", "latency_s")
 DEFAULT_BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
@@ -91,9 +92,9 @@ def listed(value: Any) -> list[Any]:
 class Space:
     """Axes and limits of a search.
 
-    Every axis takes a value or a list; `weight_dtype` and `kv_dtype` take None for the spec's own format. A prefill
-    pass takes at most `max_batched_tokens` prompt tokens. `limits` are strings such as `tpot<=50ms`; `objectives` are
-    result columns, each minimised unless larger is better.
+    Every axis takes a value, a list, or text such as `1:512` or `16:8192:16`; `weight_dtype` and `kv_dtype` take None
+    for the spec's own format. A prefill pass takes at most `max_batched_tokens` prompt tokens. `limits` are strings
+    such as `tpot<=50ms`; `objectives` are result columns, each minimised unless larger is better.
     """
 
     models: Any
@@ -123,6 +124,8 @@ class Space:
         """Values of each axis, slowest first, as names and numbers; duplicates are dropped."""
         plan = self.plan
         raw = {name: listed(getattr(self, name)) for name in _core.AXES if name not in {"model", "gpu"}}
+        for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
+            raw[name] = [v for part in raw[name] for v in (numbers(part, name) if isinstance(part, str) else [part])]
         axes = {"model": plan.model_names, "gpu": plan.gpu_names} | raw
         return {name: list(dict.fromkeys(axes[name])) for name in _core.AXES}
 

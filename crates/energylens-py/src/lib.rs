@@ -23,12 +23,15 @@ mod _core {
 
     /// Positions of the rows nothing dominates (all columns minimised), in order.
     #[pyfunction]
-    fn non_dominated(rows: Vec<Vec<f64>>) -> Vec<u64> {
+    fn non_dominated(rows: Vec<Vec<f64>>) -> PyResult<Vec<u64>> {
+        if rows.iter().any(|row| row.len() > energylens_core::reduce::MOST_OBJECTIVES) {
+            return Err(plan::fault("objectives", "rows of at most six columns"));
+        }
         let mut front = energylens_core::reduce::front::Front::new(rows.first().map_or(0, Vec::len), None);
         for (index, row) in rows.iter().enumerate() {
             front.offer(index as u64, row);
         }
-        front.members().iter().map(|member| member.index).collect()
+        Ok(front.members().iter().map(|member| member.index).collect())
     }
 
     #[pymodule_init]

@@ -3,9 +3,10 @@
 use std::sync::Mutex;
 
 use energylens_core::nsga::Search;
-use energylens_core::reduce::Wanted;
+use energylens_core::reduce::{MOST_OBJECTIVES, Wanted};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 
 use crate::plan::{Plan, fault, position};
@@ -34,6 +35,9 @@ impl Nsga {
         seed: u64,
     ) -> PyResult<Self> {
         let space = plan.bind(py).get().space(space)?;
+        if !(1..=MOST_OBJECTIVES).contains(&objectives.len()) {
+            return Err(fault("objectives", format!("give one to {MOST_OBJECTIVES} objectives")));
+        }
         let mut wanted = Wanted::default();
         for (name, sign) in &objectives {
             wanted.objectives.push((position(name)?, *sign));
@@ -48,32 +52,32 @@ impl Nsga {
     fn step(&self, py: Python<'_>, threads: usize) -> PyResult<()> {
         let plan = self.plan.bind(py).get();
         py.detach(|| -> PyResult<()> {
-            self.lock()?.step(&plan.0, threads);
+            self.search.lock().map_err(|_| fault("internal", "a thread failed"))?.step(&plan.0, threads);
             Ok(())
         })
     }
 
     /// Generations done.
     #[getter]
-    fn generation(&self) -> PyResult<u64> {
-        Ok(self.lock()?.generation)
+    fn generation(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.lock(py)?.generation)
     }
 
     /// Different points met.
     #[getter]
-    fn points(&self) -> PyResult<usize> {
-        Ok(self.lock()?.points())
+    fn points(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.lock(py)?.points())
     }
 
     /// Whether every point of the space has been met.
     #[getter]
-    fn exhausted(&self) -> PyResult<bool> {
-        Ok(self.lock()?.exhausted())
+    fn exhausted(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.lock(py)?.exhausted())
     }
 
     /// The best of all points met: indices, objectives by row (all minimised), counts by reason, points outside the bounds.
     fn found<'py>(&self, py: Python<'py>) -> PyResult<Found<'py>> {
-        let search = self.lock()?;
+        let search = self.lock(py)?;
         let members = search.archive.front.members();
         let indices: Vec<u64> = members.iter().map(|member| member.index).collect();
         let rows: Vec<Vec<f64>> = members.into_iter().map(|member| member.objectives).collect();
@@ -83,7 +87,7 @@ impl Nsga {
 
     /// Arrays from which the search can go on.
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let search = self.lock()?;
+        let search = self.lock(py)?;
         let out = PyDict::new(py);
         let front: Vec<u64> = search.archive.front.members().iter().map(|member| member.index).collect();
         out.set_item("generation", vec![search.generation].into_pyarray(py))?;
@@ -117,25 +121,30 @@ impl Nsga {
         let (population, seen, front) = (population.as_slice()?, seen.as_slice()?, front.as_slice()?);
         let standing = (rank.as_slice()?, crowding.as_slice()?);
         let (generation, counts) = (generation.as_slice()?, counts.as_slice()?);
-        let mut search = self.lock()?;
-        let size = search.space().size();
+        let (size, reasons) = {
+            let search = self.lock(py)?;
+            (search.space().size(), search.archive.by_reason.len())
+        };
         let outside = population.iter().chain(seen).chain(front).any(|key| *key >= size);
         let (Some(generation), Some((beyond, by_reason))) = (generation.first(), counts.split_last()) else {
             return Err(damaged());
         };
         let uneven = standing.0.len() != population.len() || standing.1.len() != population.len();
-        if outside || uneven || population.is_empty() || by_reason.len() != search.archive.by_reason.len() {
+        if outside || uneven || population.is_empty() || by_reason.len() != reasons {
             return Err(damaged());
         }
-        search.restore(&plan.0, *generation, population, standing, seen, front, threads);
-        search.archive.by_reason.copy_from_slice(by_reason);
-        search.archive.outside = *beyond;
-        Ok(())
+        py.detach(|| -> PyResult<()> {
+            let mut search = self.search.lock().map_err(|_| fault("internal", "a thread failed"))?;
+            search.restore(&plan.0, *generation, population, standing, seen, front, threads);
+            search.archive.by_reason.copy_from_slice(by_reason);
+            search.archive.outside = *beyond;
+            Ok(())
+        })
     }
 }
 
 impl Nsga {
-    fn lock(&self) -> PyResult<std::sync::MutexGuard<'_, Search>> {
-        self.search.lock().map_err(|_| fault("internal", "a thread failed"))
+    fn lock(&self, py: Python<'_>) -> PyResult<std::sync::MutexGuard<'_, Search>> {
+        self.search.lock_py_attached(py).map_err(|_| fault("internal", "a thread failed"))
     }
 }

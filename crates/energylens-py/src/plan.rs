@@ -149,9 +149,6 @@ impl Plan {
         let codes = codes.iter().map(|c| c.as_slice()).collect::<Result<Vec<_>, _>>()?;
         let sizes = sizes.iter().map(|c| c.as_slice()).collect::<Result<Vec<_>, _>>()?;
         let rows = codes[0].len();
-        if rows > u32::MAX as usize {
-            return Err(fault("rows", "a frame has at most 2^32 rows: evaluate it in parts"));
-        }
         if codes.iter().any(|c| c.len() != rows) || sizes.iter().any(|c| c.len() != rows) {
             return Err(fault("rows", "columns differ in length"));
         }

@@ -5,10 +5,11 @@ use std::sync::Mutex;
 use energylens_core::engine::Schedule;
 use energylens_core::reduce::bins::Bins;
 use energylens_core::reduce::groups::Grouping;
-use energylens_core::reduce::{Reduction as CoreReduction, Wanted};
+use energylens_core::reduce::{MOST_OBJECTIVES, Reduction as CoreReduction, Wanted};
 use energylens_core::space::{Listed, Space};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 
 use crate::plan::{Plan, fault, position};
@@ -42,6 +43,9 @@ impl Reduction {
         distributions: Vec<String>,
     ) -> PyResult<Self> {
         let space = plan.bind(py).get().space(space)?;
+        if !(1..=MOST_OBJECTIVES).contains(&objectives.len()) {
+            return Err(fault("objectives", format!("give one to {MOST_OBJECTIVES} objectives")));
+        }
         let mut wanted = Wanted { resolution, top, ..Wanted::default() };
         for (name, sign) in &objectives {
             wanted.objectives.push((position(name)?, *sign));
@@ -70,7 +74,7 @@ impl Reduction {
         let plan = self.plan.bind(py).get();
         let schedule = if direct { Schedule::Direct } else { Schedule::Best };
         py.detach(|| -> PyResult<()> {
-            let mut kept = self.lock()?;
+            let mut kept = self.kept.lock().map_err(|_| fault("internal", "a thread failed"))?;
             let columns = kept.wanted().columns();
             if lo < hi {
                 let parts = plan.0.walk(&self.space, lo..hi, columns, schedule, threads, || kept.beside());
@@ -95,13 +99,16 @@ impl Reduction {
         if indices.iter().any(|i| *i >= self.space.size()) {
             return Err(fault("index", "a point is outside the space"));
         }
-        let mut kept = self.lock()?;
-        let objectives = kept.wanted().objectives.clone();
-        let groups = kept.wanted().groups.clone();
+        // Never wait for one of the interpreter and the lock while holding the other.
+        let (objectives, groups) = {
+            let kept = self.lock(py)?;
+            (kept.wanted().objectives.clone(), kept.wanted().groups.clone())
+        };
         let columns = objectives.iter().map(|(column, _)| *column).collect();
         let table = py.detach(|| plan.0.evaluate(&Listed { space: &self.space, indices }, columns, threads));
         let order: Vec<usize> = columns.iter().collect();
         let place = |column: usize| order.iter().position(|c| *c == column).unwrap_or(0);
+        let mut kept = self.lock(py)?;
         for (row, index) in indices.iter().enumerate() {
             let values: Vec<f64> = objectives.iter().map(|(c, sign)| sign * table.columns[place(*c)][row]).collect();
             kept.offer(*index, &values, groups.as_ref().map(|groups| groups.of(*index)));
@@ -119,7 +126,7 @@ impl Reduction {
     /// Everything kept: `front` and `top` (indices), `group` and `best` (a group and its index), `bin_column`, `bin`,
     /// `bin_low`, `bin_high` and `bin_count`, `by_reason`, `outside`.
     fn kept<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let kept = self.lock()?;
+        let kept = self.lock(py)?;
         let out = PyDict::new(py);
         out.set_item("front", array(py, kept.front.members().iter().map(|member| member.index)))?;
         out.set_item("top", array(py, kept.top.indices().into_iter()))?;
@@ -145,7 +152,7 @@ fn array(py: Python<'_>, values: impl Iterator<Item = u64>) -> Bound<'_, PyArray
 }
 
 impl Reduction {
-    fn lock(&self) -> PyResult<std::sync::MutexGuard<'_, CoreReduction>> {
-        self.kept.lock().map_err(|_| fault("internal", "a thread failed"))
+    fn lock(&self, py: Python<'_>) -> PyResult<std::sync::MutexGuard<'_, CoreReduction>> {
+        self.kept.lock_py_attached(py).map_err(|_| fault("internal", "a thread failed"))
     }
 }

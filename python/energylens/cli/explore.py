@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.options import Json, KeepOptions, Out, SpaceOptions, Threads
-from energylens.errors import SpaceError
+from energylens.errors import Problem, SpaceError
 from energylens.result import Result
 from energylens.space import Space
 
@@ -113,8 +113,12 @@ def _check(out: Path | None) -> None:
     """Refuse a target before any work is done for it."""
     from energylens.store import checked_target
 
-    if out is not None:
-        checked_target(out)
+    if out is None:
+        return
+    if out.suffix.lower() in {".csv", ".json", ".jsonl", ".tsv", ".xlsx"}:
+        hint = "name it .parquet; --json prints JSON"
+        raise SpaceError(Problem(f"`{out}` would be a Parquet file, not {out.suffix[1:]}", hint=hint, code="write"))
+    checked_target(out)
 
 
 def _tell(result: Result, as_json: bool, out: Path | None) -> None:
@@ -133,3 +137,6 @@ def _tell(result: Result, as_json: bool, out: Path | None) -> None:
         print(answer.trust(result))
     if out is not None:
         print(f"wrote {out}: {result.frame.height} points, plan {result.plan_sha256[:12]}", file=sys.stderr)
+        for name in ("top", "best_per", "distributions"):
+            if (frame := getattr(result, name)) is not None:
+                print(f"wrote {out.with_name(f'{out.stem}.{name}{out.suffix}')}: {frame.height} rows", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from energylens.errors import EnergylensError, Problem
 from energylens.evaluation import default_threads
 from energylens.executors import DoneT, TaskT
 
+_PATIENCE_S = 10.0
 _RETRIES = 5
 """How often a task is tried again after the death of its worker."""
 
@@ -25,6 +27,19 @@ def _ray() -> Any:
 
 def _call(work: Callable[[TaskT], DoneT], task: TaskT) -> DoneT:
     return work(task)
+
+
+def _reach(address: str) -> None:
+    """Raise `EnergylensError` if nobody listens at an address; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
+    except (OSError, OverflowError) as error:
+        message = f"no Ray cluster answers at `{address}`: {getattr(error, 'strerror', None) or error}"
+        hint = "check --address, or leave it out to start Ray here"
+        raise EnergylensError(Problem(message, hint=hint, code="ray")) from None
 
 
 class RayExecutor:
@@ -69,6 +84,8 @@ class RayExecutor:
         if address is None:
             cpus = self.threads * self.workers if self.workers else max(self.threads, default_threads())
             options |= {"num_cpus": cpus, "include_dashboard": False}
+        else:
+            _reach(address)
         try:
             self.ray.init(address=address or "local", **options)
         except (OSError, RuntimeError, ValueError) as error:

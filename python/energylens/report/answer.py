@@ -178,8 +178,9 @@ def _axis_name(axis: str) -> str:
 def account(result: Result) -> str:
     """Return how the front was found: points, speed, what could not run."""
     rate = result.points / max(result.seconds, 1e-9)
+    whole = f" of {result.space.size:,}" if result.points < result.space.size else ""
     lines = [
-        f"{result.method}: {result.points:,} configurations in {si(result.seconds, 's')} ({number(rate)}/s), "
+        f"{result.method}: {result.points:,}{whole} configurations in {si(result.seconds, 's')} ({number(rate)}/s), "
         f"{result.feasible:,} run"
     ]
     if result.feasible < result.points:

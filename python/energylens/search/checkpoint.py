@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pymoo
 from numpy.typing import NDArray
 
 from energylens import _core
@@ -23,6 +22,7 @@ from energylens.store import checked_target, replace_file
 FORMAT = 1
 
 _SECONDS_BETWEEN = 10.0
+_SECONDS_FIRST = 2.0
 _SHARE_OF_TIME = 0.05
 
 State = dict[str, NDArray[Any]]
@@ -36,15 +36,13 @@ class Checkpoint:
         self._belongs = {
             "format": FORMAT,
             "energylens": _core.__version__,
-            "pymoo": pymoo.__version__,
-            "numpy": np.__version__,
             "models and GPUs": space.plan.sha256,
             "axes": space.json,
             "limits": [list(map(str, bound)) for bound in space.bounds],
             "objectives": [name for name, _ in space.signed_objectives],
             **arguments,
         }
-        self._due = time.monotonic() + _SECONDS_BETWEEN
+        self._due = time.monotonic() + _SECONDS_FIRST
 
     @property
     def due(self) -> bool:
@@ -80,6 +78,12 @@ class Checkpoint:
             hint = "give the arguments it was written with, or another path"
             raise SpaceError(Problem(message, hint=hint, code="checkpoint"))
         return state
+
+    def interrupted(self, generation: int) -> KeyboardInterrupt:
+        """Return what to say when a search was broken off and its state written."""
+        return KeyboardInterrupt(
+            f"interrupted after generation {generation:,}; the same command goes on from {self.path}"
+        )
 
     def damaged(self) -> SpaceError:
         """Return the error of a file that is no whole checkpoint."""

@@ -37,21 +37,34 @@ def run(
     nsga = _core.Nsga(space.plan.core, space.json, space.signed_objectives, space.bounds, population, seed)
     file = None
     if checkpoint is not None:
-        file = Checkpoint(checkpoint, space, algorithm="native nsga2", population=population, seed=seed)
+        versions = {"numpy": np.__version__}
+        file = Checkpoint(checkpoint, space, algorithm="native nsga2", population=population, seed=seed, **versions)
         state = file.load()
         if state is not None:
             _take_up(nsga, state, file, generations, threads)
+            if stalled is not None:
+                stalled.restore(state)
             advance(nsga.generation)
-    while nsga.generation < generations and not nsga.exhausted:
-        nsga.step(threads)
-        advance(1)
-        if file is not None and file.due:
-            file.save(nsga.state())
-        if stalled is not None and stalled.ends(lambda: nsga.found()[1], nsga.generation):
-            break
+    ended = stalled is not None and stalled.over(nsga.generation)
+    try:
+        while not ended and nsga.generation < generations and not nsga.exhausted:
+            nsga.step(threads)
+            ended = stalled is not None and stalled.ends(lambda: nsga.found()[1], nsga.generation)
+            advance(1)
+            if file is not None and file.due:
+                file.save(_state(nsga, stalled))
+    except KeyboardInterrupt:
+        if file is None:
+            raise
+        file.save(_state(nsga, stalled))
+        raise file.interrupted(nsga.generation) from None
     if file is not None:
-        file.save(nsga.state())
+        file.save(_state(nsga, stalled))
     return nsga
+
+
+def _state(nsga: _core.Nsga, stalled: Stalled | None) -> dict[str, NDArray[Any]]:
+    return dict(nsga.state()) | ({} if stalled is None else stalled.state())
 
 
 def _take_up(

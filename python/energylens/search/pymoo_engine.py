@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pymoo
 from numpy.typing import NDArray
 from pymoo.core.algorithm import Algorithm
 from pymoo.core.duplicate import DefaultDuplicateElimination
@@ -28,6 +29,7 @@ from energylens.search.checkpoint import Checkpoint
 from energylens.search.columns import ColumnNSGA2
 from energylens.search.problem import SameKey, SpaceProblem
 from energylens.search.selection import dominance_then_crowding, either, niche_rank_distance, tournament
+from energylens.search.stalled import Stalled
 from energylens.space import Space
 
 ALGORITHMS = {
@@ -64,7 +66,7 @@ def run(
     threads: int,
     termination: Termination | None = None,
     advance: Callable[[int], None] = lambda _generations: None,
-    stop: Callable[[Archive, int], bool] | None = None,
+    stalled: Stalled | None = None,
     checkpoint: str | Path | None = None,
 ) -> Archive:
     """Search a space and return every point met, reduced to the best; the same seed gives the same points.
@@ -73,7 +75,7 @@ def run(
     algorithm of pymoo with operators, population and reference directions of its own, of which a copy is run; its
     variables are rounded to digits. (A few of pymoo's draw numbers that no seed fixes: CMOPSO, and the tournament that
     NSGA3 brings along.) A `termination` of pymoo takes the place of `generations`. `advance` is told of each
-    generation; `stop` sees the archive after each and ends the search by returning true.
+    generation; `stalled` ends the search when nothing more is gained.
 
     With `checkpoint`, `nsga2` writes its state to that file every ten seconds and at the end, and takes it up from
     there: broken off or not, the archive is the same. More `generations` go on where fewer have ended. The file holds
@@ -92,23 +94,39 @@ def run(
             hint = "leave out `checkpoint`, or use `nsga2` with `generations`"
             message = "only `nsga2` without a termination of its own can be taken up from a checkpoint"
             raise SpaceError(Problem(message, hint=hint, code="checkpoint"))
-        file = Checkpoint(checkpoint, space, algorithm="nsga2", population=population, seed=seed)
+        versions = {"pymoo": pymoo.__version__, "numpy": np.__version__}
+        file = Checkpoint(checkpoint, space, algorithm="nsga2", population=population, seed=seed, **versions)
         state = file.load()
         if state is not None:
             _take_up(chosen, state, file)
+            if stalled is not None:
+                stalled.restore(state)
             done = chosen.n_iter - 1
             if done > generations:
                 message = f"the checkpoint `{file.path}` is at generation {done}, beyond {generations}"
                 raise SpaceError(Problem(message, hint="ask for as many generations or more", code="checkpoint"))
             advance(done)
     archive = problem.archive
-    while chosen.has_next() and not (stop and chosen.is_initialized and stop(archive, chosen.n_iter - 1)):
-        chosen.next()
-        advance(1)
-        if file is not None and file.due:
-            file.save(archive.state() | chosen.state())
+    ended = stalled is not None and chosen.is_initialized and stalled.over(chosen.n_iter - 1)
+
+    def state_now() -> dict[str, NDArray[Any]]:
+        state: dict[str, NDArray[Any]] = archive.state() | chosen.state()
+        return state if stalled is None else state | stalled.state()
+
+    try:
+        while not ended and chosen.has_next():
+            chosen.next()
+            ended = stalled is not None and stalled.ends(lambda: archive.values, chosen.n_iter - 1)
+            advance(1)
+            if file is not None and file.due:
+                file.save(state_now())
+    except KeyboardInterrupt:
+        # In the middle of a generation there is no state to go on from; what was written last is.
+        if file is None or not file.path.exists():
+            raise
+        raise KeyboardInterrupt(f"interrupted; the same command goes on from {file.path}") from None
     if file is not None:
-        file.save(archive.state() | chosen.state())
+        file.save(state_now())
     return archive
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 METHODS = ("auto", "exhaustive", "native", "pymoo")
 
-FEW = 5e7
-"""Work (points evaluated from scratch) up to which `auto` evaluates every point: a few seconds on two cores."""
+FEW = 3e8
+"""Work (points evaluated from scratch) up to which `auto` evaluates every point: some twenty seconds on two cores."""
 
 
 def search(
@@ -62,6 +62,9 @@ def search(
     if method != "pymoo" and (algorithm is not None or termination is not None):
         message = f"`algorithm` and `termination` are for pymoo, not for method `{method}`"
         raise SpaceError(Problem(message, hint="leave them out, or use method `pymoo`", code="search"))
+    from energylens.search.stalled import Stalled
+
+    stalled = None if patience is None else Stalled(patience, tolerance)
     if method == "auto":
         method = "exhaustive" if work(space) <= FEW else "native"
     if method == "exhaustive":
@@ -70,9 +73,6 @@ def search(
         raise SpaceError(
             Problem("a space of more than 2^62 points cannot be searched", hint="use fewer values", code="search")
         )
-    from energylens.search.stalled import Stalled
-
-    stalled = None if patience is None else Stalled(patience, tolerance)
     started = time.perf_counter()
     usual: dict[str, Any] = {"population": population, "generations": generations, "seed": seed, "threads": threads}
     with progress("searching", generations, show_progress) as advance:
@@ -91,7 +91,7 @@ def search(
                 space,
                 algorithm=chosen,
                 termination=termination,
-                stop=None if stalled is None else lambda met, generation: stalled.ends(lambda: met.values, generation),
+                stalled=stalled,
                 advance=advance,
                 checkpoint=checkpoint,
                 **usual,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,22 @@ class Stalled:
         self._reference: NDArray[np.float64] | None = None
         self._best, self._since = 0.0, 0
 
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """Return what a checkpoint stores."""
+        reference = () if self._reference is None else tuple(self._reference.tolist())
+        return {"stalled": np.array([self._best, self._since, *reference], dtype=np.float64)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take up a state, if there is one."""
+        if "stalled" in state:
+            best, since, *reference = state["stalled"].tolist()
+            self._best, self._since = best, int(since)
+            self._reference = np.array(reference) if reference else None
+
+    def over(self, generation: int) -> bool:
+        """Return whether the search had ended by a generation."""
+        return generation - self._since >= self.patience
+
     def ends(self, front_of: Callable[[], NDArray[Any]], generation: int) -> bool:
         """Return whether to stop after a generation, given a way to get the front's objectives (all minimised)."""
         if generation % self._every:
@@ -45,4 +61,4 @@ class Stalled:
         volume = float(hypervolume(front, ref=self._reference))
         if volume > self._best * (1 + self.tolerance):
             self._best, self._since = volume, generation
-        return generation - self._since >= self.patience
+        return self.over(generation)

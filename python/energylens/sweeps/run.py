@@ -46,12 +46,13 @@ def sweep(
     _claim(storage, frozen)
     storage.tidy()
     alone = parts == 1
-    if merged_result(storage, frozen) is not None:
-        return made_status(frozen, all_shards(frozen), True)
+    merged = merged_result(storage, frozen) is not None
     own = [one for one in all_shards(frozen) if one.number % parts == part - 1]
     done, damaged = survey(storage, frozen, own)
     for name in damaged:
         print(f"{name} is damaged: computing it again", file=sys.stderr)
+    if merged and len(done) == len(own):
+        return made_status(frozen, all_shards(frozen), True)
     here = {one.number for one in done}
     left = [one.number for one in own if one.number not in here]
     location = str(Path(storage.location).absolute()) if "://" not in storage.location else storage.location

@@ -45,20 +45,31 @@ pub(super) struct Tables {
     held_spans: Spans,
 }
 
-/// Phases that have to be evaluated for a space, as a number of points; putting a point together counts a fiftieth.
+/// Work of all points of a space, as a number of points evaluated from scratch.
 pub fn evaluations(space: &Space) -> f64 {
-    let size = space.size() as f64;
-    if !pays(space) {
-        return size;
-    }
+    let (size, plane) = (space.size() as f64, space.plane() as f64);
+    size / plane * plane.min(plane_work(space))
+}
+
+/// Whether a space is less work this way.
+pub(super) fn pays(space: &Space) -> bool {
+    plane_work(space) < space.plane() as f64
+}
+
+/// Work of the points of one batch: a prefill for each prompt, a decode step for each different context, in whole
+/// blocks; a prefill is some six tenths of a point, putting a point together a fiftieth.
+fn plane_work(space: &Space) -> f64 {
     let [prompts, outputs] = space.lengths();
-    let plane = (prompts.len() * outputs.len()) as f64;
     let doubled: Vec<f64> = prompts.iter().map(|prompt| 2.0 * prompt).collect();
-    let outputs = &outputs[usize::from(outputs.first().is_some_and(|v| *v < 2.0) && outputs.len() > 1)..];
+    let alone = outputs.len() > SHORTEST && outputs.len() >= prompts.len() && outputs[0] < 2.0;
+    let rest = &outputs[usize::from(alone)..];
     let (rows, lanes) =
-        if outputs.len() >= prompts.len() { (doubled.as_slice(), outputs) } else { (outputs, doubled.as_slice()) };
-    let contexts = Grid::of(rows, lanes).map_or(plane, |grid| grid.different);
-    size / plane * (0.6 * prompts.len() as f64 + 0.4 * contexts) + size / 50.0
+        if rest.len() >= prompts.len() { (doubled.as_slice(), rest) } else { (rest, doubled.as_slice()) };
+    let contexts = Grid::of(rows, lanes).map_or((rows.len() * lanes.len()) as f64, |grid| grid.different);
+    let blocks = |values: f64| (values / LANES as f64).ceil() * LANES as f64;
+    let once = blocks(prompts.len() as f64);
+    let put_together = rows.len() as f64 * blocks(lanes.len() as f64) / 50.0;
+    0.6 * once + 0.4 * blocks(contexts) + put_together + if alone { once } else { 0.0 }
 }
 
 #[inline(always)]
@@ -113,11 +124,6 @@ impl PhaseTable {
             }
         }
     }
-}
-
-/// Whether the lengths of a space make runs long enough.
-pub(super) fn pays(space: &Space) -> bool {
-    space.lengths().iter().any(|axis| axis.len() >= SHORTEST)
 }
 
 impl Stretch<'_> {

@@ -118,7 +118,7 @@ impl Plan {
             reasons,
         });
         let windows: Mutex<Vec<Window>> = Mutex::new(windows.collect());
-        self.on_threads(if rows <= length { 1 } else { threads }, || {
+        self.on_threads(threads.min(rows.div_ceil(length)).max(1), || {
             let mut desk = Desk {
                 groups: HashMap::default(),
                 known: Vec::new(),

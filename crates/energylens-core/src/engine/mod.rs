@@ -29,8 +29,8 @@ pub use range::{Schedule, Visitor};
 /// Points of one mapping from which tables of its matrix products pay.
 const POINTS_WORTH_A_TABLE: usize = 4096;
 
-/// Mappings kept between calls, some tens of kilobytes each.
-const MAPPINGS_KEPT: usize = 8192;
+/// Mappings kept between calls, up to some two hundred kilobytes each with their tables.
+const MAPPINGS_KEPT: usize = 2048;
 
 /// One configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,7 +75,8 @@ pub(crate) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
-        self.0
+        // The high bits know most of the key, the low ones choose the place.
+        self.0.rotate_left(26)
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -127,7 +128,7 @@ pub struct Plan {
     /// Instructions used.
     pub level: Level,
     mappings: RwLock<KeyMap<Mapped>>,
-    pools: RwLock<HashMap<usize, Arc<ThreadPool>>>,
+    pool: RwLock<Option<Arc<ThreadPool>>>,
 }
 
 impl Plan {
@@ -156,7 +157,7 @@ impl Plan {
             max_batched_tokens: spec.settings.max_batched_tokens,
             level: Level::best(),
             mappings: RwLock::new(KeyMap::default()),
-            pools: RwLock::new(HashMap::new()),
+            pool: RwLock::new(None),
         })
     }
 
@@ -191,13 +192,14 @@ impl Plan {
         made
     }
 
-    /// A pool of that many threads, kept for the next call; none if it cannot be made.
+    /// A pool of at least that many threads, kept for the next call; none if it cannot be made.
     fn pool(&self, threads: usize) -> Option<Arc<ThreadPool>> {
-        let known = self.pools.read().ok().and_then(|pools| pools.get(&threads).cloned());
+        let enough = |pool: &Arc<ThreadPool>| pool.current_num_threads() >= threads;
+        let known = self.pool.read().ok().and_then(|pool| pool.clone()).filter(enough);
         known.or_else(|| {
             let made = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()?);
-            if let Ok(mut pools) = self.pools.write() {
-                pools.insert(threads, Arc::clone(&made));
+            if let Ok(mut pool) = self.pool.write() {
+                *pool = Some(Arc::clone(&made));
             }
             Some(made)
         })
@@ -205,8 +207,8 @@ impl Plan {
 
     /// Runs `work` once on each of that many threads; on the caller's own if there is but one.
     fn on_threads<R: Send>(&self, threads: usize, work: impl Fn() -> R + Sync) -> Vec<R> {
-        match self.pool(threads).filter(|_| threads > 1) {
-            Some(pool) => pool.broadcast(|_| work()),
+        match Some(threads).filter(|threads| *threads > 1).and_then(|threads| self.pool(threads)) {
+            Some(pool) => pool.broadcast(|own| (own.index() < threads).then(&work)).into_iter().flatten().collect(),
             None => vec![work()],
         }
     }

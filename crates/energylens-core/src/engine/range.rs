@@ -69,7 +69,9 @@ impl Plan {
             _ => CHUNK.max(space.row().min(4 * CHUNK) * (CHUNK / space.row().max(1)).max(1)),
         };
         let next = AtomicU64::new(range.start / chunk);
-        let threads = threads.min(usize::try_from((range.end - range.start).div_ceil(chunk) + 1).unwrap_or(threads));
+        let factored = schedule == Schedule::Best && factored::pays(space);
+        let pieces = range.end.div_ceil(chunk).saturating_sub(range.start / chunk);
+        let threads = threads.min(usize::try_from(pieces).unwrap_or(threads)).max(1);
         self.on_threads(threads, || {
             let (mut desk, mut visitor) = (Desk::default(), visitor());
             loop {
@@ -78,7 +80,7 @@ impl Plan {
                     return visitor;
                 }
                 let piece = lo.max(range.start)..lo.saturating_add(chunk).min(range.end);
-                self.walk_piece(space, piece, columns, schedule, &mut desk, &mut visitor);
+                self.walk_piece(space, piece, columns, factored, &mut desk, &mut visitor);
             }
         })
     }
@@ -88,7 +90,7 @@ impl Plan {
         space: &Space,
         range: Range<u64>,
         columns: Columns,
-        schedule: Schedule,
+        factored: bool,
         desk: &mut Desk,
         visitor: &mut V,
     ) {
@@ -101,7 +103,7 @@ impl Plan {
                 Err(infeasible) => visitor.refuse(at, stop - at, infeasible.reason),
                 Ok(mapping) => {
                     let stretch = Stretch { level: self.level, mapping, space, columns, tables };
-                    if schedule == Schedule::Direct || !factored::pays(space) {
+                    if !factored {
                         stretch.direct(at..stop, desk, visitor);
                     } else {
                         let mut lo = at;

@@ -53,21 +53,31 @@ impl Genes {
         digits.iter().zip(&self.weights).map(|(digit, weight)| digit * weight).sum()
     }
 
-    /// A point not met so far; the nearest one above a random one if most have been.
-    fn fresh(&self, seen: &mut Keys, random: &mut Xoshiro256PlusPlus) -> Option<u64> {
-        if seen.len() as u64 >= self.size {
-            return None;
+    /// A point not met so far. Where half the space has been met, `left` lists the others at the first need.
+    fn fresh(&self, seen: &mut Keys, left: &mut Option<Vec<u64>>, random: &mut Xoshiro256PlusPlus) -> Option<u64> {
+        if left.is_none() && (seen.len() as u64) < self.size / 2 {
+            loop {
+                let key = below(random, self.size);
+                if seen.insert(key) {
+                    return Some(key);
+                }
+            }
         }
-        let mut key = below(random, self.size);
-        while !seen.insert(key) {
-            key = (key + 1) % self.size;
+        let left = left.get_or_insert_with(|| (0..self.size).filter(|key| !seen.contains(key)).collect());
+        while !left.is_empty() {
+            let at = below(random, left.len() as u64) as usize;
+            let key = left.swap_remove(at);
+            if seen.insert(key) {
+                return Some(key);
+            }
         }
-        Some(key)
+        None
     }
 
     /// Different random points.
     pub fn sample(&self, count: usize, seen: &mut Keys, random: &mut Xoshiro256PlusPlus) -> Vec<u64> {
-        (0..count).map_while(|_| self.fresh(seen, random)).collect()
+        let mut left = None;
+        (0..count).map_while(|_| self.fresh(seen, &mut left, random)).collect()
     }
 
     /// Children of a population, none met before; fewer if the space has no more.
@@ -84,6 +94,7 @@ impl Genes {
             let (a, b) = (below(random, parents.len() as u64) as usize, below(random, parents.len() as u64) as usize);
             if standing[b].beats(&standing[a]) { b } else { a }
         };
+        let mut left = None;
         let mut children = Vec::with_capacity(count);
         while children.len() < count {
             let (a, b) = (pick(random), pick(random));
@@ -97,7 +108,7 @@ impl Genes {
                     break;
                 }
             }
-            match born.or_else(|| self.fresh(seen, random)) {
+            match born.or_else(|| self.fresh(seen, &mut left, random)) {
                 Some(key) => children.push(key),
                 None => break,
             }

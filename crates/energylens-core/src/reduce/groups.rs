@@ -1,17 +1,30 @@
 //! The best point of each group by one value, ties by index.
 
 use crate::cost::lanes::{LANES, Lane};
+use crate::space::Space;
 
 /// How indices fall into groups.
 #[derive(Clone, Debug)]
 pub struct Grouping {
-    pub(super) lengths: [u64; 11],
-    pub(super) weights: [u64; 11],
+    lengths: [u64; 11],
+    weights: [u64; 11],
     /// Number of groups.
     pub count: usize,
 }
 
 impl Grouping {
+    /// Groups by some axes of a space, the last one fastest; none if there are too many.
+    pub fn new(space: &Space, axes: &[usize]) -> Option<Self> {
+        let lengths = space.digits_end();
+        let mut weights = [0; 11];
+        let mut count = 1_u64;
+        for axis in axes.iter().rev() {
+            weights[*axis] = count;
+            count = count.checked_mul(lengths[*axis] as u64).filter(|count| *count <= Self::MOST)?;
+        }
+        Some(Self { lengths: lengths.map(|length| length as u64), weights, count: count as usize })
+    }
+
     /// Most groups: each takes sixteen bytes on every thread.
     pub const MOST: u64 = 1 << 22;
 

@@ -11,7 +11,6 @@ use crate::cost::lanes::{LANES, Lane, ZERO};
 use crate::engine::{Bounds, Visitor};
 use crate::mesh::Reason;
 use crate::serving::{Columns, Served};
-use crate::space::Space;
 use bins::Bins;
 use front::Front;
 use groups::{Best, Grouping};
@@ -85,6 +84,7 @@ impl Reduction {
     pub fn beside(&self) -> Self {
         let mut other = Self::new(self.wanted.clone());
         other.front.learn(&self.front);
+        other.top.learn(&self.top);
         other
     }
 
@@ -200,20 +200,5 @@ impl Visitor for Reduction {
             }
         }
         self.front.block(first, stride, &objectives, &mut alive);
-    }
-}
-
-/// The group of points, by the axes of a space.
-impl Grouping {
-    /// Groups by some axes of a space, the last one fastest; none if there are too many.
-    pub fn new(space: &Space, axes: &[usize]) -> Option<Self> {
-        let lengths = space.digits_end();
-        let mut weights = [0; 11];
-        let mut count = 1_u64;
-        for axis in axes.iter().rev() {
-            weights[*axis] = count;
-            count = count.checked_mul(lengths[*axis] as u64).filter(|count| *count <= Self::MOST)?;
-        }
-        Some(Self { lengths: lengths.map(|length| length as u64), weights, count: count as usize })
     }
 }

@@ -29,13 +29,15 @@ impl PartialOrd for Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Top {
     most: usize,
+    /// Values above it are known not to be among the best.
+    limit: f64,
     worst_first: BinaryHeap<Entry>,
 }
 
 impl Top {
     /// Nothing yet.
     pub fn new(most: usize) -> Self {
-        Self { most, worst_first: BinaryHeap::new() }
+        Self { most, limit: f64::INFINITY, worst_first: BinaryHeap::new() }
     }
 
     /// Offers a point.
@@ -44,6 +46,9 @@ impl Top {
             return;
         }
         let entry = Entry { value, index };
+        if value > self.limit {
+            return;
+        }
         if self.worst_first.len() < self.most {
             self.worst_first.push(entry);
         } else if let Some(mut worst) = self.worst_first.peek_mut()
@@ -53,10 +58,20 @@ impl Top {
         }
     }
 
+    /// Values above this one are not among the best of those seen.
+    fn worst(&self) -> f64 {
+        let full = self.worst_first.len() >= self.most;
+        self.worst_first.peek().filter(|_| full).map_or(self.limit, |worst| worst.value.min(self.limit))
+    }
+
+    /// Turns away what another of the same points would.
+    pub fn learn(&mut self, other: &Self) {
+        self.limit = other.worst();
+    }
+
     /// Whether no point of at least this value would be taken.
     pub fn turns_away(&self, least: f64) -> bool {
-        let full = self.worst_first.len() >= self.most;
-        self.most == 0 || (full && self.worst_first.peek().is_some_and(|worst| worst.value < least))
+        self.most == 0 || least > self.worst()
     }
 
     /// Offers those points of a block that are alive.
@@ -65,8 +80,7 @@ impl Top {
         if self.most == 0 {
             return;
         }
-        let full = self.worst_first.len() >= self.most;
-        let limit = self.worst_first.peek().filter(|_| full).map_or(f64::INFINITY, |worst| worst.value);
+        let limit = self.worst();
         let mut any = 0;
         for i in 0..LANES {
             any |= alive[i] & u64::from(values[i] <= limit);
