@@ -29,8 +29,11 @@ pub use range::{Schedule, Visitor};
 /// Points of one mapping from which tables of its matrix products pay.
 const POINTS_WORTH_A_TABLE: usize = 4096;
 
-/// Mappings kept between calls, up to some two hundred kilobytes each with their tables.
-const MAPPINGS_KEPT: usize = 2048;
+/// Mappings kept for lists, whose next points may have any of them; some tens of kilobytes each, as few get tables.
+const MOST_KEPT: usize = 8192;
+
+/// Mappings kept for ranges, which go through them in order; with tables up to some two hundred kilobytes each.
+const MOST_PASSED: usize = 256;
 
 /// One configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,7 +130,8 @@ pub struct Plan {
     max_batched_tokens: f64,
     /// Instructions used.
     pub level: Level,
-    mappings: RwLock<KeyMap<Mapped>>,
+    kept: RwLock<KeyMap<Mapped>>,
+    passed: RwLock<KeyMap<Mapped>>,
     pool: RwLock<Option<Arc<ThreadPool>>>,
 }
 
@@ -156,15 +160,25 @@ impl Plan {
             profiles: spec.gpus,
             max_batched_tokens: spec.settings.max_batched_tokens,
             level: Level::best(),
-            mappings: RwLock::new(KeyMap::default()),
+            kept: RwLock::new(KeyMap::default()),
+            passed: RwLock::new(KeyMap::default()),
             pool: RwLock::new(None),
         })
     }
 
-    /// The mapping a point belongs to, made at its first use.
+    /// The mapping a point belongs to, made at its first use and kept.
     pub fn mapping(&self, point: &Point) -> Mapped {
+        self.mapping_in(&self.kept, MOST_KEPT, point)
+    }
+
+    /// The same for a walk, which leaves it behind.
+    fn passing(&self, point: &Point) -> Mapped {
+        self.mapping_in(&self.passed, MOST_PASSED, point)
+    }
+
+    fn mapping_in(&self, mappings: &RwLock<KeyMap<Mapped>>, most: usize, point: &Point) -> Mapped {
         let key = point.key();
-        if let Ok(known) = self.mappings.read()
+        if let Ok(known) = mappings.read()
             && let Some(mapping) = known.get(&key)
         {
             return Arc::clone(mapping);
@@ -183,8 +197,8 @@ impl Plan {
             }),
         };
         let made: Mapped = Arc::new(made);
-        if let Ok(mut known) = self.mappings.write() {
-            if known.len() >= MAPPINGS_KEPT {
+        if let Ok(mut known) = mappings.write() {
+            if known.len() >= most {
                 known.clear();
             }
             known.insert(key, Arc::clone(&made));

@@ -99,7 +99,7 @@ impl Plan {
         let mut at = range.start;
         while at < range.end {
             let stop = range.end.min((at / run + 1) * run);
-            match self.mapping(&space.point(at)).as_ref() {
+            match self.passing(&space.point(at)).as_ref() {
                 Err(infeasible) => visitor.refuse(at, stop - at, infeasible.reason),
                 Ok(mapping) => {
                     let stretch = Stretch { level: self.level, mapping, space, columns, tables };
