@@ -3,9 +3,10 @@
 //! In reading order: a [`plan`] is what a person wrote; [`einsum`] reads its equations; [`graph`] is the model they make;
 //! [`hardware`] the GPUs; [`mesh`] how ranks are split; [`mapping`] a model on a GPU type over a mesh, all constants hoisted;
 //! [`cost`] seconds and joules of kernels and collectives; [`step`] one pass through the pipeline; [`serving`] a batch of
-//! requests; [`simd`] a copy of it for each instruction set; [`space`] points as integers; [`engine`] walks them; [`reduce`] keeps the best; [`explain`] says it in words.
+//! requests, whose results are [`columns`]; [`simd`] a copy of it for each instruction set; [`space`] points as integers; [`engine`] walks them; [`reduce`] keeps the best; [`explain`] says it in words.
 #![deny(unsafe_code)]
 
+pub mod columns;
 pub mod cost;
 pub mod einsum;
 pub mod engine;

@@ -1,13 +1,13 @@
 //! A batch of requests: prefill, decode, and whether it fits.
 
-use std::sync::LazyLock;
-
 use crate::cost::attention::visible;
 use crate::cost::lanes::{LANES, Lane, ceiling};
 use crate::mapping::Mapping;
 use crate::mesh::Reason;
 use crate::simd::{self, Level, Work};
 use crate::step::{CAUSES, Passes, PhaseCost, PhaseView, Scratch, phase_cost};
+
+pub use crate::columns::{COLUMNS, Columns, WIDTH, column_names};
 
 /// Requests of each lane.
 #[derive(Clone, Debug)]
@@ -20,76 +20,9 @@ pub struct Requests<const L: usize = LANES> {
     pub output_tokens: Lane<L>,
 }
 
-/// Result columns, in order.
-pub const COLUMNS: [&str; 14] = [
-    "latency_s",
-    "ttft_s",
-    "tpot_s",
-    "energy_j",
-    "energy_per_output_token_j",
-    "energy_per_request_j",
-    "energy_prefill_j",
-    "energy_decode_j",
-    "power_w_per_gpu",
-    "output_tokens_per_s",
-    "output_tokens_per_s_per_gpu",
-    "memory_bytes_per_gpu",
-    "energy_decode_step_j",
-    "gpus",
-];
-
-/// Number of result columns, those of causes included: 14, then prefill's causes, then decode's (of all steps).
-pub const WIDTH: usize = COLUMNS.len() + 2 * CAUSES.len();
-
 /// Sequences of a data-parallel rank up to which fixed seconds of decode are looked up.
 const MOST_HELD: usize = 1024;
 const HELD_ROW: usize = MOST_HELD + LANES;
-
-/// A set of result columns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Columns(u32);
-
-impl Columns {
-    /// All of them.
-    pub const ALL: Self = Self((1 << WIDTH) - 1);
-
-    /// The first `width` columns.
-    pub fn first(width: usize) -> Self {
-        (0..width.min(WIDTH)).collect()
-    }
-
-    /// Whether a column is in it.
-    #[inline(always)]
-    pub fn has(self, column: usize) -> bool {
-        self.0 >> column & 1 == 1
-    }
-
-    /// Whether any joules by cause are in it.
-    #[inline(always)]
-    pub fn has_causes(self) -> bool {
-        self.0 >> COLUMNS.len() != 0
-    }
-
-    /// The columns, ascending.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..WIDTH).filter(move |column| self.has(*column))
-    }
-}
-
-impl FromIterator<usize> for Columns {
-    fn from_iter<I: IntoIterator<Item = usize>>(columns: I) -> Self {
-        Self(columns.into_iter().filter(|column| *column < WIDTH).fold(0, |set, column| set | 1 << column))
-    }
-}
-
-/// Name of every result column: the main ones, then joules by phase and cause.
-pub fn column_names() -> &'static [String] {
-    static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
-        let causes = |phase: &'static str| CAUSES.iter().map(move |cause| format!("energy_{phase}_{cause}_j"));
-        COLUMNS.iter().map(|name| (*name).to_owned()).chain(causes("prefill")).chain(causes("decode")).collect()
-    });
-    &NAMES
-}
 
 /// Results of a block of points: columns, of which those asked for are filled, and the reason of each lane as its code.
 #[derive(Clone, Debug)]
