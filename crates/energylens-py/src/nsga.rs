@@ -3,13 +3,12 @@
 use std::sync::Mutex;
 
 use energylens_core::nsga::Search;
-use energylens_core::reduce::{MOST_OBJECTIVES, Wanted};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 
-use crate::plan::{Plan, fault, position};
+use crate::plan::{Plan, asked, fault};
 
 /// Indices, their objectives by row, counts by reason, points outside the bounds.
 type Found<'py> = (Bound<'py, PyArray1<u64>>, Bound<'py, PyArray2<f64>>, Vec<u64>, u64);
@@ -35,16 +34,7 @@ impl Nsga {
         seed: u64,
     ) -> PyResult<Self> {
         let space = plan.bind(py).get().space(space)?;
-        if !(1..=MOST_OBJECTIVES).contains(&objectives.len()) {
-            return Err(fault("objectives", format!("give one to {MOST_OBJECTIVES} objectives")));
-        }
-        let mut wanted = Wanted::default();
-        for (name, sign) in &objectives {
-            wanted.objectives.push((position(name)?, *sign));
-        }
-        for (name, low, high) in &bounds {
-            wanted.bounds.push((position(name)?, *low, *high));
-        }
+        let wanted = asked(&objectives, &bounds)?;
         Ok(Self { plan, search: Mutex::new(Search::new(space, wanted, population, seed)) })
     }
 

@@ -6,6 +6,7 @@ use energylens_core::explain;
 use energylens_core::graph::Axis;
 use energylens_core::hardware::dtype::dtype;
 use energylens_core::mesh::{Mesh, Reason};
+use energylens_core::reduce::{MOST_OBJECTIVES, Wanted};
 use energylens_core::serving::{Columns, column_names};
 use energylens_core::space::{Listed, Space};
 use numpy::{IntoPyArray, PyReadonlyArray1};
@@ -32,6 +33,21 @@ pub(crate) fn fault(code: &'static str, message: impl Into<String>) -> PyErr {
 pub(crate) fn position(name: &str) -> PyResult<usize> {
     let found = column_names().iter().position(|column| column == name);
     found.ok_or_else(|| fault("column", format!("unknown result column `{name}`")))
+}
+
+/// What objectives (columns with a sign, 1 to minimise) and bounds (columns with their range) ask for.
+pub(crate) fn asked(objectives: &[(String, f64)], bounds: &[(String, f64, f64)]) -> PyResult<Wanted> {
+    if !(1..=MOST_OBJECTIVES).contains(&objectives.len()) {
+        return Err(fault("objectives", format!("give one to {MOST_OBJECTIVES} objectives")));
+    }
+    let mut wanted = Wanted::default();
+    for (name, sign) in objectives {
+        wanted.objectives.push((position(name)?, *sign));
+    }
+    for (name, low, high) in bounds {
+        wanted.bounds.push((position(name)?, *low, *high));
+    }
+    Ok(wanted)
 }
 
 /// Result columns by name.

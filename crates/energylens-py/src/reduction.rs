@@ -5,14 +5,14 @@ use std::sync::Mutex;
 use energylens_core::engine::Schedule;
 use energylens_core::reduce::bins::Bins;
 use energylens_core::reduce::groups::Grouping;
-use energylens_core::reduce::{MOST_OBJECTIVES, Reduction as CoreReduction, Wanted};
+use energylens_core::reduce::{Reduction as CoreReduction, Wanted};
 use energylens_core::space::{Listed, Space};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 
-use crate::plan::{Plan, fault, position};
+use crate::plan::{Plan, asked, fault, position};
 
 type Column<'py, T> = PyReadonlyArray1<'py, T>;
 
@@ -43,16 +43,7 @@ impl Reduction {
         distributions: Vec<String>,
     ) -> PyResult<Self> {
         let space = plan.bind(py).get().space(space)?;
-        if !(1..=MOST_OBJECTIVES).contains(&objectives.len()) {
-            return Err(fault("objectives", format!("give one to {MOST_OBJECTIVES} objectives")));
-        }
-        let mut wanted = Wanted { resolution, top, ..Wanted::default() };
-        for (name, sign) in &objectives {
-            wanted.objectives.push((position(name)?, *sign));
-        }
-        for (name, low, high) in &bounds {
-            wanted.bounds.push((position(name)?, *low, *high));
-        }
+        let mut wanted = Wanted { resolution, top, ..asked(&objectives, &bounds)? };
         for name in &distributions {
             wanted.distributions.push(position(name)?);
         }

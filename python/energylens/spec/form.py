@@ -24,6 +24,13 @@ def _floating(value: object) -> object:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def plain_name(name: str, what: str) -> str:
+    """Return the name of a model or sweep, as it may stand in a path; raise `ValueError` if it may not."""
+    if not all(c.isalnum() or c in "-._" for c in name):
+        raise ValueError(f"a {what}'s name has letters, digits and `-._`, found `{name}`")
+    return name
+
+
 Count = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=10**12)]
 Positive = Annotated[float, BeforeValidator(_floating), Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, BeforeValidator(_floating), Field(ge=0, allow_inf_nan=False)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from energylens.spec.form import Count, Form, Positive, Text
+from energylens.spec.form import Count, Form, Positive, Text, plain_name
 
 
 class Rank(Form):
@@ -88,9 +88,7 @@ class ModelSpec(Form):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
-        if not all(c.isalnum() or c in "-._" for c in name):
-            raise ValueError(f"a model's name has letters, digits and `-._`, found `{name}`")
-        return name
+        return plain_name(name, "model")
 
     def canonical(self) -> dict[str, Any]:
         """Return the spec as the plan holds it: every shorthand written out, mappings with an order as lists."""

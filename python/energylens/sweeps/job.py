@@ -14,7 +14,7 @@ from energylens.keep import Keep
 from energylens.library import Kind, bundled, load_gpu, load_model
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS
 from energylens.space import DEFAULT_OBJECTIVES, Limit, Space, result_column
-from energylens.spec.form import Count, Form, Share, Text, check, place_problem
+from energylens.spec.form import Count, Form, Share, Text, check, place_problem, plain_name
 from energylens.spec.yaml import Document
 from energylens.values import formats, names, numbers
 
@@ -130,9 +130,7 @@ class JobForm(Form):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
-        if not all(c.isalnum() or c in "-._" for c in name):
-            raise ValueError(f"a sweep's name has letters, digits and `-._`, found `{name}`")
-        return name
+        return plain_name(name, "sweep")
 
     @field_validator("shard_points")
     @classmethod

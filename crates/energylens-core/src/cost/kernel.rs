@@ -179,34 +179,13 @@ impl<const L: usize> Cost<L> {
         activations_j: [0.0; L],
         link_j: [0.0; L],
     };
-
-    /// All lanes, in order.
-    pub fn lanes(&self) -> [&Lane<L>; 7] {
-        [
-            &self.kernel_s,
-            &self.exposed_s,
-            &self.compute_j,
-            &self.weights_j,
-            &self.cache_j,
-            &self.activations_j,
-            &self.link_j,
-        ]
-    }
 }
 
 /// `(a^p + b^p)^(1/p)` for p a power of two, exact in every operation.
 #[inline(always)]
 pub fn smooth_maximum(a: f64, b: f64, doublings: u32) -> f64 {
-    let (large, small) = if a > b { (a, b) } else { (b, a) };
-    let mut ratio = if large > 0.0 { small / large } else { 0.0 };
-    for _ in 0..doublings {
-        ratio *= ratio;
-    }
-    let mut sum = 1.0 + ratio;
-    for _ in 0..doublings {
-        sum = sum.sqrt();
-    }
-    large * sum
+    let [maximum] = smooth_maxima(&[a], &[b], doublings);
+    maximum
 }
 
 /// [`smooth_maximum`] of all lanes.

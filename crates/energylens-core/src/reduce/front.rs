@@ -197,16 +197,6 @@ impl Front {
         }
     }
 
-    /// Different vectors on it.
-    pub fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
-    }
-
     /// Members by index.
     pub fn members(&self) -> Vec<Member> {
         let spread = |(objectives, indices): &(Vector, Vec<u64>)| {
