@@ -25,6 +25,7 @@ PERFECT = {
     "root_s_per_sqrt_byte": 0.0,
     "sharpness": 1,
 }
+TILED = {"tiles": [[16, 16, 1.0], [64, 32, 1.0]], "padding_rows": 0.0}
 COEFFICIENTS = {"alpha_s": 1e-6, "root_s_per_sqrt_byte": 0.0, "bandwidth_bytes_per_s": 1e9}
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
 GPU: dict[str, Any] = {
@@ -35,9 +36,8 @@ GPU: dict[str, Any] = {
     "link": {"gpus_per_node": 8, "net_bandwidth_bytes_per_s": 1e8, "net_alpha_s": 1e-5, "sms_to_saturate": 5},
     "host": {"host_s": 0.5},
     "kernels": {
-        "tiles": [[16, 16], [64, 32]],
-        "gemm": {"bf16": PERFECT},
-        "grouped_gemm": {"bf16": PERFECT},
+        "gemm": {"bf16": PERFECT | TILED},
+        "grouped_gemm": {"bf16": PERFECT | TILED},
         "attention_prefill": PERFECT,
         "attention_decode": PERFECT,
         "elementwise": PERFECT,
@@ -237,7 +237,7 @@ def test_embedding_and_last_token_traffic() -> None:
 def test_arithmetic_follows_the_weight_and_the_profile() -> None:
     """fp8_block weights run in fp8 where there is a peak for it, else in bf16; the embedding is named bf16."""
     gpu = {**GPU, "compute": {**GPU["compute"], "peak_flops": {"bf16": 1e13, "fp8": 2e13, "vector": 1e11}}}
-    gpu["kernels"] = {**GPU["kernels"], "gemm": {"bf16": PERFECT, "fp8": PERFECT}}
+    gpu["kernels"] = {**GPU["kernels"], "gemm": {"bf16": PERFECT | TILED, "fp8": PERFECT | TILED}}
     raw = llama()
     raw["dtypes"] = {**raw["dtypes"], "weights": "fp8_block"}
     env = env_of(raw, 1, Pass("decode", 3, 1, 100))

@@ -42,7 +42,7 @@ def results(columns: dict[str, NDArray[Any]], breakdown: bool) -> pl.DataFrame:
         *known,
         feasible.alias("feasible"),
         pl.col("reason").cast(pl.UInt8).map_batches(_names, return_dtype=REASON).alias("reason"),
-    ).with_columns(pl.col("gpus").cast(pl.UInt32))
+    ).with_columns(pl.col("gpus").cast(pl.UInt32), pl.col("extrapolated").cast(pl.Boolean))
 
 
 def _names(codes: pl.Series) -> pl.Series:

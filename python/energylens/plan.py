@@ -62,14 +62,23 @@ def canonical(content: Any) -> str:
 def _canonical(gpu: LoadedGpu) -> dict[str, Any]:
     """Return a profile as the core reads it: numbers only."""
     profile: dict[str, Any] = _without_sources(gpu.completed[0])
-    profile["kernels"]["tiles"] = profile["kernels"]["tiles"]["shapes"]
+    profile.pop("frameworks", None)
+    kernels = profile["kernels"]
+    tiles = kernels.pop("tiles")["shapes"]
+    for sets in (kernels["gemm"], kernels["grouped_gemm"]):
+        for coefficients in sets.values():
+            coefficients.setdefault("tiles", tiles)
     return profile
+
+
+_TOLD = frozenset({"source", "fit"})
+"""Fields that tell where numbers come from, and change no result."""
 
 
 def _without_sources(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _without_sources(value) for key, value in node.items() if key != "source" and value is not None}
-    return [_without_sources(value) for value in node] if isinstance(node, list) else node
+        return {key: _without_sources(value) for key, value in node.items() if key not in _TOLD and value is not None}
+    return [_without_sources(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
 @lru_cache(maxsize=2)

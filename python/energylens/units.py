@@ -41,6 +41,8 @@ UNITS: Final[dict[str, str]] = {
     "output_tokens_per_s": "tokens/s",
     "output_tokens_per_s_per_gpu": "tokens/s",
     "memory_bytes_per_gpu": "bytes",
+    "energy_lo_j": "J",
+    "energy_hi_j": "J",
 }
 
 RESULTS: Final[tuple[str, ...]] = (
@@ -49,6 +51,8 @@ RESULTS: Final[tuple[str, ...]] = (
     "ttft_s",
     "tpot_s",
     "energy_j",
+    "energy_lo_j",
+    "energy_hi_j",
     "energy_per_output_token_j",
     "energy_per_request_j",
     "energy_prefill_j",
@@ -58,6 +62,7 @@ RESULTS: Final[tuple[str, ...]] = (
     "output_tokens_per_s",
     "output_tokens_per_s_per_gpu",
     "memory_bytes_per_gpu",
+    "extrapolated",
 )
 """Result columns in the order they are shown."""
 

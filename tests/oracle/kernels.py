@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from .equations import Equation, Factor, Kernel, Tensor, reads_from_memory
 from .local import BYTES, Env, Product, ceil
 
 SPLITS = (1, 2, 4, 8)
+
+Tiles = list[tuple[int, int, float]]
 
 
 @dataclass
@@ -15,6 +18,7 @@ class Cost:
 
     time: float = 0.0
     matrix_flops: dict[str, float] = field(default_factory=dict)
+    padding_flops: dict[str, float] = field(default_factory=dict)
     vector_flops: float = 0.0
     weight_bytes: float = 0.0
     kv_bytes: float = 0.0
@@ -106,25 +110,27 @@ def merged_products(env: Env, kernel: Kernel) -> list[Merged]:
     return list(merged.values())
 
 
-def tiled_time(env: Env, count: float, rows: float, columns: float, depth: float, rate: float, sms: int) -> float:
+def tiled_time(
+    tiles: Tiles, count: float, rows: float, columns: float, depth: float, rate: float, sms: int
+) -> float:
     """Shortest time of `count` products over tiles and splits; `rate` is the FLOP/s of one SM (sections 5 and 6)."""
     best = math.inf
-    for tile_m, tile_n in env.gpu["kernels"]["tiles"]:
-        tiles = ceil(count * ceil(rows / tile_m) * ceil(columns / tile_n))
+    for tile_m, tile_n, share in tiles:
+        number = ceil(count * ceil(rows / tile_m) * ceil(columns / tile_n))
         for parts in SPLITS:
-            waves = ceil(tiles * parts / sms)
-            best = min(best, waves * 2 * tile_m * tile_n * depth / (parts * rate))
+            waves = ceil(number * parts / sms)
+            best = min(best, waves * 2 * tile_m * tile_n * depth / (parts * rate * share))
     return best
 
 
-def matrix_time(env: Env, kernel: Kernel, products: list[Merged], efficiency: float, sms: int) -> float:
+def matrix_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any], sms: int) -> float:
     """t_matrix of a kernel on `sms` of the GPU's SMs (sections 5 and 6)."""
     peaks, all_sms = env.gpu["compute"]["peak_flops"], int(env.gpu["compute"]["sms"])
     attention = env.kernel_class(kernel) == "attention"
     total = 0.0
     for merged in products:
         product = merged.first
-        rate = peaks[env.arithmetic(product.equation)] * efficiency / all_sms
+        rate = peaks[env.arithmetic(product.equation)] * entry["compute_efficiency"] / all_sms
         extents = env.equation_extents(product.equation, kernel)
         if attention:
             total += merged.flops / (rate * sms)
@@ -138,7 +144,7 @@ def matrix_time(env: Env, kernel: Kernel, products: list[Merged], efficiency: fl
             hit = experts_hit(env, routed)
             count = hit * count
             rows = rows * env.mesh.dp * env.model.active[routed] / (env.mesh.ep * hit)
-        total += tiled_time(env, count, rows, merged.n_elements, depth, rate, sms)
+        total += tiled_time(entry["tiles"], count, rows, merged.n_elements, depth, rate, sms)
     if attention and env.step.phase == "prefill":
         total *= wave_quantisation(env, kernel, products, sms)
     return total
@@ -177,13 +183,23 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0) -> Cost:
     elif kind_of_kernel == "elementwise":
         entry = profile["elementwise"]
     else:
-        entry = profile[kind_of_kernel][env.arithmetic(products[0].first.equation)]
+        first = products[0].first.equation
+        sets = profile[kind_of_kernel]
+        entry = next(sets[name] for name in (env.operand(first), env.arithmetic(first), "bf16") if name in sets)
+        for merged in products:
+            routed = merged.first.equation.routed
+            if merged.first.grouped and routed is not None:
+                extents = env.equation_extents(merged.first.equation, kernel)
+                elements = merged.n_elements * math.prod(extents[rank] for rank in merged.first.k)
+                padding = 2 * entry["padding_rows"] * experts_hit(env, routed) * elements
+                kind = env.arithmetic(first)
+                cost.padding_flops[kind] = cost.padding_flops.get(kind, 0.0) + padding
 
     all_sms = int(env.gpu["compute"]["sms"])
     sms = all_sms - reserved_sms
     t_compute = cost.vector_flops / (env.gpu["compute"]["peak_flops"]["vector"] * sms / all_sms)
     if products:
-        t_compute += matrix_time(env, kernel, products, entry["compute_efficiency"], sms)
+        t_compute += matrix_time(env, kernel, products, entry, sms)
     traffic = cost.weight_bytes + cost.kv_bytes + cost.activation_bytes
     bandwidth = env.gpu["memory"]["bandwidth_bytes_per_s"] * entry["memory_efficiency"]
     t_memory = traffic / bandwidth + entry["root_s_per_sqrt_byte"] * math.sqrt(traffic)
@@ -203,8 +219,9 @@ def dynamic_energy(env: Env, cost: Cost) -> dict[str, float]:
     """Dynamic energy of a kernel by cause (section 8)."""
     energy = env.gpu["energy"]
     compute = energy["flop_j"]["vector"] * cost.vector_flops + energy["on_chip_j_per_byte"] * cost.on_chip_bytes
-    for kind, flops in cost.matrix_flops.items():
-        compute += energy["flop_j"][kind] * flops
+    for counted in (cost.matrix_flops, cost.padding_flops):
+        for kind, flops in counted.items():
+            compute += energy["flop_j"][kind] * flops
     return {
         "compute": compute,
         "hbm_weights": energy["hbm_weight_j_per_byte"] * cost.weight_bytes,

@@ -105,13 +105,17 @@ class Env:
         """Return the tensor's own dtype if it is named in `dtypes`, else the kind's."""
         return self.model.dtypes.get(tensor.name, self.model.dtypes[kind])
 
-    def arithmetic(self, equation: Equation) -> str:
-        """Arithmetic of a matrix product: by its weight operand, else by the activations."""
+    def operand(self, equation: Equation) -> str:
+        """Format of a matrix product's weight operand, else of the activations."""
         dtype = self.model.dtypes["activations"]
         for factor in equation.factors:
             if self.is_weight(factor):
                 dtype = self.dtype(factor.args[0], "weights")
-        kind = ARITHMETIC.get(dtype, "bf16")
+        return dtype
+
+    def arithmetic(self, equation: Equation) -> str:
+        """Arithmetic of a matrix product: by its weight operand, else by the activations."""
+        kind = ARITHMETIC.get(self.operand(equation), "bf16")
         return kind if self.gpu["compute"]["peak_flops"].get(kind) is not None else "bf16"
 
     def is_weight(self, factor: Factor) -> bool:

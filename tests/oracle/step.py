@@ -9,6 +9,7 @@ from .equations import Block, Kernel, Model, parse_model, stored_names
 from .kernels import dynamic_energy, kernel_cost
 from .local import BYTES, Env, Pass
 from .mesh import Mesh, infeasible_reason
+from .trust import Z_80, deviation, extrapolated
 
 DYNAMIC_CAUSES = ("compute", "hbm_weights", "hbm_kv", "hbm_activations", "communication")
 
@@ -126,7 +127,7 @@ def run_stages(setup: Setup, step: Pass) -> list[Stage]:
                 stage.dynamic[cause] += joules
             stage.dynamic["communication"] += sum(collective_energy(env, one) for one in before + after)
 
-    host, power = setup.gpu["host"]["host_s"], setup.gpu["power"]
+    host, power = setup.gpu["host"], setup.gpu["power"]
     if setup.mesh.pp > 1:
         first_repeated = next(block for block in setup.model.blocks if block.repeat > 1)
         env = by_block[id(first_repeated)]
@@ -135,7 +136,10 @@ def run_stages(setup: Setup, step: Pass) -> list[Stage]:
             stage.communication_time += collective_time(env, message, message.message)
             stage.dynamic["communication"] += collective_energy(env, message)
     for stage in stages:
-        stage.time = host + stage.kernel_time + stage.communication_time
+        stage.kernel_time += host.get("sequence_s", 0.0) * step.b
+        stage.dynamic["compute"] += power.get("active_w", 0.0) * stage.kernel_time
+        stage.dynamic["communication"] += power.get("communication_w", 0.0) * stage.communication_time
+        stage.time = host["host_s"] + stage.kernel_time + stage.communication_time
         dynamic = sum(stage.dynamic.values())
         if dynamic / stage.time + power["static_w"] > power["tdp_w"]:
             capped = dynamic / (power["tdp_w"] - power["static_w"])
@@ -245,6 +249,10 @@ def predict(plan: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
     energy_decode = (output - 1) * decode.energy
     energy = prefill.energy + energy_decode
     gpus = mesh.stage_gpus * mesh.pp
+    joules = {cause: prefill.causes[cause] + (output - 1) * decode.causes[cause] for cause in prefill.causes}
+    envs = [setup.env(block, setup.prefill_passes()[1]) for block in model.blocks]
+    beyond = extrapolated(gpu, envs, gpus, batch, prompt + output)
+    half = Z_80 * deviation(gpu, envs, joules) * (2 if beyond else 1)
     return {
         "feasible": fits,
         "reason": "ok" if fits else "memory",
@@ -252,6 +260,9 @@ def predict(plan: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
         "tpot_s": decode.time,
         "latency_s": latency,
         "energy_j": energy,
+        "energy_lo_j": energy / (1 + half / energy),
+        "energy_hi_j": energy + half,
+        "extrapolated": beyond,
         "energy_prefill_j": prefill.energy,
         "energy_decode_j": energy_decode,
         "energy_per_output_token_j": energy / (batch * output),

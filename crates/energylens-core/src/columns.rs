@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use crate::step::CAUSES;
 
 /// Result columns, in order.
-pub const COLUMNS: [&str; 14] = [
+pub const COLUMNS: [&str; 17] = [
     "latency_s",
     "ttft_s",
     "tpot_s",
@@ -20,9 +20,12 @@ pub const COLUMNS: [&str; 14] = [
     "memory_bytes_per_gpu",
     "energy_decode_step_j",
     "gpus",
+    "energy_lo_j",
+    "energy_hi_j",
+    "extrapolated",
 ];
 
-/// Number of result columns, those of causes included: 14, then prefill's causes, then decode's (of all steps).
+/// Number of result columns, those of causes included: 17, then prefill's causes, then decode's (of all steps).
 pub const WIDTH: usize = COLUMNS.len() + 2 * CAUSES.len();
 
 /// A set of result columns.
@@ -44,10 +47,10 @@ impl Columns {
         self.0 >> column & 1 == 1
     }
 
-    /// Whether any joules by cause are in it.
+    /// Whether any joules by cause are in it, or made from them.
     #[inline(always)]
     pub fn has_causes(self) -> bool {
-        self.0 >> COLUMNS.len() != 0
+        self.0 >> COLUMNS.len() != 0 || self.has(14) || self.has(15)
     }
 
     /// The columns, ascending.

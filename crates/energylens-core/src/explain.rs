@@ -7,7 +7,7 @@ use crate::einsum::Rank;
 use crate::einsum::count::Work;
 use crate::engine::{Plan, Point};
 use crate::graph::flow::{Exchange, Kind, Move, Partial};
-use crate::graph::{Axis, Block, Graph, Line};
+use crate::graph::{Axis, Block, Class, Graph, Line};
 use crate::mapping::{MappedPhase, Mapping};
 use crate::mesh::{Infeasible, Mesh};
 use crate::plan::Phase;
@@ -55,7 +55,7 @@ pub struct KernelStory {
 }
 
 /// Seconds and joules of one kernel at one point, of one GPU and one run of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct KernelCostStory {
     /// `prefill` or `decode`.
     pub phase: &'static str,
@@ -277,6 +277,24 @@ fn phase(
             hbm_activations_j: cost.activations_j[0],
             link_j: cost.link_j[0],
             collectives: collectives.collect(),
+        });
+    }
+    let constants = &mapping.constants;
+    for story in &mut stories {
+        story.compute_j += constants.active_w * story.kernel_s;
+        story.link_j += constants.communication_w * story.communication_s;
+    }
+    if constants.sequence_s > 0.0 {
+        let kernel_s = constants.sequence_s * passes.b[0];
+        stories.push(KernelCostStory {
+            phase: phase_name(phase),
+            block: "step".to_owned(),
+            kernel: "sampling".to_owned(),
+            class: Class::Elementwise.name(),
+            runs: passes.passes[0],
+            kernel_s,
+            compute_j: constants.active_w * kernel_s,
+            ..KernelCostStory::default()
         });
     }
     stories

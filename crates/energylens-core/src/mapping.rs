@@ -9,7 +9,7 @@ use crate::cost::program::Program;
 use crate::einsum::shape::Poly;
 use crate::graph::Graph;
 use crate::hardware::dtype::Dtype;
-use crate::hardware::profile::Profile;
+use crate::hardware::profile::{Profile, Range};
 use crate::mesh::{Infeasible, Mesh};
 use crate::plan::{MaskSpec, Phase};
 
@@ -69,8 +69,14 @@ pub struct CacheShape {
 pub struct StepConstants {
     /// Host seconds of a pass and stage.
     pub host_s: f64,
+    /// Seconds of a pass and stage for each sequence.
+    pub sequence_s: f64,
     /// Waiting power.
     pub static_w: f64,
+    /// More while kernels run.
+    pub active_w: f64,
+    /// More during exposed communication.
+    pub communication_w: f64,
     /// Power limit.
     pub tdp_w: f64,
     /// GPU memory.
@@ -79,6 +85,12 @@ pub struct StepConstants {
     pub reserve_bytes: f64,
     /// Prompt tokens of one pass.
     pub max_batched_tokens: f64,
+    /// Variances of joules, relative to the joules of each cause.
+    pub cause_variance: [f64; 7],
+    /// Variance of joules, relative to all of them.
+    pub common_variance: f64,
+    /// The largest batch and context the fits reach; a batch of 0 if none is within them.
+    pub range: Range,
 }
 
 /// Everything constant over batch and lengths.
@@ -131,11 +143,17 @@ impl Mapping {
             experts: lower.experts(),
             constants: StepConstants {
                 host_s: profile.host.host_s,
+                sequence_s: profile.host.sequence_s,
                 static_w: profile.power.static_w,
+                active_w: profile.power.active_w,
+                communication_w: profile.power.communication_w,
                 tdp_w: profile.power.tdp_w,
                 capacity_bytes: profile.memory.capacity_bytes,
                 reserve_bytes: profile.memory.reserve_bytes,
                 max_batched_tokens,
+                cause_variance: profile.uncertainty.causes().map(|deviation| deviation * deviation),
+                common_variance: lower.common_variance(),
+                range: lower.range(),
             },
         })
     }

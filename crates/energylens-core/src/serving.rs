@@ -2,6 +2,7 @@
 
 use crate::cost::attention::visible;
 use crate::cost::lanes::{LANES, Lane, ceiling};
+use crate::hardware::profile::Range;
 use crate::mapping::Mapping;
 use crate::mesh::Reason;
 use crate::simd::{self, Level, Work};
@@ -19,6 +20,9 @@ pub struct Requests<const L: usize = LANES> {
     /// Output tokens of each.
     pub output_tokens: Lane<L>,
 }
+
+/// Deviations to either side of the mean between which four values in five of a normal distribution lie.
+const EIGHTY_PERCENT: f64 = 1.281_551_565_544_6;
 
 /// Sequences of a data-parallel rank up to which fixed seconds of decode are looked up.
 const MOST_HELD: usize = 1024;
@@ -288,6 +292,7 @@ impl<const L: usize> Work for Finish<'_, L> {
         }
         let parts = Parts {
             batch,
+            prompt_tokens,
             output_tokens,
             prefill: self.prefill,
             decode: self.decode,
@@ -321,6 +326,8 @@ pub fn serve<const L: usize>(
 pub struct Parts<'a, const L: usize = LANES> {
     /// Sequences.
     pub batch: &'a Lane<L>,
+    /// Prompt tokens.
+    pub prompt_tokens: &'a Lane<L>,
     /// Output tokens.
     pub output_tokens: &'a Lane<L>,
     /// Prefill.
@@ -337,7 +344,7 @@ pub struct Parts<'a, const L: usize = LANES> {
 #[inline(always)]
 pub fn fill<const L: usize>(mapping: &Mapping, parts: &Parts<L>, columns: Columns, served: &mut Served<L>) {
     let gpus = f64::from(mapping.mesh.gpus());
-    let Parts { batch, output_tokens, prefill, decode, held, activations } = *parts;
+    let Parts { batch, prompt_tokens, output_tokens, prefill, decode, held, activations } = *parts;
     let (mut latency, mut energy, mut decode_j, mut memory) = ([0.0; L], [0.0; L], [0.0; L], [0.0; L]);
     for i in 0..L {
         let steps = output_tokens[i] - 1.0;
@@ -371,6 +378,28 @@ pub fn fill<const L: usize>(mapping: &Mapping, parts: &Parts<L>, columns: Column
     column!(12, i => decode.energy_j[i]);
     if columns.has(13) {
         out[13] = [gpus; L];
+    }
+    if columns.has(14) || columns.has(15) || columns.has(16) {
+        let Range { batch: most, context_tokens: longest, .. } = mapping.constants.range;
+        let mut beyond = [0.0; L];
+        for i in 0..L {
+            let within = batch[i] <= most && prompt_tokens[i] + output_tokens[i] <= longest;
+            beyond[i] = if within { 0.0 } else { 1.0 };
+        }
+        out[16] = beyond;
+        let mut variance = [0.0; L];
+        for (cause, relative) in mapping.constants.cause_variance.iter().enumerate() {
+            for i in 0..L {
+                let joules = prefill.joules[cause][i] + (output_tokens[i] - 1.0) * decode.joules[cause][i];
+                variance[i] += relative * (joules * joules);
+            }
+        }
+        for i in 0..L {
+            let deviation = (variance[i] + mapping.constants.common_variance * (energy[i] * energy[i])).sqrt();
+            let spread = EIGHTY_PERCENT * deviation * (1.0 + beyond[i]);
+            out[14][i] = energy[i] * (energy[i] / (energy[i] + spread));
+            out[15][i] = energy[i] + spread;
+        }
     }
     if columns.has_causes() {
         for cause in 0..CAUSES.len() {

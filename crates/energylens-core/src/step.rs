@@ -142,6 +142,9 @@ pub fn phase_cost<const L: usize>(
     {
         phase.program.sum(kind, env, fixed, moving, &mut stage);
         for i in 0..L {
+            stage[0][i] += constants.sequence_s * passes.b[i];
+            stage[2][i] += constants.active_w * stage[0][i];
+            stage[6][i] += constants.communication_w * stage[1][i];
             let uncapped = constants.host_s + stage[0][i] + stage[1][i];
             let dynamic = stage[2][i] + stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];
             let time = capped(uncapped, dynamic, constants.static_w, constants.tdp_w);

@@ -68,7 +68,7 @@ fn faults_have_a_code_a_path_and_a_hint() {
         faults(set("/gpus/0/power/tdp_w", json!("much"))),
         faults(set("/gpus/0/power/static_w", json!(700.0))),
         faults(set("/gpus/0/kernels/gemm/bf16/sharpness", json!(0))),
-        faults(set("/gpus/0/kernels/tiles", json!([[48, 64]]))),
+        faults(set("/gpus/0/kernels/gemm/bf16/tiles", json!([[48, 64, 1.0]]))),
         faults(set("/gpus/0/compute/sms", json!(0))),
         faults(set(&kernel(2), json!(["Y[b,s,d] = O[b,s,g,r,e] * Wo[g,r,e,q]", "Z[b,s = Y[b,s,d]"]))),
         faults(set(&kernel(2), json!(["Y[b,s,d] = O[b,s,g,e] * Wo[g,e,d]"]))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from energylens.spec.form import Count, Form, NonNegative, Positive, Share, Text
 
@@ -14,6 +14,20 @@ Technology = Literal["HBM2", "HBM2e", "HBM3", "HBM3e", "GDDR6", "GDDR6X", "GDDR7
 
 Large = Annotated[Positive, Field(ge=1e6, le=1e20)]
 """Bytes, bytes/s or FLOP/s of a GPU."""
+
+
+class Fit(Form):
+    """How a set of coefficients was fitted: to what, and how far off it is on rows that were held out."""
+
+    data: Text
+    rows: Count
+    held_out: Count | None = None
+    mape_percent: NonNegative
+    median_percent: NonNegative | None = None
+    p90_percent: NonNegative | None = None
+    bias_percent: float | None = None
+    valid: dict[str, list[float]] | None = None
+    notes: Text | None = None
 
 
 class Memory(Form):
@@ -72,7 +86,10 @@ class Power(Form):
     tdp_w: Annotated[Positive, Field(le=1e5)]
     static_w: Positive | None = None
     idle_w: Positive | None = None
+    active_w: NonNegative = 0.0
+    communication_w: NonNegative = 0.0
     source: Text | None = None
+    fit: Fit | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Power:
@@ -95,10 +112,27 @@ class Link(Form):
 
 
 class Host(Form):
-    """Seconds of a pass in which the GPU waits for the host."""
+    """Seconds of a pass in which the GPU waits for the host, and of each of its sequences (sampling, bookkeeping)."""
 
     host_s: NonNegative
+    sequence_s: NonNegative = 0.0
     source: Text
+    fit: Fit | None = None
+
+
+def _tile(tile: object) -> object:
+    """Return a tile as (rows, columns, share of the reached rate), the share 1 if left out."""
+    return (*tile, 1.0)[:3] if isinstance(tile, list) and len(tile) in {2, 3} else tile
+
+
+def _tiles(tiles: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
+    if any(n & (n - 1) for tile in tiles for n in tile[:2]):
+        raise ValueError("a tile is [rows, columns] or [rows, columns, share], rows and columns powers of two")
+    return tiles
+
+
+Tile = Annotated[tuple[Count, Count, Share], BeforeValidator(_tile)]
+TileList = Annotated[list[Tile], Field(min_length=1), AfterValidator(_tiles)]
 
 
 def _power_of_two(value: int) -> int:
@@ -115,39 +149,40 @@ class TimeSet(Form):
     memory_efficiency: Share
     root_s_per_sqrt_byte: NonNegative = 0.0
     sharpness: Annotated[Count, Field(le=16)] = 4
+    tiles: TileList | None = None
+    padding_rows: NonNegative = 0.0
     source: Text
+    fit: Fit | None = None
 
     _power = field_validator("sharpness")(_power_of_two)
 
 
 class Tiles(Form):
-    """Output tiles a matrix product may choose from."""
+    """Output tiles a matrix product may choose from, where its own coefficients name none."""
 
-    shapes: Annotated[list[list[Count]], Field(min_length=1)]
+    shapes: TileList
     source: Text
 
-    @field_validator("shapes")
-    @classmethod
-    def _pairs(cls, shapes: list[list[int]]) -> list[list[int]]:
-        if any(len(shape) != 2 or any(n & (n - 1) for n in shape) for shape in shapes):
-            raise ValueError("a tile is [rows, columns], each a power of two")
-        return shapes
 
-
-class ByArithmetic(Form):
-    """Time coefficients by arithmetic."""
+class ByFormat(Form):
+    """Time coefficients by number format of the weights; what is missing is served by its arithmetic, then by `bf16`."""
 
     bf16: TimeSet
     fp8: TimeSet | None = None
+    fp8_block: TimeSet | None = None
+    int8: TimeSet | None = None
     fp4: TimeSet | None = None
+    nvfp4: TimeSet | None = None
+    mxfp4: TimeSet | None = None
+    int4: TimeSet | None = None
 
 
 class Kernels(Form):
     """Time coefficients by kernel class."""
 
     tiles: Tiles
-    gemm: ByArithmetic
-    grouped_gemm: ByArithmetic
+    gemm: ByFormat
+    grouped_gemm: ByFormat
     attention_prefill: TimeSet
     attention_decode: TimeSet
     elementwise: TimeSet
@@ -172,6 +207,7 @@ class Energy(Form):
     hbm_activation_j_per_byte: NonNegative
     link_j_per_byte: NonNegative
     source: Text
+    fit: Fit | None = None
 
 
 class Curve(Form):
@@ -193,6 +229,7 @@ class Implementation(Form):
     max_bytes: Positive | None = None
     by_gpus: Annotated[dict[str, Curve], BeforeValidator(_sizes), Field(min_length=1)]
     source: Text
+    fit: Fit | None = None
 
     @field_validator("by_gpus")
     @classmethod
@@ -222,6 +259,39 @@ class Collectives(Form):
         return found
 
 
+class Uncertainty(Form):
+    """Relative standard deviations: of joules by cause, and of all joules of a kind of model."""
+
+    compute: NonNegative
+    hbm_weights: NonNegative
+    hbm_kv: NonNegative
+    hbm_activations: NonNegative
+    communication: NonNegative
+    static: NonNegative
+    waiting: NonNegative
+    common: NonNegative
+    routed: NonNegative
+    narrow: NonNegative
+    source: Text
+
+
+class Range(Form):
+    """The largest values that measurements behind the fits reach; beyond them a result is `extrapolated`."""
+
+    batch: Positive
+    context_tokens: Positive
+    gpus: Positive
+    source: Text
+
+
+class Framework(Form):
+    """What differs under another serving framework; chosen as `gpu@framework`."""
+
+    kernels: Kernels
+    collectives: Collectives | None = None
+    host: Host | None = None
+
+
 class GpuSpec(Form):
     """One GPU type; sections from `host` on may be left out and then follow from the data sheet."""
 
@@ -237,3 +307,6 @@ class GpuSpec(Form):
     kernels: Kernels | None = None
     energy: Energy | None = None
     collectives: Collectives | None = None
+    uncertainty: Uncertainty | None = None
+    range: Range | None = None
+    frameworks: dict[str, Framework] | None = None

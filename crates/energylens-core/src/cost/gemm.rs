@@ -44,8 +44,8 @@ impl PartialEq for Product {
 /// Tiles and SMs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tiling {
-    /// Candidate tiles.
-    pub tiles: Vec<(f64, f64)>,
+    /// Candidate tiles: rows, columns, share of the rate.
+    pub tiles: Vec<(f64, f64, f64)>,
     /// SMs the kernel may use.
     pub sms: f64,
     /// Fewest rows of a tile: times change at its multiples only, as rows of tiles are powers of two.
@@ -53,13 +53,14 @@ pub struct Tiling {
 }
 
 impl Tiling {
-    /// From candidate tiles and the SMs the kernel may use; a tile that another divides never wins and is left out.
-    pub fn new(candidates: &[(f64, f64)], sms: f64) -> Self {
-        let divides = |a: &(f64, f64), b: &(f64, f64)| a != b && b.0 % a.0 == 0.0 && b.1 % a.1 == 0.0;
+    /// From candidate tiles and the SMs the kernel may use; one that a tile of no smaller share divides never wins and is left out.
+    pub fn new(candidates: &[(f64, f64, f64)], sms: f64) -> Self {
+        type Tile = (f64, f64, f64);
+        let divides = |a: &Tile, b: &Tile| a != b && b.0 % a.0 == 0.0 && b.1 % a.1 == 0.0 && a.2 >= b.2;
         let mut tiles = candidates.to_vec();
         tiles.dedup();
         tiles.retain(|tile| !candidates.iter().any(|other| divides(other, tile)));
-        let unit = tiles.iter().map(|(m, _)| *m).fold(f64::INFINITY, f64::min);
+        let unit = tiles.iter().map(|(m, ..)| *m).fold(f64::INFINITY, f64::min);
         Self { tiles, sms, unit }
     }
 
@@ -121,14 +122,14 @@ impl Tiling {
     ) -> Lane<L> {
         let mut best = [f64::INFINITY; L];
         let inverse_sms = 1.0 / self.sms;
-        for &(m, n) in &self.tiles {
+        for &(m, n, share) in &self.tiles {
             let across = ceiling(columns * (1.0 / n));
             let inverse_m = 1.0 / m;
             let mut tiles = [0.0; L];
             for i in 0..L {
                 tiles[i] = ceiling(batch[i] * ceiling(rows[i] * inverse_m) * across) * inverse_sms;
             }
-            let wave = 2.0 * m * n * depth * seconds_per_flop / SPLIT;
+            let wave = 2.0 * m * n * depth * seconds_per_flop / (SPLIT * share);
             for i in 0..L {
                 let time = ceiling(tiles[i] * SPLIT) * wave;
                 best[i] = if time < best[i] { time } else { best[i] };
@@ -143,8 +144,8 @@ impl Tiling {
         let (columns, depth) = (basis.value(&product.columns), basis.value(&product.depth));
         let mut best = [f64::INFINITY; L];
         let inverse_sms = 1.0 / self.sms;
-        for &(m, n) in &self.tiles {
-            let wave = 2.0 * m * n * product.seconds_per_flop / SPLIT;
+        for &(m, n, share) in &self.tiles {
+            let wave = 2.0 * m * n * product.seconds_per_flop / (SPLIT * share);
             for i in 0..L {
                 let tiles = ceiling(batch[i] * ceiling(rows[i] / m) * ceiling(columns[i] / n));
                 let time = ceiling(tiles * SPLIT * inverse_sms) * wave * depth[i];
@@ -181,21 +182,21 @@ mod tests {
 
     #[test]
     fn one_more_row_than_a_tile_costs_a_wave() {
-        let tiling = Tiling::new(&[(128.0, 128.0)], 4.0);
+        let tiling = Tiling::new(&[(128.0, 128.0, 1.0)], 4.0);
         let at = |rows: f64| time(&tiling, &[rows; LANES], false)[0];
         assert_eq!(at(128.0), 2.0 * 128.0 * 128.0 * 64.0 * 1e-12);
         assert_eq!(at(129.0), 2.0 * at(128.0));
     }
 
     #[test]
-    fn a_tile_another_divides_is_left_out() {
-        let tiling = Tiling::new(&[(16.0, 128.0), (64.0, 64.0), (64.0, 128.0), (128.0, 256.0)], 132.0);
-        assert_eq!(tiling.tiles, [(16.0, 128.0), (64.0, 64.0)]);
+    fn a_tile_that_a_better_one_divides_is_left_out() {
+        let tiling = Tiling::new(&[(16.0, 128.0, 0.7), (64.0, 64.0, 0.8), (64.0, 128.0, 0.8), (128.0, 256.0, 1.0)], 132.0);
+        assert_eq!(tiling.tiles, [(16.0, 128.0, 0.7), (64.0, 64.0, 0.8), (128.0, 256.0, 1.0)]);
     }
 
     #[test]
     fn a_table_gives_the_same_bits() {
-        let tiling = Tiling::new(&[(16.0, 128.0), (64.0, 64.0), (128.0, 256.0)], 132.0);
+        let tiling = Tiling::new(&[(16.0, 128.0, 0.7), (64.0, 64.0, 0.8), (128.0, 256.0, 1.0)], 132.0);
         for scale in [0.3, 1.0, 7.25, 100.0, 255.9] {
             let rows: Lane = std::array::from_fn(|i| (i + 1) as f64 * scale);
             assert_eq!(time(&tiling, &rows, true), time(&tiling, &rows, false));

@@ -141,6 +141,8 @@ pub struct KernelCost {
     pub mask: Option<usize>,
     /// Joules of FLOPs and on-chip bytes.
     pub compute_j: Poly,
+    /// Joules of FLOPs on padding, for each expert hit.
+    pub padding_j: f64,
     /// Prices.
     pub prices: Prices,
     /// Collectives behind it.
@@ -300,6 +302,11 @@ impl KernelCost {
             cost.activations_j[i] = bytes[2][i] * self.prices.activation_j;
         }
         pairs.add(&self.compute_j, 1.0, &mut cost.compute_j);
+        if self.padding_j > 0.0 {
+            for i in 0..L {
+                cost.compute_j[i] += env.hits[i] * self.padding_j;
+            }
+        }
         let mut exposed = self.collectives.as_slice();
         match (&self.staging, self.collectives.split_first()) {
             (Some(staging), Some((first, rest))) => {

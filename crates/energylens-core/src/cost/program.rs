@@ -46,6 +46,7 @@ struct Stage {
     /// By mask: sums over visible pairs, and over the reach into the cache.
     masked: Vec<(usize, Linear, Linear)>,
     expert_weights_j: f64,
+    expert_padding_j: f64,
 }
 
 /// Different items, each with its number of runs by kind of stage.
@@ -206,6 +207,9 @@ impl Program {
         if stage.expert_weights_j > 0.0 {
             add_times(stage.expert_weights_j, &env.hits, &mut sums[WEIGHTS_J]);
         }
+        if stage.expert_padding_j > 0.0 {
+            add_times(stage.expert_padding_j, &env.hits, &mut sums[COMPUTE_J]);
+        }
         for which in [KERNEL_S, EXPOSED_S] {
             for i in 0..L {
                 sums[which][i] += fixed[which][i] + moving[which][i];
@@ -242,6 +246,7 @@ impl Stage {
     fn add_joules(&mut self, kernel: &KernelCost, times: f64) {
         let (traffic, prices) = (&kernel.traffic, &kernel.prices);
         self.expert_weights_j += times * traffic.expert_bytes * prices.weight_j;
+        self.expert_padding_j += times * kernel.padding_j;
         self.plain[CACHE_J].add(&traffic.cache_written.scaled(times * prices.cache_j));
         let (pairs, reach) = match kernel.mask {
             None => (&mut self.plain, None),

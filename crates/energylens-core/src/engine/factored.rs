@@ -321,12 +321,10 @@ impl<V: Visitor> Work for Together<'_, V> {
                 continue;
             }
             let Workspace { prefill: prompt, .. } = &mut *self.workspace;
-            let (mut row_bytes, mut row_outputs) = (ZERO, ZERO);
+            let (mut row_bytes, row_lengths) = (ZERO, [*row; LANES]);
             if self.along_outputs {
                 prefill.spread(i, causes, prompt);
                 row_bytes = [activations[i]; LANES];
-            } else {
-                row_outputs = [*row; LANES];
             }
             let (context, length) = (contexts.begins[i] as usize, lengths.begins[i] as usize);
             for at in (0..count).step_by(LANES) {
@@ -336,14 +334,17 @@ impl<V: Visitor> Work for Together<'_, V> {
                 let Workspace { prefill: prompt, decode: step, served, .. } = &mut *self.workspace;
                 let (elapsed_s, energy_j) = decode.at(context + at, causes, &mut step.joules);
                 let decode = PhaseView { elapsed_s, energy_j, joules: &step.joules };
-                let (prefill, activations, output_tokens) = if self.along_outputs {
-                    (prompt.view(), &row_bytes, lanes(self.lane_values, at))
+                let lane_lengths = lanes(self.lane_values, at);
+                let (prefill, activations, prompt_tokens, output_tokens) = if self.along_outputs {
+                    (prompt.view(), &row_bytes, &row_lengths, lane_lengths)
                 } else {
                     let (elapsed_s, energy_j) = prefill.at(at, causes, &mut prompt.joules);
-                    (PhaseView { elapsed_s, energy_j, joules: &prompt.joules }, lanes(activations, at), &row_outputs)
+                    let view = PhaseView { elapsed_s, energy_j, joules: &prompt.joules };
+                    (view, lanes(activations, at), lane_lengths, &row_lengths)
                 };
                 let held = lanes(held, length + at);
-                let parts = Parts { batch: self.batch, output_tokens, prefill, decode, held, activations };
+                let batch = self.batch;
+                let parts = Parts { batch, prompt_tokens, output_tokens, prefill, decode, held, activations };
                 fill(self.mapping, &parts, self.wanted, served);
                 let index = self.first + i as u64 * self.row_stride + at as u64 * self.lane_stride;
                 self.visitor.block(index, self.lane_stride, LANES.min(count - at), served);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::curve::Implementation;
-use super::dtype::Arithmetic;
+use super::dtype::{Arithmetic, Dtype};
 use crate::error::Problem;
 
 /// Everything known of one GPU type.
@@ -29,6 +29,12 @@ pub struct Profile {
     pub energy: Energy,
     /// Collective curves by operation.
     pub collectives: Collectives,
+    /// Relative standard deviations of predictions.
+    #[serde(default)]
+    pub uncertainty: Uncertainty,
+    /// Where the fits hold.
+    #[serde(default)]
+    pub range: Range,
 }
 
 /// Device memory.
@@ -71,6 +77,12 @@ pub struct Power {
     pub tdp_w: f64,
     /// Draw of a loaded GPU that waits.
     pub static_w: f64,
+    /// More while a kernel runs, whatever it does.
+    #[serde(default)]
+    pub active_w: f64,
+    /// More during exposed communication.
+    #[serde(default)]
+    pub communication_w: f64,
 }
 
 /// Links between GPUs.
@@ -91,16 +103,17 @@ pub struct Link {
 pub struct Host {
     /// Seconds of a step in which the GPU waits for the host.
     pub host_s: f64,
+    /// Seconds of a step for each of its sequences: sampling and bookkeeping.
+    #[serde(default)]
+    pub sequence_s: f64,
 }
 
 /// Time coefficients.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Kernels {
-    /// Candidate output tiles of a matrix product.
-    pub tiles: Vec<(u32, u32)>,
-    /// Dense products by arithmetic.
+    /// Dense products by number format.
     pub gemm: BTreeMap<String, TimeSet>,
-    /// Grouped products by arithmetic.
+    /// Grouped products by number format.
     pub grouped_gemm: BTreeMap<String, TimeSet>,
     /// Attention over a prompt.
     pub attention_prefill: TimeSet,
@@ -111,7 +124,7 @@ pub struct Kernels {
 }
 
 /// Coefficients of one kernel class.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct TimeSet {
     /// Launch floor.
     pub t0_s: f64,
@@ -124,6 +137,12 @@ pub struct TimeSet {
     pub root_s_per_sqrt_byte: f64,
     /// Exponent of the smooth maximum.
     pub sharpness: u32,
+    /// Candidate output tiles: rows, columns, and the share of the reached rate they keep.
+    #[serde(default)]
+    pub tiles: Vec<(u32, u32, f64)>,
+    /// Rows whose FLOPs a grouped product spends on padding, for each expert hit.
+    #[serde(default)]
+    pub padding_rows: f64,
 }
 
 /// Energy coefficients.
@@ -154,6 +173,82 @@ pub struct FlopEnergy {
     pub fp4: Option<f64>,
     /// Outside tensor cores.
     pub vector: f64,
+}
+
+/// Relative standard deviations: of joules by cause, and of all joules of a kind of model.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Uncertainty {
+    /// FLOPs and on-chip bytes.
+    pub compute: f64,
+    /// Weight bytes.
+    pub hbm_weights: f64,
+    /// Cache bytes.
+    pub hbm_kv: f64,
+    /// Activation bytes.
+    pub hbm_activations: f64,
+    /// Collectives.
+    pub communication: f64,
+    /// Waiting power under kernels.
+    #[serde(rename = "static")]
+    pub fixed: f64,
+    /// Waiting power under nothing.
+    pub waiting: f64,
+    /// Of every model.
+    pub common: f64,
+    /// Besides, of models with routed experts.
+    pub routed: f64,
+    /// Besides, of weights of 8 bits and fewer.
+    pub narrow: f64,
+}
+
+impl Default for Uncertainty {
+    /// What a profile without measurements is taken to miss: a quarter, more for what varies most.
+    fn default() -> Self {
+        Self {
+            compute: 0.25,
+            hbm_weights: 0.25,
+            hbm_kv: 0.25,
+            hbm_activations: 0.25,
+            communication: 0.5,
+            fixed: 0.25,
+            waiting: 0.5,
+            common: 0.2,
+            routed: 0.2,
+            narrow: 0.2,
+        }
+    }
+}
+
+impl Uncertainty {
+    /// By cause, in the order of [`crate::step::CAUSES`].
+    pub fn causes(&self) -> [f64; 7] {
+        [
+            self.compute,
+            self.hbm_weights,
+            self.hbm_kv,
+            self.hbm_activations,
+            self.communication,
+            self.fixed,
+            self.waiting,
+        ]
+    }
+}
+
+/// The largest values that measurements behind the fits reach.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Range {
+    /// Sequences of a batch.
+    pub batch: f64,
+    /// Tokens a sequence can see.
+    pub context_tokens: f64,
+    /// GPUs of an engine.
+    pub gpus: f64,
+}
+
+impl Default for Range {
+    fn default() -> Self {
+        Self { batch: f64::INFINITY, context_tokens: f64::INFINITY, gpus: f64::INFINITY }
+    }
 }
 
 /// Collective curves by operation.
@@ -193,22 +288,25 @@ impl Profile {
             let problem = Problem::new("count", "a GPU has at least one SM, a node at least one GPU");
             return Err(problem.inside(&["compute".into(), "sms".into()]));
         }
-        let tiles = &self.kernels.tiles;
-        if tiles.is_empty() || tiles.iter().any(|(m, n)| !m.is_power_of_two() || !n.is_power_of_two()) {
-            let problem = Problem::new("tiles", "tiles have powers of two as rows and columns");
-            return Err(problem.inside(&["kernels".into(), "tiles".into()]));
+        let mut tiled = kernels.gemm.iter().map(|x| ("gemm", x)).chain(kernels.grouped_gemm.iter().map(|x| ("grouped_gemm", x)));
+        let whole = |&(m, n, share): &(u32, u32, f64)| m.is_power_of_two() && n.is_power_of_two() && share > 0.0;
+        if let Some((class, (format, _))) = tiled.find(|(_, (_, set))| set.tiles.is_empty() || !set.tiles.iter().all(whole)) {
+            let problem = Problem::new("tiles", "tiles have powers of two as rows and columns, and a share above 0");
+            return Err(problem.inside(&["kernels".into(), class.into(), format.as_str().into(), "tiles".into()]));
         }
         Ok(())
     }
 
-    /// Arithmetic really used for a format that wants `wanted`: 16-bit where there are no narrower units.
-    pub fn arithmetic(&self, wanted: Arithmetic) -> Arithmetic {
-        let has = |peak: Option<f64>, name: &str| {
-            peak.is_some() && self.kernels.gemm.contains_key(name) && self.kernels.grouped_gemm.contains_key(name)
+    /// Arithmetic really used for a number format: 16-bit where there are no narrower units.
+    pub fn arithmetic(&self, format: Dtype) -> Arithmetic {
+        let wanted = format.arithmetic;
+        let has = |peak: Option<f64>| {
+            let known = |sets: &BTreeMap<String, TimeSet>| sets.contains_key(format.name) || sets.contains_key(wanted.name());
+            peak.is_some() && known(&self.kernels.gemm) && known(&self.kernels.grouped_gemm)
         };
         match wanted {
-            Arithmetic::Fp8 if has(self.compute.peak_flops.fp8, "fp8") => Arithmetic::Fp8,
-            Arithmetic::Fp4 if has(self.compute.peak_flops.fp4, "fp4") => Arithmetic::Fp4,
+            Arithmetic::Fp8 if has(self.compute.peak_flops.fp8) => Arithmetic::Fp8,
+            Arithmetic::Fp4 if has(self.compute.peak_flops.fp4) => Arithmetic::Fp4,
             _ => Arithmetic::Bf16,
         }
     }

@@ -17,7 +17,7 @@ use crate::einsum::{Function, Rank};
 use crate::graph::flow::{Exchange, KernelFlow, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Class, Graph, Kernel, Line};
 use crate::hardware::dtype::{Arithmetic, DTYPES, Dtype, dtype};
-use crate::hardware::profile::{Profile, TimeSet};
+use crate::hardware::profile::{Profile, Range, TimeSet};
 use crate::mesh::Mesh;
 use crate::plan::{MaskSpec, Phase};
 
@@ -99,7 +99,7 @@ impl Lowering<'_> {
         let kernel = &block.kernels[flow.kernel];
         let mask = kernel.mask.map(|mask| index_of(masks, mask));
         let sms = f64::from(self.profile.compute.sms);
-        let (timing, flop_j) = self.timing(phase, block, kernel, sms);
+        let (timing, flop_j, padding_j) = self.timing(phase, block, kernel, sms);
         let (traffic, on_chip) = self.traffic(block, flow);
         let mut compute_j = flop_j;
         compute_j.add(&on_chip.scaled(self.profile.energy.on_chip_j_per_byte));
@@ -117,7 +117,7 @@ impl Lowering<'_> {
             cache_j: energy.hbm_kv_j_per_byte,
             activation_j: energy.hbm_activation_j_per_byte,
         };
-        KernelCost { timing, traffic, mask, compute_j, prices, collectives, staging }
+        KernelCost { timing, traffic, mask, compute_j, padding_j, prices, collectives, staging }
     }
 
     fn traffic(&self, block: &Block, flow: &KernelFlow) -> (Traffic, Poly) {
@@ -148,12 +148,12 @@ impl Lowering<'_> {
         (traffic, on_chip)
     }
 
-    /// Time of a kernel on `sms` SMs, and joules of its FLOPs.
-    fn timing(&self, phase: Phase, block: &Block, kernel: &Kernel, sms: f64) -> (Timing, Poly) {
+    /// Time of a kernel on `sms` SMs, joules of its FLOPs, and those of its padding for each expert hit.
+    fn timing(&self, phase: Phase, block: &Block, kernel: &Kernel, sms: f64) -> (Timing, Poly, f64) {
         let profile = self.profile;
         let peaks = &profile.compute.peak_flops;
         let class = kernel.class;
-        let mut first: Option<Arithmetic> = None;
+        let mut first: Option<Dtype> = None;
         let mut matrix: Vec<(&Line, &MatrixRanks, Arithmetic)> = Vec::new();
         let total_sms = f64::from(profile.compute.sms);
         let mut vector = Vector { flops: Poly::default(), seconds_per_flop: total_sms / sms / peaks.vector };
@@ -161,8 +161,9 @@ impl Lowering<'_> {
         for line in &kernel.lines {
             let flops = self.product_flops(block, line);
             if let Work::Matrix(ranks) = &line.work {
-                let arithmetic = self.arithmetic(line);
-                first = first.or(Some(arithmetic));
+                let format = self.operand(line);
+                let arithmetic = profile.arithmetic(format);
+                first = first.or(Some(format));
                 joules.add(&flops.scaled(profile.flop_j(arithmetic)));
                 matrix.push((line, ranks, arithmetic));
             } else {
@@ -171,44 +172,75 @@ impl Lowering<'_> {
             vector.flops.add(&self.function_flops(block, line));
         }
         joules.add(&vector.flops.scaled(profile.energy.flop_j.vector));
-        let set = self.time_set(class, phase, first.unwrap_or(Arithmetic::Bf16));
-        let tiles: Vec<(f64, f64)> = profile.kernels.tiles.iter().map(|&(m, n)| (f64::from(m), f64::from(n))).collect();
+        let set = self.time_set(class, phase, first.unwrap_or(DTYPES[1])).0.clone();
+        let tiles: Vec<(f64, f64, f64)> =
+            set.tiles.iter().map(|&(m, n, share)| (f64::from(m), f64::from(n), share)).collect();
         let rate = |arithmetic| profile.peak(arithmetic) * set.compute_efficiency;
         let attention =
             (class == Class::Attention).then(|| self.attention(phase, block, &matrix, total_sms / sms, &rate));
         let products =
             if class == Class::Attention { Vec::new() } else { self.products(block, &matrix, total_sms, &rate) };
+        let padding: f64 = products.iter().filter(|product| product.grouped).map(padded_elements).sum();
+        let padding_j = 2.0 * set.padding_rows * padding * profile.flop_j(profile.arithmetic(first.unwrap_or(DTYPES[1])));
         let timing = Timing {
-            set,
             seconds_per_byte: 1.0 / (profile.memory.bandwidth_bytes_per_s * set.memory_efficiency),
+            set,
             tiling: Tiling::new(&tiles, sms),
             products,
             attention,
             vector,
         };
-        (timing, joules)
+        (timing, joules, padding_j)
     }
 
-    fn time_set(&self, class: Class, phase: Phase, arithmetic: Arithmetic) -> TimeSet {
+    /// Coefficients of a kernel whose first product has an operand of that format, and whether they were fitted for it:
+    /// else those of its arithmetic serve, else those of 16 bits.
+    fn time_set(&self, class: Class, phase: Phase, format: Dtype) -> (&TimeSet, bool) {
         let kernels = &self.profile.kernels;
-        let of = |sets: &std::collections::BTreeMap<String, TimeSet>| {
-            sets.get(arithmetic.name()).or_else(|| sets.get("bf16")).copied().unwrap_or(kernels.elementwise)
-        };
         match (class, phase) {
-            (Class::Attention, Phase::Prefill) => kernels.attention_prefill,
-            (Class::Attention, Phase::Decode) => kernels.attention_decode,
-            (Class::GroupedGemm, _) => of(&kernels.grouped_gemm),
-            (Class::Gemm, _) => of(&kernels.gemm),
-            (Class::Elementwise, _) => kernels.elementwise,
+            (Class::Attention, Phase::Prefill) => (&kernels.attention_prefill, true),
+            (Class::Attention, Phase::Decode) => (&kernels.attention_decode, true),
+            (Class::Elementwise, _) => (&kernels.elementwise, true),
+            (Class::GroupedGemm | Class::Gemm, _) => {
+                let sets = if class == Class::Gemm { &kernels.gemm } else { &kernels.grouped_gemm };
+                let own = sets.get(format.name);
+                let arithmetic = self.profile.arithmetic(format).name();
+                let serves = own.or_else(|| sets.get(arithmetic)).or_else(|| sets.get("bf16"));
+                (serves.unwrap_or(&kernels.elementwise), own.is_some() || matches!(format.name, "fp32" | "fp16"))
+            }
         }
     }
 
-    fn arithmetic(&self, line: &Line) -> Arithmetic {
-        let wanted = match &line.weight {
-            Some(weight) => self.format(weight, "weights").arithmetic,
-            None => self.format("", "activations").arithmetic,
-        };
-        self.profile.arithmetic(wanted)
+    /// Format of a product's weight, or of its activations if it has none.
+    fn operand(&self, line: &Line) -> Dtype {
+        match &line.weight {
+            Some(weight) => self.format(weight, "weights"),
+            None => self.format("", "activations"),
+        }
+    }
+
+    /// Formats of all matrix products with a weight, each with its class.
+    fn operands(&self) -> impl Iterator<Item = (Class, Dtype)> {
+        let kernels = self.graph.blocks.iter().flat_map(|block| &block.kernels);
+        kernels.flat_map(|kernel| {
+            let matrix = kernel.lines.iter().filter(|line| matches!(line.work, Work::Matrix(_)) && line.weight.is_some());
+            matrix.map(|line| (kernel.class, self.operand(line)))
+        })
+    }
+
+    /// Variance of joules relative to all of them.
+    pub fn common_variance(&self) -> f64 {
+        let uncertainty = &self.profile.uncertainty;
+        let routed = if self.graph.routed.is_some() { uncertainty.routed } else { 0.0 };
+        let narrow = if self.operands().any(|(_, format)| format.bytes < 1.5) { uncertainty.narrow } else { 0.0 };
+        uncertainty.common * uncertainty.common + routed * routed + narrow * narrow
+    }
+
+    /// The largest batch and context within the fits; none for formats and numbers of GPUs they do not know.
+    pub fn range(&self) -> Range {
+        let range = self.profile.range;
+        let known = self.operands().all(|(class, format)| self.time_set(class, Phase::Decode, format).1);
+        if known && f64::from(self.mesh.gpus()) <= range.gpus { range } else { Range { batch: 0.0, ..range } }
     }
 
     /// Local FLOPs of so many for each element over some ranks.
@@ -420,6 +452,11 @@ fn index_of<X: PartialEq>(list: &mut Vec<X>, item: X) -> usize {
 /// Function and tensors of the left factor.
 fn shared_input(line: &Line) -> Option<(Option<Function>, Vec<&str>)> {
     line.equation.factors.first().map(|f| (f.function, f.args.iter().map(|t| t.name.as_str()).collect()))
+}
+
+/// Elements of one expert's slice of a grouped product's weight.
+fn padded_elements(product: &Product) -> f64 {
+    product.columns.as_constant().unwrap_or(0.0) * product.depth.as_constant().unwrap_or(0.0)
 }
 
 /// Product of two monomials.

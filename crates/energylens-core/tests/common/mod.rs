@@ -80,7 +80,8 @@ fn model() -> Value {
 }
 
 fn gpu() -> Value {
-    let set = |t0: f64, sharpness: u32| json!({"t0_s": t0, "compute_efficiency": 0.75, "memory_efficiency": 0.85, "root_s_per_sqrt_byte": 1e-10, "sharpness": sharpness});
+    let set = |t0: f64, sharpness: u32| json!({"t0_s": t0, "compute_efficiency": 0.75, "memory_efficiency": 0.85, "root_s_per_sqrt_byte": 1e-10, "sharpness": sharpness, "padding_rows": 8.0,
+        "tiles": [[16, 64, 0.6], [64, 64, 0.9], [128, 128, 1.0]]});
     let link = json!([{"name": "ring", "max_bytes": null, "by_gpus": {
         "2": {"alpha_s": 6e-6, "root_s_per_sqrt_byte": 4e-9, "bandwidth_bytes_per_s": 3e11},
         "8": {"alpha_s": 1.2e-5, "root_s_per_sqrt_byte": 8e-9, "bandwidth_bytes_per_s": 4.5e11}
@@ -89,11 +90,15 @@ fn gpu() -> Value {
         "name": "test-gpu",
         "memory": {"capacity_bytes": 8e10, "bandwidth_bytes_per_s": 3e12, "reserve_bytes": 2e9},
         "compute": {"sms": 132, "peak_flops": {"bf16": 1e15, "fp8": 2e15, "vector": 6e13}},
-        "power": {"tdp_w": 700.0, "static_w": 120.0},
+        "power": {"tdp_w": 700.0, "static_w": 120.0, "active_w": 40.0, "communication_w": 15.0},
         "link": {"gpus_per_node": 8, "net_bandwidth_bytes_per_s": 5e10, "net_alpha_s": 1e-5, "sms_to_saturate": 16.0},
-        "host": {"host_s": 1e-3},
+        "host": {"host_s": 1e-3, "sequence_s": 1e-5},
+        "uncertainty": {
+            "compute": 0.1, "hbm_weights": 0.1, "hbm_kv": 0.2, "hbm_activations": 0.2, "communication": 0.3, "static": 0.1,
+            "waiting": 0.4, "common": 0.05, "routed": 0.1, "narrow": 0.1
+        },
+        "range": {"batch": 512.0, "context_tokens": 32768.0, "gpus": 8.0},
         "kernels": {
-            "tiles": [[64, 64], [128, 128]],
             "gemm": {"bf16": set(3e-6, 4), "fp8": set(1e-5, 2)},
             "grouped_gemm": {"bf16": set(3e-5, 1), "fp8": set(3e-5, 1)},
             "attention_prefill": set(1e-5, 2), "attention_decode": set(1e-5, 2), "elementwise": set(2e-6, 4)

@@ -1,0 +1,54 @@
+"""The interval of a prediction, and whether it is extrapolated (physics.md section 10)."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from .local import BYTES, Env
+
+Z_80 = 1.2815515655446
+DEFAULT = {
+    "compute": 0.25,
+    "hbm_weights": 0.25,
+    "hbm_kv": 0.25,
+    "hbm_activations": 0.25,
+    "communication": 0.5,
+    "static": 0.25,
+    "waiting": 0.5,
+    "common": 0.2,
+    "routed": 0.2,
+    "narrow": 0.2,
+}
+
+
+def operands(envs: list[Env]) -> Iterator[tuple[str, str]]:
+    """(kernel class, weight format) of every matrix product with a weight."""
+    for env in envs:
+        for kernel in env.block.kernels:
+            for equation in kernel.equations:
+                weighted = any(env.is_weight(factor) for factor in equation.factors)
+                if weighted and env.product(equation) is not None:
+                    yield env.kernel_class(kernel), env.operand(equation)
+
+
+def extrapolated(gpu: dict[str, Any], envs: list[Env], gpus: int, batch: int, tokens: int) -> bool:
+    """Whether a format, the number of GPUs, the batch or the length is beyond what the profile's fits reach."""
+    limits, kernels = gpu.get("range", {}), gpu["kernels"]
+    for kind, fmt in operands(envs):
+        if kind in ("gemm", "grouped_gemm") and fmt not in (*kernels[kind], "fp32", "fp16"):
+            return True
+    sizes = {"gpus": gpus, "batch": batch, "context_tokens": tokens}
+    return any(size > limits.get(name, math.inf) for name, size in sizes.items())
+
+
+def deviation(gpu: dict[str, Any], envs: list[Env], joules: dict[str, float]) -> float:
+    """Standard deviation of the energy, in joules."""
+    relative = gpu.get("uncertainty", DEFAULT)
+    variance = sum((relative[cause] * part) ** 2 for cause, part in joules.items())
+    whole = relative["common"] ** 2
+    if any(env.model.active for env in envs):
+        whole += relative["routed"] ** 2
+    if any(BYTES[fmt] < 1.5 for _, fmt in operands(envs)):
+        whole += relative["narrow"] ** 2
+    return math.sqrt(variance + whole * sum(joules.values()) ** 2)
+
