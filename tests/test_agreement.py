@@ -17,14 +17,34 @@ from energylens import _core
 from energylens.builder import Model
 from energylens.evaluation import evaluate
 from energylens.library import bundled, load_gpu, load_model
-from energylens.plan import Plan
+from energylens.plan import LoadedGpu, Plan
+from energylens.spec.gpu import GpuSpec
 from random_models import models
 
 RELATIVE = 1e-9
 VALUES = (
     *("ttft_s", "tpot_s", "latency_s", "energy_j", "energy_prefill_j", "energy_decode_j", "power_w_per_gpu"),
     *("energy_per_output_token_j", "output_tokens_per_s", "memory_bytes_per_gpu", "gpus"),
+    *("energy_lo_j", "energy_hi_j", "extrapolated"),
 )
+TIME = {"t0_s": 1e-5, "compute_efficiency": 0.6, "memory_efficiency": 0.8, "root_s_per_sqrt_byte": 2e-10, "source": "x"}
+
+
+def every_term(gpu: str) -> LoadedGpu:
+    """Return a bundled profile with a value for every coefficient that may be left out."""
+    spec = load_gpu(gpu).spec
+    data = LoadedGpu(spec).completed[0]
+    tiles = [[16, 64, 0.5], [64, 64, 0.8], [128, 256, 1.0]]
+    data["power"] |= {"active_w": 31.0, "communication_w": 17.0}
+    data["host"]["sequence_s"] = 2.5e-5
+    data["kernels"]["gemm"]["mxfp4"] = TIME | {"sharpness": 2, "tiles": tiles}
+    data["kernels"]["grouped_gemm"]["int4"] = TIME | {"sharpness": 1, "tiles": tiles, "padding_rows": 24.0}
+    data["kernels"]["grouped_gemm"]["bf16"] |= {"padding_rows": 16.0}
+    spread = {cause: 0.02 * (index + 1) for index, cause in enumerate(_core.CAUSES)}
+    data["uncertainty"] = spread | {"common": 0.05, "routed": 0.11, "narrow": 0.07, "source": "x"}
+    data["range"] = {"batch": 40.0, "context_tokens": 2000.0, "gpus": 16.0, "source": "x"}
+    data.pop("frameworks", None)
+    return LoadedGpu(GpuSpec.model_validate(json.loads(json.dumps(data))))
 
 
 def points(seed: int, count: int) -> list[dict[str, Any]]:
@@ -94,11 +114,11 @@ def test_bundled_models(model: str) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(model=models(), data=st.data())
 def test_random_models(model: Model, data: st.DataObject) -> None:
-    gpu = data.draw(st.sampled_from(list(bundled("hardware"))))
+    loaded = every_term(data.draw(st.sampled_from(list(bundled("hardware")))))
     asked: list[dict[str, Any]] = [
         {
             "model": "random",
-            "gpu": gpu,
+            "gpu": loaded.spec.name,
             "tp": data.draw(st.sampled_from([1, 2, 3, 4, 6, 8, 16])),
             "pp": data.draw(st.integers(1, 4)),
             "dp": data.draw(st.sampled_from([1, 1, 2, 3, 4, 12])),
@@ -106,12 +126,12 @@ def test_random_models(model: Model, data: st.DataObject) -> None:
             "batch": data.draw(st.integers(1, 70)),
             "prompt_tokens": data.draw(st.integers(1, 3000)),
             "output_tokens": data.draw(st.integers(1, 300)),
-            "weight_dtype": data.draw(st.sampled_from([None, "fp8", "nvfp4", "int4"])),
+            "weight_dtype": data.draw(st.sampled_from([None, "fp8", "nvfp4", "int4", "mxfp4", "fp8_block"])),
             "kv_dtype": data.draw(st.sampled_from([None, "fp8"])),
         }
         for _ in range(6)
     ]
-    frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), models=[model], breakdown=True)
-    plan = Plan([model.loaded()], [load_gpu(gpu)])
+    frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), models=[model], gpus=[loaded], breakdown=True)
+    plan = Plan([model.loaded()], [loaded])
     for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
         assert_same(plan, point, row)

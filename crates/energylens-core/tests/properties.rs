@@ -10,7 +10,7 @@ use energylens_core::mesh::Reason;
 use energylens_core::reduce::front::{Front, dominates};
 use energylens_core::reduce::groups::Grouping;
 use energylens_core::reduce::{Reduction, Wanted};
-use energylens_core::serving::{Columns, Served, column_names};
+use energylens_core::serving::{COLUMNS, Columns, Served, column_names};
 use energylens_core::simd::Level;
 use energylens_core::space::{Listed, Space};
 use proptest::prelude::*;
@@ -45,7 +45,7 @@ proptest! {
                 prop_assert!(values[row].is_finite());
                 prop_assert!(values[row] >= -1e-9);
             }
-            let causes: f64 = table.columns[14..].iter().map(|values| values[row]).sum();
+            let causes: f64 = table.columns[COLUMNS.len()..].iter().map(|values| values[row]).sum();
             let energy = table.columns[column("energy_j")][row];
             prop_assert!((causes - energy).abs() <= 1e-9 * energy);
         }

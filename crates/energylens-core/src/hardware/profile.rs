@@ -288,9 +288,12 @@ impl Profile {
             let problem = Problem::new("count", "a GPU has at least one SM, a node at least one GPU");
             return Err(problem.inside(&["compute".into(), "sms".into()]));
         }
-        let mut tiled = kernels.gemm.iter().map(|x| ("gemm", x)).chain(kernels.grouped_gemm.iter().map(|x| ("grouped_gemm", x)));
+        let mut tiled =
+            kernels.gemm.iter().map(|x| ("gemm", x)).chain(kernels.grouped_gemm.iter().map(|x| ("grouped_gemm", x)));
         let whole = |&(m, n, share): &(u32, u32, f64)| m.is_power_of_two() && n.is_power_of_two() && share > 0.0;
-        if let Some((class, (format, _))) = tiled.find(|(_, (_, set))| set.tiles.is_empty() || !set.tiles.iter().all(whole)) {
+        if let Some((class, (format, _))) =
+            tiled.find(|(_, (_, set))| set.tiles.is_empty() || !set.tiles.iter().all(whole))
+        {
             let problem = Problem::new("tiles", "tiles have powers of two as rows and columns, and a share above 0");
             return Err(problem.inside(&["kernels".into(), class.into(), format.as_str().into(), "tiles".into()]));
         }
@@ -301,7 +304,8 @@ impl Profile {
     pub fn arithmetic(&self, format: Dtype) -> Arithmetic {
         let wanted = format.arithmetic;
         let has = |peak: Option<f64>| {
-            let known = |sets: &BTreeMap<String, TimeSet>| sets.contains_key(format.name) || sets.contains_key(wanted.name());
+            let known =
+                |sets: &BTreeMap<String, TimeSet>| sets.contains_key(format.name) || sets.contains_key(wanted.name());
             peak.is_some() && known(&self.kernels.gemm) && known(&self.kernels.grouped_gemm)
         };
         match wanted {

@@ -181,7 +181,8 @@ impl Lowering<'_> {
         let products =
             if class == Class::Attention { Vec::new() } else { self.products(block, &matrix, total_sms, &rate) };
         let padding: f64 = products.iter().filter(|product| product.grouped).map(padded_elements).sum();
-        let padding_j = 2.0 * set.padding_rows * padding * profile.flop_j(profile.arithmetic(first.unwrap_or(DTYPES[1])));
+        let padding_j =
+            2.0 * set.padding_rows * padding * profile.flop_j(profile.arithmetic(first.unwrap_or(DTYPES[1])));
         let timing = Timing {
             seconds_per_byte: 1.0 / (profile.memory.bandwidth_bytes_per_s * set.memory_efficiency),
             set,
@@ -223,7 +224,8 @@ impl Lowering<'_> {
     fn operands(&self) -> impl Iterator<Item = (Class, Dtype)> {
         let kernels = self.graph.blocks.iter().flat_map(|block| &block.kernels);
         kernels.flat_map(|kernel| {
-            let matrix = kernel.lines.iter().filter(|line| matches!(line.work, Work::Matrix(_)) && line.weight.is_some());
+            let matrix =
+                kernel.lines.iter().filter(|line| matches!(line.work, Work::Matrix(_)) && line.weight.is_some());
             matrix.map(|line| (kernel.class, self.operand(line)))
         })
     }

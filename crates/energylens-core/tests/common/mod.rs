@@ -80,8 +80,10 @@ fn model() -> Value {
 }
 
 fn gpu() -> Value {
-    let set = |t0: f64, sharpness: u32| json!({"t0_s": t0, "compute_efficiency": 0.75, "memory_efficiency": 0.85, "root_s_per_sqrt_byte": 1e-10, "sharpness": sharpness, "padding_rows": 8.0,
-        "tiles": [[16, 64, 0.6], [64, 64, 0.9], [128, 128, 1.0]]});
+    let set = |t0: f64, sharpness: u32| {
+        json!({"t0_s": t0, "compute_efficiency": 0.75, "memory_efficiency": 0.85, "root_s_per_sqrt_byte": 1e-10, "sharpness": sharpness, "padding_rows": 8.0,
+        "tiles": [[16, 64, 0.6], [64, 64, 0.9], [128, 128, 1.0]]})
+    };
     let link = json!([{"name": "ring", "max_bytes": null, "by_gpus": {
         "2": {"alpha_s": 6e-6, "root_s_per_sqrt_byte": 4e-9, "bandwidth_bytes_per_s": 3e11},
         "8": {"alpha_s": 1.2e-5, "root_s_per_sqrt_byte": 8e-9, "bandwidth_bytes_per_s": 4.5e11}
