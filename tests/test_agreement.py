@@ -35,8 +35,17 @@ def every_term(gpu: str) -> LoadedGpu:
     spec = load_gpu(gpu).spec
     data = LoadedGpu(spec).completed[0]
     tiles = [[16, 64, 0.5], [64, 64, 0.8], [128, 256, 1.0]]
-    data["power"] |= {"active_w": 31.0, "communication_w": 17.0}
+    data["energy"] |= {"active_w": 31.0, "communication_w": 17.0}
+    data["host"]["stretch"] = {"gemm": 1.1, "attention": 1.3, "grouped_gemm": 0.9}
     data["host"]["sequence_s"] = 2.5e-5
+    prefill = {"length_factor": 0.6, "wave_depth": 40.0, "head_dim_power": 0.4, "pad_rows": 64}
+    for name, more in (("prefill", prefill), ("decode", {"sequence_head_s": 3e-8, "head_dim_power": 0.2})):
+        sets = data["kernels"][f"attention_{name}"]
+        data["kernels"][f"attention_{name}"] = {"bf16": sets["bf16"] | more, "fp8": TIME | {"sharpness": 1} | more}
+    data["kernels"]["gemm"]["bf16"] |= {"depth_0": 170.0, "split_s": 3e-6, "tiles": tiles}
+    for sets in (data["kernels"]["gemm"], data["kernels"]["grouped_gemm"]):
+        if "fp8" in sets:
+            sets["fp8"] |= {"quantise_bytes": 5.0, "routed_bytes": 6.0, "expert_s": 1e-7, "depth_0": 90.0}
     data["kernels"]["gemm"]["mxfp4"] = TIME | {"sharpness": 2, "tiles": tiles}
     data["kernels"]["grouped_gemm"]["int4"] = TIME | {"sharpness": 1, "tiles": tiles, "padding_rows": 24.0}
     data["kernels"]["grouped_gemm"]["bf16"] |= {"padding_rows": 16.0}

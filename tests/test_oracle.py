@@ -38,8 +38,8 @@ GPU: dict[str, Any] = {
     "kernels": {
         "gemm": {"bf16": PERFECT | TILED},
         "grouped_gemm": {"bf16": PERFECT | TILED},
-        "attention_prefill": PERFECT,
-        "attention_decode": PERFECT,
+        "attention_prefill": {"bf16": PERFECT},
+        "attention_decode": {"bf16": PERFECT},
         "elementwise": PERFECT,
     },
     "energy": {
@@ -183,30 +183,34 @@ def test_window() -> None:
 
 
 def test_time_of_grouped_products() -> None:
-    """One token meets exactly two experts with one row each: 2 x ceil(32/16) tiles for G and U, 2 x 4 for D."""
+    """One token meets exactly two experts with one row each: 2 x ceil(32/16) tiles for G and U, 2 x 4 for D; they are not cut."""
     env = env_of(RAW_MOE, 1, Pass("decode", 1, 1, 9))
     kernel = env.block.kernels[3]
     cost = kernel_cost(env, kernel)
     tile = 2 * 16 * 16 / 1e12  # seconds an SM takes a unit of depth
-    both = tile * 64 * min(math.ceil(2 * 4 * k / 10) / k for k in (1, 2, 4, 8))  # 64 merged columns
-    down = tile * 32 * min(math.ceil(2 * 4 * k / 10) / k for k in (1, 2, 4, 8))
+    both = tile * 64 * math.ceil(2 * 4 / 10)  # 64 merged columns
+    down = tile * 32 * math.ceil(2 * 4 / 10)
     traffic = (2 * 3 * 64 * 32 + 64 + 2 + 64) * 2 / 1e12
     assert cost.time == pytest.approx(both + down + cost.vector_flops / 1e11 + traffic, rel=1e-12)
     pool = env_of(RAW_MOE, 1, Pass("decode", 96, 1, 9), dp=2, ep=2)  # 192 tokens, 48 rows an expert, all 4 local hit
     kernel_time = kernel_cost(pool, kernel)
-    both = tile * 64 * min(math.ceil(4 * 3 * 4 * k / 10) / k for k in (1, 2, 4, 8))
-    down = tile * 32 * min(math.ceil(4 * 3 * 4 * k / 10) / k for k in (1, 2, 4, 8))
+    both = tile * 64 * math.ceil(4 * 3 * 4 / 10)
+    down = tile * 32 * math.ceil(4 * 3 * 4 / 10)
     traffic = (4 * 3 * 64 * 32 + 96 * (64 + 2 + 64)) * 2 / 1e12
     assert kernel_time.time == pytest.approx(both + down + kernel_time.vector_flops / 1e11 + traffic, rel=1e-9)
 
 
 def test_time_of_attention_in_prefill() -> None:
-    """129 tokens are two row blocks a head: 128 blocks on 10 SMs are 13 waves, not 12.8."""
+    """129 tokens padded to 192 see 31.5 more each; 2 row blocks of 64 heads on 10 SMs are 13 waves."""
     env = env_of(llama(), 1, Pass("prefill", 1, 129, 129))
-    cost = kernel_cost(env, env.block.kernels[2])
-    flops = 2 * 2 * 64 * 129 * 65 * 128
+    more = {"pad_rows": 64, "length_factor": 0.5, "wave_depth": 20.0, "head_dim_power": 0.5, "compute_efficiency": 0.5}
+    gpu = {**GPU, "kernels": {**GPU["kernels"], "attention_prefill": {"bf16": {**PERFECT, **more}}}}
+    cost = kernel_cost(replace(env, gpu=gpu), env.block.kernels[2])
+    matrix = 2 * 2 * 64 * 192 * (65 + 31.5) * 128 / 5e12
+    block = 10 * 2 * 2 * 128 * 128 / 5e12  # seconds of one visible token of 128 rows on each of 10 SMs
     traffic = 2 * 129 * (64 + 8 + 8 + 64) * 128 / 1e12
-    assert cost.time == pytest.approx(flops / 1e13 * 13 / 12.8 + 5 * 64 * 129 * 65 / 1e11 + traffic, rel=1e-12)
+    vector = 5 * 64 * 129 * 65 / 1e11
+    assert cost.time == pytest.approx(matrix + block * (0.5 * 129 + 20 * 13) + vector + traffic, rel=1e-12)
 
 
 def test_sharpness_and_root() -> None:

@@ -85,8 +85,25 @@ def load_gpu(given: str | Path | LoadedGpu) -> LoadedGpu:
     if not isinstance(given, (str, Path)):
         hint = "give a bundled name or a path to a profile"
         raise SpecError(Problem(f"a GPU is not a {type(given).__name__}", hint=hint, code="unknown-gpu"))
-    path = _find("hardware", "gpu", given)
-    return _read_gpu(path, _stamp(path))
+    base, at, framework = str(given).partition("@")
+    path = _find("hardware", "gpu", base)
+    loaded = _read_gpu(path, _stamp(path))
+    return under(loaded, framework) if at else loaded
+
+
+def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
+    """Return a profile as another serving framework uses the GPU, named `gpu@framework`; raise `SpecError`."""
+    spec = loaded.spec
+    known = spec.frameworks or {}
+    if framework not in known:
+        names = ", ".join(f"{spec.name}@{name}" for name in known)
+        hint = did_you_mean(framework, known) or (f"known: {names}" if names else "its profile has but one framework")
+        message = f"`{spec.name}` has no coefficients for the framework `{framework}`"
+        raise SpecError(Problem(message, hint=hint, code="unknown-framework"))
+    own = known[framework]
+    changes = {name: getattr(own, name) for name in ("kernels", "collectives", "host") if getattr(own, name) is not None}
+    changes |= {"name": f"{spec.name}@{framework}", "frameworks": None}
+    return LoadedGpu(spec.model_copy(update=changes), loaded.document)
 
 
 def models() -> pl.DataFrame:

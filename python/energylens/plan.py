@@ -63,12 +63,35 @@ def _canonical(gpu: LoadedGpu) -> dict[str, Any]:
     """Return a profile as the core reads it: numbers only."""
     profile: dict[str, Any] = _without_sources(gpu.completed[0])
     profile.pop("frameworks", None)
-    kernels = profile["kernels"]
+    energy, kernels, host = profile["energy"], profile["kernels"], profile["host"]
+    profile["power"] |= {name: energy.pop(name, 0.0) for name in ("active_w", "communication_w")}
+    host.pop("task_input_tokens", None)
     tiles = kernels.pop("tiles")["shapes"]
     for sets in (kernels["gemm"], kernels["grouped_gemm"]):
         for coefficients in sets.values():
             coefficients.setdefault("tiles", tiles)
+    stretch = host.pop("stretch", {})
+    classes = {"gemm": [*kernels["gemm"].values()], "grouped_gemm": [*kernels["grouped_gemm"].values()]}
+    classes["attention"] = [*kernels["attention_prefill"].values(), *kernels["attention_decode"].values()]
+    for name, factor in stretch.items():
+        for coefficients in classes[name]:
+            _slow_down(coefficients, factor)
     return profile
+
+
+def _slow_down(coefficients: dict[str, Any], factor: float) -> None:
+    """Multiply all seconds that coefficients give by a factor."""
+    for name in coefficients:
+        if name in _SHARES:
+            coefficients[name] /= factor
+        elif name in _SECONDS:
+            coefficients[name] *= factor
+
+
+_SHARES = frozenset({"compute_efficiency", "memory_efficiency"})
+_SECONDS = frozenset(
+    ("t0_s", "root_s_per_sqrt_byte", "split_s", "quantise_bytes", "expert_s", "routed_bytes", "sequence_head_s")
+)
 
 
 _TOLD = frozenset({"source", "fit"})

@@ -87,6 +87,7 @@ class Model:
 
     extents: dict[str, int]
     active: dict[str, int]  # routed ranks only
+    imbalance: dict[str, float]  # of these
     blocks: tuple[Block, ...]
     cache: frozenset[str]
     dtypes: dict[str, str]
@@ -180,9 +181,11 @@ def parse_model(raw: dict[str, Any]) -> Model:
     """Parse one model of the plan."""
     extents = {rank: int(entry["extent"]) for rank, entry in raw["ranks"].items()}
     active: dict[str, int] = {}
+    imbalance: dict[str, float] = {}
     for rank, entry in raw["ranks"].items():
         if entry.get("active") is not None:
             active[rank] = int(entry["active"])
+            imbalance[rank] = float(entry.get("imbalance", 0.0))
 
     parsed: list[list[Equation]] = []
     for block in raw["blocks"]:
@@ -219,6 +222,7 @@ def parse_model(raw: dict[str, Any]) -> Model:
     return Model(
         extents=extents,
         active=active,
+        imbalance=imbalance,
         blocks=tuple(blocks),
         cache=frozenset(raw.get("cache") or []),
         dtypes=dict(raw["dtypes"]),

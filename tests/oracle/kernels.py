@@ -9,8 +9,6 @@ from .local import BYTES, Env, Product, ceil
 
 SPLITS = (1, 2, 4, 8)
 
-Tiles = list[tuple[int, int, float]]
-
 
 @dataclass
 class Cost:
@@ -111,30 +109,30 @@ def merged_products(env: Env, kernel: Kernel) -> list[Merged]:
 
 
 def tiled_time(
-    tiles: Tiles, count: float, rows: float, columns: float, depth: float, rate: float, sms: int
+    entry: dict[str, Any], count: float, rows: float, columns: float, depth: float, rate: float, sms: int, cut: bool
 ) -> float:
     """Shortest time of `count` products over tiles and splits; `rate` is the FLOP/s of one SM (sections 5 and 6)."""
     best = math.inf
-    for tile_m, tile_n, share in tiles:
+    for tile_m, tile_n, share in entry["tiles"]:
         number = ceil(count * ceil(rows / tile_m) * ceil(columns / tile_n))
-        for parts in SPLITS:
+        for parts in SPLITS if cut else (1,):
             waves = ceil(number * parts / sms)
-            best = min(best, waves * 2 * tile_m * tile_n * depth / (parts * rate * share))
+            deep = depth / parts + entry.get("depth_0", 0)
+            joined = entry.get("split_s", 0) if parts > 1 else 0
+            best = min(best, waves * 2 * tile_m * tile_n * deep / (rate * share) + joined)
     return best
 
 
 def matrix_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any], sms: int) -> float:
     """t_matrix of a kernel on `sms` of the GPU's SMs (sections 5 and 6)."""
     peaks, all_sms = env.gpu["compute"]["peak_flops"], int(env.gpu["compute"]["sms"])
-    attention = env.kernel_class(kernel) == "attention"
+    if env.kernel_class(kernel) == "attention":
+        return attention_time(env, kernel, products, entry, sms)
     total = 0.0
     for merged in products:
         product = merged.first
         rate = peaks[env.arithmetic(product.equation)] * entry["compute_efficiency"] / all_sms
         extents = env.equation_extents(product.equation, kernel)
-        if attention:
-            total += merged.flops / (rate * sms)
-            continue
         depth = math.prod(extents[rank] for rank in product.k)
         count = math.prod(extents[rank] for rank in product.batch)
         rows = math.prod(extents[rank] for rank in product.m)
@@ -144,22 +142,39 @@ def matrix_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[st
             hit = experts_hit(env, routed)
             count = hit * count
             rows = rows * env.mesh.dp * env.model.active[routed] / (env.mesh.ep * hit)
-        total += tiled_time(entry["tiles"], count, rows, merged.n_elements, depth, rate, sms)
-    if attention and env.step.phase == "prefill":
-        total *= wave_quantisation(env, kernel, products, sms)
+        slower = busiest(env) if product.grouped else 1.0
+        total += slower * tiled_time(
+            entry, count, rows, merged.n_elements, depth, rate, sms, not product.grouped
+        )
     return total
 
 
-def wave_quantisation(env: Env, kernel: Kernel, products: list[Merged], sms: int) -> float:
-    """Slow-down (q) of a prefill attention kernel: whole waves over the mean number of waves (section 5)."""
-    for merged in products:
-        product = merged.first
-        if "t" in product.equation.all_ranks():
-            extents = env.equation_extents(product.equation, kernel)
-            heads = math.prod(extents[rank] for rank in [*product.batch, *product.m] if rank != "s")
-            waves = heads * ceil(env.step.s / 128) / sms
-            return ceil(waves) / waves
-    return 1.0
+def busiest(env: Env) -> float:
+    """Load of the busiest GPU of the experts over the mean (section 6)."""
+    return 1 + max(env.model.imbalance.values(), default=0.0) * math.sqrt(env.mesh.ep - 1)
+
+
+def attention_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any], sms: int) -> float:
+    """t_matrix of an attention kernel on `sms` of the GPU's SMs (section 5)."""
+    product = next(merged.first for merged in products if "t" in merged.first.equation.all_ranks())
+    extents = env.equation_extents(product.equation, kernel)
+    heads = math.prod(extents[rank] for rank in [*product.batch, *product.m] if rank != "s")
+    depth = math.prod(extents[rank] for rank in product.k)
+    reached = entry["compute_efficiency"] * (depth / 128) ** entry.get("head_dim_power", 0)
+    share = reached * sms / env.gpu["compute"]["sms"]
+    rate = {kind: peak * share for kind, peak in env.gpu["compute"]["peak_flops"].items()}
+    total = sum(merged.flops / rate[env.arithmetic(merged.first.equation)] for merged in products)
+    if env.step.phase == "decode":
+        return float(total + entry.get("sequence_head_s", 0) * math.prod(extents[rank] for rank in product.batch))
+    s, pad = env.step.s, entry.get("pad_rows", 1)
+    seen = extents["t"]
+    padded = total * ceil(s / pad) * pad / s * (1 + (pad - 1) / 2 / seen)
+    with_t = [merged for merged in products if "t" in merged.first.equation.all_ranks()]
+    pairs = sum(merged.flops / rate[env.arithmetic(merged.first.equation)] for merged in with_t)
+    token = 128 * sms * pairs / (heads * s * seen)
+    longest = min(env.step.t, env.window(kernel) or math.inf)
+    waves = ceil(heads * ceil(s / 128) / sms)
+    return float(padded + token * (entry.get("length_factor", 0) * longest + entry.get("wave_depth", 0) * waves))
 
 
 def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0) -> Cost:
@@ -179,7 +194,9 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0) -> Cost:
     kind_of_kernel = env.kernel_class(kernel)
     profile = env.gpu["kernels"]
     if kind_of_kernel == "attention":
-        entry = profile[f"attention_{env.step.phase}"]
+        sets = profile[f"attention_{env.step.phase}"]
+        fmt = cache_format(env, kernel)
+        entry = next(sets[name] for name in (fmt, env.supported(fmt), "bf16") if name in sets)
     elif kind_of_kernel == "elementwise":
         entry = profile["elementwise"]
     else:
@@ -203,8 +220,38 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0) -> Cost:
     traffic = cost.weight_bytes + cost.kv_bytes + cost.activation_bytes
     bandwidth = env.gpu["memory"]["bandwidth_bytes_per_s"] * entry["memory_efficiency"]
     t_memory = traffic / bandwidth + entry["root_s_per_sqrt_byte"] * math.sqrt(traffic)
-    cost.time = entry["t0_s"] + power_mean(t_compute, t_memory, entry["sharpness"])
+    slower = busiest(env) if kind_of_kernel == "grouped_gemm" else 1.0
+    cost.time = entry["t0_s"] + power_mean(t_compute, slower * t_memory, entry["sharpness"])
+    if kind_of_kernel in ("gemm", "grouped_gemm"):
+        cost.time += added_time(env, kernel, products, entry) * slower
     return cost
+
+
+def added_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any]) -> float:
+    """Quantising the inputs of products, sorting tokens by expert, and seconds of each expert hit (sections 5 and 6)."""
+    moved, seconds, sorted_once = 0.0, 0.0, False
+    for merged in products:
+        product = merged.first
+        extents = env.equation_extents(product.equation, kernel)
+        depth = math.prod(extents[rank] for rank in product.k)
+        routed = product.equation.routed
+        if not product.grouped:
+            ranks = [*product.batch, *product.m]
+            moved += entry.get("quantise_bytes", 0) * math.prod(extents[rank] for rank in ranks) * depth
+        elif routed is not None and not sorted_once:
+            sorted_once = True
+            moved += entry.get("routed_bytes", 0) * env.tokens() * env.model.active[routed] * depth
+            seconds += entry.get("expert_s", 0) * experts_hit(env, routed)
+    return float(moved / env.gpu["memory"]["bandwidth_bytes_per_s"] + seconds)
+
+
+def cache_format(env: Env, kernel: Kernel) -> str:
+    """Format of the first cache tensor a kernel reads, of activations if it reads none."""
+    for equation in kernel.equations:
+        for tensor in equation.reads():
+            if tensor.name in env.model.cache:
+                return env.dtype(tensor, "cache")
+    return env.model.dtypes["activations"]
 
 
 def power_mean(a: float, b: float, p: float) -> float:

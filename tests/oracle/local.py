@@ -115,7 +115,11 @@ class Env:
 
     def arithmetic(self, equation: Equation) -> str:
         """Arithmetic of a matrix product: by its weight operand, else by the activations."""
-        kind = ARITHMETIC.get(self.operand(equation), "bf16")
+        return self.supported(self.operand(equation))
+
+    def supported(self, dtype: str) -> str:
+        """Arithmetic of a format, bf16 where the GPU has no narrower one."""
+        kind = ARITHMETIC.get(dtype, "bf16")
         return kind if self.gpu["compute"]["peak_flops"].get(kind) is not None else "bf16"
 
     def is_weight(self, factor: Factor) -> bool:

@@ -37,6 +37,9 @@ pub struct RankSpec {
     pub extent: u64,
     /// For a routed rank, how many of them one token meets.
     pub active: Option<u64>,
+    /// Of a routed rank: load of the busiest GPU over the mean, less 1, by √(ep − 1).
+    #[serde(default)]
+    pub imbalance: f64,
 }
 
 /// Which cached tokens a new token sees.

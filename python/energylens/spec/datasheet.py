@@ -28,6 +28,8 @@ def complete(spec: GpuSpec) -> tuple[dict[str, Any], bool]:
     data = spec.model_dump(exclude_none=True)
     modelled = False
     power = data["power"]
+    if "static_w" in data.get("energy", {}):
+        power["static_w"] = data["energy"].pop("static_w")
     if "static_w" not in power:
         power["static_w"] = 0.20 * spec.power.tdp_w  # A100 .21, H100 .17, H200 .17, B200 .24 of TDP
         modelled = True
@@ -73,8 +75,8 @@ def _kernels(spec: GpuSpec, _static_w: float) -> dict[str, Any]:
         },
         "gemm": gemm,
         "grouped_gemm": grouped,
-        "attention_prefill": _time(1.1e-5, 0.62, 0.27),
-        "attention_decode": _time(1.1e-5, 0.40, 0.95 if hbm else 0.84, 8e-10),
+        "attention_prefill": {"bf16": _time(1.1e-5, 0.62, 0.27)},
+        "attention_decode": {"bf16": _time(1.1e-5, 0.40, 0.95 if hbm else 0.84, 8e-10)},
         "elementwise": _time(2e-6, 1.0, 0.80, 0.0, 4),
     }
 

@@ -86,10 +86,7 @@ class Power(Form):
     tdp_w: Annotated[Positive, Field(le=1e5)]
     static_w: Positive | None = None
     idle_w: Positive | None = None
-    active_w: NonNegative = 0.0
-    communication_w: NonNegative = 0.0
     source: Text | None = None
-    fit: Fit | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Power:
@@ -111,13 +108,23 @@ class Link(Form):
     source: Text | None = None
 
 
+class Stretch(Form):
+    """Kernel seconds in a serving step over those of the same kernel alone, by class."""
+
+    gemm: Annotated[Positive, Field(ge=0.2, le=5)] = 1.0
+    attention: Annotated[Positive, Field(ge=0.2, le=5)] = 1.0
+    grouped_gemm: Annotated[Positive, Field(ge=0.2, le=5)] = 1.0
+
+
 class Host(Form):
     """Seconds of a pass in which the GPU waits for the host, and of each of its sequences (sampling, bookkeeping)."""
 
     host_s: NonNegative
     sequence_s: NonNegative = 0.0
+    stretch: Stretch | None = None
+    task_input_tokens: dict[str, Positive] | None = None
     source: Text
-    fit: Fit | None = None
+    fit: dict[str, Fit] | None = None
 
 
 def _tile(tile: object) -> object:
@@ -142,15 +149,25 @@ def _power_of_two(value: int) -> int:
 
 
 class TimeSet(Form):
-    """`t = t0 + (t_c^p + t_m^p)^(1/p)` of one kernel class."""
+    """`t = t0 + (t_c^p + t_m^p)^(1/p)` of one kernel class, with what its products and attention add (docs/physics.md)."""
 
     t0_s: NonNegative
-    compute_efficiency: Share
+    compute_efficiency: Annotated[Positive, Field(le=4)] = 1.0
     memory_efficiency: Share
     root_s_per_sqrt_byte: NonNegative = 0.0
     sharpness: Annotated[Count, Field(le=16)] = 4
     tiles: TileList | None = None
+    depth_0: NonNegative = 0.0
+    split_s: NonNegative = 0.0
+    quantise_bytes: NonNegative = 0.0
+    expert_s: NonNegative = 0.0
+    routed_bytes: NonNegative = 0.0
     padding_rows: NonNegative = 0.0
+    sequence_head_s: NonNegative = 0.0
+    head_dim_power: NonNegative = 0.0
+    length_factor: NonNegative = 0.0
+    wave_depth: NonNegative = 0.0
+    pad_rows: Count = 1
     source: Text
     fit: Fit | None = None
 
@@ -177,14 +194,28 @@ class ByFormat(Form):
     int4: TimeSet | None = None
 
 
+def _any_cache(sets: object) -> object:
+    return {"bf16": sets} if isinstance(sets, dict) and "t0_s" in sets else sets
+
+
+class ByCache(Form):
+    """Time coefficients by number format of the KV cache; `bf16` serves what is missing."""
+
+    bf16: TimeSet
+    fp8: TimeSet | None = None
+
+
+Attention = Annotated[ByCache, BeforeValidator(_any_cache)]
+
+
 class Kernels(Form):
     """Time coefficients by kernel class."""
 
     tiles: Tiles
     gemm: ByFormat
     grouped_gemm: ByFormat
-    attention_prefill: TimeSet
-    attention_decode: TimeSet
+    attention_prefill: Attention
+    attention_decode: Attention
     elementwise: TimeSet
 
 
@@ -198,7 +229,11 @@ class FlopEnergy(Form):
 
 
 class Energy(Form):
-    """Joules per FLOP and per byte."""
+    """Joules per FLOP and per byte; watts of a loaded GPU that waits, and more while kernels or collectives run."""
+
+    static_w: Positive | None = None
+    active_w: NonNegative = 0.0
+    communication_w: NonNegative = 0.0
 
     flop_j: FlopEnergy
     on_chip_j_per_byte: NonNegative
@@ -207,7 +242,7 @@ class Energy(Form):
     hbm_activation_j_per_byte: NonNegative
     link_j_per_byte: NonNegative
     source: Text
-    fit: Fit | None = None
+    fit: dict[str, Fit] | None = None
 
 
 class Curve(Form):

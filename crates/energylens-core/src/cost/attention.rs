@@ -5,17 +5,32 @@ use crate::einsum::shape::Poly;
 use crate::plan::MaskSpec;
 
 /// Rows of queries one thread block takes.
-const QUERY_ROWS: f64 = 128.0;
+pub const QUERY_ROWS: f64 = 128.0;
 
 /// The matrix work of an attention kernel.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attention {
     /// Seconds of the FLOPs on the whole GPU at the reached rate, with the visible pairs as `s·t`.
     pub seconds: Poly,
     /// Independent query rows besides those along s.
     pub heads: Poly,
-    /// Whether waves are counted (prompts only).
-    pub waves: bool,
+    /// Seconds of one sequence and head of the cache, whatever its length.
+    pub sequences: Poly,
+    /// What a prompt takes besides.
+    pub blocks: Option<Blocks>,
+}
+
+/// Blocks of 128 query rows, as a prompt is worked on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Blocks {
+    /// Rows to which prompts are padded; a padded row sees half as many tokens more.
+    pub pad: f64,
+    /// Seconds of one visible token of one block on every SM, for the longest block to end.
+    pub token_s: f64,
+    /// Seconds of one wave of blocks.
+    pub wave_s: f64,
+    /// Longest reach of a mask.
+    pub window: f64,
 }
 
 impl Attention {
@@ -23,17 +38,22 @@ impl Attention {
     #[inline(always)]
     pub fn add<const L: usize>(&self, basis: &Basis<L>, sms: f64, time: &mut Lane<L>) {
         let seconds = basis.value(&self.seconds);
-        if !self.waves {
+        basis.add(&self.sequences, 1.0, time);
+        let Some(Blocks { pad, token_s, wave_s, window }) = self.blocks else {
             for i in 0..L {
                 time[i] += seconds[i];
             }
             return;
-        }
+        };
         let heads = basis.value(&self.heads);
-        let s = &basis.0[2];
+        let (s, t, pairs) = (&basis.0[2], &basis.0[4], &basis.0[6]);
+        let more = 0.5 * (pad - 1.0);
         for i in 0..L {
-            let waves = heads[i] * ceiling(s[i] * (1.0 / QUERY_ROWS)) / sms;
-            time[i] += seconds[i] * (ceiling(waves) / waves);
+            let rows = ceiling(s[i] / pad) * pad;
+            let padded = seconds[i] * (rows / s[i]) * (1.0 + more * s[i] / pairs[i]);
+            let waves = ceiling(heads[i] * ceiling(s[i] * (1.0 / QUERY_ROWS)) / sms);
+            let longest = if t[i] < window { t[i] } else { window };
+            time[i] += padded + token_s * longest + wave_s * waves;
         }
     }
 }

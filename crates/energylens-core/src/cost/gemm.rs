@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use super::lanes::{Basis, LANES, Lane, ceiling};
 use crate::einsum::shape::Poly;
 
-/// Ways of cutting the depth. Of 1, 2, 4 and 8 the most never loses, as `ceil(2y)/2 ≤ ceil(y)`.
-const SPLIT: f64 = 8.0;
+/// Ways of cutting the depth; grouped products are not cut.
+const SPLITS: [f64; 4] = [1.0, 2.0, 4.0, 8.0];
 
 /// Row units a table covers; beyond, times are computed.
 const TABLE_UNITS: usize = 1024;
@@ -41,6 +41,13 @@ impl PartialEq for Product {
     }
 }
 
+impl Product {
+    /// Ways of cutting its depth.
+    fn splits(&self) -> &'static [f64] {
+        if self.grouped { &SPLITS[..1] } else { &SPLITS }
+    }
+}
+
 /// Tiles and SMs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tiling {
@@ -48,20 +55,24 @@ pub struct Tiling {
     pub tiles: Vec<(f64, f64, f64)>,
     /// SMs the kernel may use.
     pub sms: f64,
+    /// Depth that beginning and end of a tile are worth.
+    pub depth_0: f64,
+    /// Seconds of putting a cut depth together.
+    pub split_s: f64,
     /// Fewest rows of a tile: times change at its multiples only, as rows of tiles are powers of two.
     unit: f64,
 }
 
 impl Tiling {
     /// From candidate tiles and the SMs the kernel may use; one that a tile of no smaller share divides never wins and is left out.
-    pub fn new(candidates: &[(f64, f64, f64)], sms: f64) -> Self {
+    pub fn new(candidates: &[(f64, f64, f64)], sms: f64, depth_0: f64, split_s: f64) -> Self {
         type Tile = (f64, f64, f64);
         let divides = |a: &Tile, b: &Tile| a != b && b.0 % a.0 == 0.0 && b.1 % a.1 == 0.0 && a.2 >= b.2;
         let mut tiles = candidates.to_vec();
         tiles.dedup();
         tiles.retain(|tile| !candidates.iter().any(|other| divides(other, tile)));
         let unit = tiles.iter().map(|(m, ..)| *m).fold(f64::INFINITY, f64::min);
-        Self { tiles, sms, unit }
+        Self { tiles, sms, depth_0, split_s, unit }
     }
 
     /// Adds the best time of `product` to `time`; `experts` are (hit experts, rows of each).
@@ -77,7 +88,7 @@ impl Tiling {
         let constants = (product.columns.as_constant(), product.depth.as_constant(), product.batch.as_constant());
         let best = match constants {
             (Some(columns), Some(depth), _) if product.grouped => {
-                self.best(experts.0, experts.1, columns, depth, product.seconds_per_flop)
+                self.best(experts.0, experts.1, columns, depth, product)
             }
             (Some(columns), Some(depth), Some(batch)) => {
                 let rows = basis.value(&product.rows);
@@ -91,7 +102,7 @@ impl Tiling {
                     }
                     found
                 } else {
-                    self.best(&[batch; L], &rows, columns, depth, product.seconds_per_flop)
+                    self.best(&[batch; L], &rows, columns, depth, product)
                 }
             }
             _ => self.general(product, basis),
@@ -106,7 +117,7 @@ impl Tiling {
         let mut table = Vec::with_capacity(TABLE_UNITS + LANES + 1);
         while table.len() <= TABLE_UNITS {
             let rows: Lane = std::array::from_fn(|i| (table.len() + i) as f64 * self.unit);
-            table.extend(self.best(&[batch; LANES], &rows, columns, depth, product.seconds_per_flop));
+            table.extend(self.best(&[batch; LANES], &rows, columns, depth, product));
         }
         table
     }
@@ -118,8 +129,9 @@ impl Tiling {
         rows: &Lane<L>,
         columns: f64,
         depth: f64,
-        seconds_per_flop: f64,
+        product: &Product,
     ) -> Lane<L> {
+        let splits = product.splits();
         let mut best = [f64::INFINITY; L];
         let inverse_sms = 1.0 / self.sms;
         for &(m, n, share) in &self.tiles {
@@ -129,10 +141,13 @@ impl Tiling {
             for i in 0..L {
                 tiles[i] = ceiling(batch[i] * ceiling(rows[i] * inverse_m) * across) * inverse_sms;
             }
-            let wave = 2.0 * m * n * depth * seconds_per_flop / (SPLIT * share);
-            for i in 0..L {
-                let time = ceiling(tiles[i] * SPLIT) * wave;
-                best[i] = if time < best[i] { time } else { best[i] };
+            for &split in splits {
+                let wave = 2.0 * m * n * (depth / split + self.depth_0) * (product.seconds_per_flop / share);
+                let joined = if split > 1.0 { self.split_s } else { 0.0 };
+                for i in 0..L {
+                    let time = ceiling(tiles[i] * split) * wave + joined;
+                    best[i] = if time < best[i] { time } else { best[i] };
+                }
             }
         }
         best
@@ -145,11 +160,15 @@ impl Tiling {
         let mut best = [f64::INFINITY; L];
         let inverse_sms = 1.0 / self.sms;
         for &(m, n, share) in &self.tiles {
-            let wave = 2.0 * m * n * product.seconds_per_flop / (SPLIT * share);
-            for i in 0..L {
-                let tiles = ceiling(batch[i] * ceiling(rows[i] / m) * ceiling(columns[i] / n));
-                let time = ceiling(tiles * SPLIT * inverse_sms) * wave * depth[i];
-                best[i] = if time < best[i] { time } else { best[i] };
+            let flop = 2.0 * m * n * (product.seconds_per_flop / share);
+            for &split in product.splits() {
+                let joined = if split > 1.0 { self.split_s } else { 0.0 };
+                for i in 0..L {
+                    let tiles = ceiling(batch[i] * ceiling(rows[i] / m) * ceiling(columns[i] / n));
+                    let wave = flop * (depth[i] / split + self.depth_0);
+                    let time = ceiling(tiles * split * inverse_sms) * wave + joined;
+                    best[i] = if time < best[i] { time } else { best[i] };
+                }
             }
         }
         best
@@ -182,7 +201,7 @@ mod tests {
 
     #[test]
     fn one_more_row_than_a_tile_costs_a_wave() {
-        let tiling = Tiling::new(&[(128.0, 128.0, 1.0)], 4.0);
+        let tiling = Tiling::new(&[(128.0, 128.0, 1.0)], 4.0, 0.0, 1.0);
         let at = |rows: f64| time(&tiling, &[rows; LANES], false)[0];
         assert_eq!(at(128.0), 2.0 * 128.0 * 128.0 * 64.0 * 1e-12);
         assert_eq!(at(129.0), 2.0 * at(128.0));
@@ -190,14 +209,18 @@ mod tests {
 
     #[test]
     fn a_tile_that_a_better_one_divides_is_left_out() {
-        let tiling =
-            Tiling::new(&[(16.0, 128.0, 0.7), (64.0, 64.0, 0.8), (64.0, 128.0, 0.8), (128.0, 256.0, 1.0)], 132.0);
+        let tiling = Tiling::new(
+            &[(16.0, 128.0, 0.7), (64.0, 64.0, 0.8), (64.0, 128.0, 0.8), (128.0, 256.0, 1.0)],
+            132.0,
+            0.0,
+            0.0,
+        );
         assert_eq!(tiling.tiles, [(16.0, 128.0, 0.7), (64.0, 64.0, 0.8), (128.0, 256.0, 1.0)]);
     }
 
     #[test]
     fn a_table_gives_the_same_bits() {
-        let tiling = Tiling::new(&[(16.0, 128.0, 0.7), (64.0, 64.0, 0.8), (128.0, 256.0, 1.0)], 132.0);
+        let tiling = Tiling::new(&[(16.0, 128.0, 0.7), (64.0, 64.0, 0.8), (128.0, 256.0, 1.0)], 132.0, 170.0, 2e-6);
         for scale in [0.3, 1.0, 7.25, 100.0, 255.9] {
             let rows: Lane = std::array::from_fn(|i| (i + 1) as f64 * scale);
             assert_eq!(time(&tiling, &rows, true), time(&tiling, &rows, false));

@@ -89,6 +89,10 @@ pub struct Timing {
     pub attention: Option<Attention>,
     /// Vector work.
     pub vector: Vector,
+    /// Seconds added to the rest: quantising inputs, sorting tokens by expert.
+    pub added: Poly,
+    /// Seconds added for each expert hit.
+    pub expert_s: f64,
 }
 
 /// Bytes a kernel moves.
@@ -244,6 +248,12 @@ impl Timing {
         for i in 0..L {
             out[i] += self.set.t0_s;
         }
+        pairs.add(&self.added, 1.0, &mut out);
+        if self.expert_s > 0.0 {
+            for i in 0..L {
+                out[i] += self.expert_s * env.hits[i];
+            }
+        }
         out
     }
 }
@@ -264,9 +274,9 @@ impl KernelCost {
     pub fn sees(&self, bit: u8) -> bool {
         let (timing, traffic) = (&self.timing, &self.traffic);
         let products = timing.products.iter().flat_map(|p| [&p.batch, &p.rows, &p.columns, &p.depth]);
-        let attention = timing.attention.iter().flat_map(|a| [&a.seconds, &a.heads]);
+        let attention = timing.attention.iter().flat_map(|a| [&a.seconds, &a.heads, &a.sequences]);
         let bytes = [&traffic.weights, &traffic.cache_read, &traffic.cache_written, &traffic.activations];
-        let mut all = products.chain(attention).chain(bytes).chain([&timing.vector.flops]);
+        let mut all = products.chain(attention).chain(bytes).chain([&timing.vector.flops, &timing.added]);
         self.mask.is_some() || all.any(|poly| poly.sees(bit))
     }
 

@@ -37,6 +37,17 @@ fn ln(x: f64) -> f64 {
     2.0 * z * series - halvings * std::f64::consts::LN_2
 }
 
+/// `x^power` for x > 0: the same bits on every machine.
+pub fn power(x: f64, power: f64) -> f64 {
+    if x == 1.0 || power == 0.0 {
+        1.0
+    } else if x < 1.0 {
+        exp_neg(power * ln(x))
+    } else {
+        1.0 / exp_neg(power * ln(1.0 / x))
+    }
+}
+
 /// Local experts hit by `tokens` tokens: `X_l·(1 − (1 − k/X)^T)`, uniform routing.
 #[derive(Clone, Copy, Debug)]
 pub struct Hits {

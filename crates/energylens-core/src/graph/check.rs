@@ -87,7 +87,8 @@ pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSp
 
 /// The one routed rank.
 pub fn routed(ranks: &BTreeMap<Rank, RankSpec>, problems: &mut Problems) -> Option<Routed> {
-    let mut found = ranks.iter().filter_map(|(rank, spec)| spec.active.map(|active| (*rank, spec.extent, active)));
+    let mut found =
+        ranks.iter().filter_map(|(rank, spec)| spec.active.map(|active| (*rank, spec.extent, active, spec.imbalance)));
     let first = found.next();
     if let Some((rank, ..)) = found.next() {
         problems.push(
@@ -96,7 +97,12 @@ pub fn routed(ranks: &BTreeMap<Rank, RankSpec>, problems: &mut Problems) -> Opti
                 .inside(&["ranks".into(), rank.to_string().as_str().into()]),
         );
     }
-    first.map(|(rank, extent, active)| Routed { rank, extent: extent as f64, active: active as f64 })
+    first.map(|(rank, extent, active, imbalance)| Routed {
+        rank,
+        extent: extent as f64,
+        active: active as f64,
+        imbalance,
+    })
 }
 
 /// Ranks known, results derivable, tensors used as they were made.

@@ -115,10 +115,10 @@ pub struct Kernels {
     pub gemm: BTreeMap<String, TimeSet>,
     /// Grouped products by number format.
     pub grouped_gemm: BTreeMap<String, TimeSet>,
-    /// Attention over a prompt.
-    pub attention_prefill: TimeSet,
-    /// Attention of single tokens.
-    pub attention_decode: TimeSet,
+    /// Attention over a prompt, by format of the cache.
+    pub attention_prefill: BTreeMap<String, TimeSet>,
+    /// Attention of single tokens, by format of the cache.
+    pub attention_decode: BTreeMap<String, TimeSet>,
     /// Everything bound by memory.
     pub elementwise: TimeSet,
 }
@@ -143,6 +143,40 @@ pub struct TimeSet {
     /// Rows whose FLOPs a grouped product spends on padding, for each expert hit.
     #[serde(default)]
     pub padding_rows: f64,
+    /// Depth that beginning and end of a tile are worth.
+    #[serde(default)]
+    pub depth_0: f64,
+    /// Seconds of putting a cut depth together.
+    #[serde(default)]
+    pub split_s: f64,
+    /// Bytes moved for each input element of a product, at the full bandwidth and after the product: its quantisation.
+    #[serde(default)]
+    pub quantise_bytes: f64,
+    /// Seconds of each expert hit.
+    #[serde(default)]
+    pub expert_s: f64,
+    /// Bytes moved for each element of the tokens, once for each of their experts, at the full bandwidth.
+    #[serde(default)]
+    pub routed_bytes: f64,
+    /// Seconds of each sequence and KV head in decode.
+    #[serde(default)]
+    pub sequence_head_s: f64,
+    /// Exponent of (head size / 128) in the reached rate.
+    #[serde(default)]
+    pub head_dim_power: f64,
+    /// How many times the longest block of a prompt counts besides all FLOPs.
+    #[serde(default)]
+    pub length_factor: f64,
+    /// Visible tokens that beginning and end of a wave are worth.
+    #[serde(default)]
+    pub wave_depth: f64,
+    /// Rows to which a prompt is padded.
+    #[serde(default = "one")]
+    pub pad_rows: f64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// Energy coefficients.
@@ -278,8 +312,9 @@ impl Profile {
             return Err(Problem::new("power", message).hint(hint).inside(&["power".into(), "static_w".into()]));
         }
         let kernels = &self.kernels;
-        let single = [&kernels.attention_prefill, &kernels.attention_decode, &kernels.elementwise];
-        let sets = kernels.gemm.values().chain(kernels.grouped_gemm.values()).chain(single);
+        let attention = kernels.attention_prefill.values().chain(kernels.attention_decode.values());
+        let sets =
+            kernels.gemm.values().chain(kernels.grouped_gemm.values()).chain(attention).chain([&kernels.elementwise]);
         if let Some(set) = sets.into_iter().find(|set| !set.sharpness.is_power_of_two()) {
             let problem = Problem::new("sharpness", format!("sharpness {} is not a power of two", set.sharpness));
             return Err(problem.inside(&["kernels".into()]));

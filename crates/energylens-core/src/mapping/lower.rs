@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use super::{CacheShape, Formats, MappedKernel, MappedPhase, StageKind};
-use crate::cost::attention::Attention;
+use crate::cost::attention::{Attention, Blocks, QUERY_ROWS};
 use crate::cost::collective::{Collective, Group, Operation};
 use crate::cost::elementwise::Vector;
 use crate::cost::gemm::{Product, Tiling};
 use crate::cost::kernel::{Experts, KernelCost, Prices, Staging, Timing, Traffic};
-use crate::cost::moe::Hits;
+use crate::cost::moe::{Hits, power};
 use crate::cost::program::Program;
 use crate::einsum::count::{MatrixRanks, Work};
-use crate::einsum::shape::Poly;
+use crate::einsum::shape::{B, Poly, S, T};
 use crate::einsum::{Function, Rank};
 use crate::graph::flow::{Exchange, KernelFlow, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Class, Graph, Kernel, Line};
@@ -172,21 +172,29 @@ impl Lowering<'_> {
             vector.flops.add(&self.function_flops(block, line));
         }
         joules.add(&vector.flops.scaled(profile.energy.flop_j.vector));
-        let set = self.time_set(class, phase, first.unwrap_or(DTYPES[1])).0.clone();
+        let format = if class == Class::Attention { self.cache_format(kernel) } else { first.unwrap_or(DTYPES[1]) };
+        let set = self.time_set(class, phase, format).0.clone();
+        let busiest = match self.graph.routed {
+            Some(routed) if class == Class::GroupedGemm => 1.0 + routed.imbalance * f64::from(self.mesh.ep - 1).sqrt(),
+            _ => 1.0,
+        };
         let tiles: Vec<(f64, f64, f64)> =
             set.tiles.iter().map(|&(m, n, share)| (f64::from(m), f64::from(n), share)).collect();
-        let rate = |arithmetic| profile.peak(arithmetic) * set.compute_efficiency;
+        let rate = |arithmetic| profile.peak(arithmetic) * set.compute_efficiency / busiest;
+        let bandwidth = profile.memory.bandwidth_bytes_per_s / busiest;
         let attention =
-            (class == Class::Attention).then(|| self.attention(phase, block, &matrix, total_sms / sms, &rate));
+            (class == Class::Attention).then(|| self.attention(phase, block, kernel, &matrix, (sms, total_sms), &set));
         let products =
             if class == Class::Attention { Vec::new() } else { self.products(block, &matrix, total_sms, &rate) };
         let padding: f64 = products.iter().filter(|product| product.grouped).map(padded_elements).sum();
         let padding_j =
             2.0 * set.padding_rows * padding * profile.flop_j(profile.arithmetic(first.unwrap_or(DTYPES[1])));
         let timing = Timing {
-            seconds_per_byte: 1.0 / (profile.memory.bandwidth_bytes_per_s * set.memory_efficiency),
-            set,
-            tiling: Tiling::new(&tiles, sms),
+            seconds_per_byte: 1.0 / (bandwidth * set.memory_efficiency),
+            tiling: Tiling::new(&tiles, sms, set.depth_0, set.split_s),
+            added: self.added(&products, &set, bandwidth),
+            expert_s: if class == Class::GroupedGemm { set.expert_s * busiest } else { 0.0 },
+            set: TimeSet { root_s_per_sqrt_byte: set.root_s_per_sqrt_byte * busiest, ..set },
             products,
             attention,
             vector,
@@ -198,18 +206,38 @@ impl Lowering<'_> {
     /// else those of its arithmetic serve, else those of 16 bits.
     fn time_set(&self, class: Class, phase: Phase, format: Dtype) -> (&TimeSet, bool) {
         let kernels = &self.profile.kernels;
-        match (class, phase) {
-            (Class::Attention, Phase::Prefill) => (&kernels.attention_prefill, true),
-            (Class::Attention, Phase::Decode) => (&kernels.attention_decode, true),
-            (Class::Elementwise, _) => (&kernels.elementwise, true),
-            (Class::GroupedGemm | Class::Gemm, _) => {
-                let sets = if class == Class::Gemm { &kernels.gemm } else { &kernels.grouped_gemm };
-                let own = sets.get(format.name);
-                let arithmetic = self.profile.arithmetic(format).name();
-                let serves = own.or_else(|| sets.get(arithmetic)).or_else(|| sets.get("bf16"));
-                (serves.unwrap_or(&kernels.elementwise), own.is_some() || matches!(format.name, "fp32" | "fp16"))
-            }
+        let sets = match (class, phase) {
+            (Class::Elementwise, _) => return (&kernels.elementwise, true),
+            (Class::Attention, Phase::Prefill) => &kernels.attention_prefill,
+            (Class::Attention, Phase::Decode) => &kernels.attention_decode,
+            (Class::GroupedGemm, _) => &kernels.grouped_gemm,
+            (Class::Gemm, _) => &kernels.gemm,
+        };
+        let own = sets.get(format.name);
+        let arithmetic = self.profile.arithmetic(format).name();
+        let serves = own.or_else(|| sets.get(arithmetic)).or_else(|| sets.get("bf16"));
+        (serves.unwrap_or(&kernels.elementwise), own.is_some() || matches!(format.name, "fp32" | "fp16"))
+    }
+
+    /// Format of the first cache tensor a kernel reads; of activations if it reads none.
+    fn cache_format(&self, kernel: &Kernel) -> Dtype {
+        let mut reads = kernel.lines.iter().flat_map(|line| line.equation.reads());
+        let cached = reads.find(|tensor| self.graph.cache.contains(&tensor.name));
+        cached.map_or_else(|| self.format("", "activations"), |tensor| self.format(&tensor.name, "cache"))
+    }
+
+    /// Seconds added to a kernel of matrix products: quantising their inputs, sorting tokens by expert.
+    fn added(&self, products: &[Product], set: &TimeSet, bandwidth: f64) -> Poly {
+        let mut added = Poly::default();
+        for product in products.iter().filter(|product| !product.grouped && set.quantise_bytes > 0.0) {
+            let elements = times(&times(&product.batch, &product.rows), &product.depth);
+            added.add(&elements.scaled(set.quantise_bytes / bandwidth));
         }
+        if let (Some(first), Some(routed)) = (products.iter().find(|product| product.grouped), self.graph.routed) {
+            let tokens = Poly::monomial(B | S, f64::from(self.mesh.dp) * routed.active);
+            added.add(&times(&tokens, &first.depth).scaled(set.routed_bytes / bandwidth));
+        }
+        added
     }
 
     /// Format of a product's weight, or of its activations if it has none.
@@ -241,7 +269,9 @@ impl Lowering<'_> {
     /// The largest batch and context within the fits; none for formats and numbers of GPUs they do not know.
     pub fn range(&self) -> Range {
         let range = self.profile.range;
-        let known = self.operands().all(|(class, format)| self.time_set(class, Phase::Decode, format).1);
+        let weighted = |class| matches!(class, Class::Gemm | Class::GroupedGemm);
+        let mut operands = self.operands().filter(|(class, _)| weighted(*class));
+        let known = operands.all(|(class, format)| self.time_set(class, Phase::Decode, format).1);
         if known && f64::from(self.mesh.gpus()) <= range.gpus { range } else { Range { batch: 0.0, ..range } }
     }
 
@@ -321,23 +351,38 @@ impl Lowering<'_> {
         &self,
         phase: Phase,
         block: &Block,
+        kernel: &Kernel,
         matrix: &[(&Line, &MatrixRanks, Arithmetic)],
-        slowdown: f64,
-        rate: &dyn Fn(Arithmetic) -> f64,
+        (sms, all_sms): (f64, f64),
+        set: &TimeSet,
     ) -> Attention {
+        let Some((line, ranks, _)) = matrix.iter().find(|(line, ..)| line.ranks.contains(&'t')) else {
+            return Attention::default();
+        };
+        let list: Vec<Rank> = ranks.batch.iter().chain(&ranks.rows).copied().filter(|r| *r != 's').collect();
+        let heads = self.extent(block, line, &list);
+        let head_size = self.extent(block, line, &ranks.depth).as_constant().unwrap_or(128.0);
+        let reached = set.compute_efficiency * power(head_size / 128.0, set.head_dim_power);
         let mut seconds = Poly::default();
         for (line, _, arithmetic) in matrix {
-            seconds.add(&self.product_flops(block, line).scaled(slowdown / rate(*arithmetic)));
+            let rate = self.profile.peak(*arithmetic) * reached * (sms / all_sms);
+            seconds.add(&self.product_flops(block, line).scaled(1.0 / rate));
         }
-        let scores = matrix.iter().find(|(line, ..)| line.ranks.contains(&'t'));
-        let heads = scores.map_or_else(
-            || Poly::constant(1.0),
-            |(line, ranks, _)| {
-                let list: Vec<Rank> = ranks.batch.iter().chain(&ranks.rows).copied().filter(|r| *r != 's').collect();
-                self.extent(block, line, &list)
-            },
-        );
-        Attention { seconds, heads, waves: phase == Phase::Prefill }
+        if phase == Phase::Decode {
+            let sequences = self.extent(block, line, &ranks.batch).scaled(set.sequence_head_s);
+            return Attention { seconds, heads, sequences, blocks: None };
+        }
+        // Of 128 rows of one head on every SM, for one visible token.
+        let pairs: f64 = seconds.terms().iter().filter(|(bits, _)| *bits == B | S | T).map(|(_, c)| c).sum();
+        let of_one: f64 = heads.terms().iter().map(|(_, c)| c).sum();
+        let token_s = QUERY_ROWS * sms * pairs / of_one;
+        let blocks = Blocks {
+            pad: set.pad_rows,
+            token_s: token_s * set.length_factor,
+            wave_s: token_s * set.wave_depth,
+            window: kernel.mask.and_then(|mask| mask.window).map_or(f64::INFINITY, |window| window as f64),
+        };
+        Attention { seconds, heads, sequences: Poly::default(), blocks: Some(blocks) }
     }
 
     /// Collectives of one exchange, the one behind the kernel first and a dispatch before it last.

@@ -81,7 +81,9 @@ fn model() -> Value {
 
 fn gpu() -> Value {
     let set = |t0: f64, sharpness: u32| {
-        json!({"t0_s": t0, "compute_efficiency": 0.75, "memory_efficiency": 0.85, "root_s_per_sqrt_byte": 1e-10, "sharpness": sharpness, "padding_rows": 8.0,
+        json!({"t0_s": t0, "compute_efficiency": 0.75, "memory_efficiency": 0.85, "root_s_per_sqrt_byte": 1e-10, "sharpness": sharpness, "padding_rows": 8.0, "depth_0": 100.0, "split_s": 2e-6,
+        "quantise_bytes": 1.0, "expert_s": 5e-8, "routed_bytes": 2.0, "sequence_head_s": 1e-8, "head_dim_power": 0.3,
+        "length_factor": 0.5, "wave_depth": 30.0, "pad_rows": 64.0,
         "tiles": [[16, 64, 0.6], [64, 64, 0.9], [128, 128, 1.0]]})
     };
     let link = json!([{"name": "ring", "max_bytes": null, "by_gpus": {
@@ -103,7 +105,7 @@ fn gpu() -> Value {
         "kernels": {
             "gemm": {"bf16": set(3e-6, 4), "fp8": set(1e-5, 2)},
             "grouped_gemm": {"bf16": set(3e-5, 1), "fp8": set(3e-5, 1)},
-            "attention_prefill": set(1e-5, 2), "attention_decode": set(1e-5, 2), "elementwise": set(2e-6, 4)
+            "attention_prefill": {"bf16": set(1e-5, 2)}, "attention_decode": {"bf16": set(1e-5, 2)}, "elementwise": set(2e-6, 4)
         },
         "energy": {
             "flop_j": {"bf16": 7e-13, "fp8": 4e-13, "vector": 1.4e-12}, "on_chip_j_per_byte": 1.2e-11,

@@ -1,0 +1,85 @@
+"""How far predictions are from measurements: relative errors, ranks, best choices, intervals."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Relative errors `100·(predicted/measured - 1)` in percent, over a number of rows."""
+
+    rows: int
+    mape_percent: float
+    median_percent: float
+    p90_percent: float
+    bias_percent: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+def errors(predicted: ArrayLike, measured: ArrayLike) -> Errors:
+    """Return mean, median and 90th percentile of the absolute relative error, and its signed mean (bias)."""
+    signed = 100.0 * (np.asarray(predicted, float) / np.asarray(measured, float) - 1.0)
+    if signed.size == 0:
+        return Errors(0, *[float("nan")] * 4)
+    size = np.abs(signed)
+    return Errors(
+        signed.size,
+        float(size.mean()),
+        float(np.median(size)),
+        float(np.percentile(size, 90)),
+        float(signed.mean()),
+    )
+
+
+def ranks(values: ArrayLike) -> NDArray[np.float64]:
+    """Return ranks from 0, equal values sharing their mean rank."""
+    array = np.asarray(values, float)
+    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    mean: NDArray[np.float64] = (ends - 1) - (counts - 1) / 2
+    return mean[inverse]
+
+
+def spearman(predicted: ArrayLike, measured: ArrayLike) -> float:
+    """Return Spearman's rank correlation; not a number for fewer than three rows or constant values."""
+    a, b = ranks(predicted), ranks(measured)
+    if a.size < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def coverage(low: ArrayLike, high: ArrayLike, measured: ArrayLike) -> float:
+    """Return the percentage of measurements within their interval."""
+    found = np.asarray(measured, float)
+    inside = (np.asarray(low, float) <= found) & (found <= np.asarray(high, float))
+    return float(100.0 * inside.mean()) if inside.size else float("nan")
+
+
+def picks(
+    cost: Sequence[tuple[float, float]], latency: Sequence[tuple[float, float]], limit_s: float, tolerance: float
+) -> bool | None:
+    """Return whether the row predicted to be cheapest within a latency limit is the one measured to be.
+
+    `cost` and `latency` hold (predicted, measured) of each row. A pick whose measured cost is within `tolerance` of the
+    best one's counts, as repeats of one run differ by that much. None where fewer than two rows measure within the
+    limit, or none is predicted to be.
+    """
+    allowed = [c for c, t in zip(cost, latency, strict=True) if t[1] <= limit_s]
+    believed = [c for c, t in zip(cost, latency, strict=True) if t[0] <= limit_s]
+    if len(allowed) < 2 or not believed:
+        return None
+    best = min(measured for _, measured in allowed)
+    picked = min(believed)
+    return picked in allowed and picked[1] <= (1.0 + tolerance) * best

@@ -1,0 +1,1 @@
+"""Fits of GPU profiles to measured kernels, kernel power and serving runs."""

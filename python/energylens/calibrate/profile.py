@@ -1,0 +1,104 @@
+"""A profile file: what a person wrote above a marker, what `energylens calibrate` writes below it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from energylens.errors import Problem, SpecError
+from energylens.plan import LoadedGpu
+from energylens.spec.form import check
+from energylens.spec.gpu import GpuSpec
+from energylens.spec.yaml import Document
+
+MARKER = "# Below: written by `energylens calibrate`. Changes by hand are lost when it runs again."
+FITTED = ("host", "energy", "uncertainty", "range", "kernels", "collectives", "frameworks")
+"""Sections that fits write, in their order."""
+_WIDTH = 200
+
+
+def significant(value: float, digits: int = 3) -> float:
+    """Return a number rounded to so many significant digits, so that a file does not hang on the last bits of a fit."""
+    return float(f"{value:.{digits - 1}e}")
+
+
+class ProfileFile:
+    """A profile and its text; fitted sections can be replaced."""
+
+    def __init__(self, path: Path) -> None:
+        document = Document.read(path)
+        check(GpuSpec, document.data, document, path.name)
+        self.path = path
+        text = path.read_text(encoding="utf-8")
+        self._head = text.split(MARKER)[0].rstrip("\n")
+        self.sections: dict[str, Any] = {name: document.data[name] for name in FITTED if name in document.data}
+        if MARKER not in text and self.sections:
+            first = next(iter(self.sections))
+            problem = Problem(
+                f"`{path}` has a `{first}` section of its own",
+                document.place([first], key=True),
+                f"drop the sections {', '.join(self.sections)}, or end the part written by hand with the line {MARKER!r}",
+                "profile",
+            )
+            raise SpecError(problem)
+
+    def replace(self, **sections: Any) -> None:
+        """Put fitted sections in place of those of the same name; None removes one."""
+        for name, content in sections.items():
+            if name not in FITTED:
+                raise KeyError(name)
+            if content is None:
+                self.sections.pop(name, None)
+            else:
+                self.sections[name] = content
+
+    @property
+    def text(self) -> str:
+        """The whole file; the same sections always give the same bytes."""
+        written = [emit(name, self.sections[name], 0) for name in FITTED if name in self.sections]
+        return "\n".join([self._head, "", MARKER, *written, ""])
+
+    def loaded(self) -> LoadedGpu:
+        """Return the profile as it stands; raise `SpecError` if its sections do not make one."""
+        document = Document(self.text, str(self.path))
+        return LoadedGpu(check(GpuSpec, document.data, document, self.path.name), document)
+
+    def write(self, path: Path | None = None) -> Path:
+        """Check the profile, then replace the file in one step; raise `SpecError` and write nothing if it is faulty."""
+        from energylens.store import replace_file
+
+        self.loaded()
+        target = path or self.path
+        replace_file(target, self.text.encode())
+        return target
+
+
+def scalar(value: object) -> str:
+    """Return a YAML scalar."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float):
+        whole = value.is_integer() and abs(value) < 1e6
+        return f"{int(value)}" if whole else f"{value:.6g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def flow(value: object) -> str:
+    """Return a YAML value on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    return scalar(value)
+
+
+def emit(name: str, value: object, depth: int) -> str:
+    """Return `name: value` as YAML lines: on one line where that is short enough, else one line for each part."""
+    indent = "  " * depth
+    line = f"{indent}{name}: {flow(value)}"
+    if len(line) <= _WIDTH and depth > 0 or not isinstance(value, (dict, list, tuple)) or not value:
+        return line
+    if isinstance(value, dict):
+        return "\n".join([f"{indent}{name}:", *(emit(str(key), item, depth + 1) for key, item in value.items())])
+    return "\n".join([f"{indent}{name}:", *(f"{indent}  - {flow(item)}" for item in value)])

@@ -1,0 +1,134 @@
+"""Continuous batching in steady state: so many requests always running, new prompts read beside the decode steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from energylens import _core
+from energylens.evaluation import evaluate
+from energylens.library import load_gpu
+from energylens.plan import LoadedGpu
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Column = NDArray[np.float64]
+
+_KEPT = ("model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep")
+_AMPLE_BYTES = 1e18
+Z_80 = 1.281_551_565_544_6
+"""Standard deviations to either side of the mean between which four values in five of a normal distribution lie."""
+
+
+def steps(points: pl.DataFrame) -> tuple[Column, Column, Column]:
+    """Return prompts that start in a step, and (sequences, context) of a step that reads them beside its decoding.
+
+    With B running requests of `input_tokens` + `output_tokens`, a step starts λ = B/output prompts, reads p = λ·input of
+    their tokens, and is taken as a decode step of n = B + p sequences whose mean context B·(input + output/2)/n leaves
+    the bytes of cache read as they are.
+    """
+    batch, prompt, output = (points[name].cast(pl.Float64).to_numpy() for name in ("batch", "input_tokens", "output_tokens"))
+    starting = batch / output
+    together = batch + starting * prompt
+    return starting, together, batch * (prompt + output / 2) / together
+
+
+def steady_state(
+    points: pl.DataFrame, *, gpus: Sequence[str | Path | LoadedGpu] = (), threads: int | None = None
+) -> pl.DataFrame:
+    """Return what serving does at constant concurrency, for each point.
+
+    Points: as in `evaluate`, but with `batch` (mean running requests), `input_tokens` and `output_tokens` (means) as real
+    numbers. Results: `itl_s` (median inter-token latency), `step_s` (mean step, prompts read beside it),
+    `output_tokens_per_s = batch/step_s`, `power_w_per_gpu`, `energy_per_output_token_j` with its interval
+    `energy_per_output_token_lo_j`, `_hi_j`, and `extrapolated`. Whether the requests fit in memory is not asked.
+    A step's median differs from its mean: with λ prompts starting in a step (Poisson), about max(0, 1 - ln 2/λ) of the
+    mean's extra work is in the median step.
+    """
+    own = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
+    names = points["gpu"].unique(maintain_order=True).to_list()
+    ample = [_with_ample_memory(own.get(name) or load_gpu(name)) for name in names]
+    starting, together, context = steps(points)
+    batch = points["batch"].cast(pl.Float64).to_numpy()
+    inputs, outputs = (points[name].cast(pl.Float64).to_numpy() for name in ("input_tokens", "output_tokens"))
+    mixed = _decode(points, together, context, ample, threads)
+    alone = _decode(points, batch, inputs + outputs / 2, ample, threads)
+
+    step_s, energy_j = (mixed[name].to_numpy() for name in ("tpot_s", "energy_decode_step_j"))
+    median = np.maximum(0.0, 1.0 - math.log(2.0) / np.maximum(starting, 1e-300))
+    alone_s = alone["tpot_s"].to_numpy()
+    gpu_count = mixed["gpus"].to_numpy()
+    half = Z_80 * _deviation(mixed, energy_j, {loaded.spec.name: loaded for loaded in ample})
+    half *= np.where(mixed["extrapolated"].to_numpy(), 2.0, 1.0)
+    return pl.DataFrame(
+        {
+            "itl_s": alone_s + (step_s - alone_s) * median,
+            "step_s": step_s,
+            "output_tokens_per_s": batch / step_s,
+            "power_w_per_gpu": energy_j / step_s / gpu_count,
+            "energy_per_output_token_j": energy_j / batch,
+            "energy_per_output_token_lo_j": energy_j / (1.0 + half / energy_j) / batch,
+            "energy_per_output_token_hi_j": (energy_j + half) / batch,
+            "extrapolated": mixed["extrapolated"],
+        }
+    )
+
+
+def _with_ample_memory(loaded: LoadedGpu) -> LoadedGpu:
+    memory = loaded.spec.memory.model_copy(update={"capacity_bytes": _AMPLE_BYTES})
+    return LoadedGpu(loaded.spec.model_copy(update={"memory": memory}), loaded.document)
+
+
+def _decode(
+    points: pl.DataFrame, sequences: Column, context: Column, gpus: Sequence[LoadedGpu], threads: int | None
+) -> pl.DataFrame:
+    """Return one decode step of so many sequences at a mean context, with its joules by cause."""
+    frame = points.select(name for name in _KEPT if name in points.columns).with_columns(
+        pl.Series("batch", np.maximum(1.0, np.round(sequences))).cast(pl.UInt32),
+        pl.Series("prompt_tokens", np.maximum(1.0, np.round(context - 1.0))).cast(pl.UInt32),
+        pl.lit(2, dtype=pl.UInt32).alias("output_tokens"),
+    )
+    return evaluate(frame, gpus=gpus, breakdown=True, threads=threads)
+
+
+def _deviation(found: pl.DataFrame, energy_j: Column, gpus: dict[str, LoadedGpu]) -> Column:
+    """Return standard deviations of a step's joules: those the core gives a whole batch, scaled by its causes.
+
+    The core's interval is that of prompt and step together. That of the step alone follows from the relative deviations
+    of the profile: √(Σ (σ_c·E_c)² + σ²·E²), where σ² is what the interval of the whole leaves after its own causes.
+    """
+    whole = found["energy_j"].to_numpy()
+    variance = np.zeros(found.height)
+    whole_variance = np.zeros(found.height)
+    for cause in _core.CAUSES:
+        relative = np.array([_relative(gpus[name], cause) for name in found["gpu"]])
+        step = found[f"energy_decode_{cause}_j"].to_numpy()
+        variance += (relative * step) ** 2
+        whole_variance += (relative * (step + found[f"energy_prefill_{cause}_j"].to_numpy())) ** 2
+    spread = (found["energy_hi_j"].to_numpy() - whole) / np.where(found["extrapolated"].to_numpy(), 2.0, 1.0) / Z_80
+    common = np.maximum(0.0, spread**2 - whole_variance) / whole**2
+    deviation: Column = np.sqrt(variance + common * energy_j**2)
+    return deviation
+
+
+def _relative(loaded: LoadedGpu, cause: str) -> float:
+    uncertainty = loaded.completed[0].get("uncertainty")
+    return float((uncertainty or UNMEASURED)[cause])
+
+
+UNMEASURED = {
+    "compute": 0.25,
+    "hbm_weights": 0.25,
+    "hbm_kv": 0.25,
+    "hbm_activations": 0.25,
+    "communication": 0.5,
+    "static": 0.25,
+    "waiting": 0.5,
+}
+"""Relative deviations by cause that the core takes for a profile without `uncertainty`."""
