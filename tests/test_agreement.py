@@ -35,7 +35,7 @@ def every_term(gpu: str) -> LoadedGpu:
     spec = load_gpu(gpu).spec
     data = LoadedGpu(spec).completed[0]
     tiles = [[16, 64, 0.5], [64, 64, 0.8], [128, 256, 1.0]]
-    data["energy"] |= {"active_w": 31.0, "communication_w": 17.0}
+    data["energy"] |= {"active_w": 31.0, "communication_w": 17.0, "sequence_j": 4e-3}
     data["host"]["stretch"] = {"gemm": 1.1, "attention": 1.3, "grouped_gemm": 0.9}
     data["host"]["sequence_s"] = 2.5e-5
     prefill = {"length_factor": 0.6, "wave_depth": 40.0, "head_dim_power": 0.4, "pad_rows": 64}

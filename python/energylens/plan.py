@@ -64,12 +64,13 @@ def _canonical(gpu: LoadedGpu) -> dict[str, Any]:
     profile: dict[str, Any] = _without_sources(gpu.completed[0])
     profile.pop("frameworks", None)
     energy, kernels, host = profile["energy"], profile["kernels"], profile["host"]
-    profile["power"] |= {name: energy.pop(name, 0.0) for name in ("active_w", "communication_w")}
+    profile["power"] |= {name: energy.pop(name, 0.0) for name in ("active_w", "communication_w", "sequence_j")}
     host.pop("task_input_tokens", None)
-    tiles = kernels.pop("tiles")["shapes"]
-    for sets in (kernels["gemm"], kernels["grouped_gemm"]):
-        for coefficients in sets.values():
-            coefficients.setdefault("tiles", tiles)
+    if "tiles" in kernels:
+        tiles = kernels.pop("tiles")["shapes"]
+        for sets in (kernels["gemm"], kernels["grouped_gemm"]):
+            for coefficients in sets.values():
+                coefficients.setdefault("tiles", tiles)
     stretch = host.pop("stretch", {})
     classes = {"gemm": [*kernels["gemm"].values()], "grouped_gemm": [*kernels["grouped_gemm"].values()]}
     classes["attention"] = [*kernels["attention_prefill"].values(), *kernels["attention_decode"].values()]
@@ -94,7 +95,7 @@ _SECONDS = frozenset(
 )
 
 
-_TOLD = frozenset({"source", "fit"})
+_TOLD = frozenset({"source", "fit", "prior"})
 """Fields that tell where numbers come from, and change no result."""
 
 

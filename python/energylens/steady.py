@@ -27,16 +27,22 @@ Z_80 = 1.281_551_565_544_6
 
 
 def steps(points: pl.DataFrame) -> tuple[Column, Column, Column]:
-    """Return prompts that start in a step, and (sequences, context) of a step that reads them beside its decoding.
+    """Return prompts that start in a step, and (sequences, context) of a step that reads some beside its decoding.
 
-    With B running requests of `input_tokens` + `output_tokens`, a step starts λ = B/output prompts, reads p = λ·input of
-    their tokens, and is taken as a decode step of n = B + p sequences whose mean context B·(input + output/2)/n leaves
-    the bytes of cache read as they are.
+    With B running requests of `input_tokens` + `output_tokens`, a step starts λ = B/output prompts (Poisson). The share
+    w = 1 - exp(-λ) of the steps starts any, and then λ/w, with p = λ/w·input tokens; such a step is taken as a decode
+    step of n = B + p sequences whose mean context B·(input + output/2)/n leaves the bytes of cache read as they are.
     """
     batch, prompt, output = (points[name].cast(pl.Float64).to_numpy() for name in ("batch", "input_tokens", "output_tokens"))
     starting = batch / output
-    together = batch + starting * prompt
+    together = batch + starting / reading(starting) * prompt
     return starting, together, batch * (prompt + output / 2) / together
+
+
+def reading(starting: Column) -> Column:
+    """Return the share of steps that start a prompt: 1 - exp(-λ)."""
+    share: Column = -np.expm1(-starting)
+    return share
 
 
 def steady_state(
@@ -45,30 +51,37 @@ def steady_state(
     """Return what serving does at constant concurrency, for each point.
 
     Points: as in `evaluate`, but with `batch` (mean running requests), `input_tokens` and `output_tokens` (means) as real
-    numbers. Results: `itl_s` (median inter-token latency), `step_s` (mean step, prompts read beside it),
+    numbers. Results: `itl_s` (median inter-token latency), `step_s` (mean step, with and without prompts beside it),
     `output_tokens_per_s = batch/step_s`, `power_w_per_gpu`, `energy_per_output_token_j` with its interval
-    `energy_per_output_token_lo_j`, `_hi_j`, and `extrapolated`. Whether the requests fit in memory is not asked.
-    A step's median differs from its mean: with λ prompts starting in a step (Poisson), about max(0, 1 - ln 2/λ) of the
-    mean's extra work is in the median step.
+    `energy_per_output_token_lo_j`, `_hi_j`, `extrapolated`, and `share_<cause>` of the joules. Whether the requests fit in memory is not asked.
+    The median step reads no prompt while fewer than ln 2 start in one; beyond, it approaches the step that does.
     """
     own = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
     names = points["gpu"].unique(maintain_order=True).to_list()
-    ample = [_with_ample_memory(own.get(name) or load_gpu(name)) for name in names]
+    known = {name: own.get(name) or load_gpu(name) for name in names}
+    ample = [_bare(loaded) for loaded in known.values()]
     starting, together, context = steps(points)
     batch = points["batch"].cast(pl.Float64).to_numpy()
     inputs, outputs = (points[name].cast(pl.Float64).to_numpy() for name in ("input_tokens", "output_tokens"))
-    mixed = _decode(points, together, context, ample, threads)
-    alone = _decode(points, batch, inputs + outputs / 2, ample, threads)
+    mixed = _sampled(_decode(points, together, context, ample, threads), batch, known)
+    alone = _sampled(_decode(points, batch, inputs + outputs / 2, ample, threads), batch, known)
 
-    step_s, energy_j = (mixed[name].to_numpy() for name in ("tpot_s", "energy_decode_step_j"))
+    share = reading(starting)
+
+    def mean(name: str) -> Column:
+        found: Column = (1.0 - share) * alone[name].to_numpy() + share * mixed[name].to_numpy()
+        return found
+
+    step_s, energy_j = mean("tpot_s"), mean("energy_decode_step_j")
     median = np.maximum(0.0, 1.0 - math.log(2.0) / np.maximum(starting, 1e-300))
-    alone_s = alone["tpot_s"].to_numpy()
+    alone_s, mixed_s = alone["tpot_s"].to_numpy(), mixed["tpot_s"].to_numpy()
     gpu_count = mixed["gpus"].to_numpy()
-    half = Z_80 * _deviation(mixed, energy_j, {loaded.spec.name: loaded for loaded in ample})
+    causes = {cause: mean(f"energy_decode_{cause}_j") for cause in _core.CAUSES}
+    half = Z_80 * _deviation(mixed, causes, energy_j, {loaded.spec.name: loaded for loaded in ample})
     half *= np.where(mixed["extrapolated"].to_numpy(), 2.0, 1.0)
     return pl.DataFrame(
         {
-            "itl_s": alone_s + (step_s - alone_s) * median,
+            "itl_s": alone_s + (mixed_s - alone_s) * median,
             "step_s": step_s,
             "output_tokens_per_s": batch / step_s,
             "power_w_per_gpu": energy_j / step_s / gpu_count,
@@ -77,12 +90,47 @@ def steady_state(
             "energy_per_output_token_hi_j": (energy_j + half) / batch,
             "extrapolated": mixed["extrapolated"],
         }
+        | {f"share_{cause}": joules / energy_j for cause, joules in causes.items()}
     )
 
 
-def _with_ample_memory(loaded: LoadedGpu) -> LoadedGpu:
-    memory = loaded.spec.memory.model_copy(update={"capacity_bytes": _AMPLE_BYTES})
-    return LoadedGpu(loaded.spec.model_copy(update={"memory": memory}), loaded.document)
+def _bare(loaded: LoadedGpu) -> LoadedGpu:
+    """Return a profile of ample memory that samples for nothing: tokens of prompts are not sampled from."""
+    spec = loaded.spec
+    changes: dict[str, object] = {"memory": spec.memory.model_copy(update={"capacity_bytes": _AMPLE_BYTES})}
+    if spec.host is not None:
+        changes["host"] = spec.host.model_copy(update={"sequence_s": 0.0})
+    if spec.energy is not None:
+        changes["energy"] = spec.energy.model_copy(update={"sequence_j": 0.0})
+    return LoadedGpu(spec.model_copy(update=changes), loaded.document)
+
+
+def _sampled(step: pl.DataFrame, batch: Column, gpus: dict[str, LoadedGpu]) -> pl.DataFrame:
+    """Return steps with the seconds and joules of sampling for `batch` sequences added, within the power limit."""
+    told = [gpus[name].completed[0] for name in step["gpu"]]
+
+    def value(section: str, name: str) -> Column:
+        return np.array([float(one[section].get(name, 0.0)) for one in told])
+
+    held = batch / step["dp"].to_numpy()
+    sampling_s = held * value("host", "sequence_s")
+    compute_j = held * value("energy", "sequence_j") + sampling_s * value("energy", "active_w")
+    seconds = step["tpot_s"].to_numpy() + sampling_s
+    everything = step["gpus"].to_numpy()
+    static_j = sampling_s * value("power", "static_w")
+    energy_j = step["energy_decode_step_j"].to_numpy() + everything * (compute_j + static_j)
+    most_j = everything * value("power", "tdp_w") * seconds
+    drawn = np.minimum(1.0, most_j / energy_j)
+    added = {"compute": compute_j, "static": static_j}
+    return step.with_columns(
+        pl.Series("tpot_s", seconds),
+        pl.Series("energy_decode_step_j", energy_j * drawn),
+        *(
+            pl.Series(name, (step[name].to_numpy() + everything * added.get(cause, 0.0)) * drawn)
+            for cause in _core.CAUSES
+            if (name := f"energy_decode_{cause}_j")
+        ),
+    )
 
 
 def _decode(
@@ -97,7 +145,9 @@ def _decode(
     return evaluate(frame, gpus=gpus, breakdown=True, threads=threads)
 
 
-def _deviation(found: pl.DataFrame, energy_j: Column, gpus: dict[str, LoadedGpu]) -> Column:
+def _deviation(
+    found: pl.DataFrame, causes: dict[str, Column], energy_j: Column, gpus: dict[str, LoadedGpu]
+) -> Column:
     """Return standard deviations of a step's joules: those the core gives a whole batch, scaled by its causes.
 
     The core's interval is that of prompt and step together. That of the step alone follows from the relative deviations
@@ -109,7 +159,7 @@ def _deviation(found: pl.DataFrame, energy_j: Column, gpus: dict[str, LoadedGpu]
     for cause in _core.CAUSES:
         relative = np.array([_relative(gpus[name], cause) for name in found["gpu"]])
         step = found[f"energy_decode_{cause}_j"].to_numpy()
-        variance += (relative * step) ** 2
+        variance += (relative * causes[cause]) ** 2
         whole_variance += (relative * (step + found[f"energy_prefill_{cause}_j"].to_numpy())) ** 2
     spread = (found["energy_hi_j"].to_numpy() - whole) / np.where(found["extrapolated"].to_numpy(), 2.0, 1.0) / Z_80
     common = np.maximum(0.0, spread**2 - whole_variance) / whole**2

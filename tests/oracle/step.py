@@ -138,13 +138,13 @@ def run_stages(setup: Setup, step: Pass) -> list[Stage]:
     for stage in stages:
         stage.kernel_time += host.get("sequence_s", 0.0) * step.b
         stage.dynamic["compute"] += power.get("active_w", 0.0) * stage.kernel_time
+        stage.dynamic["compute"] += power.get("sequence_j", 0.0) * step.b
         stage.dynamic["communication"] += power.get("communication_w", 0.0) * stage.communication_time
         stage.time = host["host_s"] + stage.kernel_time + stage.communication_time
         dynamic = sum(stage.dynamic.values())
         if dynamic / stage.time + power["static_w"] > power["tdp_w"]:
-            capped = dynamic / (power["tdp_w"] - power["static_w"])
-            stage.kernel_time += capped - stage.time  # time added by the cap is counted with the kernels
-            stage.time = capped
+            drawn = (power["tdp_w"] - power["static_w"]) * stage.time / dynamic
+            stage.dynamic = {cause: joules * drawn for cause, joules in stage.dynamic.items()}
     return stages
 
 

@@ -71,8 +71,10 @@ pub struct KernelCostStory {
     pub kernel_s: f64,
     /// Exposed seconds of its collectives.
     pub communication_s: f64,
-    /// Dynamic joules.
+    /// Joules of FLOPs, on-chip bytes and of running at all.
     pub compute_j: f64,
+    /// Of these, FLOPs on padding.
+    pub padding_j: f64,
     /// Weight bytes.
     pub hbm_weights_j: f64,
     /// Cache bytes.
@@ -272,6 +274,7 @@ fn phase(
             kernel_s: cost.kernel_s[0],
             communication_s: cost.exposed_s[0],
             compute_j: cost.compute_j[0],
+            padding_j: env.hits[0] * kernel.cost.padding_j,
             hbm_weights_j: cost.weights_j[0],
             hbm_kv_j: cost.cache_j[0],
             hbm_activations_j: cost.activations_j[0],
@@ -284,7 +287,7 @@ fn phase(
         story.compute_j += constants.active_w * story.kernel_s;
         story.link_j += constants.communication_w * story.communication_s;
     }
-    if constants.sequence_s > 0.0 {
+    if constants.sequence_s > 0.0 || constants.sequence_j > 0.0 {
         let kernel_s = constants.sequence_s * passes.b[0];
         stories.push(KernelCostStory {
             phase: phase_name(phase),
@@ -293,7 +296,7 @@ fn phase(
             class: Class::Elementwise.name(),
             runs: passes.passes[0],
             kernel_s,
-            compute_j: constants.active_w * kernel_s,
+            compute_j: constants.active_w * kernel_s + constants.sequence_j * passes.b[0],
             ..KernelCostStory::default()
         });
     }

@@ -77,6 +77,8 @@ pub struct StepConstants {
     pub active_w: f64,
     /// More during exposed communication.
     pub communication_w: f64,
+    /// Joules of a pass and stage for each sequence.
+    pub sequence_j: f64,
     /// Power limit.
     pub tdp_w: f64,
     /// GPU memory.
@@ -147,6 +149,7 @@ impl Mapping {
                 static_w: profile.power.static_w,
                 active_w: profile.power.active_w,
                 communication_w: profile.power.communication_w,
+                sequence_j: profile.power.sequence_j,
                 tdp_w: profile.power.tdp_w,
                 capacity_bytes: profile.memory.capacity_bytes,
                 reserve_bytes: profile.memory.reserve_bytes,

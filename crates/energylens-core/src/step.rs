@@ -2,7 +2,7 @@
 
 use crate::cost::kernel::Env;
 use crate::cost::lanes::{LANES, Lane};
-use crate::cost::power::capped;
+use crate::cost::power::limited;
 use crate::cost::program::{Bent, SUMS, Sums};
 use crate::mapping::{MappedPhase, Mapping};
 
@@ -134,7 +134,7 @@ pub fn phase_cost<const L: usize>(
     phase.program.moving.evaluate(env, &scratch.divided, tables, moving);
     let constants = &mapping.constants;
 
-    let (mut all_s, mut slowest_s, mut added_s) = ([0.0; L], [0.0; L], [0.0; L]);
+    let (mut all_s, mut slowest_s) = ([0.0; L], [0.0; L]);
     let mut total: Sums<L> = [[0.0; L]; SUMS];
     let mut stage: Sums<L> = [[0.0; L]; SUMS];
     for (kind, ((stages, fixed), moving)) in
@@ -143,13 +143,15 @@ pub fn phase_cost<const L: usize>(
         phase.program.sum(kind, env, fixed, moving, &mut stage);
         for i in 0..L {
             stage[0][i] += constants.sequence_s * passes.b[i];
-            stage[2][i] += constants.active_w * stage[0][i];
+            stage[2][i] += constants.active_w * stage[0][i] + constants.sequence_j * passes.b[i];
             stage[6][i] += constants.communication_w * stage[1][i];
-            let uncapped = constants.host_s + stage[0][i] + stage[1][i];
+            let time = constants.host_s + stage[0][i] + stage[1][i];
             let dynamic = stage[2][i] + stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];
-            let time = capped(uncapped, dynamic, constants.static_w, constants.tdp_w);
+            let drawn = limited(time, dynamic, constants.static_w, constants.tdp_w);
+            for joules in &mut stage[2..] {
+                joules[i] *= drawn;
+            }
             all_s[i] += stages * time;
-            added_s[i] += stages * (time - uncapped);
             slowest_s[i] = if time > slowest_s[i] { time } else { slowest_s[i] };
         }
         for (total, stage) in total.iter_mut().zip(&stage) {
@@ -169,7 +171,7 @@ pub fn phase_cost<const L: usize>(
         let elapsed = if passes.consecutive { in_a_row } else { longer };
         let work = gpus * n;
         let exposed = work * constants.static_w * total[1][i];
-        let busy = work * constants.static_w * (total[0][i] + added_s[i]);
+        let busy = work * constants.static_w * total[0][i];
         let waiting = gpus * pipeline * constants.static_w * elapsed - exposed - busy;
         out.elapsed_s[i] = elapsed;
         out.joules[0][i] = work * total[2][i];

@@ -211,7 +211,7 @@ Attention = Annotated[ByCache, BeforeValidator(_any_cache)]
 class Kernels(Form):
     """Time coefficients by kernel class."""
 
-    tiles: Tiles
+    tiles: Tiles | None = None
     gemm: ByFormat
     grouped_gemm: ByFormat
     attention_prefill: Attention
@@ -234,6 +234,7 @@ class Energy(Form):
     static_w: Positive | None = None
     active_w: NonNegative = 0.0
     communication_w: NonNegative = 0.0
+    sequence_j: NonNegative = 0.0
 
     flop_j: FlopEnergy
     on_chip_j_per_byte: NonNegative
@@ -243,6 +244,7 @@ class Energy(Form):
     link_j_per_byte: NonNegative
     source: Text
     fit: dict[str, Fit] | None = None
+    prior: dict[str, Any] | None = None
 
 
 class Curve(Form):

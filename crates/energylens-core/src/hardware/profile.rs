@@ -83,6 +83,9 @@ pub struct Power {
     /// More during exposed communication.
     #[serde(default)]
     pub communication_w: f64,
+    /// Joules of a step for each of its sequences: sampling.
+    #[serde(default)]
+    pub sequence_j: f64,
 }
 
 /// Links between GPUs.

@@ -1,0 +1,81 @@
+"""Non-negative least absolute relative errors, with readings known only to be at least a limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from energylens.errors import Problem, SpecError
+
+Array = NDArray[Any]
+MAX_CONDITION = 1e5
+"""Of the scaled columns; above it some terms cannot be told apart."""
+
+
+def nnls(gram: Array, target: Array, steps: int = 500) -> Array:
+    """Return `argmin x·gram·x/2 - target·x` over `x ≥ 0` by an active-set method (dimensionless)."""
+    size = len(target)
+    free = np.zeros(size, bool)
+    found = np.zeros(size)
+    for _ in range(steps):
+        slope = target - gram @ found
+        worth = np.where(free, -np.inf, slope)
+        if worth.max(initial=-np.inf) <= 1e-10 * np.abs(target).max(initial=1e-300):
+            break
+        free[int(np.argmax(worth))] = True
+        while True:
+            trial = np.zeros(size)
+            trial[free] = np.linalg.solve(gram[np.ix_(free, free)], target[free])
+            bad = free & (trial <= 0)
+            if not bad.any():
+                found = trial
+                break
+            share = np.min(found[bad] / (found[bad] - trial[bad]))
+            found = found + share * (trial - found)
+            free &= found > 1e-14 * max(found.max(), 1e-300)
+            found[~free] = 0.0
+    return found
+
+
+def check_rank(columns: Array, names: list[str]) -> float:
+    """Return the condition number of the scaled columns; a SpecError names those that cannot be told apart."""
+    if len(columns) < len(names):
+        raise SpecError(Problem(f"{len(columns)} rows cannot fit {len(names)} coefficients: {', '.join(names)}"))
+    size = np.sqrt((columns**2).sum(axis=0))
+    if (size == 0).any():
+        empty = [name for name, value in zip(names, size, strict=True) if value == 0]
+        raise SpecError(
+            Problem(f"no row tells anything of {', '.join(empty)}", hint="leave the term out, or add rows that have it")
+        )
+    _, singular, right = np.linalg.svd(columns / size, full_matrices=False)
+    condition = float(singular[0] / max(singular[-1], 1e-300))
+    if condition > MAX_CONDITION:
+        mixed = [name for name, value in zip(names, right[-1], strict=True) if abs(value) > 0.1]
+        raise SpecError(
+            Problem(
+                f"the rows cannot tell {' from '.join(mixed)} (condition number {condition:.2g})",
+                hint="add kernels in which they differ, or fix one of them",
+            )
+        )
+    return condition
+
+
+def fit(
+    columns: Array, watts: Array, offset: Array, weight: Array, capped: NDArray[np.bool_], rounds: int = 25
+) -> Array:
+    """Return the non-negative coefficients of least |predicted/watts - 1|; capped rows only bound from below."""
+    scale = np.sqrt((columns**2).mean(axis=0))
+    left = columns / scale / watts[:, None]
+    right = (watts - offset) / watts
+    pull = weight.copy()
+    found = np.zeros(columns.shape[1])
+    for _ in range(rounds):
+        weighted = left * pull[:, None]
+        found = nnls(left.T @ weighted, weighted.T @ right)
+        error = left @ found - right
+        pull = weight / np.maximum(np.abs(error), 0.01)
+        pull = np.where(capped & (error > 0), 1e-6 * pull, pull)
+    coefficients: Array = found / scale
+    return coefficients

@@ -1,0 +1,142 @@
+"""Fitted kernels as sections of a profile: coefficients, source, held-out error, range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from energylens.calibrate.profile import significant
+from energylens.spec.gpu import GpuSpec
+
+DATE = "2026-11-21"
+"""Day the method of the fits last changed."""
+
+DEFAULT = "vllm"
+"""The framework a profile means when none is named."""
+
+_SHOWN = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
+_LENDERS = ("sglang", "trtllm", "vllm")
+"""Frameworks in the order in which they lend a table that another lacks."""
+
+_TILE_LIST = [[16, 128], [64, 64], [64, 128], [128, 128], [128, 256]]
+_ZERO = 1e-30
+NEVER_S = 1.0
+"""Seconds of joining a split depth where splitting never pays."""
+_MOST_BANDWIDTH = 1e15
+
+ELEMENTWISE = {
+    "t0_s": 2e-6,
+    "compute_efficiency": 1.0,
+    "memory_efficiency": 0.8,
+    "sharpness": 4,
+    "source": "modelled: a short fused kernel in a CUDA graph takes about 2 us; 0.8 of the memory bandwidth assumed",
+}
+
+
+def sections(spec: GpuSpec, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `kernels`, `collectives` and `frameworks` of a profile, from what `calibrate.kernels.calibrate` found."""
+    package, fitted = str(found["package"]), found["frameworks"]
+    nccl = found["nccl"]
+    default = DEFAULT if fitted.get(DEFAULT, {}).get("gemm") else next(iter(fitted))
+    others = {
+        name: {"kernels": _kernels(spec, name, fitted, package), "collectives": _collectives(spec, own, nccl, package, name)}
+        for name, own in fitted.items()
+        if name != default and own.get("gemm")
+    }
+    return {
+        "kernels": _kernels(spec, default, fitted, package),
+        "collectives": _collectives(spec, fitted[default], nccl, package, default),
+        "frameworks": others or None,
+    }
+
+
+def _kernels(spec: GpuSpec, framework: str, fitted: Mapping[str, Any], package: str) -> dict[str, Any]:
+    kernels: dict[str, Any] = {}
+    for kind in ("gemm", "grouped_gemm", "attention_prefill", "attention_decode"):
+        sets = {form: _set(spec, one, framework, framework, package) for form, one in fitted[framework].get(kind, {}).items()}
+        for lender in _LENDERS:
+            for form, one in fitted.get(lender, {}).get(kind, {}).items():
+                sets.setdefault(form, _set(spec, one, lender, framework, package))
+        if kind == "grouped_gemm":
+            sets = {form: {**one, "padding_rows": padding_rows(form, spec.compute.peak_flops.fp4 is not None)} for form, one in sets.items()}
+        kernels[kind] = dict(sorted(sets.items(), key=lambda item: (item[0] != "bf16", item[0])))
+    return kernels | {"elementwise": ELEMENTWISE}
+
+
+def padding_rows(form: str, blackwell: bool) -> int:
+    """Return the rows of the smallest block a grouped product multiplies for an expert hit, whatever its tokens.
+
+    On Hopper and before, 128 in 8 bits (DeepGEMM and CUTLASS align the rows of an expert to it) and 32 otherwise (Triton
+    and Marlin take 16 to 64); on Blackwell 8 (the least of TensorRT-LLM's generated kernels, which vLLM uses too).
+    """
+    if blackwell:
+        return 8
+    return 128 if form.startswith("fp8") else 32
+
+
+def _source(package: str, framework: str, version: str, kernel: str) -> str:
+    name, _, number = package.partition(" ")
+    return f"{name} {number} (Apache-2.0), {_SHOWN.get(framework, framework)} {version}: {kernel}"
+
+
+def _set(spec: GpuSpec, one: Mapping[str, Any], measured: str, framework: str, package: str) -> dict[str, Any]:
+    coefficients = {name: value for name, value in one["coefficients"].items() if not _nothing(value)}
+    coefficients.setdefault("t0_s", 0.0)
+    if coefficients.pop("splits", None) == [1]:
+        coefficients["split_s"] = NEVER_S
+    peaks = spec.compute.peak_flops
+    if one.get("arithmetic") == "fp8" and peaks.fp8:
+        # Profiles state it as a share of the bf16 peak, in which the engine counts attention.
+        coefficients["compute_efficiency"] = significant(coefficients["compute_efficiency"] * peaks.fp8 / peaks.bf16)
+    coefficients["source"] = _source(package, measured, str(one["framework_version"]), str(one["kernel"]))
+    if measured != framework:
+        coefficients["source"] += f"; {_SHOWN.get(framework, framework)} has no usable table of its own"
+    coefficients["fit"] = _fit(one)
+    return coefficients
+
+
+def _nothing(value: object) -> bool:
+    return isinstance(value, float) and abs(value) < _ZERO
+
+
+def _fit(one: Mapping[str, Any]) -> dict[str, Any]:
+    error = one["held_out"]
+    fit: dict[str, Any] = {"data": f"fitted {DATE}; error on held-out shapes", "rows": error["rows"]}
+    fit |= {name: error[name] for name in ("mape_percent", "median_percent", "p90_percent")}
+    if "ranges" in one:
+        fit["valid"] = one["ranges"]
+    return fit
+
+
+def _implementation(one: Mapping[str, Any], source: str) -> dict[str, Any]:
+    def curve(own: Mapping[str, float]) -> dict[str, float]:
+        return {**own, "bandwidth_bytes_per_s": min(own["bandwidth_bytes_per_s"], _MOST_BANDWIDTH)}
+
+    found = {"name": one["name"]}
+    if one.get("max_bytes"):
+        found["max_bytes"] = one["max_bytes"]
+    by_gpus = {size: curve(own) for size, own in one["by_gpus"].items()}
+    return found | {"by_gpus": by_gpus, "source": source, "fit": _fit(one)}
+
+
+def _collectives(
+    spec: GpuSpec, own: Mapping[str, Any], nccl: Mapping[str, Any], package: str, framework: str
+) -> dict[str, Any] | None:
+    """Return every operation; None if one has no table."""
+    if any(name not in nccl for name in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")):
+        return None
+    name, _, number = package.partition(" ")
+    found: dict[str, Any] = {}
+    for operation, implementations in nccl.items():
+        version = implementations[0]["framework_version"]
+        source = f"{name} {number} (Apache-2.0), NCCL {version}, half"
+        found[operation] = [_implementation(one, source) for one in implementations]
+    for one in own.get("all_reduce", {}).get("custom", []):
+        source = _source(package, framework, str(one["framework_version"]), "custom all-reduce in a CUDA graph")
+        found["all_reduce"].append(_implementation(one, source))
+    pair = found["all_to_all"][0]["by_gpus"]["2"]
+    curve = {"alpha_s": pair["alpha_s"], "bandwidth_bytes_per_s": pair["bandwidth_bytes_per_s"]}
+    found["send_recv"] = [
+        {"name": "nccl", "by_gpus": {"2": curve}, "source": "modelled: the 2-GPU all_to_all, without its root term"}
+    ]
+    return found

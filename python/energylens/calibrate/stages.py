@@ -1,0 +1,81 @@
+"""The stages that write a profile, each from measurements of its own: kernels, then power, then serving runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from energylens.calibrate.profile import ProfileFile
+from energylens.errors import EnergylensError, Problem
+
+Told = Callable[[str], None]
+
+
+def _silent(_line: str) -> None:
+    return None
+
+
+def kernels(file: ProfileFile, tables: Path | None = None, told: Told = _silent) -> None:
+    """Fit kernel and collective times to the tables of `aiconfigurator-core` and put them in the profile."""
+    from energylens.calibrate.kernels import calibrate
+    from energylens.calibrate.sections import sections
+
+    spec = file.loaded().spec
+    file.replace(**sections(spec, calibrate(spec, tables, told=told)))
+
+
+def power(file: ProfileFile, folder: Path, told: Told = _silent) -> None:
+    """Fit prices of FLOPs and bytes to measured kernel power, or transfer them by the stated rules."""
+    name = file.loaded().spec.name
+    told(f"{name}: kernel power")
+    file.replace(energy=energy_section(all_power(folder), name))
+
+
+def all_power(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the coefficients of every GPU with measured kernel power, and of those that take after one of them."""
+    from energylens.calibrate import collective, kernel_power, transfer
+    from energylens.calibrate import power as fits
+
+    measured = kernel_power.load(folder)
+    link = collective.fit(folder)
+    found = {gpu: transfer.profile(fits.fit(measured, gpu), link) for gpu in fits.STATIC_W}
+    return found | {gpu: transfer.transfer(gpu, found, folder) for gpu in transfer.NEIGHBOUR}
+
+
+def energy_section(found: Mapping[str, Mapping[str, Any]], gpu: str) -> dict[str, Any]:
+    """Return the `energy` section of one GPU; raise `EnergylensError` if no rule covers it."""
+    if gpu not in found:
+        hint = f"known: {', '.join(found)}; `energylens measure` and serving runs are the way for another GPU"
+        raise EnergylensError(Problem(f"no kernel power and no rule of transfer for `{gpu}`", hint=hint, code="power"))
+    own = found[gpu]
+    section = {name: value for name, value in own.items() if name not in {"sources", "errors"}}
+    section["source"] = "; ".join(f"{name}: {text}" for name, text in own["sources"].items())
+    if own.get("errors"):
+        section["fit"] = {
+            f"{one['family']} {one['dtype']} {one['rows']}": {
+                "data": "kernel power, error on held-out shapes",
+                "rows": one["n"],
+                "mape_percent": one["mape"],
+                "median_percent": one["median"],
+                "bias_percent": one["bias"],
+            }
+            for one in own["errors"]["table"]
+        }
+    return section
+
+
+def serving(file: ProfileFile, folder: Path, told: Told = _silent) -> None:
+    """Fit the serving layer to measured serving runs, with the deviations that left-out models show."""
+    from energylens.calibrate.account import Account, serving_rows
+    from energylens.calibrate.measured import serving_runs
+
+    gpu = file.loaded()
+    rows = serving_rows(serving_runs(folder), gpu.spec.name)
+    if rows.height == 0:
+        known = ", ".join(serving_runs(folder)["gpu"].drop_nulls().unique().sort())
+        message = f"no serving runs of `{gpu.spec.name}`"
+        raise EnergylensError(Problem(message, hint=f"there are runs of {known}", code="too-few-runs"))
+    told(f"{gpu.spec.name}: {rows.height} serving runs")
+    file.replace(**Account.of(rows, gpu).sections())
+
