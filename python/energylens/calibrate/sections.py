@@ -18,7 +18,12 @@ _SHOWN = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
 _LENDERS = ("sglang", "trtllm", "vllm")
 """Frameworks in the order in which they lend a table that another lacks."""
 
-_TILE_LIST = [[16, 128], [64, 64], [64, 128], [128, 128], [128, 256]]
+MOST_PERCENT = {"gemm": 20.0, "grouped_gemm": 25.0, "attention_prefill": 20.0, "attention_decode": 16.0}
+"""Held-out mean error beyond which another framework's table of the same kernels serves instead, if its own is below."""
+
+NOT_ON_BLACKWELL = frozenset({("trtllm", "grouped_gemm", "mxfp4")})
+"""Tables of kernels that the framework does not run there: it multiplies MXFP4 in 8 bits, the table in 16."""
+
 _ZERO = 1e-30
 NEVER_S = 1.0
 """Seconds of joining a split depth where splitting never pays."""
@@ -52,14 +57,21 @@ def sections(spec: GpuSpec, found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _kernels(spec: GpuSpec, framework: str, fitted: Mapping[str, Any], package: str) -> dict[str, Any]:
     kernels: dict[str, Any] = {}
-    for kind in ("gemm", "grouped_gemm", "attention_prefill", "attention_decode"):
-        sets = {form: _set(spec, one, framework, framework, package) for form, one in fitted[framework].get(kind, {}).items()}
-        for lender in _LENDERS:
-            for form, one in fitted.get(lender, {}).get(kind, {}).items():
-                sets.setdefault(form, _set(spec, one, lender, framework, package))
+    blackwell = spec.compute.peak_flops.fp4 is not None
+    for kind, most in MOST_PERCENT.items():
+        forms = {form for own in fitted.values() for form in own.get(kind, {})}
+        sets = {}
+        for form in sorted(forms, key=lambda form: (form != "bf16", form)):
+            order = (framework, *(lender for lender in _LENDERS if lender != framework))
+            found = [(name, one) for name in order if (one := fitted.get(name, {}).get(kind, {}).get(form))]
+            if blackwell and len(found) > 1:
+                found = [(name, one) for name, one in found if (name, kind, form) not in NOT_ON_BLACKWELL]
+            good = [(name, one) for name, one in found if one["held_out"]["mape_percent"] <= most]
+            measured, one = (good or found)[0]
+            sets[form] = _set(spec, one, measured, framework, package)
         if kind == "grouped_gemm":
-            sets = {form: {**one, "padding_rows": padding_rows(form, spec.compute.peak_flops.fp4 is not None)} for form, one in sets.items()}
-        kernels[kind] = dict(sorted(sets.items(), key=lambda item: (item[0] != "bf16", item[0])))
+            sets = {form: {**one, "padding_rows": padding_rows(form, blackwell)} for form, one in sets.items()}
+        kernels[kind] = sets
     return kernels | {"elementwise": ELEMENTWISE}
 
 
@@ -90,7 +102,7 @@ def _set(spec: GpuSpec, one: Mapping[str, Any], measured: str, framework: str, p
         coefficients["compute_efficiency"] = significant(coefficients["compute_efficiency"] * peaks.fp8 / peaks.bf16)
     coefficients["source"] = _source(package, measured, str(one["framework_version"]), str(one["kernel"]))
     if measured != framework:
-        coefficients["source"] += f"; {_SHOWN.get(framework, framework)} has no usable table of its own"
+        coefficients["source"] += f"; {_SHOWN.get(framework, framework)} has no table of its own that the form fits"
     coefficients["fit"] = _fit(one)
     return coefficients
 

@@ -25,7 +25,7 @@ TIME: Final = {
     "host_s": (1e-3, 5e-5, 5e-3),
     "sequence_s": (4e-5, 1e-7, 3e-4),
     "gemm": (1.05, 0.7, 1.6),
-    "attention": (1.2, 0.7, 2.5),
+    "attention": (1.2, 0.7, 1.5),
     "grouped_gemm": (1.05, 0.7, 2.0),
     "chat_input_tokens": (240.0, 100.0, 600.0),
 }
@@ -114,16 +114,21 @@ def predicted_times(runs: Runs, t: dict[str, float]) -> tuple[Column, Column]:
     return (1.0 - share) * alone + share * mixed, alone + (mixed - alone) * median
 
 
-def fit_time(runs: Runs) -> dict[str, float]:
-    """Return host and kernel factors that give the measured inter-token latency and tokens/s (soft L1 of logarithms)."""
+def fit_time(runs: Runs, known: dict[str, float]) -> dict[str, float]:
+    """Return host and kernel factors that give the measured inter-token latency and tokens/s (soft L1 of logarithms).
+
+    What is known beforehand is not fitted.
+    """
     from scipy.optimize import least_squares
 
     batch, itl = runs.column("batch"), runs.column("itl_s")
     step = batch / runs.column("output_tokens_per_s")
-    fitted = {name: bounds for name, bounds in TIME.items() if name != "grouped_gemm" or _routed(runs).any()}
+    asked = {name: bounds for name, bounds in TIME.items() if name not in known}
+    fitted = {name: bounds for name, bounds in asked.items() if name != "grouped_gemm" or _routed(runs).any()}
 
     def values(x: Column) -> dict[str, float]:
-        return {name: start for name, (start, _, _) in TIME.items()} | dict(zip(fitted, map(float, x), strict=True))
+        start = {name: start for name, (start, _, _) in TIME.items()} | known
+        return start | dict(zip(fitted, map(float, x), strict=True))
 
     def residuals(x: Column) -> Column:
         mixed, median = predicted_times(runs, values(x))
@@ -175,19 +180,19 @@ def fit_prices(runs: Runs, t: dict[str, float], gpu: LoadedGpu, freedom: str) ->
     return {name: float(np.exp(z)) for name, z in zip(PRICES, found.x, strict=True)}
 
 
-def fit(runs: Runs, gpu: LoadedGpu, freedom: str) -> Layer:
+def fit(runs: Runs, gpu: LoadedGpu, freedom: str, known: dict[str, float]) -> Layer:
     """Return the layer fitted to the runs; raise `EnergylensError` for too few of them."""
     if runs.rows.height < FEWEST:
         message = f"{runs.rows.height} serving runs of `{gpu.spec.name}`; a fit needs {FEWEST}"
         hint = "`energylens calibrate mine` has a smaller form"
         raise EnergylensError(Problem(message, hint=hint, code="too-few-runs"))
-    time = fit_time(runs)
+    time = fit_time(runs, known)
     return Layer(time, fit_prices(runs, time, gpu, freedom))
 
 
-def left_out(runs: Runs, gpu: LoadedGpu, freedom: str) -> dict[str, Layer]:
+def left_out(runs: Runs, gpu: LoadedGpu, freedom: str, known: dict[str, float]) -> dict[str, Layer]:
     """Return for each model the layer fitted to the runs of all others."""
     models = runs.rows["model"].unique().sort().to_list()
     names = runs.rows["model"].to_numpy()
-    return {model: fit(runs.take(names != model), gpu, freedom) for model in models}
+    return {model: fit(runs.take(names != model), gpu, freedom, known) for model in models}
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from energylens.calibrate.profile import ProfileFile
+from energylens.calibrate.profile import ProfileFile, significant
 from energylens.errors import EnergylensError, Problem
+from energylens.plan import LoadedGpu
 
 Told = Callable[[str], None]
 
@@ -72,10 +73,48 @@ def serving(file: ProfileFile, folder: Path, told: Told = _silent) -> None:
 
     gpu = file.loaded()
     rows = serving_rows(serving_runs(folder), gpu.spec.name)
+    if rows.height == 0 and gpu.spec.name in LENDERS:
+        from energylens.library import load_gpu
+
+        told(f"{gpu.spec.name}: serving layer of {LENDERS[gpu.spec.name]}")
+        return lend(file, load_gpu(LENDERS[gpu.spec.name]))
     if rows.height == 0:
         known = ", ".join(serving_runs(folder)["gpu"].drop_nulls().unique().sort())
         message = f"no serving runs of `{gpu.spec.name}`"
         raise EnergylensError(Problem(message, hint=f"there are runs of {known}", code="too-few-runs"))
     told(f"{gpu.spec.name}: {rows.height} serving runs")
-    file.replace(**Account.of(rows, gpu).sections())
+    return file.replace(**Account.of(rows, gpu).sections())
 
+
+LENDERS = {"h200-sxm": "h100-sxm", "a100-sxm-80gb": "h100-sxm", "l40s": "h100-sxm", "gb200": "b200"}
+"""The GPU whose serving layer one without serving runs takes: of the same SM generation where there is one."""
+
+_SAME_GENERATION = frozenset({"h200-sxm", "gb200"})
+_WIDER = {True: 1.25, False: 1.6}
+
+
+def lend(file: ProfileFile, lender: LoadedGpu) -> None:
+    """Give a profile its neighbour's serving layer, and wider deviations; `active_w` is scaled as the neighbour's was."""
+    spec, other = file.loaded().spec, lender.spec
+    if other.host is None or other.energy is None or other.energy.prior is None or other.uncertainty is None:
+        hint = f"run `energylens calibrate serving --gpu {other.name}` first"
+        raise EnergylensError(Problem(f"`{other.name}` has no serving layer to lend", hint=hint, code="calibrate"))
+    energy = dict(file.sections["energy"])
+    prior = energy.get("prior") or {name: value for name, value in energy.items() if name not in {"source", "fit"}}
+    factor = other.energy.active_w / float(other.energy.prior["active_w"])
+    told = f"transferred from {other.name}: no serving runs of {spec.name}"
+    energy["active_w"] = significant(float(prior["active_w"]) * factor)
+    energy["sequence_j"] = other.energy.sequence_j
+    energy["prior"] = prior
+    energy["source"] = f"{energy['source'].split('; serving layer')[0]}; serving layer (active_w, sequence_j): {told}"
+    wider = _WIDER[spec.name in _SAME_GENERATION]
+    uncertainty = other.uncertainty.model_dump(exclude={"source"})
+    host = other.host.model_dump(exclude_none=True, exclude={"source", "fit"})
+    limits = other.range.model_dump(exclude={"source"}) if other.range else None
+    file.replace(
+        host=host | {"source": told},
+        energy=energy,
+        uncertainty={name: significant(wider * value, 2) for name, value in uncertainty.items()}
+        | {"source": f"{told}; deviations {wider:g} times as wide (assumed)"},
+        range=limits | {"source": told} if limits else None,
+    )
