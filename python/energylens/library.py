@@ -91,6 +91,11 @@ def load_gpu(given: str | Path | LoadedGpu) -> LoadedGpu:
     return under(loaded, framework) if at else loaded
 
 
+def profile_path(given: str | Path) -> Path:
+    """Return the file of a bundled GPU's profile, or the path given; raise `SpecError`."""
+    return _find("hardware", "gpu", given)
+
+
 def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
     """Return a profile as another serving framework uses the GPU, named `gpu@framework`; raise `SpecError`."""
     spec = loaded.spec

@@ -12,8 +12,7 @@ from energylens.calibrate import collective, kernel_power, meter, power, robust,
 from energylens.calibrate.report import check_bands
 from energylens.errors import SpecError
 
-TRUE = {"flop_bf16": 5e-13, "flop_fp8": 3e-13, "hbm": 1e-10, "active_grouped_gemm": 60.0}
-TRUE |= {"active_attention_prefill": 40.0, "active_attention_decode": 80.0}
+TRUE = {"flop_bf16": 5e-13, "flop_fp8": 3e-13, "hbm": 1e-10, "active": 60.0}
 ROWS = 300
 
 

@@ -56,7 +56,9 @@ class Runs:
 
 
 def between(parts: Sequence[Step], input_tokens: Column) -> Step:
-    """Return sums at each run's input length, linear between the lengths of `INPUTS`."""
+    """Return sums at each run's input length, linear between the lengths of `INPUTS`; one part alone is at it already."""
+    if len(parts) == 1:
+        return parts[0]
     grid = np.array(INPUTS)
     at = np.clip(input_tokens, grid[0], grid[-1])
     right = np.clip(np.searchsorted(grid, at), 1, len(grid) - 1)
@@ -72,7 +74,10 @@ def between(parts: Sequence[Step], input_tokens: Column) -> Step:
 
 
 def runs(rows: pl.DataFrame, gpu: LoadedGpu) -> Runs:
-    """Return the runs with the sums that the profile's kernels give; its host and watts play no part."""
+    """Return the runs with the sums that the profile's kernels give; its host and watts play no part.
+
+    Where `rows` have a column `input_tokens`, only these lengths are worked out.
+    """
     bare = _without_host(gpu)
     energy = bare.spec.energy
     if energy is None:
@@ -80,11 +85,13 @@ def runs(rows: pl.DataFrame, gpu: LoadedGpu) -> Runs:
     plans: dict[str, Plan] = {}
     mixed: list[Step] = []
     alone: list[Step] = []
-    for tokens in INPUTS:
-        asked = rows.with_columns(pl.lit(tokens).alias("input_tokens"))
+    told_inputs = "input_tokens" in rows.columns
+    for tokens in (None,) if told_inputs else INPUTS:
+        asked = rows if tokens is None else rows.with_columns(pl.lit(tokens).alias("input_tokens"))
         _, together, context = steps(asked)
         batch = asked["batch"].cast(pl.Float64).to_numpy()
-        plain = tokens + asked["output_tokens"].cast(pl.Float64).to_numpy() / 2
+        inputs, outputs = (asked[name].cast(pl.Float64).to_numpy() for name in ("input_tokens", "output_tokens"))
+        plain = inputs + outputs / 2
         for sequences, length, into in ((together, context, mixed), (batch, plain, alone)):
             told = [
                 _sums(_plan(plans, row["model"], bare), row, float(n), float(t), energy)

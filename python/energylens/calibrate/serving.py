@@ -61,11 +61,12 @@ class Layer:
         spec = gpu.spec
         if spec.energy is None or spec.host is None:
             raise EnergylensError(Problem(f"`{spec.name}` has no `host` and `energy` to build on", code="calibrate"))
+        chat = self.time["chat_input_tokens"]
         host = Host(
             host_s=self.time["host_s"],
             sequence_s=self.time["sequence_s"],
             stretch=Stretch(**{name: self.time[name] for name in ("gemm", "attention", "grouped_gemm")}),
-            task_input_tokens={"lm-arena-chat": self.time["chat_input_tokens"], "gpqa": OTHER_INPUT_TOKENS},
+            task_input_tokens={"lm-arena-chat": chat, "gpqa": OTHER_INPUT_TOKENS} if chat > 0 else None,
             source=spec.host.source,
         )
         return LoadedGpu(spec.model_copy(update={"host": host, "energy": self._prices(spec.energy)}), gpu.document)
@@ -87,6 +88,8 @@ class Layer:
 
 
 def _inputs(runs: Runs, chat_tokens: float) -> Column:
+    if "input_tokens" in runs.rows.columns:
+        return runs.column("input_tokens")
     chat = runs.rows["task"].to_numpy() != "gpqa"
     return np.where(chat, chat_tokens, OTHER_INPUT_TOKENS)
 

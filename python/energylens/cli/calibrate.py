@@ -1,0 +1,138 @@
+"""`energylens calibrate kernels`, `power`, `serving` and `mine`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from energylens.cli import axes
+from energylens.cli.app import app, emit
+from energylens.cli.options import Json
+from energylens.errors import EnergylensError, Problem
+
+calibrate = App(name="calibrate", help="Fit GPU profiles to measured kernels, kernel power and serving runs.", help_format="plaintext")
+app.command(calibrate)
+
+_GPU = "Bundled GPU or a path to a profile; several separated by commas."
+_WRITE = "Write the profile here; without it and --write it is printed."
+Gpus = Annotated[str, Parameter(help=_GPU)]
+Out = Annotated[Path | None, Parameter(name="--out", help=_WRITE)]
+Write = Annotated[bool, Parameter(name="--write", negative="", help="Write the profile in its place.")]
+Data = Annotated[Path | None, Parameter(help="Folder of measured data; ENERGYLENS_DATA if not given.")]
+
+
+def _each(gpu: str, out: Path | None, write: bool) -> list[Path]:
+    from energylens.library import profile_path
+
+    paths = [profile_path(name) for name in axes.names(gpu)]
+    if out is not None and (write or len(paths) > 1):
+        hint = "give one GPU with --out, or --write for profiles in their places"
+        raise EnergylensError(Problem("--out holds one profile", hint=hint, code="options"))
+    return paths
+
+
+def _done(file: object, out: Path | None, write: bool) -> None:
+    from energylens.calibrate.profile import ProfileFile
+
+    assert isinstance(file, ProfileFile)
+    if out is None and not write:
+        file.loaded()
+        print(file.text, end="")
+        return
+    print(f"wrote {file.write(out)}", file=sys.stderr)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@calibrate.command
+def kernels(
+    gpu: Gpus,
+    /,
+    *,
+    tables: Annotated[
+        Path | None, Parameter(help="Folder of the unpacked aiconfigurator-core wheel; the installed package if not given.")
+    ] = None,
+    out: Out = None,
+    write: Write = False,
+) -> None:
+    """Fit kernel and collective times to the measured tables of aiconfigurator-core (extra `calibrate`).
+
+    Example: energylens calibrate kernels h100-sxm --out h100-sxm.yaml
+    """
+    from energylens.calibrate import stages
+    from energylens.calibrate.profile import ProfileFile
+
+    for path in _each(gpu, out, write):
+        file = ProfileFile(path)
+        stages.kernels(file, tables, _tell)
+        _done(file, out, write)
+
+
+@calibrate.command
+def power(gpu: Gpus, /, *, data: Data = None, out: Out = None, write: Write = False) -> None:
+    """Fit joules per FLOP and byte to measured kernel power, or transfer them from a neighbour.
+
+    Example: energylens calibrate power h200-sxm --data measured/ --out h200-sxm.yaml
+    """
+    from energylens.calibrate import stages
+    from energylens.calibrate.measured import data_dir
+    from energylens.calibrate.profile import ProfileFile
+
+    folder = data_dir(data)
+    for path in _each(gpu, out, write):
+        file = ProfileFile(path)
+        stages.power(file, folder, _tell)
+        _done(file, out, write)
+
+
+@calibrate.command
+def serving(gpu: Gpus, /, *, data: Data = None, out: Out = None, write: Write = False) -> None:
+    """Fit the serving layer to measured serving runs, and the intervals to those of left-out models.
+
+    Example: energylens calibrate serving h100-sxm --data measured/ --out h100-sxm.yaml
+    """
+    from energylens.calibrate import stages
+    from energylens.calibrate.measured import data_dir
+    from energylens.calibrate.profile import ProfileFile
+
+    folder = data_dir(data)
+    for path in _each(gpu, out, write):
+        file = ProfileFile(path)
+        stages.serving(file, folder, _tell)
+        _done(file, out, write)
+
+
+@calibrate.command
+def mine(
+    runs: Annotated[Path, Parameter(help="CSV or Parquet of your runs; `--columns` says what is in it.")],
+    /,
+    *,
+    gpu: Annotated[str, Parameter(help="The profile your GPUs start from.")] = "h100-sxm",
+    form: Annotated[str, Parameter(help="layer (the serving layer) or closed (a closed form in TP, PP, batch, lengths).")] = "layer",
+    columns: Annotated[bool, Parameter(negative="", help="Print the columns a file needs, and end.")] = False,
+    out: Annotated[Path | None, Parameter(name="--out", help="Write the profile (layer) or the coefficients (closed) here.")] = None,
+    json: Json = False,
+) -> None:
+    """Fit to runs of your own cluster, from 50 of them on, with the same account of the error.
+
+    Example: energylens calibrate mine runs.csv --gpu h100-sxm --out my-h100.yaml
+    """
+    from energylens.calibrate import mine as own
+
+    if columns:
+        print(own.COLUMNS_TOLD)
+        return
+    found = own.fit_file(runs, gpu, form)
+    if out is not None:
+        found.write(out)
+    if json:
+        emit(found.as_dict())
+        return
+    print(found.text())
+    if out is not None:
+        print(f"wrote {out}", file=sys.stderr)

@@ -1,0 +1,99 @@
+"""`energylens validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from energylens.cli import axes
+from energylens.cli.app import app, emit
+from energylens.cli.options import Json
+from energylens.report.text import table
+
+_CUTS = ("model", "kind", "format", "gpus", "batch_band")
+_SHOWN = {
+    "itl_s": "ITL",
+    "output_tokens_per_s": "tokens/s",
+    "power_w_per_gpu": "W/GPU",
+    "energy_per_output_token_j": "J/token",
+}
+
+
+@app.command
+def validate(
+    *,
+    data: Annotated[Path | None, Parameter(help="Folder of measured data; ENERGYLENS_DATA if not given.")] = None,
+    gpu: Annotated[str | None, Parameter(help="Only these GPUs, separated by commas.")] = None,
+    plots: Annotated[Path | None, Parameter(help="Also draw the errors into this folder (extra `report`).")] = None,
+    out: Annotated[Path | None, Parameter(name="--out", help="Also write every run as Parquet.")] = None,
+    json: Json = False,
+) -> None:
+    """Compare the bundled profiles with measured serving runs: errors, ranks, choices, intervals.
+
+    Each run is predicted twice: with its model among those the serving layer was fitted to, and with it left out.
+
+    Example: energylens validate --data measured/ --plots out/
+    """
+    from energylens.validation import plots as draw
+    from energylens.validation import validate as account_of
+
+    account = account_of(data, axes.names(gpu) if gpu else None)
+    drawn = draw(account, plots) if plots else []
+    if out:
+        account.runs.write_parquet(out)
+    if json:
+        tables = {cut: account.table(cut).to_dicts() for cut in _CUTS}
+        emit(
+            account.summary()
+            | {"tables": tables, "ranking": account.ranking().fill_nan(None).to_dicts(), "excluded": account.excluded.to_dicts()}
+        )
+        return
+    print("Errors in %: mean of the absolute error / median / 90th percentile (bias)")
+    for cut in (None, *_CUTS):
+        print()
+        _errors(account.table(cut), cut)
+    print()
+    _ranking(account)
+    print()
+    print(f"{account.excluded.height} runs are in no fit and no table:")
+    excluded = account.excluded.group_by(["gpu", "model", "task", "reason"], maintain_order=True).len()
+    print(table(["GPU", "model", "task", "runs", "because"], [[r[0], r[1], r[2], r[4], r[3]] for r in excluded.rows()]))
+    for path in drawn:
+        print(f"wrote {path}")
+
+
+def _errors(found: Any, cut: str | None) -> None:
+    keys = ["gpu"] if cut is None else ["gpu", cut]
+    lines = []
+    for values, group in found.group_by([*keys, "fit"], maintain_order=True):
+        *names, fit = values
+        cells = {
+            row["quantity"]: f"{row['mape_percent']:.1f} / {row['median_percent']:.1f} / {row['p90_percent']:.0f} ({row['bias_percent']:+.0f})"
+            for row in group.iter_rows(named=True)
+        }
+        lines.append([*names, fit.replace("_", " "), group["rows"][0], *(cells[name] for name in _SHOWN)])
+    print(table([*("GPU" if key == "gpu" else key.replace("_", " ") for key in keys), "fit", "rows", *_SHOWN.values()], lines))
+
+
+def _ranking(account: Any) -> None:
+    from energylens.validation import LIMITS_MS, TOLERANCE
+
+    summary = account.summary()["by_gpu"]
+    lines = [
+        [
+            gpu,
+            fit.replace("_", " "),
+            f"{own[fit]['spearman_median']:.3f}",
+            f"{own[fit]['spearman_least']:.3f}",
+            f"{own[fit]['top1_percent']:.0f} % of {own[fit]['choices']}",
+            f"{own['coverage_percent']:.0f} %" if fit == "left_out" else "",
+        ]
+        for gpu, own in summary.items()
+        for fit in ("in_sample", "left_out")
+    ]
+    limits = ", ".join(f"{limit:g}" for limit in LIMITS_MS)
+    print(f"Within each model: rank correlation of J/token; the cheapest run under an ITL limit of {limits} ms,")
+    print(f"found to within {TOLERANCE:.0%} of its cost; and how many left-out runs lie in their 80 % interval")
+    print(table(["GPU", "fit", "Spearman, median", "least", "right choice", "in interval"], lines))
