@@ -80,8 +80,8 @@ def test_longer_contexts_and_wider_formats_never_cost_less(model: str, point: di
         assert long["tpot_s"] * SLACK >= base["tpot_s"]
     wide, narrow = rows(model, [point | {"kv_dtype": "bf16"}, point | {"kv_dtype": "fp8"}])
     if wide["feasible"] and narrow["feasible"]:
-        assert wide["energy_decode_step_j"] * SLACK >= narrow["energy_decode_step_j"]
-        assert wide["tpot_s"] * SLACK >= narrow["tpot_s"]
+        # Not so of time: a measured fp8 attention kernel can be slower than the bf16 one.
+        assert wide["memory_bytes_per_gpu"] * SLACK >= narrow["memory_bytes_per_gpu"]
 
 
 @QUICK

@@ -23,8 +23,8 @@ import silicon
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from energylens.report.text import table
 from energylens.closed_loop import Column, Load, Serving, Steady, steady_state
+from energylens.report.text import table
 
 HERE = Path(__file__).parent
 VALIDATION, SEED = 1_000, 2026

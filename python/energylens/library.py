@@ -106,7 +106,9 @@ def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
         message = f"`{spec.name}` has no coefficients for the framework `{framework}`"
         raise SpecError(Problem(message, hint=hint, code="unknown-framework"))
     own = known[framework]
-    changes = {name: getattr(own, name) for name in ("kernels", "collectives", "host") if getattr(own, name) is not None}
+    changes = {
+        name: getattr(own, name) for name in ("kernels", "collectives", "host") if getattr(own, name) is not None
+    }
     changes |= {"name": f"{spec.name}@{framework}", "frameworks": None}
     return LoadedGpu(spec.model_copy(update=changes), loaded.document)
 

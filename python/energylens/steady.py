@@ -33,7 +33,9 @@ def steps(points: pl.DataFrame) -> tuple[Column, Column, Column]:
     w = 1 - exp(-λ) of the steps starts any, and then λ/w, with p = λ/w·input tokens; such a step is taken as a decode
     step of n = B + p sequences whose mean context B·(input + output/2)/n leaves the bytes of cache read as they are.
     """
-    batch, prompt, output = (points[name].cast(pl.Float64).to_numpy() for name in ("batch", "input_tokens", "output_tokens"))
+    batch, prompt, output = (
+        points[name].cast(pl.Float64).to_numpy() for name in ("batch", "input_tokens", "output_tokens")
+    )
     starting = batch / output
     together = batch + starting / reading(starting) * prompt
     return starting, together, batch * (prompt + output / 2) / together
@@ -53,7 +55,8 @@ def steady_state(
     Points: as in `evaluate`, but with `batch` (mean running requests), `input_tokens` and `output_tokens` (means) as real
     numbers. Results: `itl_s` (median inter-token latency), `step_s` (mean step, with and without prompts beside it),
     `output_tokens_per_s = batch/step_s`, `power_w_per_gpu`, `energy_per_output_token_j` with its interval
-    `energy_per_output_token_lo_j`, `_hi_j`, `extrapolated`, and `share_<cause>` of the joules. Whether the requests fit in memory is not asked.
+    `energy_per_output_token_lo_j`, `_hi_j`, `extrapolated`, and `share_<cause>` of the joules.
+    Whether the requests fit in memory is not asked.
     The median step reads no prompt while fewer than ln 2 start in one; beyond, it approaches the step that does.
     """
     own = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
@@ -145,9 +148,7 @@ def _decode(
     return evaluate(frame, gpus=gpus, breakdown=True, threads=threads)
 
 
-def _deviation(
-    found: pl.DataFrame, causes: dict[str, Column], energy_j: Column, gpus: dict[str, LoadedGpu]
-) -> Column:
+def _deviation(found: pl.DataFrame, causes: dict[str, Column], energy_j: Column, gpus: dict[str, LoadedGpu]) -> Column:
     """Return standard deviations of a step's joules: those the core gives a whole batch, scaled by its causes.
 
     The core's interval is that of prompt and step together. That of the step alone follows from the relative deviations

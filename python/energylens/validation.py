@@ -19,6 +19,8 @@ from energylens.library import load_gpu
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+HOST_BOUND: Final = "the host set the pace: 4-5 times the latency of the same model at half the power"
+
 LIMITS_MS: Final = (15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 100.0, 150.0)
 """Inter-token latencies within which the cheapest configuration is asked for."""
 
@@ -85,13 +87,17 @@ class Validation:
                 "spearman_least": group["spearman"].drop_nans().min(),
             }
         for row in self.table().iter_rows(named=True):
-            kept = {name: row[name] for name in ("rows", "mape_percent", "median_percent", "p90_percent", "bias_percent")}
+            kept = {
+                name: row[name] for name in ("rows", "mape_percent", "median_percent", "p90_percent", "bias_percent")
+            }
             told["by_gpu"][row["gpu"]][row["fit"]][row["quantity"]] = kept
         return told
 
     def _groups(self, cut: str | None) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
         by = ["gpu"] if cut is None else ["gpu", cut]
-        for values, group in self.runs.sort(by, descending=[True, *[False] * (len(by) - 1)]).group_by(by, maintain_order=True):
+        for values, group in self.runs.sort(by, descending=[True, *[False] * (len(by) - 1)]).group_by(
+            by, maintain_order=True
+        ):
             yield dict(zip(by, values, strict=True)), group
 
 
@@ -111,10 +117,15 @@ def validate(data: Path | None = None, gpus: Sequence[str] | None = None) -> Val
         rows = serving_rows(measured, name)
         gpu = load_gpu(name)
         account = Account.of(rows, gpu)
-        parts.append(rows.hstack(_suffixed(predict(rows, gpu), "in_sample")).hstack(_suffixed(account.left_out, "left_out")))
+        parts.append(
+            rows.hstack(_suffixed(predict(rows, gpu), "in_sample")).hstack(_suffixed(account.left_out, "left_out"))
+        )
         coverage[name] = account.coverage
     runs = pl.concat(parts).with_columns(
-        pl.when(pl.col("model").str.contains("-a[0-9]+b|gpt-oss")).then(pl.lit("routed")).otherwise(pl.lit("dense")).alias("kind"),
+        pl.when(pl.col("model").str.contains("-a[0-9]+b|gpt-oss"))
+        .then(pl.lit("routed"))
+        .otherwise(pl.lit("dense"))
+        .alias("kind"),
         pl.col("weight_dtype").fill_null("own").alias("format"),
         _band().alias("batch_band"),
     )
@@ -122,10 +133,7 @@ def validate(data: Path | None = None, gpus: Sequence[str] | None = None) -> Val
 
 
 def _band() -> pl.Expr:
-    band = pl.when(pl.lit(False)).then(pl.lit(""))
-    for most, name in BANDS:
-        band = band.when(pl.col("batch") <= most + 0.5).then(pl.lit(name))
-    return band.otherwise(pl.lit(BANDS[-1][1]))
+    return pl.coalesce(pl.when(pl.col("batch") <= most + 0.5).then(pl.lit(name)) for most, name in BANDS)
 
 
 def _suffixed(predicted: pl.DataFrame, fit: str) -> pl.DataFrame:
@@ -135,7 +143,7 @@ def _suffixed(predicted: pl.DataFrame, fit: str) -> pl.DataFrame:
 
 def _excluded(measured: pl.DataFrame, gpus: Sequence[str]) -> pl.DataFrame:
     why = (
-        pl.when(pl.col("suspect")).then(pl.lit("the host set the pace: 4-5 times the latency of the same model at half the power"))
+        pl.when(pl.col("suspect")).then(pl.lit(HOST_BOUND))
         .when(pl.col("model").is_null()).then(pl.lit("no spec of this model"))
     )  # fmt: skip
     told = measured.filter(pl.col("gpu").is_in(list(gpus))).with_columns(why.alias("reason"))
@@ -143,7 +151,7 @@ def _excluded(measured: pl.DataFrame, gpus: Sequence[str]) -> pl.DataFrame:
 
 
 def plots(account: Validation, folder: Path) -> list[Path]:
-    """Write predicted against measured, and error against batch, one PNG each; raise `EnergylensError` without altair."""
+    """Write predicted against measured and error against batch as PNGs; raise `EnergylensError` without altair."""
     try:
         import altair as alt
         import vl_convert  # noqa: F401
@@ -161,9 +169,17 @@ def plots(account: Validation, folder: Path) -> list[Path]:
     ends = [float(shown.select(pl.min_horizontal(pl.col("measured", "predicted").min())).item()),
             float(shown.select(pl.max_horizontal(pl.col("measured", "predicted").max())).item())]  # fmt: skip
     model = alt.Color("model:N", title=None, scale=alt.Scale(scheme="tableau10"))
-    points = alt.Chart(shown).mark_point(filled=True, size=45, opacity=0.8).encode(color=model, shape=alt.Shape("gpu:N", title=None))
+    points = (
+        alt.Chart(shown)
+        .mark_point(filled=True, size=45, opacity=0.8)
+        .encode(color=model, shape=alt.Shape("gpu:N", title=None))
+    )
     log = alt.Scale(type="log", domain=[0.8 * ends[0], 1.2 * ends[1]], nice=False)
-    line = alt.Chart(pl.DataFrame({"x": ends, "y": ends})).mark_line(color="#888", strokeDash=[4, 3]).encode(x="x:Q", y="y:Q")
+    line = (
+        alt.Chart(pl.DataFrame({"x": ends, "y": ends}))
+        .mark_line(color="#888", strokeDash=[4, 3])
+        .encode(x="x:Q", y="y:Q")
+    )
     against = line + points.encode(
         x=alt.X("measured:Q", scale=log, title="measured, J per output token"),
         y=alt.Y("predicted:Q", scale=log, title="predicted with its model left out, J per output token"),

@@ -12,7 +12,9 @@ from energylens.calibrate import collective, kernel_power, meter, power, robust,
 from energylens.calibrate.report import check_bands
 from energylens.errors import SpecError
 
-TRUE = {"flop_bf16": 5e-13, "flop_fp8": 3e-13, "hbm": 1e-10, "active": 60.0}
+TRUE = {"flop_bf16": 5e-13, "flop_fp8": 3e-13, "hbm": 1e-10, "active_grouped_gemm": 60.0}
+TRUE |= {"active_attention_prefill": 40.0, "active_attention_decode": 80.0}
+FORM = "running floor of all but GEMM"
 ROWS = 300
 
 
@@ -62,7 +64,7 @@ def made(folder: Path) -> Path:
     draw = np.random.default_rng(2)
     for family, table in tables().items():
         counted = kernel_power.rates(kernel_power.count(table.with_columns(latency_ms=1000.0), family))
-        columns = power.FORMS[power.CHOSEN].columns(counted, family)
+        columns = power.FORMS[FORM].columns(counted, family)
         joules = sum(value * columns[name] for name, value in TRUE.items() if not name.startswith("active"))
         joules = joules + power.ON_CHIP * counted["chip_rate"].to_numpy()
         active = sum(value * columns[name] for name, value in TRUE.items() if name.startswith("active"))
@@ -79,11 +81,11 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> kernel_power.KernelPower
 
 
 def test_known_coefficients_come_back(loaded: kernel_power.KernelPower) -> None:
-    found = power.fit(loaded, "h200-sxm")
+    found = power.fit(loaded, "h200-sxm", FORM)
     assert found.coefficients == pytest.approx(TRUE, rel=0.02)
     assert found.mean_error < 1
     assert all(value == float(f"{value:.3g}") for value in found.coefficients.values())
-    assert power.fit(loaded, "h200-sxm") == found
+    assert power.fit(loaded, "h200-sxm", FORM) == found
 
 
 def test_a_gpu_that_is_not_there(loaded: kernel_power.KernelPower) -> None:

@@ -143,9 +143,7 @@ def matrix_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[st
             count = hit * count
             rows = rows * env.mesh.dp * env.model.active[routed] / (env.mesh.ep * hit)
         slower = busiest(env) if product.grouped else 1.0
-        total += slower * tiled_time(
-            entry, count, rows, merged.n_elements, depth, rate, sms, not product.grouped
-        )
+        total += slower * tiled_time(entry, count, rows, merged.n_elements, depth, rate, sms, not product.grouped)
     return total
 
 
@@ -228,7 +226,7 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0) -> Cost:
 
 
 def added_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any]) -> float:
-    """Quantising the inputs of products, sorting tokens by expert, and seconds of each expert hit (sections 5 and 6)."""
+    """Quantising inputs of products, sorting tokens by expert, and seconds of each expert hit (sections 5, 6)."""
     moved, seconds, sorted_once = 0.0, 0.0, False
     for merged in products:
         product = merged.first

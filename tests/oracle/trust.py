@@ -51,4 +51,3 @@ def deviation(gpu: dict[str, Any], envs: list[Env], joules: dict[str, float]) ->
     if any(BYTES[fmt] < 1.5 for _, fmt in operands(envs)):
         whole += relative["narrow"] ** 2
     return math.sqrt(variance + whole * sum(joules.values()) ** 2)
-

@@ -1,4 +1,4 @@
-"""What a serving layer is worth: each run predicted with its model in the fit and left out of it, and how sure that is."""
+"""What a serving layer is worth: runs predicted with their model in the fit and left out of it, and how sure that is."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import polars as pl
 from energylens import _core
 from energylens.accuracy import Errors, errors
 from energylens.calibrate import serving
+from energylens.calibrate.features import Column
 from energylens.calibrate.features import runs as features
 from energylens.calibrate.measured import SOURCE
 from energylens.calibrate.profile import significant
-from energylens.calibrate.serving import Column, Layer
+from energylens.calibrate.serving import Layer
 from energylens.library import load_gpu
 from energylens.plan import LoadedGpu
 from energylens.spec.gpu import Energy, Host
@@ -148,7 +149,9 @@ class Account:
 
     def _needed(self) -> dict[str, Column]:
         """Return the deviation each left-out run would have needed, and what its causes give by themselves."""
-        ratio = self.left_out["energy_per_output_token_j"].to_numpy() / self.rows["energy_per_output_token_j"].to_numpy()
+        ratio = (
+            self.left_out["energy_per_output_token_j"].to_numpy() / self.rows["energy_per_output_token_j"].to_numpy()
+        )
         whole = np.maximum(ratio, 1.0 / ratio) - 1.0
         shares = np.stack([self.left_out[f"share_{cause}"].to_numpy() for cause in _core.CAUSES])
         by_cause = np.array([[CAUSES[cause]] for cause in _core.CAUSES])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -51,7 +52,9 @@ class Runs:
 
     def take(self, keep: NDArray[np.bool_]) -> Runs:
         """Return some of the runs."""
-        some = [[Step({k: v[keep] for k, v in step.sums.items()}) for step in part] for part in (self.mixed, self.alone)]
+        some = [
+            [Step({k: v[keep] for k, v in step.sums.items()}) for step in part] for part in (self.mixed, self.alone)
+        ]
         return Runs(self.rows.filter(pl.Series(keep)), *some)
 
 
@@ -104,7 +107,11 @@ def runs(rows: pl.DataFrame, gpu: LoadedGpu) -> Runs:
 def _without_host(gpu: LoadedGpu) -> LoadedGpu:
     spec = gpu.spec
     host = spec.host.model_copy(update={"host_s": 0.0, "sequence_s": 0.0, "stretch": None}) if spec.host else None
-    energy = spec.energy.model_copy(update={"active_w": 0.0, "communication_w": 0.0, "sequence_j": 0.0}) if spec.energy else None
+    energy = (
+        spec.energy.model_copy(update={"active_w": 0.0, "communication_w": 0.0, "sequence_j": 0.0})
+        if spec.energy
+        else None
+    )
     return LoadedGpu(spec.model_copy(update={"host": host, "energy": energy}), gpu.document)
 
 
@@ -114,7 +121,7 @@ def _plan(plans: dict[str, Plan], model: str, gpu: LoadedGpu) -> Plan:
     return plans[model]
 
 
-def _sums(plan: Plan, row: dict[str, object], sequences: float, context: float, energy: Energy) -> dict[str, float]:
+def _sums(plan: Plan, row: dict[str, Any], sequences: float, context: float, energy: Energy) -> dict[str, float]:
     degrees = [int(str(row[name])) for name in ("tp", "dp", "ep")]
     tp, dp, ep = degrees
     told = plan.core.explain_point(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from energylens.calibrate.attention import fit_decode, fit_prefill
 from energylens.calibrate.collectives import OPERATIONS, fit_custom, fit_nccl
@@ -44,6 +45,12 @@ def _nccl(directory: Path, system: str, link: float, operation: str) -> list[Fou
     return fit_nccl(directory, system, operation, link)
 
 
+def _error(found: object) -> str:
+    """Return the held-out error of a fit, or of each implementation, in words."""
+    several: list[Any] = found if isinstance(found, list) else [found]
+    return ", ".join(f"{one['held_out']['mape_percent']:.1f} % held out" for one in several)
+
+
 def _each(
     forms: Sequence[str],
     one: Callable[[str], Found | list[Found]],
@@ -56,7 +63,7 @@ def _each(
     for form in forms:
         try:
             found[form] = one(form)
-            told(f"{what} {form}: {found[form]}")
+            told(f"{what} {form}: {_error(found[form])}")
         except SpecError as error:
             left_out.append(f"{what} {form}: {error.problems[0].message}")
     return found

@@ -24,7 +24,10 @@ MODELS: Final = {
     "openai/gpt-oss-20b": "gpt-oss-20b",
 }
 GPUS: Final = {"H100": "h100-sxm", "B200": "b200"}
-FORMATS: Final = {"Qwen/Qwen3-235B-A22B-Instruct-2507-FP8": "fp8_block", "meta-llama/Llama-3.1-405B-Instruct-FP8": "fp8"}
+FORMATS: Final = {
+    "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8": "fp8_block",
+    "meta-llama/Llama-3.1-405B-Instruct-FP8": "fp8",
+}
 """Weight formats that differ from the bundled spec's: block-scaled FP8 (Qwen), FP8 by row (Llama)."""
 
 _NUMBERS: Final = {
@@ -46,7 +49,9 @@ def data_dir(given: Path | None = None) -> Path:
     """Return the folder of measured data: the one given, else that of `ENERGYLENS_DATA`; raise `EnergylensError`."""
     named = given or os.environ.get("ENERGYLENS_DATA")
     if not named:
-        hint = "give --data DIR or set ENERGYLENS_DATA; experiments/002-accuracy/README.md says where the data is public"
+        hint = (
+            "give --data DIR or set ENERGYLENS_DATA; experiments/002-accuracy/README.md says where the data is public"
+        )
         raise EnergylensError(Problem("no folder of measured data is known", hint=hint, code="no-data"))
     folder = Path(named)
     if not folder.is_dir():
@@ -77,7 +82,9 @@ def check_numbers(frame: pl.DataFrame, ranges: dict[str, tuple[float, float]], f
             continue
         column = frame[name]
         if not column.dtype.is_numeric():
-            problems.append(Problem(f"column `{name}` should hold numbers, found {column.dtype}", code="column-type", where=file))
+            problems.append(
+                Problem(f"column `{name}` should hold numbers, found {column.dtype}", code="column-type", where=file)
+            )
             continue
         bad = ~column.is_between(least, most).fill_null(False)
         if bad.any():
@@ -98,7 +105,9 @@ def serving_runs(folder: Path) -> pl.DataFrame:
     path = folder / TABLE
     frame = read_table(path)
     check_numbers(frame, _NUMBERS, str(path))
-    names = [name for name in ("model_id", "gpu_model", "task", "host_bound_suspect", "run_id") if name not in frame.columns]
+    names = [
+        name for name in ("model_id", "gpu_model", "task", "host_bound_suspect", "run_id") if name not in frame.columns
+    ]
     if names:
         raise EnergylensError([Problem(f"`{path}` has no column `{name}`", code="missing-column") for name in names])
     identity = pl.col("energy_per_token_j") * pl.col("output_tok_per_s")

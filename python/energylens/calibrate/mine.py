@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 
 from energylens.accuracy import Errors, errors
+from energylens.calibrate.features import Column
 from energylens.calibrate.features import runs as features
 from energylens.calibrate.measured import check_numbers, read_table
 from energylens.calibrate.profile import ProfileFile, significant
-from energylens.calibrate.serving import Column, Layer
+from energylens.calibrate.serving import Layer
 from energylens.calibrate.serving import fit as fit_layer
 from energylens.errors import EnergylensError, Problem, did_you_mean
 from energylens.library import load_gpu, load_model, profile_path
@@ -83,7 +84,13 @@ class Fitted:
         """Return coefficients and errors as tables."""
         shown = [[name, f"{value:.3g}"] for name, value in self.coefficients.items()]
         lines = [
-            [name, *(f"{e.mape_percent:.1f} / {e.median_percent:.1f} / {e.p90_percent:.0f} ({e.bias_percent:+.0f})" for e in both)]
+            [
+                name,
+                *(
+                    f"{e.mape_percent:.1f} / {e.median_percent:.1f} / {e.p90_percent:.0f} ({e.bias_percent:+.0f})"
+                    for e in both
+                ),
+            ]
             for name, both in ((name, (self.seen[name], self.left_out[name])) for name in self.seen)
         ]
         parts = [
@@ -123,7 +130,9 @@ class Fitted:
 def fit_file(path: Path, gpu: str, form: str) -> Fitted:
     """Fit a form (`layer` or `closed`) to a file of runs; raise `EnergylensError` with every problem of the file."""
     if form not in {"layer", "closed"}:
-        raise EnergylensError(Problem(f"unknown form `{form}`", hint=did_you_mean(form, ["layer", "closed"]) or "layer or closed"))
+        raise EnergylensError(
+            Problem(f"unknown form `{form}`", hint=did_you_mean(form, ["layer", "closed"]) or "layer or closed")
+        )
     rows = read_runs(path)
     return _layer(rows, gpu) if form == "layer" else _closed(rows)
 
@@ -131,22 +140,25 @@ def fit_file(path: Path, gpu: str, form: str) -> Fitted:
 def read_runs(path: Path) -> pl.DataFrame:
     """Return the runs of a file, checked, in SI; raise `EnergylensError`."""
     frame = read_table(path)
-    unknown = [name for name in frame.columns if name not in {*_RANGES, *_OPTIONAL, "model", "weight_dtype", "kv_dtype", "task"}]
-    if unknown and "model" not in frame.columns:
-        hint = did_you_mean("model", unknown) or "`energylens calibrate mine FILE --columns` lists the columns"
+    if "model" not in frame.columns:
+        hint = did_you_mean("model", frame.columns) or "`energylens calibrate mine FILE --columns` lists the columns"
         raise EnergylensError(Problem(f"`{path}` has no column `model`", hint=hint, code="missing-column"))
     ranges = dict(_RANGES) | {name: (1, 1024) for name in _OPTIONAL if name in frame.columns}
     check_numbers(frame, ranges, str(path))
     if frame.height < FEWEST:
         message = f"`{path}` has {frame.height} runs; a fit needs {FEWEST}"
         raise EnergylensError(Problem(message, hint="measure more batch sizes and lengths", code="too-few-runs"))
-    frame = frame.with_columns(pl.lit(value).alias(name) for name, value in _OPTIONAL.items() if name not in frame.columns)
+    frame = frame.with_columns(
+        pl.lit(value).alias(name) for name, value in _OPTIONAL.items() if name not in frame.columns
+    )
     for name in ("weight_dtype", "kv_dtype"):
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(name))
     names = {given: load_model(given).spec.name for given in frame["model"].unique()}
     gpus = pl.col("tp") * pl.col("pp") * pl.col("dp")
-    frame = frame.with_columns(pl.col("model").replace_strict(names), gpus.alias("gpus"), (pl.col("itl_ms") / 1e3).alias("itl_s"))
+    frame = frame.with_columns(
+        pl.col("model").replace_strict(names), gpus.alias("gpus"), (pl.col("itl_ms") / 1e3).alias("itl_s")
+    )
     joules = pl.col("power_w_per_gpu") * pl.col("gpus") / pl.col("output_tokens_per_s")
     faster = frame.filter(pl.col("output_tokens_per_s") > 1.3 * pl.col("batch") / pl.col("itl_s"))
     if faster.height > frame.height // 2:
@@ -160,7 +172,7 @@ def _folds(rows: pl.DataFrame) -> tuple[str, Column]:
     models = rows["model"].unique().sort().to_list()
     if len(models) >= 3:
         return "model", np.array([models.index(name) for name in rows["model"]], dtype=float)
-    return f"{FOLDS} folds", np.random.default_rng(1).permutation(rows.height) % FOLDS
+    return f"{FOLDS} folds", (np.random.default_rng(1).permutation(rows.height) % FOLDS).astype(float)
 
 
 def _errors(rows: pl.DataFrame, found: dict[str, Column]) -> dict[str, Errors]:
@@ -169,19 +181,29 @@ def _errors(rows: pl.DataFrame, found: dict[str, Column]) -> dict[str, Errors]:
 
 def _layer(rows: pl.DataFrame, gpu: str) -> Fitted:
     if (rows["pp"] > 1).any():
-        raise EnergylensError(Problem("the serving layer is fitted to runs without pipeline stages", hint="use --form closed", code="form"))
+        raise EnergylensError(
+            Problem(
+                "the serving layer is fitted to runs without pipeline stages", hint="use --form closed", code="form"
+            )
+        )
     loaded = load_gpu(gpu)
     spec = loaded.spec
-    start = LoadedGpu(spec.model_copy(update={"name": "mine", "host": Host(host_s=1e-3, source="none")}), loaded.document)
+    start = LoadedGpu(
+        spec.model_copy(update={"name": "mine", "host": Host(host_s=1e-3, source="none")}), loaded.document
+    )
     if start.spec.energy is None:
-        raise EnergylensError(Problem(f"`{gpu}` has no `energy` section to start from", hint="try h100-sxm", code="form"))
+        raise EnergylensError(
+            Problem(f"`{gpu}` has no `energy` section to start from", hint="try h100-sxm", code="form")
+        )
     rows = rows.with_columns(pl.lit("mine").alias("gpu"))
     found = features(rows, start)
     known = {"chat_input_tokens": 0.0}
     layer = fit_layer(found, start, "lent", known)
 
     def predict(part: pl.DataFrame, own: Layer) -> dict[str, Column]:
-        asked = part.select("model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "batch", "input_tokens", "output_tokens")
+        asked = part.select(
+            "model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "batch", "input_tokens", "output_tokens"
+        )
         told = steady_state(asked, gpus=[own.applied(start)])
         return {name: told[name].to_numpy() for name in QUANTITIES}
 
@@ -197,12 +219,15 @@ def _layer(rows: pl.DataFrame, gpu: str) -> Fitted:
     applied = layer.applied(start)
     named = LoadedGpu(applied.spec.model_copy(update={"name": spec.name}), loaded.document)
     profile = (ProfileFile(profile_path(gpu)), named)
-    return Fitted("layer", rows.height, coefficients, _errors(rows, predict(rows, layer)), _errors(rows, out), how, profile)
+    return Fitted(
+        "layer", rows.height, coefficients, _errors(rows, predict(rows, layer)), _errors(rows, out), how, profile
+    )
 
 
 def _terms(rows: pl.DataFrame) -> tuple[Column, Column]:
     tp, pp, gpus, batch, inputs, outputs = (
-        rows[name].cast(pl.Float64).to_numpy() for name in ("tp", "pp", "gpus", "batch", "input_tokens", "output_tokens")
+        rows[name].cast(pl.Float64).to_numpy()
+        for name in ("tp", "pp", "gpus", "batch", "input_tokens", "output_tokens")
     )
     length = inputs + outputs / 2
     one = np.ones_like(batch)
@@ -238,7 +263,9 @@ def _solve(columns: Column, target: Column, names: tuple[str, ...], notes: list[
 def _closed(rows: pl.DataFrame) -> Fitted:
     if rows["model"].n_unique() > 1:
         message = f"the closed form is of one model; the file has {rows['model'].n_unique()}"
-        raise EnergylensError(Problem(message, hint="fit each model's runs by themselves, or use --form layer", code="form"))
+        raise EnergylensError(
+            Problem(message, hint="fit each model's runs by themselves, or use --form layer", code="form")
+        )
     notes: list[str] = []
     step_terms, joule_terms = _terms(rows)
     batch, gpus = (rows[name].cast(pl.Float64).to_numpy() for name in ("batch", "gpus"))
@@ -274,4 +301,13 @@ def _closed(rows: pl.DataFrame) -> Fitted:
     told = {f"step_s: {name}": significant(float(value)) for name, value in zip(STEP, seconds, strict=True)}
     told |= {f"step_j: {name}": significant(float(value)) for name, value in zip(JOULES, prices, strict=True)}
     told["itl over step"] = significant(share)
-    return Fitted("closed", rows.height, told, _errors(rows, predict(seconds, prices, share)), _errors(rows, out), how, None, notes)
+    return Fitted(
+        "closed",
+        rows.height,
+        told,
+        _errors(rows, predict(seconds, prices, share)),
+        _errors(rows, out),
+        how,
+        None,
+        notes,
+    )

@@ -38,7 +38,7 @@ class ProfileFile:
             problem = Problem(
                 f"`{path}` has a `{first}` section of its own",
                 document.place([first], key=True),
-                f"drop the sections {', '.join(self.sections)}, or end the part written by hand with the line {MARKER!r}",
+                f"drop the sections {', '.join(self.sections)}, or end what is yours with the line {MARKER!r}",
                 "profile",
             )
             raise SpecError(problem)
@@ -97,7 +97,7 @@ def emit(name: str, value: object, depth: int) -> str:
     """Return `name: value` as YAML lines: on one line where that is short enough, else one line for each part."""
     indent = "  " * depth
     line = f"{indent}{name}: {flow(value)}"
-    if len(line) <= _WIDTH and depth > 0 or not isinstance(value, (dict, list, tuple)) or not value:
+    if (len(line) <= _WIDTH and depth > 0) or not isinstance(value, (dict, list, tuple)) or not value:
         return line
     if isinstance(value, dict):
         return "\n".join([f"{indent}{name}:", *(emit(str(key), item, depth + 1) for key, item in value.items())])

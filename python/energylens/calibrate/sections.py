@@ -19,7 +19,7 @@ _LENDERS = ("sglang", "trtllm", "vllm")
 """Frameworks in the order in which they lend a table that another lacks."""
 
 MOST_PERCENT = {"gemm": 20.0, "grouped_gemm": 25.0, "attention_prefill": 20.0, "attention_decode": 16.0}
-"""Held-out mean error beyond which another framework's table of the same kernels serves instead, if its own is below."""
+"""Held-out mean error beyond which another framework's table of the same kernels serves, if its own is below."""
 
 NOT_ON_BLACKWELL = frozenset({("trtllm", "grouped_gemm", "mxfp4")})
 """Tables of kernels that the framework does not run there: it multiplies MXFP4 in 8 bits, the table in 16."""
@@ -44,7 +44,10 @@ def sections(spec: GpuSpec, found: Mapping[str, Any]) -> dict[str, Any]:
     nccl = found["nccl"]
     default = DEFAULT if fitted.get(DEFAULT, {}).get("gemm") else next(iter(fitted))
     others = {
-        name: {"kernels": _kernels(spec, name, fitted, package), "collectives": _collectives(spec, own, nccl, package, name)}
+        name: {
+            "kernels": _kernels(spec, name, fitted, package),
+            "collectives": _collectives(spec, own, nccl, package, name),
+        }
         for name, own in fitted.items()
         if name != default and own.get("gemm")
     }
@@ -78,8 +81,8 @@ def _kernels(spec: GpuSpec, framework: str, fitted: Mapping[str, Any], package: 
 def padding_rows(form: str, blackwell: bool) -> int:
     """Return the rows of the smallest block a grouped product multiplies for an expert hit, whatever its tokens.
 
-    On Hopper and before, 128 in 8 bits (DeepGEMM and CUTLASS align the rows of an expert to it) and 32 otherwise (Triton
-    and Marlin take 16 to 64); on Blackwell 8 (the least of TensorRT-LLM's generated kernels, which vLLM uses too).
+    On Hopper and before, 128 in 8 bits (DeepGEMM and CUTLASS align the rows of an expert to it) and 32 otherwise
+    (Triton and Marlin take 16 to 64); on Blackwell 8 (the least of TensorRT-LLM's generated kernels, which vLLM uses too).
     """
     if blackwell:
         return 8

@@ -148,7 +148,7 @@ def _routed(runs: Runs) -> NDArray[np.bool_]:
 
 
 def fit_prices(runs: Runs, t: dict[str, float], gpu: LoadedGpu, freedom: str) -> dict[str, float]:
-    """Return factors of watts and prices that give the measured watts at the fitted times, near what they were before."""
+    """Return factors of watts and prices that give the measured watts at fitted times, near what they were before."""
     from scipy.optimize import least_squares
 
     energy, tdp_w = gpu.spec.energy, gpu.spec.power.tdp_w
@@ -198,4 +198,3 @@ def left_out(runs: Runs, gpu: LoadedGpu, freedom: str, known: dict[str, float]) 
     models = runs.rows["model"].unique().sort().to_list()
     names = runs.rows["model"].to_numpy()
     return {model: fit(runs.take(names != model), gpu, freedom, known) for model in models}
-

@@ -94,7 +94,7 @@ _WIDER = {True: 1.25, False: 1.6}
 
 
 def lend(file: ProfileFile, lender: LoadedGpu) -> None:
-    """Give a profile its neighbour's serving layer, and wider deviations; `active_w` is scaled as the neighbour's was."""
+    """Give a profile its neighbour's serving layer and wider deviations; `active_w` grows as the neighbour's did."""
     spec, other = file.loaded().spec, lender.spec
     if other.host is None or other.energy is None or other.energy.prior is None or other.uncertainty is None:
         hint = f"run `energylens calibrate serving --gpu {other.name}` first"

@@ -78,7 +78,9 @@ def transfer(gpu: str, fitted: dict[str, dict[str, Any]], folder: Path | None = 
         memory += f"; KV and activations over weights as fitted on {near}"
     flop, source = dict(lent["flop_j"]), f"transferred: same SM generation, as fitted on {near}"
     if gpu not in SAME_CHIP:
-        flop, source = _at_most_tdp(spec, static, price["weight"], lent, _overlap(folder) if gpu == "a100-sxm-80gb" else None)
+        flop, source = _at_most_tdp(
+            spec, static, price["weight"], lent, _overlap(folder) if gpu == "a100-sxm-80gb" else None
+        )
     return {
         "static_w": static,
         "active_w": rounded(share * lent["active_w"]),

@@ -13,7 +13,11 @@ from energylens.cli.app import app, emit
 from energylens.cli.options import Json
 from energylens.errors import EnergylensError, Problem
 
-calibrate = App(name="calibrate", help="Fit GPU profiles to measured kernels, kernel power and serving runs.", help_format="plaintext")
+calibrate = App(
+    name="calibrate",
+    help="Fit GPU profiles to measured kernels, kernel power and serving runs.",
+    help_format="plaintext",
+)
 app.command(calibrate)
 
 _GPU = "Bundled GPU or a path to a profile; several separated by commas."
@@ -55,7 +59,8 @@ def kernels(
     /,
     *,
     tables: Annotated[
-        Path | None, Parameter(help="Folder of the unpacked aiconfigurator-core wheel; the installed package if not given.")
+        Path | None,
+        Parameter(help="Folder of the unpacked aiconfigurator-core wheel; the installed package if not given."),
     ] = None,
     out: Out = None,
     write: Write = False,
@@ -113,9 +118,13 @@ def mine(
     /,
     *,
     gpu: Annotated[str, Parameter(help="The profile your GPUs start from.")] = "h100-sxm",
-    form: Annotated[str, Parameter(help="layer (the serving layer) or closed (a closed form in TP, PP, batch, lengths).")] = "layer",
+    form: Annotated[
+        str, Parameter(help="layer (the serving layer) or closed (a closed form in TP, PP, batch, lengths).")
+    ] = "layer",
     columns: Annotated[bool, Parameter(negative="", help="Print the columns a file needs, and end.")] = False,
-    out: Annotated[Path | None, Parameter(name="--out", help="Write the profile (layer) or the coefficients (closed) here.")] = None,
+    out: Annotated[
+        Path | None, Parameter(name="--out", help="Write the profile (layer) or the coefficients (closed) here.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Fit to runs of your own cluster, from 50 of them on, with the same account of the error.

@@ -47,7 +47,11 @@ def validate(
         tables = {cut: account.table(cut).to_dicts() for cut in _CUTS}
         emit(
             account.summary()
-            | {"tables": tables, "ranking": account.ranking().fill_nan(None).to_dicts(), "excluded": account.excluded.to_dicts()}
+            | {
+                "tables": tables,
+                "ranking": account.ranking().fill_nan(None).to_dicts(),
+                "excluded": account.excluded.to_dicts(),
+            }
         )
         return
     print("Errors in %: mean of the absolute error / median / 90th percentile (bias)")
@@ -70,11 +74,18 @@ def _errors(found: Any, cut: str | None) -> None:
     for values, group in found.group_by([*keys, "fit"], maintain_order=True):
         *names, fit = values
         cells = {
-            row["quantity"]: f"{row['mape_percent']:.1f} / {row['median_percent']:.1f} / {row['p90_percent']:.0f} ({row['bias_percent']:+.0f})"
+            row[
+                "quantity"
+            ]: f"{row['mape_percent']:.1f} / {row['median_percent']:.1f} / {row['p90_percent']:.0f} ({row['bias_percent']:+.0f})"
             for row in group.iter_rows(named=True)
         }
         lines.append([*names, fit.replace("_", " "), group["rows"][0], *(cells[name] for name in _SHOWN)])
-    print(table([*("GPU" if key == "gpu" else key.replace("_", " ") for key in keys), "fit", "rows", *_SHOWN.values()], lines))
+    print(
+        table(
+            [*("GPU" if key == "gpu" else key.replace("_", " ") for key in keys), "fit", "rows", *_SHOWN.values()],
+            lines,
+        )
+    )
 
 
 def _ranking(account: Any) -> None:

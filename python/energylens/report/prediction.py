@@ -32,7 +32,8 @@ def _headline(prediction: Prediction) -> str:
     tokens = p["batch"] * p["output_tokens"]
     low, high = (number(v[name] / tokens) for name in ("energy_lo_j", "energy_hi_j"))
     return (
-        f"{number(v['energy_per_output_token_j'])} J per output token (80 % interval {low} to {high}): {p['model']} on {what}, "
+        f"{number(v['energy_per_output_token_j'])} J per output token (80 % interval {low} to {high}): "
+        f"{p['model']} on {what}, "
         f"{p['prompt_tokens']:,} prompt and {p['output_tokens']:,} output tokens"
     )
 
@@ -95,5 +96,7 @@ def _kernels(prediction: Prediction) -> str:
 def _trust(prediction: Prediction) -> str:
     line = trust_line({prediction.point["gpu"]: prediction.trust})
     if prediction.values["extrapolated"]:
-        line += "\nextrapolated: a number format, the number of GPUs, the batch or the length is beyond what the fits saw"
+        line += (
+            "\nextrapolated: a number format, the number of GPUs, the batch or the length is beyond what the fits saw"
+        )
     return line

@@ -149,7 +149,7 @@ def _power_of_two(value: int) -> int:
 
 
 class TimeSet(Form):
-    """`t = t0 + (t_c^p + t_m^p)^(1/p)` of one kernel class, with what its products and attention add (docs/physics.md)."""
+    """`t = t0 + (t_c^p + t_m^p)^(1/p)` of one kernel class, with what its products and attention add (physics.md)."""
 
     t0_s: NonNegative
     compute_efficiency: Annotated[Positive, Field(le=4)] = 1.0
@@ -182,7 +182,7 @@ class Tiles(Form):
 
 
 class ByFormat(Form):
-    """Time coefficients by number format of the weights; what is missing is served by its arithmetic, then by `bf16`."""
+    """Time coefficients by format of the weights; what is missing is served by its arithmetic, then by `bf16`."""
 
     bf16: TimeSet
     fp8: TimeSet | None = None

@@ -8,7 +8,6 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from energylens.spec.form import Count, Form, NonNegative, Positive, Text, plain_name
 
-
 IMBALANCE = 0.25
 """Load of the busiest GPU over the mean, less 1, by √(ep - 1): Qwen3-30B-A3B routes 1.43 (1,024 tokens) to 1.67 times
 the mean (64 tokens) to the busiest of 8 GPUs, √7·0.2 = 0.53."""
@@ -107,7 +106,10 @@ class ModelSpec(Form):
 
         return {
             "name": self.name,
-            "ranks": {name: {"extent": rank.extent, "active": rank.active, "imbalance": rank.imbalance} for name, rank in self.ranks.items()},
+            "ranks": {
+                name: {"extent": rank.extent, "active": rank.active, "imbalance": rank.imbalance}
+                for name, rank in self.ranks.items()
+            },
             "blocks": [
                 {
                     "name": block.name,
