@@ -6,7 +6,7 @@ CARGO ?= cargo
 RUST_TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev fmt check test rust-test python-test bench wheel clean
+.PHONY: help demo dev fmt check test rust-test python-test bench profiles wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -53,6 +53,14 @@ bench: dev ## Points a second, searches, and the core by criterion (docs/benchma
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/plan.py
 	$(CARGO) bench --locked -p energylens-core --bench engine
+
+FITTED := h100-sxm,b200,h200-sxm,gb200,a100-sxm-80gb,l40s
+
+profiles: dev ## Fit the bundled GPU profiles again: same files, 15 minutes (needs ENERGYLENS_DATA; docs/calibration.md)
+	$(BIN)/python -m pip install --quiet --editable '.[calibrate]'
+	$(BIN)/energylens calibrate kernels $(FITTED) --write
+	$(BIN)/energylens calibrate power $(FITTED) --write
+	$(BIN)/energylens calibrate serving $(FITTED) --write
 
 wheel: dev ## The wheel, in dist/
 	$(BIN)/maturin build --profile dist --locked --out dist

@@ -28,6 +28,12 @@ class Errors:
         return asdict(self)
 
 
+def errors_text(found: Errors) -> str:
+    """Return an error in percent as mean / median / 90th percentile (bias)."""
+    typical = f"{found.mape_percent:.1f} / {found.median_percent:.1f} / {found.p90_percent:.0f}"
+    return f"{typical} ({found.bias_percent:+.0f})"
+
+
 def errors(predicted: ArrayLike, measured: ArrayLike) -> Errors:
     """Return mean, median and 90th percentile of the absolute relative error, and its signed mean (bias)."""
     signed = 100.0 * (np.asarray(predicted, float) / np.asarray(measured, float) - 1.0)

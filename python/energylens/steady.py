@@ -52,8 +52,8 @@ def steady_state(
 ) -> pl.DataFrame:
     """Return what serving does at constant concurrency, for each point.
 
-    Points: as in `evaluate`, but with `batch` (mean running requests), `input_tokens` and `output_tokens` (means) as real
-    numbers. Results: `itl_s` (median inter-token latency), `step_s` (mean step, with and without prompts beside it),
+    Points: as in `evaluate`, but with `batch` (mean running requests), `input_tokens` and `output_tokens` (means) as
+    real numbers. Results: `itl_s` (median inter-token latency), `step_s` (mean step, with and without prompts),
     `output_tokens_per_s = batch/step_s`, `power_w_per_gpu`, `energy_per_output_token_j` with its interval
     `energy_per_output_token_lo_j`, `_hi_j`, `extrapolated`, and `share_<cause>` of the joules.
     Whether the requests fit in memory is not asked.

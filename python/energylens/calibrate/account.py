@@ -1,4 +1,4 @@
-"""What a serving layer is worth: runs predicted with their model in the fit and left out of it, and how sure that is."""
+"""What a serving layer is worth: runs predicted with their model in the fit and out of it, and how sure that is."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Runs:
 
 
 def between(parts: Sequence[Step], input_tokens: Column) -> Step:
-    """Return sums at each run's input length, linear between the lengths of `INPUTS`; one part alone is at it already."""
+    """Return sums at each run's input length, linear between those of `INPUTS`; one part alone is at it already."""
     if len(parts) == 1:
         return parts[0]
     grid = np.array(INPUTS)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from energylens.accuracy import Errors, errors
+from energylens.accuracy import Errors, errors, errors_text
 from energylens.calibrate.features import Column
 from energylens.calibrate.features import runs as features
 from energylens.calibrate.measured import check_numbers, read_table
@@ -83,16 +83,7 @@ class Fitted:
     def text(self) -> str:
         """Return coefficients and errors as tables."""
         shown = [[name, f"{value:.3g}"] for name, value in self.coefficients.items()]
-        lines = [
-            [
-                name,
-                *(
-                    f"{e.mape_percent:.1f} / {e.median_percent:.1f} / {e.p90_percent:.0f} ({e.bias_percent:+.0f})"
-                    for e in both
-                ),
-            ]
-            for name, both in ((name, (self.seen[name], self.left_out[name])) for name in self.seen)
-        ]
+        lines = [[name, errors_text(self.seen[name]), errors_text(self.left_out[name])] for name in self.seen]
         parts = [
             f"{self.rows} runs, form `{self.form}`",
             table(["coefficient", "value"], shown),
@@ -114,7 +105,8 @@ class Fitted:
         assert spec.host is not None and spec.energy is not None
         told = f"fitted to {self.rows} runs of one's own"
         fit = {
-            name: {"data": f"left out by {self.how_left_out}", "rows": e.rows, "mape_percent": significant(e.mape_percent),
+            name: {"data": f"left out by {self.how_left_out}", "rows": e.rows,
+                   "mape_percent": significant(e.mape_percent),
                    "median_percent": significant(e.median_percent), "bias_percent": significant(e.bias_percent)}
             for name, e in self.left_out.items()
         }  # fmt: skip
@@ -237,7 +229,7 @@ def _terms(rows: pl.DataFrame) -> tuple[Column, Column]:
 
 
 def _solve(columns: Column, target: Column, names: tuple[str, ...], notes: list[str]) -> Column:
-    """Return non-negative coefficients of least relative error; raise `EnergylensError` where runs cannot tell them apart."""
+    """Return non-negative coefficients of least relative error; raise `EnergylensError` if runs cannot tell them."""
     from scipy.optimize import nnls
 
     relative = columns / target[:, None]

@@ -82,7 +82,8 @@ def padding_rows(form: str, blackwell: bool) -> int:
     """Return the rows of the smallest block a grouped product multiplies for an expert hit, whatever its tokens.
 
     On Hopper and before, 128 in 8 bits (DeepGEMM and CUTLASS align the rows of an expert to it) and 32 otherwise
-    (Triton and Marlin take 16 to 64); on Blackwell 8 (the least of TensorRT-LLM's generated kernels, which vLLM uses too).
+    (Triton and Marlin take 16 to 64); on Blackwell 8
+    (the least of TensorRT-LLM's generated kernels, which vLLM uses too).
     """
     if blackwell:
         return 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def power(file: ProfileFile, folder: Path, told: Told = _silent) -> None:
     file.replace(energy=energy_section(all_power(folder), name))
 
 
+@lru_cache(maxsize=1)
 def all_power(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the coefficients of every GPU with measured kernel power, and of those that take after one of them."""
     from energylens.calibrate import collective, kernel_power, transfer

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from energylens.accuracy import Errors, errors_text
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.options import Json
@@ -68,15 +70,16 @@ def validate(
         print(f"wrote {path}")
 
 
+_FIELDS = [field.name for field in fields(Errors)]
+
+
 def _errors(found: Any, cut: str | None) -> None:
     keys = ["gpu"] if cut is None else ["gpu", cut]
     lines = []
     for values, group in found.group_by([*keys, "fit"], maintain_order=True):
         *names, fit = values
         cells = {
-            row[
-                "quantity"
-            ]: f"{row['mape_percent']:.1f} / {row['median_percent']:.1f} / {row['p90_percent']:.0f} ({row['bias_percent']:+.0f})"
+            row["quantity"]: errors_text(Errors(*(row[name] for name in _FIELDS)))
             for row in group.iter_rows(named=True)
         }
         lines.append([*names, fit.replace("_", " "), group["rows"][0], *(cells[name] for name in _SHOWN)])

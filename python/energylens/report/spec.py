@@ -69,15 +69,24 @@ def _explained(kernels: list[dict[str, Any]]) -> str:
     return "\n".join(lines).rstrip()
 
 
+_SECTIONS = (
+    *("memory", "compute", "clock", "power", "link", "host", "kernels", "energy", "collectives"),
+    *("uncertainty", "range"),
+)
+
+
 def gpu_text(loaded: LoadedGpu) -> str:
     """Return every number of a profile with its source."""
     data, modelled = loaded.completed
     lines = [f"{loaded.spec.name}: trust {loaded.trust}", f"source: {loaded.spec.source}"]
     if modelled:
         lines.append("sections not given follow from the data sheet by rules, marked `modelled` below")
-    for section in ("memory", "compute", "clock", "power", "link", "host", "kernels", "energy", "collectives"):
+    for section in _SECTIONS:
         if section in data:
             lines += ["", section, *_section(data[section], "  ", loaded.spec.source)]
+    if frameworks := loaded.spec.frameworks:
+        names = ", ".join(f"{loaded.spec.name}@{name}" for name in frameworks)
+        lines += ["", f"other serving frameworks, with kernels of their own: {names}"]
     return "\n".join(lines)
 
 
@@ -96,7 +105,9 @@ def _section(node: Any, indent: str, source: str) -> list[str]:
         f"{indent}{key} = {f'{value:g}' if isinstance(value, (int, float)) else value}" for key, value in plain.items()
     ]
     for key, value in node.items():
-        if isinstance(value, dict):
+        if key == "fit":
+            lines += _fits(value, indent)
+        elif isinstance(value, dict):
             inner = _section(value, indent + "  ", own)
             lines += [f"{indent}{key}", *[line for line in inner if line.strip() != f"[{own}]"]]
         elif isinstance(value, list):
@@ -107,3 +118,19 @@ def _section(node: Any, indent: str, source: str) -> list[str]:
     if "source" in node:
         lines.append(f"{indent}[{own}]")
     return lines
+
+
+def _fits(node: dict[str, Any], indent: str) -> list[str]:
+    """Return errors of a fit, or of several by name, one line each."""
+    if "mape_percent" not in node:
+        return [line for name, one in node.items() for line in _fits(one | {"data": f"{name}, {one['data']}"}, indent)]
+    parts = [f"{node['mape_percent']:g} % mean"]
+    parts += [f"{node[key]:g} % {name}" for key, name in _ERRORS.items() if key in node]
+    told = f"{indent}fit ({node['data']}): {', '.join(parts)} over {node['rows']:,} rows"
+    if "notes" in node:
+        told += f"; {node['notes']}"
+    ranges = [f"{name} {low:g} to {high:g}" for name, (low, high) in node.get("valid", {}).items()]
+    return [told, f"{indent}valid: {', '.join(ranges)}"] if ranges else [told]
+
+
+_ERRORS = {"median_percent": "median", "p90_percent": "90th percentile", "bias_percent": "bias"}
