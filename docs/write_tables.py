@@ -1,4 +1,4 @@
-"""Write the tables of docs/calibration.md and the README from the bundled profiles; `--check` only says whether they are current.
+"""Write the tables of docs/calibration.md and the README from the bundled profiles; `--check` says if they are current.
 
 python docs/write_tables.py [--check]
 """
