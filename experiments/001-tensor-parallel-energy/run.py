@@ -27,7 +27,7 @@ REFERENCE = {"prefill": {"prompt_tokens": 1024}, "decode": {"prompt_tokens": 102
 REFERENCE_BATCH, NODE_GPUS, NODE_SEQUENCES = 16, 8, 64
 PAPER = {"prefill": 1.47, "decode": 52.9, "prefill_batch": 64, "decode_batch": 16, "all_reduce": 0.23}
 CAUSES = {
-    "compute": ("compute", "#0072B2"),
+    "compute": ("compute, running", "#0072B2"),
     "hbm_weights": ("HBM: weights", "#E69F00"),
     "hbm_kv": ("HBM: KV cache", "#F0E442"),
     "hbm_activations": ("HBM: activations", "#56B4E9"),
@@ -203,7 +203,7 @@ def draw(tables: dict[str, pl.DataFrame]) -> dict[str, alt.ConcatChart]:
     for phase, (gpu, short) in product(tables, GPUS.items()):
         unit = f"J per {'prompt' if phase == 'prefill' else 'output'} token"
         scale = alt.Scale(domain=[0, 0.3]) if phase == "prefill" else alt.Scale(type="log", domain=[0.5, 30])
-        top = 0.3 if phase == "prefill" else 2.2
+        top = 0.3 if phase == "prefill" else 3.0
         here = tables[phase].filter(reason="ok", gpu=gpu, **REFERENCE[phase]).cast({"tp": pl.String})
         at = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in REFERENCE[phase].items())
         energy = alt.Y("j_per_token:Q", title=unit, scale=scale)

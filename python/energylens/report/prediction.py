@@ -8,7 +8,7 @@ from energylens.report.answer import configuration, trust_line
 from energylens.report.text import number, si, table
 
 _CAUSE_NAMES = {
-    "compute": "compute",
+    "compute": "compute, running",
     "hbm_weights": "HBM: weights",
     "hbm_kv": "HBM: KV cache",
     "hbm_activations": "HBM: activations",
