@@ -62,7 +62,8 @@ def data_dir(given: Path | None = None) -> Path:
 def read_table(path: Path) -> pl.DataFrame:
     """Return a Parquet or CSV table; raise `EnergylensError` if it is missing or cannot be read."""
     if not path.is_file():
-        raise EnergylensError(Problem(f"there is no `{path}`", hint="give --data DIR", code="no-data"))
+        hint = "give --data DIR" if path.name == TABLE else "is the path right?"
+        raise EnergylensError(Problem(f"there is no `{path}`", hint=hint, code="no-data"))
     try:
         if path.suffix == ".csv":
             return pl.read_csv(path, infer_schema_length=None)
@@ -71,6 +72,10 @@ def read_table(path: Path) -> pl.DataFrame:
         reason = (str(error).splitlines() or ["unreadable"])[0]
         hint = "it may be truncated: fetch it again"
         raise EnergylensError(Problem(f"cannot read `{path}`: {reason}", hint=hint, code="unreadable")) from None
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None else f"{value}"
 
 
 def check_numbers(frame: pl.DataFrame, ranges: dict[str, tuple[float, float]], file: str) -> None:
@@ -89,9 +94,12 @@ def check_numbers(frame: pl.DataFrame, ranges: dict[str, tuple[float, float]], f
         bad = ~column.is_between(least, most).fill_null(False)
         if bad.any():
             row = int(bad.arg_max() or 0)
-            message = f"column `{name}` should lie between {least:g} and {most:g}, found {column[row]} in row {row}"
+            message = (
+                f"column `{name}` should lie between {least:g} and {most:g}, found {_shown(column[row])} in row {row}"
+            )
             hint = f"{int(bad.sum())} of {len(bad)} rows are wrong: is the unit right, are two columns swapped?"
-            problems.append(Problem(message, hint=hint, code="column-value", where=file))
+            where = f"{file}:{row + 2}" if file.endswith(".csv") else file
+            problems.append(Problem(message, hint=hint, code="column-value", where=where))
     if problems:
         raise EnergylensError(problems)
 

@@ -138,7 +138,7 @@ def read_runs(path: Path) -> pl.DataFrame:
     ranges = dict(_RANGES) | {name: (1, 1024) for name in _OPTIONAL if name in frame.columns}
     check_numbers(frame, ranges, str(path))
     if frame.height < FEWEST:
-        message = f"`{path}` has {frame.height} runs; a fit needs {FEWEST}"
+        message = f"`{path}` has {frame.height} run{'s' * (frame.height != 1)}; a fit needs {FEWEST}"
         raise EnergylensError(Problem(message, hint="measure more batch sizes and lengths", code="too-few-runs"))
     frame = frame.with_columns(
         pl.lit(value).alias(name) for name, value in _OPTIONAL.items() if name not in frame.columns

@@ -114,7 +114,7 @@ def serving(gpu: Gpus, /, *, data: Data = None, out: Out = None, write: Write = 
 
 @calibrate.command
 def mine(
-    runs: Annotated[Path, Parameter(help="CSV or Parquet of your runs; `--columns` says what is in it.")],
+    runs: Annotated[Path | None, Parameter(help="CSV or Parquet of your runs; `--columns` says what is in it.")] = None,
     /,
     *,
     gpu: Annotated[str, Parameter(help="The profile your GPUs start from.")] = "h100-sxm",
@@ -136,6 +136,9 @@ def mine(
     if columns:
         print(own.COLUMNS_TOLD)
         return
+    if runs is None:
+        hint = "`energylens calibrate mine --columns` says what a file needs"
+        raise EnergylensError(Problem("no file of runs is given", hint=hint, code="options"))
     found = own.fit_file(runs, gpu, form)
     if out is not None:
         found.write(out)

@@ -76,12 +76,25 @@ def sentence(result: Result) -> str:
     first = result.space.objectives[0]
     name = _NAMES.get(first, first)
     goal = "most" if dict(result.space.signed_objectives)[first] < 0 else "least"
-    value = f"{number(best[first])} {UNITS.get(first, '')}".strip()
+    value = f"{number(best[first])} {UNITS.get(first, '')}".strip() + _interval(best, first)
     return (
         f"{goal} {name}{within}: {value} - {best['model']} on {configuration(best)}{_lengths(result, best)}; "
         f"TTFT {si(best['ttft_s'], 's')}, TPOT {si(best['tpot_s'], 's')}, "
         f"{number(best['output_tokens_per_s'])} tokens/s, {number(best['power_w_per_gpu'])} W/GPU"
     )
+
+
+def _interval(row: dict[str, Any], column: str) -> str:
+    """Return the 80 % interval of a column of joules in words, nothing for other columns."""
+    if column not in _PER or row.get("energy_lo_j") is None:
+        return ""
+    shares = [row[column] / row["energy_j"] * row[name] for name in ("energy_lo_j", "energy_hi_j")]
+    beyond = ", extrapolated" if row["extrapolated"] else ""
+    return f" (80 %: {number(shares[0])} to {number(shares[1])}{beyond})"
+
+
+_PER = frozenset({"energy_j", "energy_per_output_token_j", "energy_per_request_j"})
+"""Columns whose interval is that of all joules, scaled."""
 
 
 def nothing(result: Result) -> Problem:
