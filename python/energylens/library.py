@@ -97,7 +97,11 @@ def profile_path(given: str | Path) -> Path:
 
 
 def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
-    """Return a profile as another serving framework uses the GPU, named `gpu@framework`; raise `SpecError`."""
+    """Return a profile as another serving framework uses the GPU, named `gpu@framework`; raise `SpecError`.
+
+    Kernels are those of its own tables; the host is the default framework's, as no serving run of another was measured,
+    and deviations are 1.25 times as wide.
+    """
     spec = loaded.spec
     known = spec.frameworks or {}
     if framework not in known:
@@ -109,6 +113,12 @@ def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
     changes = {
         name: getattr(own, name) for name in ("kernels", "collectives", "host") if getattr(own, name) is not None
     }
+    if own.host is None and spec.host is not None:
+        # How much slower kernels are in a step was fitted to another framework's runs.
+        changes["host"] = spec.host.model_copy(update={"stretch": None, "task_input_tokens": None, "fit": None})
+    if spec.uncertainty is not None:
+        wider = {name: 1.25 * value for name, value in spec.uncertainty if isinstance(value, float)}
+        changes["uncertainty"] = spec.uncertainty.model_copy(update=wider)
     changes |= {"name": f"{spec.name}@{framework}", "frameworks": None}
     return LoadedGpu(spec.model_copy(update=changes), loaded.document)
 

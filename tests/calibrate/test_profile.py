@@ -97,11 +97,14 @@ def test_sections_of_ones_own_are_not_overwritten(tmp_path: Path) -> None:
         ProfileFile(path)
 
 
-def test_a_framework_changes_kernels_and_nothing_else() -> None:
+def test_a_framework_has_kernels_of_its_own_and_wider_intervals() -> None:
     plain, other = load_gpu("h100-sxm"), load_gpu("h100-sxm@trtllm")
     assert other.spec.name == "h100-sxm@trtllm"
     assert other.spec.kernels != plain.spec.kernels
     assert (other.spec.energy, other.spec.memory) == (plain.spec.energy, plain.spec.memory)
+    assert plain.spec.uncertainty is not None and other.spec.uncertainty is not None
+    assert other.spec.uncertainty.narrow == 1.25 * plain.spec.uncertainty.narrow
+    assert other.spec.uncertainty.compute == pytest.approx(1.25 * plain.spec.uncertainty.compute)
     with pytest.raises(SpecError, match="no coefficients for the framework `tensorrt`"):
         load_gpu("h100-sxm@tensorrt")
     with pytest.raises(SpecError, match="its profile has but one framework"):
