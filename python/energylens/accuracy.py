@@ -74,18 +74,22 @@ def coverage(low: ArrayLike, high: ArrayLike, measured: ArrayLike) -> float:
 
 
 def picks(
-    cost: Sequence[tuple[float, float]], latency: Sequence[tuple[float, float]], limit_s: float, tolerance: float
+    cost: Sequence[tuple[float, float]],
+    latency: Sequence[tuple[float, float]],
+    limit_s: float,
+    tolerance: float,
+    latency_tolerance: float = 0.0,
 ) -> bool | None:
     """Return whether the row predicted to be cheapest within a latency limit is the one measured to be.
 
-    `cost` and `latency` hold (predicted, measured) of each row. A pick whose measured cost is within `tolerance` of the
-    best one's counts, as repeats of one run differ by that much. None where fewer than two rows measure within the
-    limit, or none is predicted to be.
+    `cost` and `latency` hold (predicted, measured) of each row. A pick counts if its measured cost is within
+    `tolerance` of the best one's, and its measured latency within `latency_tolerance` of the limit: repeats of one run
+    differ by that much. None where fewer than two rows measure within the limit, or none is predicted to be.
     """
-    allowed = [c for c, t in zip(cost, latency, strict=True) if t[1] <= limit_s]
-    believed = [c for c, t in zip(cost, latency, strict=True) if t[0] <= limit_s]
+    rows = list(zip(cost, latency, strict=True))
+    allowed = [c[1] for c, t in rows if t[1] <= limit_s]
+    believed = [(c[0], c[1], t[1]) for c, t in rows if t[0] <= limit_s]
     if len(allowed) < 2 or not believed:
         return None
-    best = min(measured for _, measured in allowed)
-    picked = min(believed)
-    return picked in allowed and picked[1] <= (1.0 + tolerance) * best
+    _, measured, seconds = min(believed)
+    return seconds <= (1.0 + latency_tolerance) * limit_s and measured <= (1.0 + tolerance) * min(allowed)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import polars as pl
 
 from energylens.accuracy import errors, picks, spearman
@@ -25,7 +24,9 @@ LIMITS_MS: Final = (15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 100.0, 150.0)
 """Inter-token latencies within which the cheapest configuration is asked for."""
 
 TOLERANCE: Final = 0.05
-"""A pick counts if it costs at most this share more than the best: the least by which repeats of one run differ."""
+"""A pick counts if measured at most this share above the best cost and the limit: the least by which repeats differ."""
+
+_CHOSEN_BY: Final = ("energy_per_output_token_j", "itl_s")
 
 BANDS: Final = ((16, "<= 16"), (64, "17-64"), (256, "65-256"), (1 << 30, "> 256"))
 
@@ -52,23 +53,34 @@ class Validation:
         return pl.DataFrame(rows)
 
     def ranking(self) -> pl.DataFrame:
-        """Return rank correlations of J/token within each (GPU, model), and top-1 agreement under latency limits."""
+        """Return rank correlations of J/token within each (GPU, model, task), and how often the cheapest run is picked.
+
+        Repeats of one configuration are taken together. `right` allows `TOLERANCE` in measured cost and latency,
+        `right_strictly` in cost alone.
+        """
+        keys = ["gpu", "model", "task"]
+        values = [f"{name}{suffix}" for name in _CHOSEN_BY for suffix in ("", "_in_sample", "_left_out")]
+        once = self.runs.group_by([*keys, "gpus", pl.col("batch").round()], maintain_order=True).agg(
+            pl.col(values).mean()
+        )
         rows = []
-        for keys, group in self._groups("model"):
+        for names, group in once.sort(["gpu", "model", "task"], descending=[True, False, False]).group_by(
+            keys, maintain_order=True
+        ):
             for fit in ("in_sample", "left_out"):
-                joules = [group[f"energy_per_output_token_j_{fit}"], group["energy_per_output_token_j"]]
-                cost = list(zip(*joules, strict=True))
-                latency = list(zip(group[f"itl_s_{fit}"], group["itl_s"], strict=True))
-                found = [picks(cost, latency, limit / 1e3, TOLERANCE) for limit in LIMITS_MS]
-                judged = [pick for pick in found if pick is not None]
+                joules, seconds = (list(zip(group[f"{name}_{fit}"], group[name], strict=True)) for name in _CHOSEN_BY)
+                found = {
+                    name: [picks(joules, seconds, limit / 1e3, TOLERANCE, slack) for limit in LIMITS_MS]
+                    for name, slack in (("right", TOLERANCE), ("right_strictly", 0.0))
+                }
                 rows.append(
                     {
-                        **keys,
+                        **dict(zip(keys, names, strict=True)),
                         "fit": fit,
-                        "rows": group.height,
-                        "spearman": spearman(joules[0].to_numpy(), joules[1].to_numpy()),
-                        "choices": len(judged),
-                        "right": sum(judged),
+                        "configurations": group.height,
+                        "spearman": spearman(*zip(*joules, strict=True)),
+                        "choices": sum(pick is not None for pick in found["right"]),
+                        **{name: sum(pick is True for pick in picked) for name, picked in found.items()},
                     }
                 )
         return pl.DataFrame(rows)
@@ -82,6 +94,7 @@ class Validation:
             choices = int(group["choices"].sum())
             own[fit] = {
                 "top1_percent": 100.0 * int(group["right"].sum()) / choices if choices else None,
+                "top1_strictly_percent": 100.0 * int(group["right_strictly"].sum()) / choices if choices else None,
                 "choices": choices,
                 "spearman_median": group["spearman"].drop_nans().median(),
                 "spearman_least": group["spearman"].drop_nans().min(),
@@ -196,8 +209,3 @@ def plots(account: Validation, folder: Path) -> list[Path]:
         sized.save(str(target), scale_factor=2)
         written.append(target)
     return written
-
-
-def top1_percent(ranking: pl.DataFrame) -> float:
-    """Return the share of choices that were right, in percent."""
-    return float(100.0 * np.sum(ranking["right"].to_numpy()) / max(1, int(ranking["choices"].sum())))
