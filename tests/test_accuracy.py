@@ -47,6 +47,7 @@ def test_a_pick_is_right_if_it_is_allowed_and_nearly_the_cheapest() -> None:
     cost, latency = [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)], [(0.03, 0.03), (0.02, 0.02), (0.01, 0.01)]
     assert picks(cost, latency, 0.03, 0.0) is True
     assert picks(cost, latency, 0.005, 0.0) is None
+    assert picks(cost, [(1.0, 0.01)] * 3, 0.02, 0.0) is False
     too_slow = [(0.03, 0.04), (0.02, 0.02), (0.01, 0.01)]
     assert picks(cost, too_slow, 0.03, 0.0) is False
     dearer = [(1.0, 2.05), (2.0, 2.0), (3.0, 3.0)]

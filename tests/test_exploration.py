@@ -140,3 +140,17 @@ def test_non_dominated_keeps_ties() -> None:
 def test_a_search_needs_a_population() -> None:
     with pytest.raises(SpaceError, match="`population` should be a whole number from 2"):
         search(SMALL, population=1)
+
+
+def test_frameworks_and_intervals_are_axes_and_limits_like_others() -> None:
+    space = {"models": "llama-3.1-8b", "gpus": ["h100-sxm", "h100-sxm@sglang"], "tp": [1, 2], "batch": [1, 16, 64]}
+    lengths = {"prompt_tokens": list(range(256, 4097, 256)), "output_tokens": list(range(64, 1025, 64))}
+    limits = ["energy_hi_j<=3000", "extrapolated<=0"]
+    found = explore(**space, **lengths, objectives=["energy_hi_j", "tpot_s"], limits=limits)
+    every = explore(**space, **lengths, objectives=["energy_hi_j", "tpot_s"], limits=limits, top=10**6).top
+    assert every is not None
+    assert every["energy_hi_j"].max() <= 3000  # type: ignore[operator]
+    assert not every["extrapolated"].any()
+    assert found.frame["energy_hi_j"].min() == every["energy_hi_j"].min()
+    assert set(every["gpu"]) == {"h100-sxm", "h100-sxm@sglang"}
+    assert (every["energy_lo_j"] < every["energy_j"]).all() and (every["energy_j"] < every["energy_hi_j"]).all()

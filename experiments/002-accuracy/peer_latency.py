@@ -3,12 +3,15 @@
 `python experiments/002-accuracy/peer_latency.py --aic-python VENV/bin/python [--cache aic.jsonl] [--csv FILE]`
 
 The constants of `energylens.closed_loop` are fitted on rows outside the validation, and on none of its configurations.
+`--json FILE` writes the headline tables, and the same errors for other seeds and with the suspect groups kept;
+where ENERGYLENS_DATA is set, AIConfigurator is also asked for the serving runs of `run.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import serving_peer
 import silicon
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
@@ -27,12 +31,13 @@ from energylens.closed_loop import Column, Load, Serving, Steady, steady_state
 from energylens.report.text import table
 
 HERE = Path(__file__).parent
-VALIDATION, SEED = 1_000, 2026
+VALIDATION, SEED, OTHER_SEEDS = 1_000, 2026, range(1, 9)
 TTFT_WEIGHT, SOFT = 1.0, 0.1
 CONFIGURATION = (
     "mode", "model", "system", "backend", "precision", "isl", "osl", "concurrency",
     *(f"{pool}_{name}" for pool in ("prefill", "decode") for name in silicon.POOL),
 )  # fmt: skip
+COLUMNS = [(quantity, tool) for quantity in ("tpot", "ttft") for tool in ("own", "aic")]
 TARGETS = {"tpot": (16.5, 8.5), "ttft": (27.5, 24.0)}
 
 # Constant: start, scale, bounds; what follows the colon says which rows share a value (Hopper or Blackwell,
@@ -145,18 +150,25 @@ def _shown(value: object, how: str = ".1f") -> str:
 def errors(rows: pl.DataFrame, by: Sequence[str] = ()) -> list[list[Any]]:
     """Return, for each group, rows and MAPE / median / bias in % of TPOT and TTFT, energylens then AIC."""
     lines = []
+    for found in figures(rows, by):
+        cells = [
+            " / ".join((_shown(mean), _shown(median), _shown(bias, "+.0f")))
+            for mean, median, bias in (found[f"{quantity}_{tool}"] for quantity, tool in COLUMNS)
+        ]
+        lines.append([found["group"], found["rows"], *cells])
+    return lines
+
+
+def figures(rows: pl.DataFrame, by: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return, for each group, its rows and mean, median and bias (signed median) in % for both quantities and tools."""
+    lines = []
     groups = rows.sort(by).group_by(by, maintain_order=True) if by else [(("all",), rows)]
     for names, group in groups:
-        cells: list[str] = []
-        for quantity in ("tpot", "ttft"):
-            for tool in ("own", "aic"):
-                error = 100 * (group[f"{tool}_{quantity}_ms"] / group[f"silicon_{quantity}_ms"] - 1).drop_nulls()
-                cells.append(
-                    " / ".join(
-                        (_shown(error.abs().mean()), _shown(error.abs().median()), _shown(error.median(), "+.0f"))
-                    )
-                )
-        lines.append([" ".join(str(name or "own") for name in names), group.height, *cells])
+        line: dict[str, Any] = {"group": " ".join(str(name or "own") for name in names), "rows": group.height}
+        for quantity, tool in COLUMNS:
+            error = 100 * (group[f"{tool}_{quantity}_ms"] / group[f"silicon_{quantity}_ms"] - 1).drop_nulls()
+            line[f"{quantity}_{tool}"] = [error.abs().mean(), error.abs().median(), error.median()]
+        lines.append(line)
     return lines
 
 
@@ -186,12 +198,71 @@ def report(rows: pl.DataFrame, constants: list[list[Any]], every: pl.DataFrame) 
         table(["", *head], errors(rows.filter("fit"), ["mode"])),
         table(["repeats of a configuration", "rows", "mean / median, %"], noise(rows)),
     ]
+    found = figures(checked)[0]
     for quantity, (mean, median) in TARGETS.items():
-        error = 100 * (checked[f"own_{quantity}_ms"] / checked[f"silicon_{quantity}_ms"] - 1).abs()
-        found = (float(np.mean(error.to_numpy())), float(np.median(error.to_numpy())))
-        verdict = "reached" if found[0] <= mean and found[1] <= median else "missed"
-        parts.append(f"{quantity}: {found[0]:.1f} / {found[1]:.1f} %, target {mean} / {median} %: {verdict}")
+        own = " / ".join(f"{value:.1f}" for value in found[f"{quantity}_own"][:2])
+        verdict = "reached" if reached(found, quantity) else "missed"
+        parts.append(f"{quantity}: {own} %, target {mean} / {median} %: {verdict}")
     return "\n\n".join(parts)
+
+
+def reached(found: dict[str, Any], quantity: str) -> bool:
+    """Return whether mean and median of our errors are within the targets."""
+    mean, median, _ = found[f"{quantity}_own"]
+    return bool(mean <= TARGETS[quantity][0] and median <= TARGETS[quantity][1])
+
+
+def headline(rows: pl.DataFrame, constants: list[list[Any]], every: pl.DataFrame) -> dict[str, Any]:
+    """Return the tables of the report as plain data."""
+    checked = rows.filter("validation")
+    cuts = {"gpu": ["gpu"], "framework": ["backend", "mode"], "model": ["model"], "format": ["precision"]}
+    reasons = every.group_by("why_not").len().sort("len", "why_not", descending=True).rows()
+    return {
+        "all": figures(checked)[0],
+        **{name: figures(checked, cut) for name, cut in cuts.items()},
+        "left_out": [[why or "usable", count] for why, count in reasons],
+        "constants": {"names": list(CONSTANTS), "values": constants},
+        "noise": noise(rows),
+        "targets": TARGETS,
+    }
+
+
+def joined(options: argparse.Namespace, keep_suspects: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the usable rows with AIC's answers, and all rows with reasons."""
+    every = rows_of(options.aic_python, options.csv, keep_suspects)
+    usable = every.filter(pl.col("why_not").is_null()).drop("why_not")
+    answers = aic_predictions(usable, options.aic_python, options.cache).rename({"why_not": "aic_why_not"})
+    return usable.join(answers, on="id", how="left", maintain_order="left"), every
+
+
+def whole(options: argparse.Namespace, told: dict[str, Any], usable: pl.DataFrame) -> dict[str, Any]:
+    """Return what `--json` writes: the headline, other seeds, suspects kept, and AIC on the serving runs."""
+
+    def other(rows: pl.DataFrame, seed: int) -> dict[str, Any]:
+        found = figures(predicted(split(rows, seed))[0].filter("validation"))[0]
+        return {"seed": seed, **found, "reached": {quantity: reached(found, quantity) for quantity in TARGETS}}
+
+    suspects = other(joined(options, keep_suspects=True)[0], SEED)
+    content = {
+        "seed": options.seed,
+        **told,
+        "seeds": [other(usable, seed) for seed in OTHER_SEEDS],
+        "suspects": suspects,
+    }
+    if os.environ.get("ENERGYLENS_DATA"):
+        asked = serving_peer.questions()
+        answers = aic_predictions(asked, options.aic_python, options.cache)
+        content["serving"] = serving_peer.compared(asked, answers)
+    return content
+
+
+def rounded(node: Any) -> Any:
+    """Return plain data with numbers of two decimals."""
+    if isinstance(node, dict):
+        return {key: rounded(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [rounded(value) for value in node]
+    return round(node, 2) if isinstance(node, float) else node
 
 
 def main() -> None:
@@ -203,15 +274,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write every usable row with both predictions, Parquet")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of the validation rows ({SEED})")
     parser.add_argument("--with-suspects", action="store_true", help="keep the groups `silicon.suspects` names")
+    parser.add_argument("--json", type=Path, help="write the headline tables, other seeds too")
     options = parser.parse_args()
-    every = rows_of(options.aic_python, options.csv, options.with_suspects)
-    usable = every.filter(pl.col("why_not").is_null()).drop("why_not")
-    answers = aic_predictions(usable, options.aic_python, options.cache).rename({"why_not": "aic_why_not"})
-    usable = usable.join(answers, on="id", how="left", maintain_order="left")
+    if options.json and (options.with_suspects or options.seed != SEED):
+        parser.error("--json writes the tables of the default seed and groups")
+    usable, every = joined(options, options.with_suspects)
     rows, constants = predicted(split(usable, options.seed))
     if options.out:
         rows.write_parquet(options.out)
     print(report(rows, constants, every))
+    if options.json:
+        content = whole(options, headline(rows, constants, every), usable)
+        options.json.write_text(json.dumps(rounded(content), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -84,12 +84,14 @@ def picks(
 
     `cost` and `latency` hold (predicted, measured) of each row. A pick counts if its measured cost is within
     `tolerance` of the best one's, and its measured latency within `latency_tolerance` of the limit: repeats of one run
-    differ by that much. None where fewer than two rows measure within the limit, or none is predicted to be.
+    differ by that much. None where fewer than two rows measure within the limit.
     """
     rows = list(zip(cost, latency, strict=True))
     allowed = [c[1] for c, t in rows if t[1] <= limit_s]
     believed = [(c[0], c[1], t[1]) for c, t in rows if t[0] <= limit_s]
-    if len(allowed) < 2 or not believed:
+    if len(allowed) < 2:
         return None
+    if not believed:
+        return False
     _, measured, seconds = min(believed)
     return seconds <= (1.0 + latency_tolerance) * limit_s and measured <= (1.0 + tolerance) * min(allowed)

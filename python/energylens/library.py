@@ -100,7 +100,7 @@ def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
     """Return a profile as another serving framework uses the GPU, named `gpu@framework`; raise `SpecError`.
 
     Kernels are those of its own tables; the host is the default framework's, as no serving run of another was measured,
-    and deviations are 1.25 times as wide.
+    and deviations are 1.25 times as wide, of all models at least 0.12.
     """
     spec = loaded.spec
     known = spec.frameworks or {}
@@ -117,7 +117,9 @@ def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
         # How much slower kernels are in a step was fitted to another framework's runs.
         changes["host"] = spec.host.model_copy(update={"stretch": None, "task_input_tokens": None, "fit": None})
     if spec.uncertainty is not None:
-        wider = {name: 1.25 * value for name, value in spec.uncertainty if isinstance(value, float)}
+        least = {"common": 0.1, "narrow": 0.1}
+        kept = {name: value for name, value in spec.uncertainty if isinstance(value, float)}
+        wider = {name: 1.25 * max(value, least.get(name, 0.0)) for name, value in kept.items()}
         changes["uncertainty"] = spec.uncertainty.model_copy(update=wider)
     changes |= {"name": f"{spec.name}@{framework}", "frameworks": None}
     return LoadedGpu(spec.model_copy(update=changes), loaded.document)

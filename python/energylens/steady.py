@@ -81,7 +81,7 @@ def steady_state(
     gpu_count = mixed["gpus"].to_numpy()
     causes = {cause: mean(f"energy_decode_{cause}_j") for cause in _core.CAUSES}
     half = Z_80 * _deviation(mixed, causes, energy_j, {loaded.spec.name: loaded for loaded in ample})
-    half *= np.where(mixed["extrapolated"].to_numpy(), 2.0, 1.0)
+    half *= np.where(alone["extrapolated"].to_numpy(), 2.0, 1.0)
     return pl.DataFrame(
         {
             "itl_s": alone_s + (mixed_s - alone_s) * median,
@@ -91,7 +91,7 @@ def steady_state(
             "energy_per_output_token_j": energy_j / batch,
             "energy_per_output_token_lo_j": energy_j / (1.0 + half / energy_j) / batch,
             "energy_per_output_token_hi_j": (energy_j + half) / batch,
-            "extrapolated": mixed["extrapolated"],
+            "extrapolated": alone["extrapolated"],
         }
         | {f"share_{cause}": joules / energy_j for cause, joules in causes.items()}
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from energylens.accuracy import errors, picks, spearman
+from energylens.accuracy import coverage, errors, picks, spearman
 from energylens.calibrate.account import QUANTITIES, Account, predict, serving_rows
 from energylens.calibrate.measured import data_dir, serving_runs
 from energylens.errors import EnergylensError, Problem
@@ -18,7 +18,9 @@ from energylens.library import load_gpu
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HOST_BOUND: Final = "the host set the pace: 4-5 times the latency of the same model at half the power"
+HOST_BOUND: Final = (
+    "the host set the pace: 2 to 5 times the latency of the same model's chat runs, at about half the watts"
+)
 
 LIMITS_MS: Final = (15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 100.0, 150.0)
 """Inter-token latencies within which the cheapest configuration is asked for."""
@@ -40,7 +42,7 @@ class Validation:
     excluded: pl.DataFrame
     """Runs that no fit saw, each with the reason."""
     coverage_percent: dict[str, float]
-    """Share of left-out runs in their 80 % interval, by GPU."""
+    """Share of left-out runs in an 80 % interval whose deviations come from the other models' runs, by GPU."""
 
     def table(self, cut: str | None = None) -> pl.DataFrame:
         """Return errors in percent by GPU, and by a column of `runs` if one is given: both fits, all quantities."""
@@ -90,7 +92,13 @@ class Validation:
         ranking = self.ranking()
         told: dict[str, Any] = {"excluded_runs": self.excluded.height, "by_gpu": {}}
         for (gpu, fit), group in ranking.group_by(["gpu", "fit"], maintain_order=True):
-            own = told["by_gpu"].setdefault(gpu, {"coverage_percent": self.coverage_percent[str(gpu)]})
+            own = told["by_gpu"].setdefault(
+                gpu,
+                {
+                    "coverage_percent": self.coverage_percent[str(gpu)],
+                    "bundled_coverage_percent": self.bundled_coverage(str(gpu)),
+                },
+            )
             choices = int(group["choices"].sum())
             own[fit] = {
                 "top1_percent": 100.0 * int(group["right"].sum()) / choices if choices else None,
@@ -105,6 +113,12 @@ class Validation:
             }
             told["by_gpu"][row["gpu"]][row["fit"]][row["quantity"]] = kept
         return told
+
+    def bundled_coverage(self, gpu: str) -> float:
+        """Return the share of left-out runs in the interval that the bundled profile gives, in percent."""
+        runs = self.runs.filter(pl.col("gpu") == gpu)
+        low, high = (runs[f"energy_per_output_token_{end}_j_left_out"].to_numpy() for end in ("lo", "hi"))
+        return coverage(low, high, runs["energy_per_output_token_j"].to_numpy())
 
     def _groups(self, cut: str | None) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
         by = ["gpu"] if cut is None else ["gpu", cut]
@@ -125,7 +139,7 @@ def validate(data: Path | None = None, gpus: Sequence[str] | None = None) -> Val
     if unknown := [gpu for gpu in gpus or [] if gpu not in known]:
         hint = f"there are runs of {', '.join(known)}"
         raise EnergylensError(Problem(f"no serving runs of `{unknown[0]}`", hint=hint, code="no-data"))
-    parts, coverage = [], {}
+    parts, covered = [], {}
     for name in gpus or known:
         rows = serving_rows(measured, name)
         gpu = load_gpu(name)
@@ -133,7 +147,7 @@ def validate(data: Path | None = None, gpus: Sequence[str] | None = None) -> Val
         parts.append(
             rows.hstack(_suffixed(predict(rows, gpu), "in_sample")).hstack(_suffixed(account.left_out, "left_out"))
         )
-        coverage[name] = account.coverage
+        covered[name] = account.coverage
     runs = pl.concat(parts).with_columns(
         pl.when(pl.col("model").str.contains("-a[0-9]+b|gpt-oss"))
         .then(pl.lit("routed"))
@@ -142,7 +156,7 @@ def validate(data: Path | None = None, gpus: Sequence[str] | None = None) -> Val
         pl.col("weight_dtype").fill_null("own").alias("format"),
         _band().alias("batch_band"),
     )
-    return Validation(runs, _excluded(measured, gpus or known), coverage)
+    return Validation(runs, _excluded(measured, gpus or known), covered)
 
 
 def _band() -> pl.Expr:

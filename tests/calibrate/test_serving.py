@@ -63,6 +63,19 @@ def test_known_times_come_back() -> None:
     assert layer.time["chat_input_tokens"] == pytest.approx(300, rel=0.1)
 
 
+def test_narrow_caches_and_data_parallel_ranks_are_fitted_as_they_are_predicted() -> None:
+    rows = points().filter(pl.col("model") == "llama-3.1-8b")
+    rows = pl.concat(
+        [rows.with_columns(pl.lit(kv, dtype=pl.String).alias("kv_dtype"), pl.lit(dp).alias("dp"))
+         for kv in (None, "fp8") for dp in (1, 2)]
+    )  # fmt: skip
+    told = steady_state(rows.drop("gpus", "task"), gpus=[Layer(TIME, PRICE).applied(start())])
+    rows = rows.hstack(told.select("itl_s", "output_tokens_per_s", "power_w_per_gpu", "energy_per_output_token_j"))
+    layer = serving.fit(features(rows, start()), start(), "lent", {"chat_input_tokens": 300.0})
+    for name in ("sequence_s", "gemm", "attention"):
+        assert layer.time[name] == pytest.approx(TIME[name], rel=0.05), name
+
+
 def test_what_is_known_is_not_fitted() -> None:
     layer = serving.fit(features(made().drop("input_tokens"), start()), start(), "lent", {"chat_input_tokens": 300.0})
     assert layer.time["chat_input_tokens"] == 300.0

@@ -212,7 +212,9 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0) -> Cost:
 
     all_sms = int(env.gpu["compute"]["sms"])
     sms = all_sms - reserved_sms
-    t_compute = cost.vector_flops / (env.gpu["compute"]["peak_flops"]["vector"] * sms / all_sms)
+    t_compute = 0.0
+    if kind_of_kernel != "attention":
+        t_compute += cost.vector_flops / (env.gpu["compute"]["peak_flops"]["vector"] * sms / all_sms)
     if products:
         t_compute += matrix_time(env, kernel, products, entry, sms)
     traffic = cost.weight_bytes + cost.kv_bytes + cost.activation_bytes

@@ -57,7 +57,7 @@ def base(gpu: LoadedGpu) -> LoadedGpu:
     spec = gpu.spec
     assert spec.energy is not None
     prior = spec.energy.prior
-    energy = Energy.model_validate({**prior, "source": spec.energy.source}) if prior else spec.energy
+    energy = Energy.model_validate(prior) if prior else spec.energy
     host = Host(host_s=1e-3, source="none")
     return LoadedGpu(spec.model_copy(update={"energy": energy, "host": host}), gpu.document)
 
@@ -162,13 +162,13 @@ class Account:
         applied = self.layer.applied(self.start).spec
         start_energy, energy, host = self.start.spec.energy, applied.energy, applied.host
         assert energy is not None and start_energy is not None and host is not None
-        prior = start_energy.model_dump(exclude_none=True, exclude={"source", "fit", "prior"})
+        prior = start_energy.model_dump(exclude_none=True, exclude={"fit", "prior"})
         fit = {name: _fit(self.errors(self.fitted)[name], self.errors(self.left_out)[name]) for name in QUANTITIES}
         told = f"fitted to {self.rows.height} runs of {SOURCE}"
         return {
             "host": host.model_dump(exclude_none=True, exclude={"source", "fit"}) | {"source": told, "fit": fit},
             "energy": energy.model_dump(exclude_none=True, exclude={"source", "fit", "prior"})
-            | {"source": f"{told}, from `prior`: {start_energy.source}", "prior": prior},
+            | {"source": f"{told}, from those of `prior`", "prior": prior},
             "uncertainty": {name: significant(value, 2) for name, value in self.deviations.items()}
             | {"source": f"80 % intervals hold {100 * COVERED:.0f} % of left-out runs; {SOURCE}"},
             "range": {

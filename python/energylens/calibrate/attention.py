@@ -82,7 +82,7 @@ class PrefillModel:
         work = prefill_work(b, h, hd, s, pad, device.sms)
         peak = device.peak(arithmetic)
         self.work, self.item, self.wave = (part / peak for part in work)
-        self.size = 4 * b * s * h * hd + b * s * calls.kv_heads * hd * (4 + 2 * kv_bytes)
+        self.size = 4 * b * s * h * hd + 2 * kv_bytes * b * s * calls.kv_heads * hd
         self.head = calls.head_dim / 128
         self.bandwidth = device.bandwidth
         self.ideal = 4 * b * h * hd * s * (s + 1) / 2 / peak

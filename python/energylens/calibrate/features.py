@@ -11,8 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from energylens import _core
+from energylens.errors import EnergylensError, Problem
 from energylens.library import load_model
-from energylens.plan import LoadedGpu, Plan
+from energylens.plan import LoadedGpu, Plan, core_problems
 from energylens.spec.gpu import Energy
 from energylens.steady import steps
 
@@ -124,9 +126,15 @@ def _plan(plans: dict[str, Plan], model: str, gpu: LoadedGpu) -> Plan:
 def _sums(plan: Plan, row: dict[str, Any], sequences: float, context: float, energy: Energy) -> dict[str, float]:
     degrees = [int(str(row[name])) for name in ("tp", "dp", "ep")]
     tp, dp, ep = degrees
-    told = plan.core.explain_point(
-        0, 0, row["weight_dtype"], None, tp, 1, dp, ep, max(1.0, round(sequences)), max(1.0, round(context - 1)), 2.0
-    )  # fmt: skip
+    try:
+        told = plan.core.explain_point(
+            0, 0, row["weight_dtype"], row.get("kv_dtype"), tp, 1, dp, ep,
+            max(1.0, round(sequences)), max(1.0, round(context - 1)), 2.0,
+        )  # fmt: skip
+    except _core.PlanError as error:
+        mesh = ", ".join(f"{name} {row[name]}" for name in ("tp", "dp", "ep"))
+        problem = core_problems(error)[0]
+        raise EnergylensError(Problem(f"{row['model']} with {mesh}: {problem.message}", hint=problem.hint)) from None
     found = dict.fromkeys(SUMS, 0.0)
     for kernel in json.loads(told):
         if kernel["phase"] != "decode":

@@ -118,6 +118,21 @@ def serving_runs(folder: Path) -> pl.DataFrame:
     ]
     if names:
         raise EnergylensError([Problem(f"`{path}` has no column `{name}`", code="missing-column") for name in names])
+    wrong = [
+        Problem(f"column `{name}` of `{path}` should hold {kind}, found {frame[name].dtype}", code="column-type")
+        for name, kind, right in (
+            ("model_id", "names", frame["model_id"].dtype == pl.String),
+            ("gpu_model", "names", frame["gpu_model"].dtype == pl.String),
+            ("task", "names", frame["task"].dtype == pl.String),
+            ("host_bound_suspect", "true or false", frame["host_bound_suspect"].dtype == pl.Boolean),
+        )
+        if not right
+    ]
+    if wrong:
+        raise EnergylensError(wrong)
+    if not frame["gpu_model"].is_in(list(GPUS)).any():
+        hint = f"known are {', '.join(GPUS)}"
+        raise EnergylensError(Problem(f"`{path}` has no run of a known GPU", hint=hint, code="no-data"))
     identity = pl.col("energy_per_token_j") * pl.col("output_tok_per_s")
     off = (identity / (pl.col("avg_power_w_per_gpu") * pl.col("num_gpus")) - 1).abs()
     worst = frame.select(off.max()).item()

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from energylens.accuracy import Errors, errors, errors_text
+from energylens.calibrate.account import CAUSES, COVERED
 from energylens.calibrate.features import Column
 from energylens.calibrate.features import runs as features
 from energylens.calibrate.measured import check_numbers, read_table
@@ -22,7 +23,7 @@ from energylens.library import load_gpu, load_model, profile_path
 from energylens.plan import LoadedGpu
 from energylens.report.text import table
 from energylens.spec.gpu import Host
-from energylens.steady import steady_state
+from energylens.steady import Z_80, steady_state
 
 FEWEST: Final = 50
 FOLDS: Final = 5
@@ -49,6 +50,8 @@ _RANGES: Final = {
 }
 _OPTIONAL: Final = {"tp": 1, "pp": 1, "dp": 1, "ep": 1}
 _MOST_CONDITION: Final = 1e4
+_BY_CAUSE: Final = 0.06
+"""About what the deviations of causes make of a step's joules together."""
 
 STEP: Final = ("1", "1/g", "B/g", "B·L/g", "tp-1", "pp-1")
 JOULES: Final = ("g·step", "1", "B", "B·L", "B·(tp-1)")
@@ -67,6 +70,8 @@ class Fitted:
     how_left_out: str
     profile: tuple[ProfileFile, LoadedGpu] | None = None
     notes: list[str] = field(default_factory=list)
+    common: float = 0.0
+    most_batch: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data."""
@@ -115,6 +120,9 @@ class Fitted:
             | {"source": told, "fit": fit},
             energy=spec.energy.model_dump(exclude_none=True, exclude={"source", "fit", "prior"})
             | {"source": f"{told}, from: {spec.energy.source}"},
+            uncertainty={**CAUSES, "common": significant(self.common, 2), "routed": 0.0, "narrow": 0.0}
+            | {"source": f"{told}: 80 % intervals hold {100 * COVERED:.0f} % of runs left out by {self.how_left_out}"},
+            range={"batch": self.most_batch, "context_tokens": 16384.0, "gpus": 8.0, "source": told},
         )
         file.write(path)
 
@@ -125,6 +133,9 @@ def fit_file(path: Path, gpu: str, form: str) -> Fitted:
         raise EnergylensError(
             Problem(f"unknown form `{form}`", hint=did_you_mean(form, ["layer", "closed"]) or "layer or closed")
         )
+    if "@" in gpu:
+        hint = f"start from `{gpu.partition('@')[0]}`; the fit says how much slower or faster your framework is"
+        raise EnergylensError(Problem("a fit starts from the profile's own framework", hint=hint, code="options"))
     rows = read_runs(path)
     return _layer(rows, gpu) if form == "layer" else _closed(rows)
 
@@ -211,9 +222,12 @@ def _layer(rows: pl.DataFrame, gpu: str) -> Fitted:
     applied = layer.applied(start)
     named = LoadedGpu(applied.spec.model_copy(update={"name": spec.name}), loaded.document)
     profile = (ProfileFile(profile_path(gpu)), named)
-    return Fitted(
-        "layer", rows.height, coefficients, _errors(rows, predict(rows, layer)), _errors(rows, out), how, profile
-    )
+    ratio = out["energy_per_output_token_j"] / rows["energy_per_output_token_j"].to_numpy()
+    needed = (np.maximum(ratio, 1 / ratio) - 1) / Z_80
+    common = float(np.sqrt(np.maximum(0.0, np.quantile(needed, COVERED) ** 2 - _BY_CAUSE**2)))
+    errors_seen, errors_out = _errors(rows, predict(rows, layer)), _errors(rows, out)
+    most = float(np.ceil(rows["batch"].cast(pl.Float64).to_numpy().max()))
+    return Fitted("layer", rows.height, coefficients, errors_seen, errors_out, how, profile, [], common, most)
 
 
 def _terms(rows: pl.DataFrame) -> tuple[Column, Column]:

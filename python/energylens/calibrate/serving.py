@@ -94,9 +94,10 @@ def _inputs(runs: Runs, chat_tokens: float) -> Column:
     return np.where(chat, chat_tokens, OTHER_INPUT_TOKENS)
 
 
-def _seconds(step: Step, batch: Column, t: dict[str, float]) -> Column:
+def _seconds(step: Step, held: Column, t: dict[str, float]) -> Column:
+    """Return seconds of a step; `held` are the sequences of one data-parallel rank."""
     kernels = t["gemm"] * step["gemm_s"] + t["attention"] * step["attention_s"]
-    kernels = kernels + t["grouped_gemm"] * step["grouped_gemm_s"] + t["sequence_s"] * batch
+    kernels = kernels + t["grouped_gemm"] * step["grouped_gemm_s"] + t["sequence_s"] * held
     found: Column = t["host_s"] + kernels + step["communication_s"]
     return found
 
@@ -109,8 +110,9 @@ def mean(alone: Step, mixed: Step, share: Column) -> Step:
 def predicted_times(runs: Runs, t: dict[str, float]) -> tuple[Column, Column]:
     """Return mean step and median inter-token latency of each run, in s (as `energylens.steady.steady_state`)."""
     inputs, batch = _inputs(runs, t["chat_input_tokens"]), runs.column("batch")
-    mixed = _seconds(between(runs.mixed, inputs), batch, t)
-    alone = _seconds(between(runs.alone, inputs), batch, t)
+    held = batch / runs.column("dp")
+    mixed = _seconds(between(runs.mixed, inputs), held, t)
+    alone = _seconds(between(runs.alone, inputs), held, t)
     starting = batch / runs.column("output_tokens")
     share = reading(starting)
     median = np.maximum(0.0, 1.0 - np.log(2.0) / starting)
@@ -157,13 +159,14 @@ def fit_prices(runs: Runs, t: dict[str, float], gpu: LoadedGpu, freedom: str) ->
     inputs, batch, watts = _inputs(runs, t["chat_input_tokens"]), runs.column("batch"), runs.column("power_w_per_gpu")
     share = reading(batch / runs.column("output_tokens"))
     step = mean(between(runs.alone, inputs), between(runs.mixed, inputs), share)
-    seconds = _seconds(step, batch, t)
+    held = batch / runs.column("dp")
+    seconds = _seconds(step, held, t)
     kernels = seconds - t["host_s"] - step["communication_s"]
     narrow = np.isin(runs.rows["weight_dtype"].fill_null("bf16").to_numpy(), ("fp8", "fp8_block", "nvfp4"))
     compute = step["compute_j"] + step["padding_j"]
     columns = [
         energy.active_w * kernels,
-        SEQUENCE_W * t["sequence_s"] * batch,
+        SEQUENCE_W * t["sequence_s"] * held,
         energy.hbm_weight_j_per_byte * step["weight_bytes"],
         energy.hbm_kv_j_per_byte * step["kv_bytes"],
         energy.hbm_activation_j_per_byte * step["activation_bytes"],

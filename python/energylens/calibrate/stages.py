@@ -93,6 +93,8 @@ LENDERS = {"h200-sxm": "h100-sxm", "a100-sxm-80gb": "h100-sxm", "l40s": "h100-sx
 
 _SAME_GENERATION = frozenset({"h200-sxm", "gb200"})
 _WIDER = {True: 1.25, False: 1.6}
+_LEAST = {"common": 0.1, "narrow": 0.1}
+"""What a lent deviation is at least before it is widened: the lender's own runs may need none."""
 
 
 def lend(file: ProfileFile, lender: LoadedGpu) -> None:
@@ -102,13 +104,13 @@ def lend(file: ProfileFile, lender: LoadedGpu) -> None:
         hint = f"run `energylens calibrate serving --gpu {other.name}` first"
         raise EnergylensError(Problem(f"`{other.name}` has no serving layer to lend", hint=hint, code="calibrate"))
     energy = dict(file.sections["energy"])
-    prior = energy.get("prior") or {name: value for name, value in energy.items() if name not in {"source", "fit"}}
+    prior = energy.get("prior") or {name: value for name, value in energy.items() if name != "fit"}
     factor = other.energy.active_w / float(other.energy.prior["active_w"])
     told = f"transferred from {other.name}: no serving runs of {spec.name}"
     energy["active_w"] = significant(float(prior["active_w"]) * factor)
     energy["sequence_j"] = other.energy.sequence_j
     energy["prior"] = prior
-    energy["source"] = f"{energy['source'].split('; serving layer')[0]}; serving layer (active_w, sequence_j): {told}"
+    energy["source"] = f"{prior['source']}; serving layer (active_w, sequence_j): {told}"
     wider = _WIDER[spec.name in _SAME_GENERATION]
     uncertainty = other.uncertainty.model_dump(exclude={"source"})
     host = other.host.model_dump(exclude_none=True, exclude={"source", "fit"})
@@ -116,7 +118,9 @@ def lend(file: ProfileFile, lender: LoadedGpu) -> None:
     file.replace(
         host=host | {"source": told},
         energy=energy,
-        uncertainty={name: significant(wider * value, 2) for name, value in uncertainty.items()}
-        | {"source": f"{told}; deviations {wider:g} times as wide (assumed)"},
+        uncertainty={
+            name: significant(wider * max(value, _LEAST.get(name, 0.0)), 2) for name, value in uncertainty.items()
+        }
+        | {"source": f"{told}; deviations {wider:g} times as wide, of all models at least {wider * 0.1:.2g} (assumed)"},
         range=limits | {"source": told} if limits else None,
     )

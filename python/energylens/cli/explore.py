@@ -10,8 +10,8 @@ from cyclopts import Parameter
 
 from energylens.cli import axes
 from energylens.cli.app import app, emit
-from energylens.cli.options import Json, KeepOptions, Out, SpaceOptions, Threads
-from energylens.errors import Problem, SpaceError
+from energylens.cli.options import Json, KeepOptions, Out, SpaceOptions, Threads, check_out
+from energylens.errors import SpaceError
 from energylens.result import Result
 from energylens.space import Space
 
@@ -35,7 +35,7 @@ def explore(
     """
     from energylens.exploration import explore as explore_space
 
-    _check(out)
+    check_out(out)
     space = (options or SpaceOptions()).space(models)
     kept = (keep or KeepOptions()).arguments()
     _tell(explore_space(space, threads=threads, show_progress=True, **kept), json, out)
@@ -66,7 +66,7 @@ def search(
     """
     from energylens.search import search as search_space
 
-    _check(out)
+    check_out(out)
     space = (options or SpaceOptions()).space(models)
     found = search_space(
         space,
@@ -107,18 +107,6 @@ def demo(
         limits=["ttft<=10s", "tpot<=50ms", "gpus<=8"],
     )
     _tell(explore_space(space, show_progress=True), json, out)
-
-
-def _check(out: Path | None) -> None:
-    """Refuse a target before any work is done for it."""
-    from energylens.store import checked_target
-
-    if out is None:
-        return
-    if out.suffix.lower() in {".csv", ".json", ".jsonl", ".tsv", ".xlsx"}:
-        hint = "name it .parquet; --json prints JSON"
-        raise SpaceError(Problem(f"`{out}` would be a Parquet file, not {out.suffix[1:]}", hint=hint, code="write"))
-    checked_target(out)
 
 
 def _tell(result: Result, as_json: bool, out: Path | None) -> None:

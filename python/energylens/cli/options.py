@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from energylens.cli import axes
+from energylens.errors import Problem, SpaceError
 from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.space import DEFAULT_BATCHES, DEFAULT_OBJECTIVES, Space
 
@@ -78,3 +79,15 @@ class KeepOptions:
             "best_per": axes.names(self.best_per),
             "distributions": axes.names(self.distribution),
         }
+
+
+def check_out(out: Path | None) -> None:
+    """Refuse a target before any work is done for it."""
+    from energylens.store import checked_target
+
+    if out is None:
+        return
+    if out.suffix.lower() in {".csv", ".json", ".jsonl", ".tsv", ".xlsx"}:
+        hint = "name it .parquet; --json prints JSON"
+        raise SpaceError(Problem(f"`{out}` would be a Parquet file, not {out.suffix[1:]}", hint=hint, code="write"))
+    checked_target(out)

@@ -211,7 +211,7 @@ def trust(result: Result) -> str:
 _TRUST = {
     "measured": "coefficients measured on it",
     "calibrated": "coefficients fitted to measurements, with their errors",
-    "published": "starting coefficients from published measurements, no error interval yet",
+    "published": "coefficients from published measurements, the interval borrowed from another GPU",
     "modelled": "derived from the data sheet by rules; expect errors of a third or more",
 }
 

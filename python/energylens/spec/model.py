@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, field_validator
 from energylens.spec.form import Count, Form, NonNegative, Positive, Text, plain_name
 
 IMBALANCE = 0.25
-"""Load of the busiest GPU over the mean, less 1, by √(ep - 1): Qwen3-30B-A3B routes 1.43 (1,024 tokens) to 1.67 times
-the mean (64 tokens) to the busiest of 8 GPUs, √7·0.2 = 0.53."""
+"""Load of the busiest GPU over the mean, less 1, by √(ep - 1): at 64 tokens Qwen3-30B-A3B routes 1.67 times the mean to
+the busiest of 8 GPUs, and √7·0.25 = 0.66 (at 1,024 tokens 1.43)."""
 
 
 class Rank(Form):

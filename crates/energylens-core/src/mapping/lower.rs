@@ -156,7 +156,10 @@ impl Lowering<'_> {
         let mut first: Option<Dtype> = None;
         let mut matrix: Vec<(&Line, &MatrixRanks, Arithmetic)> = Vec::new();
         let total_sms = f64::from(profile.compute.sms);
-        let mut vector = Vector { flops: Poly::default(), seconds_per_flop: total_sms / sms / peaks.vector };
+        // Measured attention holds the time of its softmax.
+        let free = class == Class::Attention;
+        let seconds_per_flop = if free { 0.0 } else { total_sms / sms / peaks.vector };
+        let mut vector = Vector { flops: Poly::default(), seconds_per_flop };
         let mut joules = Poly::default();
         for line in &kernel.lines {
             let flops = self.product_flops(block, line);
