@@ -143,8 +143,13 @@ def test_a_search_needs_a_population() -> None:
 
 
 def test_frameworks_and_intervals_are_axes_and_limits_like_others() -> None:
-    space = {"models": "llama-3.1-8b", "gpus": ["h100-sxm", "h100-sxm@sglang"], "tp": [1, 2], "batch": [1, 16, 64]}
-    lengths = {"prompt_tokens": list(range(256, 4097, 256)), "output_tokens": list(range(64, 1025, 64))}
+    space: dict[str, Any] = {
+        "models": "llama-3.1-8b",
+        "gpus": ["h100-sxm", "h100-sxm@sglang"],
+        "tp": [1, 2],
+        "batch": [1, 16, 64],
+    }
+    lengths: dict[str, Any] = {"prompt_tokens": list(range(256, 4097, 256)), "output_tokens": list(range(64, 1025, 64))}
     limits = ["energy_hi_j<=3000", "extrapolated<=0"]
     found = explore(**space, **lengths, objectives=["energy_hi_j", "tpot_s"], limits=limits)
     every = explore(**space, **lengths, objectives=["energy_hi_j", "tpot_s"], limits=limits, top=10**6).top
