@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["models", "hardware", "sweeps"]
 
+DEFAULT_FRAMEWORK = "vllm"
+"""The serving framework that a profile means when none is named."""
+
 
 def bundled(kind: Kind) -> dict[str, Path]:
     """Return the bundled specs of a kind by name."""
@@ -85,7 +88,9 @@ def load_gpu(given: str | Path | LoadedGpu) -> LoadedGpu:
     if not isinstance(given, (str, Path)):
         hint = "give a bundled name or a path to a profile"
         raise SpecError(Problem(f"a GPU is not a {type(given).__name__}", hint=hint, code="unknown-gpu"))
-    base, at, framework = str(given).partition("@")
+    base, at, framework = str(given).rpartition("@")
+    if not at or Path(given).is_file():
+        base, at, framework = str(given), "", ""
     path = _find("hardware", "gpu", base)
     loaded = _read_gpu(path, _stamp(path))
     return under(loaded, framework) if at else loaded
@@ -104,9 +109,10 @@ def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
     """
     spec = loaded.spec
     known = spec.frameworks or {}
+    if framework == DEFAULT_FRAMEWORK:
+        return loaded
     if framework not in known:
-        names = ", ".join(f"{spec.name}@{name}" for name in known)
-        hint = did_you_mean(framework, known) or (f"known: {names}" if names else "its profile has but one framework")
+        hint = did_you_mean(framework, known) or f"known: {', '.join([DEFAULT_FRAMEWORK, *known])}"
         message = f"`{spec.name}` has no coefficients for the framework `{framework}`"
         raise SpecError(Problem(message, hint=hint, code="unknown-framework"))
     own = known[framework]
@@ -121,7 +127,7 @@ def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
         kept = {name: value for name, value in spec.uncertainty if isinstance(value, float)}
         wider = {name: 1.25 * max(value, least.get(name, 0.0)) for name, value in kept.items()}
         changes["uncertainty"] = spec.uncertainty.model_copy(update=wider)
-    changes |= {"name": f"{spec.name}@{framework}", "frameworks": None}
+    changes |= {"name": f"{spec.name}@{framework}", "frameworks": None, "trust": "published"}
     return LoadedGpu(spec.model_copy(update=changes), loaded.document)
 
 

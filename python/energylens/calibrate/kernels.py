@@ -14,7 +14,7 @@ from energylens.calibrate.gemm import FORMS as GEMM_FORMS
 from energylens.calibrate.gemm import fit_gemm
 from energylens.calibrate.moe import FORMS as MOE_FORMS
 from energylens.calibrate.moe import fit_moe
-from energylens.calibrate.tables import fault, home, package_version
+from energylens.calibrate.tables import ABSENT, fault, home, package_version
 from energylens.errors import SpecError, did_you_mean
 from energylens.spec.gpu import GpuSpec
 
@@ -65,6 +65,8 @@ def _each(
             found[form] = one(form)
             told(f"{what} {form}: {_error(found[form])}")
         except SpecError as error:
+            if error.problems[0].code != ABSENT:
+                raise
             left_out.append(f"{what} {form}: {error.problems[0].message}")
     return found
 

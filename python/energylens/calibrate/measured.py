@@ -80,6 +80,8 @@ def _shown(value: object) -> str:
 
 def check_numbers(frame: pl.DataFrame, ranges: dict[str, tuple[float, float]], file: str) -> None:
     """Raise `EnergylensError` with every column that is missing, not a number, or outside the range of real values."""
+    if frame.height == 0:
+        raise EnergylensError(Problem(f"`{file}` has no rows", hint="is it the right file?", code="no-rows"))
     problems: list[Problem] = []
     for name, (least, most) in ranges.items():
         if name not in frame.columns:
@@ -133,6 +135,16 @@ def serving_runs(folder: Path) -> pl.DataFrame:
     if not frame["gpu_model"].is_in(list(GPUS)).any():
         hint = f"known are {', '.join(GPUS)}"
         raise EnergylensError(Problem(f"`{path}` has no run of a known GPU", hint=hint, code="no-data"))
+    checks = {
+        "attn_tp times attn_dp is not num_gpus": pl.col("attn_tp") * pl.col("attn_dp") != pl.col("num_gpus"),
+        "p90_itl_ms is below median_itl_ms": pl.col("p90_itl_ms") < 0.999 * pl.col("median_itl_ms"),
+        "avg_batch_size is above max_num_seqs": pl.col("avg_batch_size") > pl.col("max_num_seqs") + 0.5,
+    }
+    for told, test in checks.items():
+        needed = set(test.meta.root_names())
+        if needed <= set(frame.columns) and (wrong_rows := int(frame.select(test.sum()).item())):
+            hint = "are two columns swapped?"
+            raise EnergylensError(Problem(f"`{path}`: {told} in {wrong_rows} rows", hint=hint, code="column-value"))
     identity = pl.col("energy_per_token_j") * pl.col("output_tok_per_s")
     off = (identity / (pl.col("avg_power_w_per_gpu") * pl.col("num_gpus")) - 1).abs()
     worst = frame.select(off.max()).item()

@@ -26,7 +26,10 @@ from energylens.spec.gpu import Host
 from energylens.steady import Z_80, steady_state
 
 FEWEST: Final = 50
+FEWEST_DISTINCT: Final = 12
 FOLDS: Final = 5
+MOST_PERCENT: Final = 40.0
+"""Median error in the fit beyond which it is refused: some column is not what it is taken for."""
 QUANTITIES: Final = ("itl_s", "output_tokens_per_s", "power_w_per_gpu", "energy_per_output_token_j")
 
 COLUMNS_TOLD: Final = """\
@@ -124,6 +127,7 @@ class Fitted:
             | {"source": f"{told}: 80 % intervals hold {100 * COVERED:.0f} % of runs left out by {self.how_left_out}"},
             range={"batch": self.most_batch, "context_tokens": 16384.0, "gpus": 8.0, "source": told},
         )
+        file.rename(path.stem)
         file.write(path)
 
 
@@ -154,6 +158,10 @@ def read_runs(path: Path) -> pl.DataFrame:
     frame = frame.with_columns(
         pl.lit(value).alias(name) for name, value in _OPTIONAL.items() if name not in frame.columns
     )
+    distinct = frame.select(*_OPTIONAL, "model", "batch", "input_tokens", "output_tokens").n_unique()
+    if distinct < FEWEST_DISTINCT:
+        message = f"`{path}` has {distinct} different configurations; a fit needs {FEWEST_DISTINCT}"
+        raise EnergylensError(Problem(message, hint="vary batch, lengths and parallelism", code="too-few-runs"))
     for name in ("weight_dtype", "kv_dtype"):
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(name))
@@ -169,6 +177,14 @@ def read_runs(path: Path) -> pl.DataFrame:
         hint = "output_tokens_per_s is that of all GPUs, itl_ms is in milliseconds: is a unit or a column swapped?"
         raise EnergylensError(Problem(message, hint=hint, code="column-value"))
     return frame.with_columns(joules.alias("energy_per_output_token_j"))
+
+
+def _refuse_bad(seen: dict[str, Errors]) -> None:
+    worst = max(seen, key=lambda name: seen[name].median_percent)
+    if seen[worst].median_percent > MOST_PERCENT:
+        message = f"even in the fit, half of the runs miss `{worst}` by more than {seen[worst].median_percent:.0f} %"
+        hint = "is a model, a unit or a column another than it says (output_tokens_per_s is of all GPUs)?"
+        raise EnergylensError(Problem(message, hint=hint, code="bad-fit"))
 
 
 def _folds(rows: pl.DataFrame) -> tuple[str, Column]:
@@ -222,6 +238,7 @@ def _layer(rows: pl.DataFrame, gpu: str) -> Fitted:
     applied = layer.applied(start)
     named = LoadedGpu(applied.spec.model_copy(update={"name": spec.name}), loaded.document)
     profile = (ProfileFile(profile_path(gpu)), named)
+    _refuse_bad(_errors(rows, predict(rows, layer)))
     ratio = out["energy_per_output_token_j"] / rows["energy_per_output_token_j"].to_numpy()
     needed = (np.maximum(ratio, 1 / ratio) - 1) / Z_80
     common = float(np.sqrt(np.maximum(0.0, np.quantile(needed, COVERED) ** 2 - _BY_CAUSE**2)))

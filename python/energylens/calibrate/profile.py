@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,10 @@ class ProfileFile:
                 self.sections.pop(name, None)
             else:
                 self.sections[name] = content
+
+    def rename(self, name: str) -> None:
+        """Give the profile another name, so that it can stand beside the one it started from."""
+        self._head = re.sub(r"^name:.*$", f"name: {name}", self._head, count=1, flags=re.MULTILINE)
 
     @property
     def text(self) -> str:

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from energylens.calibrate.profile import significant
+from energylens.library import DEFAULT_FRAMEWORK as DEFAULT
 from energylens.spec.gpu import GpuSpec
 
 DATE = "2026-11-21"
 """Day the method of the fits last changed."""
-
-DEFAULT = "vllm"
-"""The framework a profile means when none is named."""
 
 _SHOWN = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
 _LENDERS = ("sglang", "trtllm", "vllm")

@@ -23,6 +23,8 @@ FEWEST = 100
 ADDED = {"window_size": 0}
 """Columns that older tables lack, and what their rows were measured with."""
 
+ABSENT = "no-table"
+
 TRAPS: dict[tuple[str, str, str], tuple[tuple[str, ...], str]] = {
     ("vllm", "gemm", "fp8_block"): (("0.24.0",), "host overhead sets a floor of 55-150 us"),
     ("vllm", "moe", "fp8_block"): (("0.24.0",), "host overhead; balanced rows are slower than skewed ones"),
@@ -44,9 +46,9 @@ class Table:
         return self.rows[name].to_numpy().astype(np.float64)
 
 
-def fault(message: str, where: Path | str | None = None, hint: str | None = None) -> SpecError:
-    """Return a fault of a measured table."""
-    return SpecError(Problem(message, hint=hint, code="table", where=str(where) if where else None))
+def fault(message: str, where: Path | str | None = None, hint: str | None = None, code: str = "table") -> SpecError:
+    """Return a fault of a measured table; of code `ABSENT` where there is none, or not enough of it, to fit."""
+    return SpecError(Problem(message, hint=hint, code=code, where=str(where) if where else None))
 
 
 def home(directory: Path | None = None) -> Path:
@@ -131,7 +133,7 @@ def load(
     usable = [name for name in names if name not in barred]
     if not usable:
         because = f"; {', '.join(names)} is left out: {reason}" if names else ""
-        raise fault(f"no {family} table of {framework} for `{system}`{because}", directory)
+        raise fault(f"no {family} table of {framework} for `{system}`{because}", directory, code=ABSENT)
     found: Table | None = None
     for name in usable:
         path = directory / system / family / framework / name / f"{operation}_perf.parquet"
@@ -147,12 +149,12 @@ def load(
 def one_kernel(rows: pl.DataFrame, where: Path, what: str) -> tuple[pl.DataFrame, str]:
     """Return the rows of the kernel that has most of them, and its name."""
     if rows.height < FEWEST:
-        raise fault(f"{what}: {rows.height} rows, a fit needs {FEWEST}", where)
+        raise fault(f"{what}: {rows.height} rows, a fit needs {FEWEST}", where, code=ABSENT)
     counts = rows.group_by("kernel_source").len().sort(["len", "kernel_source"], descending=[True, False])
     kernel = str(counts["kernel_source"][0])
     rows = rows.filter(pl.col("kernel_source") == kernel)
     if rows.height < FEWEST:
-        raise fault(f"{what}: {rows.height} rows of one kernel, a fit needs {FEWEST}", where)
+        raise fault(f"{what}: {rows.height} rows of one kernel, a fit needs {FEWEST}", where, code=ABSENT)
     return rows, kernel
 
 

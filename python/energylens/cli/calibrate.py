@@ -12,6 +12,7 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.options import Json
 from energylens.errors import EnergylensError, Problem
+from energylens.store import checked_target
 
 calibrate = App(
     name="calibrate",
@@ -35,6 +36,8 @@ def _each(gpu: str, out: Path | None, write: bool) -> list[Path]:
     if out is not None and (write or len(paths) > 1):
         hint = "give one GPU with --out, or --write for profiles in their places"
         raise EnergylensError(Problem("--out holds one profile", hint=hint, code="options"))
+    if out is not None:
+        checked_target(out)
     return paths
 
 
@@ -139,6 +142,14 @@ def mine(
     if runs is None:
         hint = "`energylens calibrate mine --columns` says what a file needs"
         raise EnergylensError(Problem("no file of runs is given", hint=hint, code="options"))
+    if out is not None:
+        checked_target(out)
+        wanted = {"layer": (".yaml", ".yml"), "closed": (".json",)}.get(form, ())
+        if wanted and out.suffix not in wanted:
+            hint = f"name it {out.stem}{wanted[0]}"
+            raise EnergylensError(
+                Problem(f"`{out}`: the form `{form}` is written as {wanted[0][1:]}", hint=hint, code="options")
+            )
     found = own.fit_file(runs, gpu, form)
     if out is not None:
         found.write(out)

@@ -74,7 +74,7 @@ def validate(
     print(f"{account.excluded.height} runs are in no fit and no table:")
     excluded = account.excluded.group_by(["gpu", "model", "task", "reason"], maintain_order=True).len()
     print(table(["GPU", "model", "task", "runs", "because"], [[r[0], r[1], r[2], r[4], r[3]] for r in excluded.rows()]))
-    for path in drawn:
+    for path in [*drawn, *([out] if out else [])]:
         print(f"wrote {path}")
 
 

@@ -211,7 +211,7 @@ def trust(result: Result) -> str:
 _TRUST = {
     "measured": "coefficients measured on it",
     "calibrated": "coefficients fitted to measurements, with their errors",
-    "published": "coefficients from published measurements, the interval borrowed from another GPU",
+    "published": "kernels from published measurements; watts, host and interval borrowed from a neighbour",
     "modelled": "derived from the data sheet by rules; expect errors of a third or more",
 }
 
