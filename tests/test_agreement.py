@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 import polars as pl
@@ -18,6 +19,7 @@ from energylens.builder import Model
 from energylens.evaluation import evaluate
 from energylens.library import bundled, load_gpu, load_model
 from energylens.plan import LoadedGpu, Plan
+from energylens.running import RUNNING
 from energylens.spec.gpu import GpuSpec
 from random_models import models
 
@@ -51,9 +53,39 @@ def every_term(gpu: str) -> LoadedGpu:
     data["kernels"]["grouped_gemm"]["bf16"] |= {"padding_rows": 16.0}
     spread = {cause: 0.02 * (index + 1) for index, cause in enumerate(_core.CAUSES)}
     data["uncertainty"] = spread | {"common": 0.05, "routed": 0.11, "narrow": 0.07, "source": "x"}
+    data["link"] |= {"sms_to_saturate": 14.0, "sms_sharpness": 1.5}
+    data["link"]["contention"] = {"compute": 0.2, "communication": 0.6}
+    data["clock"] = {
+        "max_mhz": 1410.0,
+        "voltage_mv": [[900, 700.0], [1150, 720.0], [1300, 800.0], [1410, 900.0]],
+        "idle_w": [[1000, 60.0], [1410, 75.0]],
+        "source": "x",
+    }
     data["range"] = {"batch": 40.0, "context_tokens": 2000.0, "gpus": 16.0, "source": "x"}
     data.pop("frameworks", None)
     return LoadedGpu(GpuSpec.model_validate(json.loads(json.dumps(data))))
+
+
+def way(choose: Callable[[list[Any]], Any]) -> dict[str, Any]:
+    """Return a way of running, often one that can be."""
+    stages, sms, where = choose(
+        [(None, 0, "prefill")] * 2
+        + [(1, 0, "prefill"), (2, 4, "prefill"), (4, 16, "decode"), (3, 30, "both"), (2, 9, "both")]
+        + [(2, 0, "prefill"), (1, 0, "both"), (4, 200, "prefill")][choose([0, 1, 2]) :][:1]
+    )
+    return {
+        "cp": choose([1, 1, 1, 2, 4]),
+        "overlap_stages": stages,
+        "overlap_sms": sms,
+        "overlap_where": where,
+        "sequence_parallel": choose([False, False, False, True]),
+        "fused_norm": choose([False, False, False, True]),
+        "sm_clock_mhz": choose([None, None, 1000, 1200, 1275, 1410]),
+        "power_cap_w": choose([None, None, 200, 300, 390]),
+    }
+
+
+PLAIN = {name: default for name, default in RUNNING.items()}
 
 
 def points(seed: int, count: int) -> list[dict[str, Any]]:
@@ -69,8 +101,21 @@ def points(seed: int, count: int) -> list[dict[str, Any]]:
             "weight_dtype": draw.choice([None, "bf16", "fp8", "nvfp4", "int4", "fp8_block", "mxfp4"]),
             "kv_dtype": draw.choice([None, "fp8", "bf16"]),
         }
+        | (way(draw.choice) if draw.random() < 0.7 else PLAIN)
         for _ in range(count)
     ]
+
+
+WAYS: list[dict[str, Any]] = [
+    {},
+    {"overlap_stages": 4, "overlap_sms": 16, "overlap_where": "both"},
+    {"overlap_stages": 2, "overlap_sms": 5},
+    {"cp": 2},
+    {"sequence_parallel": True, "overlap_stages": 3, "overlap_sms": 12},
+    {"fused_norm": True, "sm_clock_mhz": 1200},
+    {"power_cap_w": 300},
+    {"sm_clock_mhz": 1275, "power_cap_w": 250, "cp": 4},
+]
 
 
 def assert_same(plan: Plan, point: dict[str, Any], row: dict[str, Any]) -> None:
@@ -108,7 +153,10 @@ def test_bundled_models(model: str) -> None:
             "output_tokens": 90,
             "weight_dtype": None,
             "kv_dtype": None,
+            **PLAIN,
+            **more,
         }
+        for more in WAYS
         for gpu in ("b200", "a100-sxm-80gb")
         for tp, pp, dp, ep in ((8, 1, 1, 1), (8, 2, 2, 1), (4, 4, 4, 16), (8, 1, 1, 8), (2, 3, 8, 8))
     ]
@@ -138,6 +186,7 @@ def test_random_models(model: Model, data: st.DataObject) -> None:
             "weight_dtype": data.draw(st.sampled_from([None, "fp8", "nvfp4", "int4", "mxfp4", "fp8_block"])),
             "kv_dtype": data.draw(st.sampled_from([None, "fp8"])),
         }
+        | (way(lambda values: data.draw(st.sampled_from(values))) if data.draw(st.booleans()) else PLAIN)
         for _ in range(6)
     ]
     frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), models=[model], gpus=[loaded], breakdown=True)

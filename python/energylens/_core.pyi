@@ -97,7 +97,9 @@ class Plan:
     def explain_model(self, /, model: int) -> str:
         """What was derived from a model's text, as JSON."""
 
-    def why_not(self, /, model: int, tp: int, pp: int, dp: int, ep: int) -> tuple[str, str, str, str | None] | None:
+    def why_not(
+        self, /, model: int, gpu: int, tp: int, pp: int, dp: int, ep: int, way: tuple[Any, ...]
+    ) -> tuple[str, str, str, str | None] | None:
         """Why a mesh cannot carry a model: reason, message, hint and the rank at fault; or none."""
 
     def explain_point(
@@ -111,6 +113,7 @@ class Plan:
         pp: int,
         dp: int,
         ep: int,
+        way: tuple[Any, ...],
         batch: float,
         prompt_tokens: float,
         output_tokens: float,
@@ -129,6 +132,8 @@ class Plan:
         pp: NDArray[np.uint32],
         dp: NDArray[np.uint32],
         ep: NDArray[np.uint32],
+        ways: Sequence[tuple[Any, ...]],
+        way: NDArray[np.uint32],
         batch: NDArray[np.float64],
         prompt_tokens: NDArray[np.float64],
         output_tokens: NDArray[np.float64],

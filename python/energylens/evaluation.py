@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from energylens import _core
+from energylens import _core, running
 from energylens.builder import Model
 from energylens.errors import EnergylensError, FrameError, Problem, did_you_mean
 from energylens.frame import results
@@ -22,6 +22,7 @@ _SIZES = ("batch", "prompt_tokens", "output_tokens")
 _NAMES = ("model", "gpu", "weight_dtype", "kv_dtype")
 _REQUIRED = ("model", "gpu")
 _MOST_THREADS = 1024
+_KNOWN = (*POINT_DEFAULTS, *running.RUNNING)
 _RESULT_NAMES = frozenset({*_core.COLUMNS, "feasible", "reason"})
 
 
@@ -55,7 +56,9 @@ def evaluate(
     """Return the points of `frame` with their results, in the same order.
 
     Columns of a point: `model, gpu` (names), and with defaults `tp, pp, dp, ep` (1), `batch` (1), `prompt_tokens`
-    (1024), `output_tokens` (256), `weight_dtype`, `kv_dtype` (null: the spec's own). `models` and `gpus` add specs of
+    (1024), `output_tokens` (256), `weight_dtype`, `kv_dtype` (null: the spec's own), and those of `energylens.running`:
+    `cp`, `overlap_stages`, `overlap_sms`, `overlap_where`, `sequence_parallel`, `fused_norm`, `sm_clock_mhz`,
+    `power_cap_w` (docs/physics.md, section 11). `models` and `gpus` add specs of
     your own to the bundled names; `carry` names columns passed through; `breakdown` adds joules by phase and cause.
     A prefill pass takes at most `max_batched_tokens` prompt tokens.
 
@@ -91,6 +94,7 @@ def evaluate(
         code = points[column].replace_strict(known, range(offset, len(names)), default=0, return_dtype=pl.UInt32)
         return code.to_numpy()
 
+    ways, way = running.ways(points)
     columns = plan.core.evaluate(
         dtypes,
         codes("model", model_names),
@@ -101,6 +105,8 @@ def evaluate(
         points["pp"].to_numpy(),
         points["dp"].to_numpy(),
         points["ep"].to_numpy(),
+        ways,
+        way,
         points["batch"].to_numpy(),
         points["prompt_tokens"].to_numpy(),
         points["output_tokens"].to_numpy(),
@@ -116,31 +122,34 @@ def _points(frame: pl.DataFrame, carried: list[str]) -> pl.DataFrame:
     if frame.height == 0:
         problems.append(Problem("the frame has no rows", hint="give at least one point", code="no-rows"))
     for name in carried:
-        if name in POINT_DEFAULTS or name in _RESULT_NAMES or carried.count(name) > 1:
+        if name in _KNOWN or name in _RESULT_NAMES or carried.count(name) > 1:
             problems.append(Problem(f"cannot carry `{name}`: the result has a column of that name", code="carry"))
         elif name not in frame.columns:
             problems.append(Problem(f"no column `{name}` to carry", hint=did_you_mean(name, frame.columns)))
     for name in frame.columns:
-        if name not in POINT_DEFAULTS and name not in carried:
-            hint = did_you_mean(name, POINT_DEFAULTS) or "pass it in `carry` to keep it"
+        if name not in _KNOWN and name not in carried:
+            hint = did_you_mean(name, _KNOWN) or "pass it in `carry` to keep it"
             problems.append(Problem(f"unknown column `{name}`", hint=hint, code="unknown-column"))
     problems += [
         Problem(f"missing column `{name}`", hint="`model` and `gpu` have no default", code="missing-column")
         for name in _REQUIRED
         if name not in frame.columns
     ]
+    given = [name for name in running.RUNNING if name in frame.columns]
     present = frame.with_columns(
         pl.lit(default, dtype=pl.String if default is None else None).alias(name)
         for name, default in POINT_DEFAULTS.items()
         if name not in frame.columns
-    ).select(*POINT_DEFAULTS)
+    ).select(*POINT_DEFAULTS, *given)
     for name in _NAMES:
         problems += _bad_names(present, name, frame.columns)
     for name in (*_CODES, *_SIZES):
         problems += _bad_numbers(present, name)
+    problems += running.problems(present)
     if problems:
         raise FrameError(problems)
     return present.with_columns(
+        *(pl.col(name).cast(running.typed(name)) for name in given),
         *(pl.col(name).cast(pl.String) for name in _NAMES),
         *(pl.col(name).cast(pl.UInt32) for name in _CODES),
         *(pl.col(name).cast(pl.Float64) for name in _SIZES),

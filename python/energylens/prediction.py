@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from energylens import _core
+from energylens import _core, running
 from energylens.builder import Model
 from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
@@ -64,7 +64,7 @@ def predict(
 
     found = values_of(frame)
     plan = Plan([loaded_model], [loaded_gpu], max_batched_tokens)
-    chosen = {name: found[name] for name in POINT_DEFAULTS}
+    chosen = {name: found[name] for name in (*POINT_DEFAULTS, *running.RUNNING) if name in found}
     if not found["feasible"]:
         least = {"batch": found["dp"], "prompt_tokens": 1, "output_tokens": 1}
         smallest = values_of(pl.DataFrame([row | least], infer_schema_length=1))
@@ -75,6 +75,7 @@ def predict(
         chosen["weight_dtype"],
         chosen["kv_dtype"],
         *(int(chosen[name]) for name in ("tp", "pp", "dp", "ep")),
+        running.way(found),
         *(float(chosen[name]) for name in ("batch", "prompt_tokens", "output_tokens")),
     )
     causes = {
@@ -103,7 +104,7 @@ def _why(plan: Plan, found: dict[str, Any], fits_without_load: bool) -> Problem:
             )
             return Problem(message, hint=f"use a batch of at least {found['dp']}", code="batch")
         case reason:
-            told = plan.core.why_not(0, found["tp"], found["pp"], found["dp"], found["ep"])
+            told = plan.core.why_not(0, 0, *(found[name] for name in ("tp", "pp", "dp", "ep")), running.way(found))
             _, message, hint, rank = told or (reason, f"this configuration cannot run ({reason})", "", None)
             document = plan.models[0].document
             place = document.place(["ranks", rank, "extent"]) if document and rank else None

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from energylens import _core
+from energylens import _core, running
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
@@ -93,8 +93,11 @@ class Space:
     """Axes and limits of a search.
 
     Every axis takes a value, a list, or text such as `1:512` or `16:8192:16`; `weight_dtype` and `kv_dtype` take None
-    for the spec's own format. A prefill pass takes at most `max_batched_tokens` prompt tokens. `limits` are strings
-    such as `tpot<=50ms`; `objectives` are result columns, each minimised unless larger is better.
+    for the spec's own format. `overlap_stages` with `overlap_sms` overlap collectives in the phases of `overlap_where`
+    (1 stage and 0 SMs: not at all; None: as the spec says), `sm_clock_mhz` locks the SM clock, `power_cap_w` caps the
+    power; combinations that say nothing new are infeasible, not repeated. A prefill pass takes at most
+    `max_batched_tokens` prompt tokens. `limits` are strings such as `tpot<=50ms`; `objectives` are result columns, each
+    minimised unless larger is better.
     """
 
     models: Any
@@ -103,6 +106,14 @@ class Space:
     pp: Any = (1,)
     dp: Any = (1,)
     ep: Any = (1,)
+    cp: Any = (1,)
+    overlap_stages: Any = None
+    overlap_sms: Any = 0
+    overlap_where: Any = "prefill"
+    sequence_parallel: Any = False
+    fused_norm: Any = False
+    sm_clock_mhz: Any = None
+    power_cap_w: Any = None
     batch: Any = DEFAULT_BATCHES
     prompt_tokens: Any = 1024
     output_tokens: Any = 256
@@ -126,6 +137,10 @@ class Space:
         raw = {name: listed(getattr(self, name)) for name in _core.AXES if name not in {"model", "gpu"}}
         for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
             raw[name] = [v for part in raw[name] for v in (numbers(part, name) if isinstance(part, str) else [part])]
+        for name in running.RUNNING:
+            raw[name] = [
+                v for part in raw[name] for v in (running.values(part, name) if isinstance(part, str) else [part])
+            ]
         axes = {"model": plan.model_names, "gpu": plan.gpu_names} | raw
         return {name: list(dict.fromkeys(axes[name])) for name in _core.AXES}
 
@@ -149,6 +164,13 @@ class Space:
             else:
                 kind = int if top == 1024 else float
                 content[name] = [kind(v) for v in content[name]]
+        for name in running.RUNNING:
+            wrong = next(filter(None, (running.problem(value, name) for value in content[name])), None)
+            problems += [wrong] if wrong else []
+            if content[name] == [running.RUNNING[name]]:
+                del content[name]
+            elif not wrong:
+                content[name] = [running.plain(value, name) for value in content[name]]
         for name, values in content.items():
             if not values:
                 problems.append(Problem(f"axis `{name}` has no value: the space is empty", code="empty-space"))
@@ -189,7 +211,10 @@ class Space:
         digits = self.plan.core.space_digits(self.json, indices)
         columns: dict[str, pl.Series] = {}
         for name, values in self.axes.items():
+            if name in running.RUNNING and values == [running.RUNNING[name]]:
+                continue
             kind: Any = pl.String if name in {"model", "gpu", "weight_dtype", "kv_dtype"} else pl.UInt32
+            kind = running.typed(name) if name in running.RUNNING else kind
             columns[name] = pl.Series(name, values, dtype=kind).gather(digits[name])
         return pl.DataFrame(columns)
 

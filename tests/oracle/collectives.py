@@ -1,24 +1,17 @@
-"""Collectives: which ones the equations imply, their time and energy (physics.md section 7)."""
+"""Collectives: which ones the equations imply (physics.md section 7)."""
 
-import math
 from dataclasses import dataclass, field
 
+from .communication import Collective as Collective
+from .communication import collective_energy as collective_energy
+from .communication import collective_time as collective_time
+from .communication import pair
 from .equations import Equation, Tensor, reads_from_memory
 from .local import BYTES, Env
 from .mesh import axis_of, split
 
 LAST_RANK_REDUCERS = ("norm", "softmax", "topk", "sample")
 Place = tuple[int, int]  # layer in execution order, kernel among those of the phase
-
-
-@dataclass(frozen=True)
-class Collective:
-    """One collective: `gpus` GPUs out of `span` consecutive ones, and its message."""
-
-    kind: str
-    gpus: int
-    span: int
-    message: float
 
 
 @dataclass
@@ -41,64 +34,6 @@ class Plan:
     after: dict[Place, list[Collective]] = field(default_factory=dict)
 
 
-def bus_factor(kind: str, n: float) -> float:
-    """Bytes moved per GPU and byte of message."""
-    if kind == "send_recv":
-        return 1.0
-    return (2.0 if kind == "all_reduce" else 1.0) * (n - 1) / n
-
-
-def nodes_and_members(env: Env, collective: Collective) -> tuple[int, float]:
-    """Count the nodes (h), and the members in each (m)."""
-    nodes = math.ceil(collective.span / env.gpu["link"]["gpus_per_node"])
-    return nodes, max(1.0, collective.gpus / nodes)
-
-
-def inside_node_time(env: Env, kind: str, members: float, message: float, fraction: float) -> float:
-    """Fastest implementation inside a node, at `fraction` of its bandwidth."""
-    best = math.inf
-    for implementation in env.gpu["collectives"][kind]:
-        limit = implementation.get("max_bytes")
-        if limit is not None and message > limit:
-            continue
-        sizes = sorted(int(size) for size in implementation["by_gpus"])
-        size = next((size for size in sizes if size >= members), sizes[-1])
-        entry = implementation["by_gpus"][str(size)]
-        time = entry["alpha_s"] + bus_factor(kind, members) * message / (entry["bandwidth_bytes_per_s"] * fraction)
-        if kind != "send_recv":
-            time += entry["root_s_per_sqrt_byte"] * math.sqrt(message)
-        best = min(best, time)
-    if best == math.inf:
-        raise ValueError(f"no {kind} takes a message of {message} bytes")
-    return best
-
-
-def collective_time(env: Env, collective: Collective, message: float, fraction: float = 1.0) -> float:
-    """t(S) of a collective for a message of S bytes."""
-    kind = collective.kind
-    nodes, members = nodes_and_members(env, collective)
-    time = 0.0
-    if members > 1:
-        time += inside_node_time(env, kind, members, message, fraction)
-    if nodes > 1:
-        link = env.gpu["link"]
-        share = 1.0 if kind in ("all_to_all", "send_recv") else members
-        moved = bus_factor(kind, nodes) * message / share
-        time += link["net_alpha_s"] + moved / link["net_bandwidth_bytes_per_s"]
-    return time
-
-
-def collective_energy(env: Env, collective: Collective) -> float:
-    """Dynamic energy per GPU."""
-    kind, message = collective.kind, collective.message
-    nodes, members = nodes_and_members(env, collective)
-    moved = bus_factor(kind, members) * message if members > 1 else 0.0
-    if nodes > 1:
-        share = 1.0 if kind == "all_to_all" else members
-        moved += bus_factor(kind, nodes) * message / share
-    return float(env.gpu["energy"]["link_j_per_byte"] * moved)
-
-
 def send_recv(env: Env) -> Collective:
     """Build the message between stages; `env` is that of the first repeated block."""
     kernels = env.block.of_phase(env.step.phase)
@@ -114,9 +49,7 @@ def send_recv(env: Env) -> Collective:
     if not carried:
         carried = list(first_reads.values())[:1]
     message = sum(carried) * BYTES[env.model.dtypes["activations"]]
-    gpus = env.mesh.stage_gpus * env.mesh.pp
-    nodes = 2 if gpus > env.gpu["link"]["gpus_per_node"] else 1
-    return Collective("send_recv", 2, env.gpu["link"]["gpus_per_node"] * nodes, message)
+    return pair(env, env.mesh.engine_gpus, message)
 
 
 def own_axes(env: Env, equation: Equation) -> frozenset[str]:
@@ -227,7 +160,7 @@ class Deriver:
             return
         made.gathered = True
         message = self.elements(made, rank) * BYTES[env.model.dtypes["activations"]]
-        span = env.mesh.tp if axis == "tp" else env.mesh.stage_gpus
+        span = env.mesh.tp if axis == "tp" else env.mesh.wide_span
         self.add(self.plan.after, made.place, Collective("all_gather", env.mesh.size(axis), span, message))
 
     def make_whole(self, made: Made) -> None:
@@ -236,24 +169,24 @@ class Deriver:
         made.axes = frozenset()
         env = self.envs[place[0]]
         mesh, size = env.mesh, BYTES[env.model.dtypes["activations"]]
-        elements, gpus = self.elements(made), mesh.stage_gpus
-        after = self.plan.after
+        elements, gpus, span = self.elements(made), mesh.stage_gpus, mesh.wide_span
+        after, name = self.plan.after, made.tensor.name
         whole = Collective("all_gather", mesh.tp, mesh.tp, elements * size)
         if kind == "tp":
-            self.add(after, place, Collective("all_reduce", mesh.tp, mesh.tp, elements * size))
+            self.add(after, place, Collective("all_reduce", mesh.tp, mesh.tp, elements * size, name, "tp"))
         elif mesh.dp == 1:
-            self.add(after, place, Collective("all_reduce", gpus, gpus, elements * size))
+            self.add(after, place, Collective("all_reduce", gpus, span, elements * size, name))
         elif mesh.moe_tp == 1:
-            tokens = env.step.b * env.step.s
+            tokens = env.step.b * env.new
             active = env.model.active[self.routed_rank(env)]
             message = tokens / mesh.tp * active * (elements / tokens) * size
-            self.add(self.plan.before, self.first_routed(place), Collective("all_to_all", gpus, gpus, message))
-            self.add(after, place, Collective("all_to_all", gpus, gpus, message))
+            self.add(self.plan.before, self.first_routed(place), Collective("all_to_all", gpus, span, message))
+            self.add(after, place, Collective("all_to_all", gpus, span, message))
             self.add(after, place, whole)
         else:
             message = mesh.dp * elements * size
-            self.add(self.plan.before, self.first_routed(place), Collective("all_gather", mesh.dp, gpus, message))
-            self.add(after, place, Collective("reduce_scatter", gpus, gpus, message))
+            self.add(self.plan.before, self.first_routed(place), Collective("all_gather", mesh.dp, span, message))
+            self.add(after, place, Collective("reduce_scatter", gpus, span, message))
             self.add(after, place, whole)
 
     def routed_rank(self, env: Env) -> str:

@@ -74,7 +74,7 @@ class Block:
     kernels: tuple[Kernel, ...]
     shard: tuple[tuple[str, str], ...]
     mask: dict[str, int | None]
-    overlap: dict[str, tuple[int, int]]
+    overlap: dict[str, tuple[int, int, str]]  # stages, SMs, phases
 
     def of_phase(self, phase: str) -> list[Kernel]:
         """Return the kernels that run in `phase`."""
@@ -216,7 +216,10 @@ def parse_model(raw: dict[str, Any]) -> Model:
                 kernels=tuple(kernels),
                 shard=merge_shard(raw.get("shard") or [], block.get("shard") or [], active),
                 mask={name: entry.get("window") for name, entry in mask.items()},
-                overlap={name: (int(entry["stages"]), int(entry["sms"])) for name, entry in overlap.items()},
+                overlap={
+                    name: (int(entry["stages"]), int(entry["sms"]), entry.get("where") or "both")
+                    for name, entry in overlap.items()
+                },
             )
         )
     return Model(

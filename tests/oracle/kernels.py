@@ -1,27 +1,16 @@
-"""Traffic, time and energy of one kernel (physics.md sections 4, 5 and 6)."""
+"""Time of one kernel (physics.md sections 5 and 6)."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from .equations import Equation, Factor, Kernel, Tensor, reads_from_memory
-from .local import BYTES, Env, Product, ceil
+from .equations import Kernel
+from .local import Env, Product, ceil
+from .mesh import split
+from .traffic import Cost, add_reads, add_writes
+from .traffic import experts_hit as experts_hit
 
 SPLITS = (1, 2, 4, 8)
-
-
-@dataclass
-class Cost:
-    """What one kernel does on one GPU in one pass."""
-
-    time: float = 0.0
-    matrix_flops: dict[str, float] = field(default_factory=dict)
-    padding_flops: dict[str, float] = field(default_factory=dict)
-    vector_flops: float = 0.0
-    weight_bytes: float = 0.0
-    kv_bytes: float = 0.0
-    activation_bytes: float = 0.0
-    on_chip_bytes: float = 0.0
 
 
 @dataclass
@@ -31,60 +20,6 @@ class Merged:
     first: Product
     n_elements: float
     flops: float
-
-
-def experts_hit(env: Env, routed: str) -> float:
-    """E, the local experts hit by at least one token of the pool (section 6)."""
-    extent, active = env.model.extents[routed], env.model.active[routed]
-    hit: float = 1 - (1 - active / extent) ** env.tokens()
-    return extent / env.mesh.ep * hit
-
-
-def weight_elements(env: Env, tensor: Tensor, equation: Equation, factor: Factor, kernel: Kernel) -> float:
-    """Elements of a weight that the kernel reads."""
-    if factor.function == "embed":
-        index = Tensor("", env.factor_ranks(factor, equation))
-        return env.elements(index, equation, kernel)
-    if equation.routed is not None and equation.routed in tensor.ranks:
-        expert = Tensor(tensor.name, tuple(rank for rank in tensor.ranks if rank != equation.routed))
-        return experts_hit(env, equation.routed) * env.elements(expert, equation, kernel)
-    return env.elements(tensor, equation, kernel)
-
-
-def add_reads(env: Env, kernel: Kernel, cost: Cost) -> None:
-    """HBM reads of a kernel (section 4)."""
-    for tensor, equation, factor in reads_from_memory(kernel):
-        if tensor.name in env.model.weights:
-            elements = weight_elements(env, tensor, equation, factor, kernel)
-            cost.weight_bytes += elements * BYTES[env.dtype(tensor, "weights")]
-        elif tensor.name in env.model.cache and "t" in tensor.ranks:
-            elements = env.elements(tensor, equation, kernel)
-            window = env.window(kernel)
-            if window is not None:
-                elements *= min(env.step.t, window + env.step.s - 1) / env.step.t
-            cost.kv_bytes += elements * BYTES[env.dtype(tensor, "cache")]
-        else:
-            index = tensor
-            if factor.function == "last":
-                index = Tensor(tensor.name, tuple(rank for rank in tensor.ranks if rank in equation.result.ranks))
-            cost.activation_bytes += env.elements(index, equation, kernel) * BYTES[env.dtype(tensor, "activations")]
-
-
-def add_writes(env: Env, kernel: Kernel, cost: Cost) -> None:
-    """HBM writes of a kernel, and the bytes of what stays on chip (section 4)."""
-    seen: set[str] = set()
-    for equation in kernel.equations:
-        made = equation.result
-        if made.name in seen:
-            continue
-        seen.add(made.name)
-        elements = env.elements(made, equation, kernel)
-        if made.name in env.model.cache:
-            cost.kv_bytes += elements * BYTES[env.dtype(made, "cache")]
-        elif made.name in env.stored:
-            cost.activation_bytes += elements * BYTES[env.dtype(made, "activations")]
-        else:
-            cost.on_chip_bytes += 2 * elements * BYTES[env.dtype(made, "activations")]
 
 
 def merged_products(env: Env, kernel: Kernel) -> list[Merged]:
@@ -152,19 +87,28 @@ def busiest(env: Env) -> float:
     return 1 + max(env.model.imbalance.values(), default=0.0) * math.sqrt(env.mesh.ep - 1)
 
 
+def attention_rate(
+    env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any], sms: int
+) -> dict[str, float]:
+    """FLOP/s that an attention kernel reaches on `sms` of the GPU's SMs, by arithmetic (section 5)."""
+    product = next(merged.first for merged in products if "t" in merged.first.equation.all_ranks())
+    extents = env.equation_extents(product.equation, kernel)
+    depth = math.prod(extents[rank] for rank in product.k)
+    reached = entry["compute_efficiency"] * (depth / 128) ** entry.get("head_dim_power", 0)
+    share = reached * sms / env.gpu["compute"]["sms"]
+    return {kind: peak * share for kind, peak in env.gpu["compute"]["peak_flops"].items() if peak is not None}
+
+
 def attention_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any], sms: int) -> float:
     """t_matrix of an attention kernel on `sms` of the GPU's SMs (section 5)."""
     product = next(merged.first for merged in products if "t" in merged.first.equation.all_ranks())
     extents = env.equation_extents(product.equation, kernel)
     heads = math.prod(extents[rank] for rank in [*product.batch, *product.m] if rank != "s")
-    depth = math.prod(extents[rank] for rank in product.k)
-    reached = entry["compute_efficiency"] * (depth / 128) ** entry.get("head_dim_power", 0)
-    share = reached * sms / env.gpu["compute"]["sms"]
-    rate = {kind: peak * share for kind, peak in env.gpu["compute"]["peak_flops"].items()}
+    rate = attention_rate(env, kernel, products, entry, sms)
     total = sum(merged.flops / rate[env.arithmetic(merged.first.equation)] for merged in products)
     if env.step.phase == "decode":
         return float(total + entry.get("sequence_head_s", 0) * math.prod(extents[rank] for rank in product.batch))
-    s, pad = env.step.s, entry.get("pad_rows", 1)
+    s, pad = env.new, entry.get("pad_rows", 1)
     seen = extents["t"]
     padded = total * ceil(s / pad) * pad / s * (1 + (pad - 1) / 2 / seen)
     with_t = [merged for merged in products if "t" in merged.first.equation.all_ranks()]
@@ -175,10 +119,56 @@ def attention_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict
     return float(padded + token * (entry.get("length_factor", 0) * longest + entry.get("wave_depth", 0) * waves))
 
 
-def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0) -> Cost:
-    """Everything about one kernel; `reserved_sms` are taken from it by an overlapped collective."""
+def coefficients(env: Env, kernel: Kernel, products: list[Merged]) -> dict[str, Any]:
+    """Coefficient set of a kernel: by its class and a format (sections 5 and 6)."""
+    kind, profile = env.kernel_class(kernel), env.gpu["kernels"]
+    if kind == "elementwise":
+        return dict(profile["elementwise"])
+    if kind == "attention":
+        fmt = cache_format(env, kernel)
+        sets, names = profile[f"attention_{env.step.phase}"], (fmt, env.supported(fmt), "bf16")
+    else:
+        first = products[0].first.equation
+        sets, names = profile[kind], (env.operand(first), env.arithmetic(first), "bf16")
+    return dict(next(sets[name] for name in names if name in sets))
+
+
+def shrink(env: Env, kernel: Kernel, cost: Cost) -> None:
+    """Under sequence parallelism a norm or an add sees only its share of the tokens (section 11)."""
+    functions = {factor.function for equation in kernel.equations for factor in equation.factors} - {None}
+    if env.kernel_class(kernel) != "elementwise" or not functions or not functions <= {"norm", "add"}:
+        return
+    for equation in kernel.equations:
+        ways, _ = split(equation.all_ranks(), equation, env.block, env.model, env.mesh)
+        if any(count > 1 for count in ways.values()):
+            return
+    cost.vector_flops /= env.mesh.tp
+    cost.weight_bytes /= env.mesh.tp
+    cost.kv_bytes /= env.mesh.tp
+    cost.activation_bytes /= env.mesh.tp
+    cost.on_chip_bytes /= env.mesh.tp
+
+
+def add_padding(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any], cost: Cost) -> None:
+    """FLOPs of the rows that pad each expert hit: joules, not time (section 6)."""
+    for merged in products:
+        routed = merged.first.equation.routed
+        if merged.first.grouped and routed is not None:
+            extents = env.equation_extents(merged.first.equation, kernel)
+            elements = merged.n_elements * math.prod(extents[rank] for rank in merged.first.k)
+            padding = 2 * entry["padding_rows"] * experts_hit(env, routed) * elements
+            kind = env.arithmetic(products[0].first.equation)
+            cost.padding_flops[kind] = cost.padding_flops.get(kind, 0.0) + padding
+
+
+def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0, fused: frozenset[str] | None = None) -> Cost:
+    """Everything about one kernel.
+
+    `reserved_sms` are taken from it by an overlapped collective; `fused` names what is handed to it by the
+    collective that it runs in (None: it runs by itself).
+    """
     cost = Cost()
-    add_reads(env, kernel, cost)
+    add_reads(env, kernel, cost, fused or frozenset())
     add_writes(env, kernel, cost)
     products = merged_products(env, kernel)
     for merged in products:
@@ -188,28 +178,13 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0) -> Cost:
         cost.vector_flops += env.function_flops(equation, kernel)
         if env.product(equation) is None:
             cost.vector_flops += env.product_flops(equation, kernel)
+    if env.run.sequence_parallel:
+        shrink(env, kernel, cost)
 
     kind_of_kernel = env.kernel_class(kernel)
-    profile = env.gpu["kernels"]
-    if kind_of_kernel == "attention":
-        sets = profile[f"attention_{env.step.phase}"]
-        fmt = cache_format(env, kernel)
-        entry = next(sets[name] for name in (fmt, env.supported(fmt), "bf16") if name in sets)
-    elif kind_of_kernel == "elementwise":
-        entry = profile["elementwise"]
-    else:
-        first = products[0].first.equation
-        sets = profile[kind_of_kernel]
-        entry = next(sets[name] for name in (env.operand(first), env.arithmetic(first), "bf16") if name in sets)
-        for merged in products:
-            routed = merged.first.equation.routed
-            if merged.first.grouped and routed is not None:
-                extents = env.equation_extents(merged.first.equation, kernel)
-                elements = merged.n_elements * math.prod(extents[rank] for rank in merged.first.k)
-                padding = 2 * entry["padding_rows"] * experts_hit(env, routed) * elements
-                kind = env.arithmetic(first)
-                cost.padding_flops[kind] = cost.padding_flops.get(kind, 0.0) + padding
-
+    entry = coefficients(env, kernel, products)
+    if kind_of_kernel == "grouped_gemm":
+        add_padding(env, kernel, products, entry, cost)
     all_sms = int(env.gpu["compute"]["sms"])
     sms = all_sms - reserved_sms
     t_compute = 0.0
@@ -221,7 +196,8 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0) -> Cost:
     bandwidth = env.gpu["memory"]["bandwidth_bytes_per_s"] * entry["memory_efficiency"]
     t_memory = traffic / bandwidth + entry["root_s_per_sqrt_byte"] * math.sqrt(traffic)
     slower = busiest(env) if kind_of_kernel == "grouped_gemm" else 1.0
-    cost.time = entry["t0_s"] + power_mean(t_compute, slower * t_memory, entry["sharpness"])
+    cost.time = 0.0 if fused is not None else entry["t0_s"]
+    cost.time += power_mean(t_compute, slower * t_memory, entry["sharpness"])
     if kind_of_kernel in ("gemm", "grouped_gemm"):
         cost.time += added_time(env, kernel, products, entry) * slower
     return cost
@@ -260,18 +236,3 @@ def power_mean(a: float, b: float, p: float) -> float:
     if large == 0.0:
         return 0.0
     return float(large * ((a / large) ** p + (b / large) ** p) ** (1 / p))
-
-
-def dynamic_energy(env: Env, cost: Cost) -> dict[str, float]:
-    """Dynamic energy of a kernel by cause (section 8)."""
-    energy = env.gpu["energy"]
-    compute = energy["flop_j"]["vector"] * cost.vector_flops + energy["on_chip_j_per_byte"] * cost.on_chip_bytes
-    for counted in (cost.matrix_flops, cost.padding_flops):
-        for kind, flops in counted.items():
-            compute += energy["flop_j"][kind] * flops
-    return {
-        "compute": compute,
-        "hbm_weights": energy["hbm_weight_j_per_byte"] * cost.weight_bytes,
-        "hbm_kv": energy["hbm_kv_j_per_byte"] * cost.kv_bytes,
-        "hbm_activations": energy["hbm_activation_j_per_byte"] * cost.activation_bytes,
-    }

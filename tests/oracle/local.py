@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .equations import FUNCTION_FLOPS, Block, Equation, Factor, Kernel, Model, Tensor
+from .how import AS_IT_IS, Run
 from .mesh import Mesh, split
 
 BYTES = {
@@ -61,19 +62,30 @@ class Env:
     block: Block
     step: Pass
     stored: frozenset[str]
+    run: Run = AS_IT_IS
+
+    @property
+    def new(self) -> float:
+        """New tokens of a sequence on one context-parallel rank: prefill splits them (section 8)."""
+        return self.step.s / (self.mesh.cp if self.step.phase == "prefill" else 1)
+
+    @property
+    def seen_split(self) -> int:
+        """Ways the visible tokens are split over context-parallel ranks: in decode (section 8)."""
+        return self.mesh.cp if self.step.phase == "decode" else 1
 
     def tokens(self) -> float:
         """T, the tokens in the pool of all dp ranks (section 6)."""
-        return self.mesh.dp * self.step.b * self.step.s
+        return self.mesh.dp * self.step.b * self.new
 
     def extent(self, rank: str, ways: dict[str, int], routed: str | None) -> float:
         """Local extent of a rank; the routed rank of a routed equation counts the values tokens meet."""
         if rank == "b":
             return self.step.b
         if rank == "s":
-            return self.step.s
+            return self.new
         if rank == "t":
-            return self.step.t
+            return self.step.t / self.seen_split
         if rank == routed:
             return self.mesh.dp * self.model.active[rank] / self.mesh.ep
         return self.model.extents[rank] / ways.get(rank, 1)
@@ -207,7 +219,18 @@ class Env:
     def visible(self, kernel: Kernel) -> float:
         """Count of `t` for what carries s and t: the mean over the mask, or t."""
         masks = self.masks(kernel)
-        return mean_visible(self.step.s, self.step.t, masks[0]) if masks else self.step.t
+        seen = mean_visible(self.step.s, self.step.t, masks[0]) if masks else self.step.t
+        return seen / self.seen_split
+
+    def cached(self, kernel: Kernel) -> list[tuple[Tensor, Equation]]:
+        """Cache tensors that an attention kernel reads along t, each once; none of other kernels."""
+        found: dict[str, tuple[Tensor, Equation]] = {}
+        if self.kernel_class(kernel) == "attention":
+            for equation in kernel.equations:
+                for tensor in equation.reads():
+                    if tensor.name in self.model.cache and "t" in tensor.ranks:
+                        found.setdefault(tensor.name, (tensor, equation))
+        return list(found.values())
 
     def function_flops(self, equation: Equation, kernel: Kernel) -> float:
         """Vector FLOPs of the functions in an equation."""

@@ -16,11 +16,22 @@ class Mesh:
     pp: int
     dp: int
     ep: int
+    cp: int = 1
 
     @property
     def stage_gpus(self) -> int:
-        """G, the GPUs of one stage."""
+        """G, the GPUs of one context-parallel rank of one stage."""
         return self.tp * self.dp
+
+    @property
+    def wide_span(self) -> int:
+        """GPUs from the first to the last of a group that is not over tp."""
+        return self.tp if self.dp == 1 else self.stage_gpus * self.cp
+
+    @property
+    def engine_gpus(self) -> int:
+        """GPUs of the engine."""
+        return self.stage_gpus * self.cp * self.pp
 
     @property
     def moe_tp(self) -> int:
@@ -66,7 +77,7 @@ def split(
 
 
 def infeasible_reason(model: Model, mesh: Mesh, batch: int) -> str:
-    """First reason of section 1 (before memory) why the mapping is illegal, or "ok"."""
+    """First reason of section 1 why the mapping is illegal, or "ok"; not those of cp, section 11 and memory."""
     if (not model.active and mesh.ep != 1) or mesh.stage_gpus % mesh.ep != 0:
         return "ep"
     for rank in model.active:

@@ -1,17 +1,25 @@
-"""Stages, prefill, decode, memory and the request batch (physics.md sections 8 and 9)."""
+"""Stages, prefill, decode and the request batch (physics.md sections 8, 9 and 11)."""
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .collectives import Collective, Deriver, collective_energy, collective_time, send_recv
-from .equations import Block, Kernel, Model, parse_model, stored_names
-from .kernels import dynamic_energy, kernel_cost
-from .local import BYTES, Env, Pass
+from .asked import run_reason
+from .clock import at_clock, capped
+from .collectives import send_recv
+from .communication import both, collective_energy, collective_time
+from .equations import parse_model
+from .how import read_run
+from .local import Env, Pass
+from .memory import layer_cache_bytes as layer_cache_bytes
+from .memory import layer_weight_bytes as layer_weight_bytes
+from .memory import memory_bytes
 from .mesh import Mesh, infeasible_reason
+from .parts import DYNAMIC_CAUSES, Part, Work, layer_parts
+from .parts import kernel_and_collectives as kernel_and_collectives
+from .schedule import make_schedule
+from .setup import Setup as Setup
+from .setup import expand as expand
 from .trust import Z_80, deviation, extrapolated
-
-DYNAMIC_CAUSES = ("compute", "hbm_weights", "hbm_kv", "hbm_activations", "communication")
 
 
 @dataclass(frozen=True)
@@ -27,203 +35,102 @@ class Phase:
 class Stage:
     """Sums over one stage, per GPU and pass."""
 
-    kernel_time: float
-    communication_time: float
-    time: float
-    dynamic: dict[str, float]
+    kernel_time: float = 0.0
+    exposed: float = 0.0  # seconds of exposed collectives, without the message to the next stage
+    drawing: float = 0.0  # seconds at `communication_w`, without it
+    clocked: float = 0.0
+    own: float = 0.0  # t_k
+    message: float = 0.0  # R
+    message_exposed: float = 0.0  # x_k
+    dynamic: dict[str, float] = field(default_factory=lambda: dict.fromkeys(DYNAMIC_CAUSES, 0.0))
 
+    @property
+    def time(self) -> float:
+        """first_k, seconds of the first pass."""
+        return self.own + self.message
 
-@dataclass(frozen=True)
-class Setup:
-    """A point with its specs looked up."""
+    @property
+    def again(self) -> float:
+        """again_k, seconds of every further pass."""
+        return self.own + self.message_exposed
 
-    model: Model
-    gpu: dict[str, Any]
-    mesh: Mesh
-    max_batched_tokens: int
-    batch: int
-    prompt: int
-    output: int
-
-    def env(self, block: Block, step: Pass) -> Env:
-        """Environment of one block in one pass."""
-        return Env(self.model, self.gpu, self.mesh, block, step, stored_names(self.model, block, step.phase))
-
-    def full_prefill_pass(self) -> int:
-        """Return q, the sequences of a full prefill pass."""
-        b0 = math.ceil(self.batch / self.mesh.dp)
-        return int(min(math.ceil(b0 / self.mesh.pp), max(1, self.max_batched_tokens // self.prompt)))
-
-    def prefill_passes(self) -> tuple[int, Pass]:
-        """Return the number of prefill passes, and one of them."""
-        b0 = math.ceil(self.batch / self.mesh.dp)
-        n = math.ceil(b0 / self.full_prefill_pass())
-        return n, Pass("prefill", b0 / n, self.prompt, self.prompt)
-
-    def decode_passes(self) -> tuple[int, Pass]:
-        """Return the number of passes of a decode step, and one of them."""
-        b0 = math.ceil(self.batch / self.mesh.dp)
-        n = min(self.mesh.pp, b0)
-        return n, Pass("decode", b0 / n, 1, self.prompt + max(self.output, 2) / 2)
-
-
-def expand(model: Model, pp: int) -> list[tuple[int, Block]]:
-    """(stage, block) of every layer, in execution order (section 8)."""
-    total = sum(block.repeat for block in model.blocks if block.repeat > 1)
-    stage_of: list[int] = []
-    for stage in range(pp):
-        stage_of += [stage] * (total // pp + (1 if stage < total % pp else 0))
-    layers: list[tuple[int, Block]] = []
-    dealt = 0
-    for block in model.blocks:
-        if block.repeat > 1:
-            for _ in range(block.repeat):
-                layers.append((stage_of[dealt], block))
-                dealt += 1
-        else:
-            layers.append((0 if dealt == 0 else pp - 1, block))
-    return layers
-
-
-def kernel_and_collectives(env: Env, kernel: Kernel, after: list[Collective], plain: float) -> tuple[float, float]:
-    """Return (kernel time, exposed communication) of a kernel and what follows it, overlapped if asked (section 7)."""
-    times = [collective_time(env, collective, collective.message) for collective in after]
-    if kernel.name not in env.block.overlap or not after:
-        return plain, sum(times)
-    stages, sms = env.block.overlap[kernel.name]
-    if sms >= env.gpu["compute"]["sms"]:
-        return plain, sum(times)
-    small = replace(env, step=replace(env.step, b=env.step.b / stages))
-    c = kernel_cost(small, kernel, sms).time
-    fraction = min(1.0, sms / env.gpu["link"]["sms_to_saturate"])
-    r = collective_time(env, after[0], after[0].message / stages, fraction)
-    total = c + (stages - 1) * max(c, r) + r
-    return stages * c, total - stages * c + sum(times[1:])
+    def add(self, part: Part) -> None:
+        """Add a kernel or a block."""
+        self.kernel_time += part.kernel
+        self.exposed += part.exposed
+        self.drawing += part.drawing
+        self.clocked += part.clocked
+        for cause, joules in part.dynamic.items():
+            self.dynamic[cause] += joules
 
 
 def run_stages(setup: Setup, step: Pass) -> list[Stage]:
-    """t_k and D_k of every stage (section 8)."""
-    layers = expand(setup.model, setup.mesh.pp)
-    by_block = {id(block): setup.env(block, step) for block in setup.model.blocks}
-    envs = [by_block[id(block)] for _, block in layers]
-    plan = Deriver(envs).run()
-    stages = [Stage(0.0, 0.0, 0.0, dict.fromkeys(DYNAMIC_CAUSES, 0.0)) for _ in range(setup.mesh.pp)]
-    costs = {
-        (key, position): kernel_cost(env, kernel)
-        for key, env in by_block.items()
-        for position, kernel in enumerate(env.block.of_phase(step.phase))
-    }
-    for layer, (number, block) in enumerate(layers):
-        env, stage = envs[layer], stages[number]
-        for position, kernel in enumerate(block.of_phase(step.phase)):
-            cost = costs[id(block), position]
-            before = plan.before.get((layer, position), [])
-            after = plan.after.get((layer, position), [])
-            kernel_time, communication = kernel_and_collectives(env, kernel, after, cost.time)
-            stage.kernel_time += kernel_time
-            stage.communication_time += communication
-            stage.communication_time += sum(collective_time(env, one, one.message) for one in before)
-            for cause, joules in dynamic_energy(env, cost).items():
-                stage.dynamic[cause] += joules
-            stage.dynamic["communication"] += sum(collective_energy(env, one) for one in before + after)
-
-    host, power = setup.gpu["host"], setup.gpu["power"]
-    if setup.mesh.pp > 1:
-        first_repeated = next(block for block in setup.model.blocks if block.repeat > 1)
-        env = by_block[id(first_repeated)]
-        message = send_recv(env)
-        for stage in stages:
-            stage.communication_time += collective_time(env, message, message.message)
-            stage.dynamic["communication"] += collective_energy(env, message)
+    """t_k, x_k and D_k of every stage (section 8)."""
+    layers = setup.layers(step)
+    envs = [env for _, env in layers]
+    schedule = make_schedule(envs)
+    stages = [Stage() for _ in range(setup.mesh.pp)]
+    known: dict[tuple[int, tuple[Work, ...]], list[Part]] = {}
+    for layer, (number, env) in enumerate(layers):
+        works: list[Work] = []
+        for position, kernel in enumerate(env.block.of_phase(step.phase)):
+            place = (layer, position)
+            works.append((kernel, tuple(schedule.listed[place]), schedule.fused.get(place)))
+        key = (id(env.block), tuple(works))
+        if key not in known:
+            known[key] = layer_parts(env, tuple(works))
+        for part in known[key]:
+            stages[number].add(part)
     for stage in stages:
-        stage.kernel_time += host.get("sequence_s", 0.0) * step.b
-        stage.dynamic["compute"] += power.get("active_w", 0.0) * stage.kernel_time
-        stage.dynamic["compute"] += power.get("sequence_j", 0.0) * step.b
-        stage.dynamic["communication"] += power.get("communication_w", 0.0) * stage.communication_time
-        stage.time = host["host_s"] + stage.kernel_time + stage.communication_time
-        dynamic = sum(stage.dynamic.values())
-        if dynamic / stage.time + power["static_w"] > power["tdp_w"]:
-            drawn = (power["tdp_w"] - power["static_w"]) * stage.time / dynamic
-            stage.dynamic = {cause: joules * drawn for cause, joules in stage.dynamic.items()}
+        finish(setup, step, envs, stage)
     return stages
+
+
+def finish(setup: Setup, step: Pass, envs: list[Env], stage: Stage) -> None:
+    """Add host, message between stages and power to a stage; keep it within the limit and the cap."""
+    gpu, dynamic = setup.gpu, stage.dynamic
+    host, power = gpu["host"], gpu["power"]
+    stage.kernel_time += host.get("sequence_s", 0.0) * step.b
+    stage.own = host["host_s"] + stage.kernel_time + stage.exposed
+    if setup.mesh.pp > 1:
+        env = next(env for env in envs if env.block.repeat > 1)
+        sent = send_recv(env)
+        stage.message = stage.message_exposed = collective_time(env, sent, sent.message)
+        if setup.run.overlaps(step.phase):
+            stage.message_exposed = both(env, stage.own, stage.message) - stage.own
+        dynamic["communication"] += collective_energy(env, sent)
+    dynamic["compute"] += power.get("active_w", 0.0) * stage.kernel_time + power.get("sequence_j", 0.0) * step.b
+    dynamic["communication"] += power.get("communication_w", 0.0) * (stage.drawing + stage.message_exposed)
+
+    total = sum(dynamic.values())
+    if total / stage.again + power["static_w"] > power["tdp_w"]:
+        drawn = (power["tdp_w"] - power["static_w"]) * stage.again / total
+        for cause in dynamic:
+            dynamic[cause] *= drawn
+    rest = sum(dynamic.values()) - dynamic["compute"]
+    slowed = capped(gpu, setup.run, stage.again, stage.clocked, dynamic["compute"], rest)
+    added = slowed.time - stage.again
+    stage.kernel_time += added
+    stage.own += added
+    dynamic["compute"] *= slowed.compute
 
 
 def run_phase(setup: Setup, passes: int, step: Pass) -> Phase:
     """Time and energy of the prefill phase, or of one decode step (section 8)."""
     stages = run_stages(setup, step)
-    total, slowest = sum(stage.time for stage in stages), max(stage.time for stage in stages)
+    total, slowest = sum(stage.time for stage in stages), max(stage.again for stage in stages)
     time = total + (passes - 1) * slowest if step.phase == "prefill" else max(total, passes * slowest)
 
-    gpus, static_w = setup.mesh.stage_gpus, setup.gpu["power"]["static_w"]
+    gpus, static_w = setup.mesh.stage_gpus * setup.mesh.cp, setup.gpu["power"]["static_w"]
     causes = {cause: gpus * passes * sum(stage.dynamic[cause] for stage in stages) for cause in DYNAMIC_CAUSES}
     dynamic = sum(causes.values())
     static = gpus * setup.mesh.pp * static_w * time
-    communicating = gpus * static_w * passes * sum(stage.communication_time for stage in stages)
+    communicating = gpus * static_w * passes * sum(stage.exposed + stage.message_exposed for stage in stages)
     running = gpus * static_w * passes * sum(stage.kernel_time for stage in stages)
     causes["communication"] += communicating
     causes["static"] = running
     causes["waiting"] = static - communicating - running
     return Phase(time, dynamic + static, causes)
-
-
-def layer_weight_bytes(env: Env, counted_tied: set[str]) -> float:
-    """Bytes of the weights of one layer on one GPU, of either phase, split as at their first use (section 9)."""
-    total = 0.0
-    seen: set[str] = set()
-    for kernel in env.block.kernels:
-        for equation in kernel.equations:
-            for tensor in equation.reads():
-                name = tensor.name
-                if name not in env.model.weights or name in seen or name in counted_tied:
-                    continue
-                seen.add(name)
-                elements = env.elements(tensor, equation, None)  # a routed rank is split over ep like any other
-                total += elements * BYTES[env.dtype(tensor, "weights")]
-    counted_tied.update(seen & env.model.tied)
-    return total
-
-
-def layer_cache_bytes(setup: Setup, block: Block) -> float:
-    """KV cache bytes of one layer on one GPU (section 9)."""
-    windows: list[int | None] = []
-    for _, step in (setup.prefill_passes(), setup.decode_passes()):
-        env = setup.env(block, step)
-        for kernel in block.of_phase(step.phase):
-            reads = [tensor for equation in kernel.equations for tensor in equation.reads()]
-            if any(tensor.name in setup.model.cache and "t" in tensor.ranks for tensor in reads):
-                windows.append(env.window(kernel))
-    limits = [window for window in windows if window is not None]
-    tokens = setup.prompt + setup.output
-    if limits and len(limits) == len(windows):
-        tokens = min(tokens, max(limits))
-
-    one_token = setup.env(block, Pass("prefill", 1, 1, 1))
-    total = 0.0
-    seen: set[str] = set()
-    for kernel in block.kernels:
-        for equation in kernel.equations:
-            made = equation.result
-            if made.name in setup.model.cache and made.name not in seen:
-                seen.add(made.name)
-                total += one_token.elements(made, equation, None) * BYTES[one_token.dtype(made, "cache")]
-    return math.ceil(setup.batch / setup.mesh.dp) * tokens * total
-
-
-def memory_bytes(setup: Setup) -> float:
-    """Bytes on a GPU of the fullest stage (section 9)."""
-    _, step = setup.prefill_passes()
-    held = [0.0] * setup.mesh.pp
-    counted_tied: set[str] = set()
-    for stage, block in expand(setup.model, setup.mesh.pp):
-        held[stage] += layer_weight_bytes(setup.env(block, step), counted_tied)
-        held[stage] += layer_cache_bytes(setup, block)
-    activations = 0.0
-    full = Pass("prefill", setup.full_prefill_pass(), setup.prompt, setup.prompt)
-    for block in setup.model.blocks:
-        env = setup.env(block, full)
-        for kernel in block.of_phase("prefill"):
-            activations = max(activations, kernel_cost(env, kernel).activation_bytes)
-    return float(max(held) + activations + setup.gpu["memory"]["reserve_bytes"])
 
 
 def predict(plan: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
@@ -234,13 +141,19 @@ def predict(plan: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
     for kind, key in (("weights", "weight_dtype"), ("cache", "kv_dtype")):
         if point.get(key) is not None:
             model.dtypes[kind] = point[key]
-    mesh = Mesh(point["tp"], point["pp"], point["dp"], point["ep"])
+    mesh = Mesh(point["tp"], point["pp"], point["dp"], point["ep"], point.get("cp") or 1)
     batch, prompt, output = point["batch"], point["prompt_tokens"], point["output_tokens"]
+    run = read_run(point)
+    setup = Setup(model, gpu, mesh, plan["settings"]["max_batched_tokens"], batch, prompt, output, run)
     reason = infeasible_reason(model, mesh, batch)
+    if reason in ("ok", "batch"):  # "batch" comes after the reasons of section 11
+        asked = run_reason(setup)
+        reason = asked if asked != "ok" else reason
     if reason != "ok":
         return {"feasible": False, "reason": reason}
 
-    setup = Setup(model, gpu, mesh, plan["settings"]["max_batched_tokens"], batch, prompt, output)
+    gpu = at_clock(gpu, run.sm_clock_mhz)
+    setup = replace(setup, gpu=gpu)
     prefill = run_phase(setup, *setup.prefill_passes())
     decode = run_phase(setup, *setup.decode_passes())
     memory = memory_bytes(setup)
@@ -248,7 +161,7 @@ def predict(plan: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
     latency = prefill.time + (output - 1) * decode.time
     energy_decode = (output - 1) * decode.energy
     energy = prefill.energy + energy_decode
-    gpus = mesh.stage_gpus * mesh.pp
+    gpus = mesh.engine_gpus
     joules = {cause: prefill.causes[cause] + (output - 1) * decode.causes[cause] for cause in prefill.causes}
     envs = [setup.env(block, setup.prefill_passes()[1]) for block in model.blocks]
     beyond = extrapolated(gpu, envs, gpus, batch, prompt + output)

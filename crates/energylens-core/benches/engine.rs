@@ -9,6 +9,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use energylens_core::engine::{Plan, Point, Schedule};
 use energylens_core::reduce::groups::Grouping;
 use energylens_core::reduce::{Reduction, Wanted};
+use energylens_core::running::Running;
 use energylens_core::serving::Columns;
 use energylens_core::space::Space;
 
@@ -57,6 +58,8 @@ fn random_points(case: usize, count: usize) -> Vec<Point> {
         pp: 1 + next(2) as u32,
         dp: 1,
         ep: eps[next(eps.len())],
+        cp: 1,
+        running: Running::default(),
         batch: 1.0 + next(256) as f64,
         prompt_tokens: 1.0 + next(8192) as f64,
         output_tokens: 1.0 + next(2048) as f64,

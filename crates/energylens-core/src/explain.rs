@@ -133,7 +133,7 @@ impl Formula<'_> {
     }
 
     fn line(&self, line: &Line) -> LineStory {
-        let one = Mesh { tp: 1, pp: 1, dp: 1, ep: 1 };
+        let one = Mesh { tp: 1, pp: 1, dp: 1, ep: 1, cp: 1 };
         let (mut flops, mut values) = (Vec::new(), Vec::new());
         for (each, ranks) in line.product_work().into_iter().chain(line.function_work()) {
             flops.push(self.of(&each.to_string(), ranks, line.routed));

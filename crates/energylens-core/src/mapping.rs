@@ -1,17 +1,23 @@
 //! A model on a GPU type over a mesh in given formats: every constant of its kernels, resolved once.
 
+mod exchanges;
 mod lower;
+mod timing;
 
 use std::sync::OnceLock;
 
+use crate::cost::collective::Collective;
 use crate::cost::kernel::{Experts, KernelCost};
+use crate::cost::overlap::Contention;
+use crate::cost::power::Cap;
 use crate::cost::program::Program;
 use crate::einsum::shape::Poly;
 use crate::graph::Graph;
 use crate::hardware::dtype::Dtype;
 use crate::hardware::profile::{Profile, Range};
-use crate::mesh::{Infeasible, Mesh};
+use crate::mesh::{Infeasible, Mesh, Reason};
 use crate::plan::{MaskSpec, Phase};
+use crate::running::Running;
 
 /// Formats the point asks for in place of the spec's.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -36,8 +42,14 @@ pub struct MappedKernel {
 pub struct MappedPhase {
     /// Kernels by block.
     pub blocks: Vec<Vec<MappedKernel>>,
-    /// The same summed up, hand-over included, by kind of stage.
+    /// The same summed up by kind of stage.
     pub program: Program,
+    /// Hand-over to the next stage.
+    pub send: Option<Collective>,
+    /// Whether one pass's hand-over travels beside the next.
+    pub sends_beside: bool,
+    /// Contention of what runs at once.
+    pub contention: Contention,
     /// Masks its kernels use.
     pub masks: Vec<MaskSpec>,
     /// Stage counts that need a divided environment.
@@ -116,6 +128,8 @@ pub struct Mapping {
     pub experts: Option<Experts>,
     /// Step constants.
     pub constants: StepConstants,
+    /// Power cap.
+    pub cap: Option<Cap>,
 }
 
 impl Mapping {
@@ -128,17 +142,28 @@ impl Mapping {
         profile: &Profile,
         mesh: Mesh,
         formats: Formats,
+        running: Running,
         max_batched_tokens: f64,
     ) -> Result<Self, Infeasible> {
         mesh.check(graph)?;
-        let lower = lower::Lowering { graph, profile, mesh, formats };
+        let locked = if running.sm_clock_mhz > 0 { profile.at_clock(f64::from(running.sm_clock_mhz)) } else { None };
+        let lower = lower::Lowering { graph, profile: locked.as_ref().unwrap_or(profile), mesh, formats, running };
         let kinds = stage_kinds(graph, mesh.pp);
-        let prefill = lower.phase(Phase::Prefill, &kinds);
+        let (prefill, found_first) = lower.phase(Phase::Prefill, &kinds);
+        let (decode, found_then) = lower.phase(Phase::Decode, &kinds);
+        running.check(profile, locked.as_ref(), mesh, [found_first, found_then])?;
+        let profile = locked.as_ref().unwrap_or(profile);
+        let cap = (running.power_cap_w > 0).then(|| {
+            let clocks = &profile.clock;
+            let present = if running.sm_clock_mhz > 0 { f64::from(running.sm_clock_mhz) } else { clocks.max_mhz };
+            Cap::new(f64::from(running.power_cap_w), clocks.below(present))
+        });
         Ok(Self {
             mesh,
+            cap,
             activations: largest_activations(&prefill),
             prefill,
-            decode: lower.phase(Phase::Decode, &kinds),
+            decode,
             kinds,
             weights: lower.weights(),
             caches: lower.caches(),
@@ -159,6 +184,65 @@ impl Mapping {
                 range: lower.range(),
             },
         })
+    }
+}
+
+impl Running {
+    /// Whether what is asked for can be had.
+    fn check(
+        &self,
+        profile: &Profile,
+        locked: Option<&Profile>,
+        mesh: Mesh,
+        found: [lower::Found; 2],
+    ) -> Result<(), Infeasible> {
+        let fault = |reason, message: String, hint: String| Err(Infeasible { reason, message, hint, rank: None });
+        let any = |has: fn(&lower::Found) -> bool| found.iter().any(has);
+        if self.sequence_parallel && !any(|found| found.reduced) {
+            let message = format!("sequence parallelism, but nothing is reduced over tp {}", mesh.tp);
+            return fault(Reason::Shard, message, "use tp 2 or more".to_owned());
+        }
+        if self.fused_norm && (self.sequence_parallel || !any(|found| found.fused)) {
+            let message = "fused norm, but no norm directly follows an all_reduce".to_owned();
+            return fault(
+                Reason::Shard,
+                message,
+                "use it with tp 2 or more and without sequence parallelism".to_owned(),
+            );
+        }
+        let sms = profile.compute.sms;
+        if !self.agrees(sms) {
+            let message = format!(
+                "overlap in {} stages with {} communication SMs in {}",
+                self.overlap_stages,
+                self.overlap_sms,
+                self.overlap_where.name()
+            );
+            let hint = format!("use 2 or more stages with 1 to {} SMs, or 1 stage with none", sms - 1);
+            return fault(Reason::Overlap, message, hint);
+        }
+        if self.overlaps() && (mesh.cp > 1 && any(|found| found.turns) || !any(|found| found.overlapped)) {
+            let message = "there is nothing that overlap could hide, or context parallelism is in its way".to_owned();
+            return fault(Reason::Overlap, message, "use 1 stage and 0 SMs".to_owned());
+        }
+        if self.sm_clock_mhz > 0 && locked.is_none() {
+            let message = format!("an SM clock of {} MHz", self.sm_clock_mhz);
+            let hint = match profile.clock.range() {
+                Some((lowest, highest)) => format!("{} can be locked to {lowest:.0} to {highest:.0} MHz", profile.name),
+                None => format!("the profile of {} has no table of clocks", profile.name),
+            };
+            return fault(Reason::Clock, message, hint);
+        }
+        let (cap, power) = (f64::from(self.power_cap_w), &locked.unwrap_or(profile).power);
+        if cap > 0.0 && !(power.static_w < cap && cap <= power.tdp_w) {
+            let message = format!("a power cap of {cap} W");
+            return fault(
+                Reason::Power,
+                message,
+                format!("use more than {:.0} and at most {:.0} W", power.static_w, power.tdp_w),
+            );
+        }
+        Ok(())
     }
 }
 

@@ -22,11 +22,18 @@ pub enum Reason {
     Batch = 5,
     /// It does not fit into memory.
     Memory = 6,
+    /// Stages and SMs of overlap do not go together, or there is nothing to overlap.
+    Overlap = 7,
+    /// The GPU cannot be locked to the clock.
+    Clock = 8,
+    /// The power cap is not between what a waiting GPU draws and the limit.
+    Power = 9,
 }
 
 impl Reason {
     /// All reasons' names, by code.
-    pub const NAMES: [&'static str; 7] = ["ok", "ep", "experts", "shard", "layers", "batch", "memory"];
+    pub const NAMES: [&'static str; 10] =
+        ["ok", "ep", "experts", "shard", "layers", "batch", "memory", "overlap", "clock", "power"];
 }
 
 /// A reason with the values that caused it.
@@ -67,12 +74,19 @@ pub struct Mesh {
     pub dp: u32,
     /// Expert parallelism.
     pub ep: u32,
+    /// Context parallelism.
+    pub cp: u32,
 }
 
 impl Mesh {
-    /// GPUs of one pipeline stage: tp·dp = ep·moe_tp.
-    pub fn stage_gpus(&self) -> u32 {
+    /// GPUs of one context-parallel rank of a pipeline stage: tp·dp = ep·moe_tp.
+    pub fn pool_gpus(&self) -> u32 {
         self.tp.saturating_mul(self.dp)
+    }
+
+    /// GPUs of one pipeline stage.
+    pub fn stage_gpus(&self) -> u32 {
+        self.pool_gpus().saturating_mul(self.cp)
     }
 
     /// GPUs of one engine.
@@ -82,7 +96,7 @@ impl Mesh {
 
     /// Tensor parallelism inside experts.
     pub fn moe_tp(&self) -> u32 {
-        self.stage_gpus() / self.ep
+        self.pool_gpus() / self.ep
     }
 
     /// Size of an axis.
@@ -102,8 +116,8 @@ impl Mesh {
     /// The first reason, in the order of the documentation.
     pub fn check(&self, graph: &Graph) -> Result<(), Infeasible> {
         let fault = |reason, message: String, hint: String| Err(Infeasible { reason, message, hint, rank: None });
-        let stage = self.stage_gpus();
-        if [self.tp, self.pp, self.dp, self.ep].iter().any(|degree| !(1..=MOST_WAYS).contains(degree)) {
+        let stage = self.pool_gpus();
+        if [self.tp, self.pp, self.dp, self.ep, self.cp].iter().any(|degree| !(1..=MOST_WAYS).contains(degree)) {
             let message = format!("a degree of parallelism is not between 1 and {MOST_WAYS}");
             return fault(Reason::Shard, message, "use fewer GPUs".to_owned());
         }
@@ -149,6 +163,10 @@ impl Mesh {
                 "add `repeat: pp` to `shard`".to_owned()
             };
             return fault(Reason::Layers, message, hint);
+        }
+        if self.cp > 1 && !graph.reads_cache() {
+            let message = format!("cp {}, but no attention of {} reads a cache", self.cp, graph.name);
+            return fault(Reason::Shard, message, "use cp 1".to_owned());
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Problem, Problems, Step};
 use crate::hardware::profile::Profile;
+use crate::running::Where;
 
 /// A whole plan: models, GPUs and settings; a point indexes into it.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,6 +59,16 @@ pub struct OverlapSpec {
     pub stages: u32,
     /// SMs given to communication.
     pub sms: u32,
+    /// In which phases; both if it does not say.
+    #[serde(default, rename = "where")]
+    pub phases: Option<Where>,
+}
+
+impl OverlapSpec {
+    /// In which phases.
+    pub fn phases(&self) -> Where {
+        self.phases.unwrap_or(Where::Both)
+    }
 }
 
 /// When a kernel runs.

@@ -2,6 +2,7 @@
 
 use crate::cost::attention::visible;
 use crate::cost::lanes::{LANES, Lane, ceiling};
+use crate::cost::program::BENT;
 use crate::hardware::profile::Range;
 use crate::mapping::Mapping;
 use crate::mesh::Reason;
@@ -49,9 +50,10 @@ pub fn prefill_passes<const L: usize>(mapping: &Mapping, requests: &Requests<L>)
         consecutive: true,
     };
     let (dp, pp) = (f64::from(mapping.mesh.dp), f64::from(mapping.mesh.pp));
+    let cp = f64::from(mapping.mesh.cp);
     for i in 0..L {
         let held = ceiling(requests.batch[i] / dp);
-        let budget = (mapping.constants.max_batched_tokens / requests.prompt_tokens[i]).floor();
+        let budget = (mapping.constants.max_batched_tokens * cp / requests.prompt_tokens[i]).floor();
         let budget = if budget > 1.0 { budget } else { 1.0 };
         let spread = ceiling(held / pp);
         let together = if spread < budget { spread } else { budget };
@@ -130,12 +132,13 @@ impl<const L: usize> Work for Activations<'_, L> {
     #[inline(always)]
     fn run(self) {
         let mut largest = [0.0; L];
+        let share = 1.0 / f64::from(self.mapping.mesh.cp);
         for (mask, polynomial) in &self.mapping.activations {
             let mask = mask.and_then(|m| self.mapping.prefill.masks.get(m)).copied();
             for i in 0..L {
                 let (b, s, t) = (self.fullest[i], self.prompt_tokens[i], self.prompt_tokens[i]);
-                let st = s * visible(mask, s, t);
-                let monomials = [1.0, b, s, b * s, t, b * t, st, b * st];
+                let (s, pairs) = (s * share, s * share * visible(mask, s, t));
+                let monomials = [1.0, b, s, b * s, t, b * t, pairs, b * pairs];
                 let bytes = polynomial.at(&monomials);
                 largest[i] = if bytes > largest[i] { bytes } else { largest[i] };
             }
@@ -194,7 +197,7 @@ pub fn fix_decode<const L: usize>(
     }
     let kinds = mapping.kinds.len();
     let table = mapping.decode.fixed.get_or_init(|| {
-        let mut table = vec![0.0; 2 * kinds * HELD_ROW];
+        let mut table = vec![0.0; BENT * kinds * HELD_ROW];
         for first in (0..=MOST_HELD).step_by(L) {
             let batch: Lane<L> = std::array::from_fn(|i| dp * (first + i).max(1) as f64);
             simd::run(level, Fix { mapping, batch: &batch, scratch: &mut *scratch });
@@ -204,7 +207,7 @@ pub fn fix_decode<const L: usize>(
         }
         table
     });
-    scratch.fixed.resize(kinds, [[0.0; L]; 2]);
+    scratch.fixed.resize(kinds, [[0.0; L]; BENT]);
     for (row, lane) in table.chunks(HELD_ROW).zip(scratch.fixed.iter_mut().flatten()) {
         for i in 0..L {
             lane[i] = row[(held[i] as usize).min(HELD_ROW - 1)];
@@ -228,7 +231,7 @@ pub fn decode<const L: usize>(
 /// Bytes of weights and cache in the fullest stage, at requests of `length` tokens.
 #[inline(always)]
 pub fn held_bytes<const L: usize>(mapping: &Mapping, batch: &Lane<L>, length: &Lane<L>) -> Lane<L> {
-    let dp = f64::from(mapping.mesh.dp);
+    let (dp, cp) = (f64::from(mapping.mesh.dp), f64::from(mapping.mesh.cp));
     let mut fullest = [0.0; L];
     for kind in &mapping.kinds {
         let mut stage = [0.0; L];
@@ -237,7 +240,7 @@ pub fn held_bytes<const L: usize>(mapping: &Mapping, batch: &Lane<L>, length: &L
             for i in 0..L {
                 let held = ceiling(batch[i] / dp);
                 let kept = if length[i] < cache.window { length[i] } else { cache.window };
-                stage[i] += count * (weights + held * kept * cache.bytes_per_token);
+                stage[i] += count * (weights + held * kept * cache.bytes_per_token / cp);
             }
         }
         for i in 0..L {

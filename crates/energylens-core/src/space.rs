@@ -6,6 +6,7 @@ use crate::cost::lanes::LANES;
 use crate::engine::{Point, Points};
 use crate::error::{Problem, Problems};
 use crate::hardware::dtype::dtype;
+use crate::running::{Running, Where};
 use crate::serving::Requests;
 
 /// Values of each axis; the last one varies fastest.
@@ -28,6 +29,30 @@ pub struct SpaceSpec {
     pub dp: Vec<u32>,
     /// Expert parallelism.
     pub ep: Vec<u32>,
+    /// Context parallelism.
+    #[serde(default = "one")]
+    pub cp: Vec<u32>,
+    /// Stages of overlap; 0 leaves it to the spec.
+    #[serde(default = "none")]
+    pub overlap_stages: Vec<u16>,
+    /// SMs of overlapped collectives.
+    #[serde(default = "none")]
+    pub overlap_sms: Vec<u16>,
+    /// Phases of overlap.
+    #[serde(default = "usual")]
+    pub overlap_where: Vec<Where>,
+    /// Sequence parallelism.
+    #[serde(default = "usual")]
+    pub sequence_parallel: Vec<bool>,
+    /// Norms inside the all-reduce before them.
+    #[serde(default = "usual")]
+    pub fused_norm: Vec<bool>,
+    /// SM clock; 0 is as measured.
+    #[serde(default = "none")]
+    pub sm_clock_mhz: Vec<u16>,
+    /// Power cap; 0 is none.
+    #[serde(default = "none")]
+    pub power_cap_w: Vec<u16>,
     /// Sequences.
     pub batch: Vec<f64>,
     /// Prompt tokens.
@@ -35,6 +60,22 @@ pub struct SpaceSpec {
     /// Output tokens.
     pub output_tokens: Vec<f64>,
 }
+
+fn one() -> Vec<u32> {
+    vec![1]
+}
+
+fn none() -> Vec<u16> {
+    vec![0]
+}
+
+fn usual<X: Default>() -> Vec<X> {
+    vec![X::default()]
+}
+
+/// Number of axes, and of those before the batch.
+pub const AXES: usize = 19;
+const MAPPED: usize = AXES - 3;
 
 /// A checked space.
 #[derive(Clone, Debug)]
@@ -47,8 +88,27 @@ pub struct Space {
 
 impl Space {
     /// Axis names, slowest first.
-    pub const AXES: [&'static str; 11] =
-        ["model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"];
+    pub const AXES: [&'static str; AXES] = [
+        "model",
+        "gpu",
+        "weight_dtype",
+        "kv_dtype",
+        "tp",
+        "pp",
+        "dp",
+        "ep",
+        "cp",
+        "overlap_stages",
+        "overlap_sms",
+        "overlap_where",
+        "sequence_parallel",
+        "fused_norm",
+        "sm_clock_mhz",
+        "power_cap_w",
+        "batch",
+        "prompt_tokens",
+        "output_tokens",
+    ];
 
     /// Reads and checks a space.
     ///
@@ -79,6 +139,7 @@ impl Space {
         at_least_one("pp", spec.pp.contains(&0));
         at_least_one("dp", spec.dp.contains(&0));
         at_least_one("ep", spec.ep.contains(&0));
+        at_least_one("cp", spec.cp.contains(&0));
         let bad = |values: &[f64]| values.iter().any(|v| !(1.0..=1e12).contains(v) || v.fract() != 0.0);
         at_least_one("batch", bad(&spec.batch));
         at_least_one("prompt_tokens", bad(&spec.prompt_tokens));
@@ -110,12 +171,12 @@ impl Space {
 
     /// Consecutive points that differ in batch and lengths only.
     pub fn run(&self) -> u64 {
-        lengths(&self.spec)[8..].iter().map(|length| *length as u64).product()
+        lengths(&self.spec)[MAPPED..].iter().map(|length| *length as u64).product()
     }
 
     /// Consecutive points that differ in lengths only.
     pub fn plane(&self) -> u64 {
-        lengths(&self.spec)[9..].iter().map(|length| *length as u64).product()
+        lengths(&self.spec)[MAPPED + 1..].iter().map(|length| *length as u64).product()
     }
 
     /// Consecutive points that differ in output tokens only.
@@ -172,9 +233,9 @@ impl Space {
     }
 
     /// Digits of a point, slowest axis first.
-    pub fn digits(&self, index: u64) -> [usize; 11] {
+    pub fn digits(&self, index: u64) -> [usize; AXES] {
         let lengths = lengths(&self.spec);
-        let mut digits = [0; 11];
+        let mut digits = [0; AXES];
         let mut rest = index;
         for (digit, length) in digits.iter_mut().zip(lengths).rev() {
             *digit = (rest % length as u64) as usize;
@@ -184,7 +245,7 @@ impl Space {
     }
 
     /// Number of values of each axis.
-    pub fn digits_end(&self) -> [usize; 11] {
+    pub fn digits_end(&self) -> [usize; AXES] {
         lengths(&self.spec)
     }
 
@@ -201,14 +262,24 @@ impl Space {
             pp: spec.pp[d[5]],
             dp: spec.dp[d[6]],
             ep: spec.ep[d[7]],
-            batch: spec.batch[d[8]],
-            prompt_tokens: spec.prompt_tokens[d[9]],
-            output_tokens: spec.output_tokens[d[10]],
+            cp: spec.cp[d[8]],
+            running: Running {
+                overlap_stages: spec.overlap_stages[d[9]],
+                overlap_sms: spec.overlap_sms[d[10]],
+                overlap_where: spec.overlap_where[d[11]],
+                sequence_parallel: spec.sequence_parallel[d[12]],
+                fused_norm: spec.fused_norm[d[13]],
+                sm_clock_mhz: spec.sm_clock_mhz[d[14]],
+                power_cap_w: spec.power_cap_w[d[15]],
+            },
+            batch: spec.batch[d[16]],
+            prompt_tokens: spec.prompt_tokens[d[17]],
+            output_tokens: spec.output_tokens[d[18]],
         }
     }
 }
 
-fn lengths(spec: &SpaceSpec) -> [usize; 11] {
+fn lengths(spec: &SpaceSpec) -> [usize; AXES] {
     [
         spec.model.len(),
         spec.gpu.len(),
@@ -218,6 +289,14 @@ fn lengths(spec: &SpaceSpec) -> [usize; 11] {
         spec.pp.len(),
         spec.dp.len(),
         spec.ep.len(),
+        spec.cp.len(),
+        spec.overlap_stages.len(),
+        spec.overlap_sms.len(),
+        spec.overlap_where.len(),
+        spec.sequence_parallel.len(),
+        spec.fused_norm.len(),
+        spec.sm_clock_mhz.len(),
+        spec.power_cap_w.len(),
         spec.batch.len(),
         spec.prompt_tokens.len(),
         spec.output_tokens.len(),

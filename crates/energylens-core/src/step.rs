@@ -3,7 +3,7 @@
 use crate::cost::kernel::Env;
 use crate::cost::lanes::{LANES, Lane};
 use crate::cost::power::limited;
-use crate::cost::program::{Bent, SUMS, Sums};
+use crate::cost::program::{BENT, Bent, SUMS, Sums};
 use crate::mapping::{MappedPhase, Mapping};
 
 /// Causes of energy, in the order of [`PhaseCost::joules`].
@@ -83,14 +83,17 @@ impl<const L: usize> Scratch<L> {
     #[inline(always)]
     pub fn environments(&mut self, mapping: &Mapping, phase: &MappedPhase, passes: &Passes<L>) -> (&Env<L>, &[Env<L>]) {
         let experts = mapping.experts.as_ref();
-        self.env.fill(&passes.b, &passes.s, &passes.t, &phase.masks, experts);
+        let cp = 1.0 / f64::from(mapping.mesh.cp);
+        let (new_share, seen_share) = if passes.consecutive { (cp, 1.0) } else { (1.0, cp) };
+        let (new, seen) = ((&passes.s, new_share), (&passes.t, seen_share));
+        self.env.fill(&passes.b, new, seen, &phase.masks, experts);
         self.divided.resize(phase.divisions.len(), Env::default());
         for (env, stages) in self.divided.iter_mut().zip(&phase.divisions) {
             let mut b = passes.b;
             for i in 0..L {
                 b[i] /= stages;
             }
-            env.fill(&b, &passes.s, &passes.t, &phase.masks, experts);
+            env.fill(&b, new, seen, &phase.masks, experts);
         }
         (&self.env, &self.divided)
     }
@@ -112,9 +115,9 @@ impl<const L: usize> Scratch<L> {
 
 #[inline(always)]
 fn start<const L: usize>(bent: &mut Vec<Bent<L>>, kinds: usize) {
-    bent.resize(kinds, [[0.0; L]; 2]);
+    bent.resize(kinds, [[0.0; L]; BENT]);
     for own in bent.iter_mut() {
-        *own = [[0.0; L]; 2];
+        *own = [[0.0; L]; BENT];
     }
 }
 
@@ -134,25 +137,39 @@ pub fn phase_cost<const L: usize>(
     phase.program.moving.evaluate(env, &scratch.divided, tables, moving);
     let constants = &mapping.constants;
 
+    let mut handed_s = [0.0; L];
+    if let Some(send) = &phase.send {
+        handed_s = send.seconds(&env.plain, 1.0, 1.0);
+    }
     let (mut all_s, mut slowest_s) = ([0.0; L], [0.0; L]);
     let mut total: Sums<L> = [[0.0; L]; SUMS];
     let mut stage: Sums<L> = [[0.0; L]; SUMS];
     for (kind, ((stages, fixed), moving)) in
         mapping.kinds.iter().map(|kind| kind.stages).zip(fixed).zip(moving).enumerate()
     {
-        phase.program.sum(kind, env, fixed, moving, &mut stage);
+        phase.program.sum(kind, (env, &scratch.divided), fixed, moving, &mut stage);
         for i in 0..L {
             stage[0][i] += constants.sequence_s * passes.b[i];
+            let mut time = constants.host_s + stage[0][i] + stage[1][i];
+            let beside = if phase.sends_beside { phase.contention.both(time, handed_s[i]) - time } else { handed_s[i] };
+            stage[1][i] += beside;
             stage[2][i] += constants.active_w * stage[0][i] + constants.sequence_j * passes.b[i];
-            stage[6][i] += constants.communication_w * stage[1][i];
-            let time = constants.host_s + stage[0][i] + stage[1][i];
+            stage[6][i] += constants.communication_w * (stage[1][i] + stage[7][i]);
             let dynamic = stage[2][i] + stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];
-            let drawn = limited(time, dynamic, constants.static_w, constants.tdp_w);
-            for joules in &mut stage[2..] {
+            let drawn = limited(time + beside, dynamic, constants.static_w, constants.tdp_w);
+            for joules in &mut stage[2..7] {
                 joules[i] *= drawn;
             }
-            all_s[i] += stages * time;
-            slowest_s[i] = if time > slowest_s[i] { time } else { slowest_s[i] };
+            if let Some(cap) = &mapping.cap {
+                let rest = stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];
+                let (more, factor) = cap.slow_down(time + beside, stage[8][i], stage[2][i], rest, constants.static_w);
+                stage[0][i] += more;
+                stage[2][i] *= factor;
+                time += more;
+            }
+            all_s[i] += stages * (time + handed_s[i]);
+            let again = time + beside;
+            slowest_s[i] = if again > slowest_s[i] { again } else { slowest_s[i] };
         }
         for (total, stage) in total.iter_mut().zip(&stage) {
             for i in 0..L {

@@ -1,23 +1,49 @@
 //! Columns in and out without a copy.
 
 use energylens_core::engine::{Plan, Point, Points};
+use energylens_core::running::{Running, Where};
 use energylens_core::serving::{Columns, column_names};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// Points as columns: model, gpu, positions of formats, tp, pp, dp, ep; then batch, prompt and output tokens.
+use crate::plan::fault;
+
+/// How points run: context parallelism, overlap (stages, SMs, where), sequence parallelism, fused norms, clock, power cap.
+pub type Way = (u32, u16, u16, String, bool, bool, u16, u16);
+
+/// Reads a way of running.
+pub fn running(
+    (cp, overlap_stages, overlap_sms, place, sequence_parallel, fused_norm, sm_clock_mhz, power_cap_w): Way,
+) -> PyResult<(u32, Running)> {
+    let found = Where::ALL.into_iter().find(|(name, _)| *name == place);
+    let overlap_where = found.ok_or_else(|| fault("overlap", format!("`{place}` is no phase to overlap in")))?.1;
+    let running = Running {
+        overlap_stages,
+        overlap_sms,
+        overlap_where,
+        sequence_parallel,
+        fused_norm,
+        sm_clock_mhz,
+        power_cap_w,
+    };
+    Ok((cp, running))
+}
+
+/// Points as columns: model, gpu, positions of formats, tp, pp, dp, ep, positions of ways; then batch, prompt and output tokens.
 pub struct PointColumns<'a> {
     /// Formats by position.
     pub formats: &'a [Option<u8>],
+    /// Context parallelism and the rest, by position.
+    pub ways: &'a [(u32, Running)],
     /// Whole numbers.
-    pub codes: [&'a [u32]; 8],
+    pub codes: [&'a [u32]; 9],
     /// Sizes.
     pub sizes: [&'a [f64]; 3],
 }
 
 impl Points for PointColumns<'_> {
-    type Key = [u32; 8];
+    type Key = [u32; 9];
 
     fn rows(&self) -> usize {
         self.codes[0].len()
@@ -28,10 +54,11 @@ impl Points for PointColumns<'_> {
     }
 
     fn point(&self, row: usize) -> Point {
-        let ([model, gpu, weights, cache, tp, pp, dp, ep], [batch, prompt_tokens, output_tokens]) = self.read(row);
+        let ([model, gpu, weights, cache, tp, pp, dp, ep, way], [batch, prompt_tokens, output_tokens]) = self.read(row);
         let format = |position: u32| self.formats.get(position as usize).copied().flatten();
         let (weights, cache) = (format(weights), format(cache));
-        Point { model, gpu, weights, cache, tp, pp, dp, ep, batch, prompt_tokens, output_tokens }
+        let (cp, running) = self.ways.get(way as usize).copied().unwrap_or((1, Running::default()));
+        Point { model, gpu, weights, cache, tp, pp, dp, ep, cp, running, batch, prompt_tokens, output_tokens }
     }
 }
 

@@ -13,7 +13,7 @@ use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::columns::{self, PointColumns};
+use crate::columns::{self, PointColumns, Way};
 use crate::errors::CoreError;
 
 /// Reason, message, hint and rank of a mesh that cannot carry a model.
@@ -83,16 +83,35 @@ impl Plan {
     }
 
     /// Why a mesh cannot carry a model: reason, message, hint and the rank at fault; or none.
-    fn why_not(&self, model: usize, tp: u32, pp: u32, dp: u32, ep: u32) -> PyResult<Option<WhyNot>> {
-        let graph = self.0.graphs.get(model).ok_or_else(|| fault("model", "no such model"))?;
-        let mesh = Mesh { tp, pp, dp, ep };
+    #[expect(clippy::too_many_arguments, reason = "one argument per degree of parallelism")]
+    fn why_not(&self, model: u32, gpu: u32, tp: u32, pp: u32, dp: u32, ep: u32, way: Way) -> PyResult<Option<WhyNot>> {
+        let graph = self.0.graphs.get(model as usize).ok_or_else(|| fault("model", "no such model"))?;
+        let (cp, running) = columns::running(way)?;
+        let mesh = Mesh { tp, pp, dp, ep, cp };
         let name = |reason: Reason| Reason::NAMES[reason as usize].to_owned();
-        let Err(why) = mesh.check(graph) else { return Ok(None) };
+        let (weights, cache, sizes) = (None, None, 1.0);
+        let point = Point {
+            model,
+            gpu,
+            weights,
+            cache,
+            tp,
+            pp,
+            dp,
+            ep,
+            cp,
+            running,
+            batch: sizes,
+            prompt_tokens: sizes,
+            output_tokens: sizes,
+        };
+        let mapped = self.0.mapping(&point);
+        let Err(why) = mapped.as_ref().clone() else { return Ok(None) };
         let tried = [(Axis::Tp, "tp"), (Axis::Ep, "ep")].map(|(axis, name)| {
             let degrees: Vec<String> = mesh.alternatives(graph, axis).iter().take(8).map(u32::to_string).collect();
             (name, degrees.join(", "))
         });
-        let splits = matches!(why.reason, Reason::Ep | Reason::Experts | Reason::Shard);
+        let splits = matches!(why.reason, Reason::Ep | Reason::Experts | Reason::Shard) && mesh.check(graph).is_err();
         let found: Vec<String> = tried
             .iter()
             .filter(|(_, list)| splits && !list.is_empty())
@@ -104,7 +123,7 @@ impl Plan {
     }
 
     /// Cost of one point kernel by kernel, as JSON.
-    #[pyo3(signature = (model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, batch, prompt_tokens, output_tokens))]
+    #[pyo3(signature = (model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, way, batch, prompt_tokens, output_tokens))]
     #[expect(clippy::too_many_arguments, reason = "one argument per axis of a point")]
     fn explain_point(
         &self,
@@ -116,11 +135,13 @@ impl Plan {
         pp: u32,
         dp: u32,
         ep: u32,
+        way: Way,
         batch: f64,
         prompt_tokens: f64,
         output_tokens: f64,
     ) -> PyResult<String> {
         let found = formats(&[weight_dtype, kv_dtype])?;
+        let (cp, running) = columns::running(way)?;
         let point = Point {
             model,
             gpu,
@@ -130,6 +151,8 @@ impl Plan {
             pp,
             dp,
             ep,
+            cp,
+            running,
             batch,
             prompt_tokens,
             output_tokens,
@@ -139,7 +162,7 @@ impl Plan {
     }
 
     /// Evaluates columns of points into the result columns named; format columns hold positions in `dtypes`.
-    #[pyo3(signature = (dtypes, model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, batch, prompt_tokens, output_tokens, columns, threads))]
+    #[pyo3(signature = (dtypes, model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, ways, way, batch, prompt_tokens, output_tokens, columns, threads))]
     #[expect(clippy::too_many_arguments, reason = "one argument per axis of a point")]
     fn evaluate<'py>(
         &self,
@@ -153,6 +176,8 @@ impl Plan {
         pp: Column<'py, u32>,
         dp: Column<'py, u32>,
         ep: Column<'py, u32>,
+        ways: Vec<Way>,
+        way: Column<'py, u32>,
         batch: Column<'py, f64>,
         prompt_tokens: Column<'py, f64>,
         output_tokens: Column<'py, f64>,
@@ -160,7 +185,8 @@ impl Plan {
         threads: usize,
     ) -> PyResult<Bound<'py, PyDict>> {
         let (names, wanted) = (formats(&dtypes)?, wanted(&columns)?);
-        let codes = [model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep];
+        let ways = ways.into_iter().map(columns::running).collect::<PyResult<Vec<_>>>()?;
+        let codes = [model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, way];
         let sizes = [batch, prompt_tokens, output_tokens];
         let codes = codes.iter().map(|c| c.as_slice()).collect::<Result<Vec<_>, _>>()?;
         let sizes = sizes.iter().map(|c| c.as_slice()).collect::<Result<Vec<_>, _>>()?;
@@ -171,9 +197,12 @@ impl Plan {
         if codes[2].iter().chain(codes[3]).any(|code| *code as usize >= names.len()) {
             return Err(fault("dtype", "a format code is out of range"));
         }
-        let [c0, c1, c2, c3, c4, c5, c6, c7] = codes[..] else { return Err(fault("rows", "eight columns of codes")) };
-        let [s0, s1, s2] = sizes[..] else { return Err(fault("rows", "three columns of sizes")) };
-        let points = PointColumns { formats: &names, codes: [c0, c1, c2, c3, c4, c5, c6, c7], sizes: [s0, s1, s2] };
+        if codes[8].iter().any(|code| *code as usize >= ways.len()) {
+            return Err(fault("way", "a position of a way of running is out of range"));
+        }
+        let codes: [&[u32]; 9] = codes.try_into().map_err(|_| fault("rows", "nine columns of codes"))?;
+        let sizes: [&[f64]; 3] = sizes.try_into().map_err(|_| fault("rows", "three columns of sizes"))?;
+        let points = PointColumns { formats: &names, ways: &ways, codes, sizes };
         columns::evaluated(py, &self.0, &points, wanted, threads)
     }
 

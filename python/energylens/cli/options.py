@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from energylens import running
 from energylens.cli import axes
 from energylens.errors import Problem, SpaceError
 from energylens.plan import MAX_BATCHED_TOKENS
@@ -32,6 +33,16 @@ class SpaceOptions:
     pp: Annotated[str, Parameter(help="Pipeline stages.")] = "1"
     dp: Annotated[str, Parameter(help="Attention data parallelism inside the engine.")] = "1"
     ep: Annotated[str, Parameter(help="Expert parallelism.")] = "1"
+    cp: Annotated[str, Parameter(help="Context parallelism.")] = "1"
+    overlap_stages: Annotated[str, Parameter(help=f"{running.HELP['overlap_stages']}; 1 is none, own the spec's.")] = (
+        "own"
+    )
+    overlap_sms: Annotated[str, Parameter(help=running.HELP["overlap_sms"])] = "0"
+    overlap_where: Annotated[str, Parameter(help=running.HELP["overlap_where"])] = "prefill"
+    sequence_parallel: Annotated[str, Parameter(help=f"{running.HELP['sequence_parallel']}: off,on.")] = "off"
+    fused_norm: Annotated[str, Parameter(help=f"{running.HELP['fused_norm']}: off,on.")] = "off"
+    sm_clock_mhz: Annotated[str, Parameter(help=f"{running.HELP['sm_clock_mhz']}, own for as measured.")] = "own"
+    power_cap_w: Annotated[str, Parameter(help=f"{running.HELP['power_cap_w']}, own for the limit.")] = "own"
     batch: Annotated[str, Parameter(help="Sequences running in the engine.")] = ",".join(map(str, DEFAULT_BATCHES))
     prompt_tokens: Annotated[str, Parameter(help="Prompt tokens of a request.")] = "1024"
     output_tokens: Annotated[str, Parameter(help="Output tokens of a request.")] = "256"
@@ -56,6 +67,7 @@ class SpaceOptions:
             limits=[*(axes.slo(self.slo) if self.slo else []), *self.limit],
             objectives=axes.names(self.objectives),
             **{axis: axes.numbers(getattr(self, axis), axis) for axis in numbered},
+            **{axis: running.values(getattr(self, axis), axis) for axis in running.RUNNING},
         )
 
 

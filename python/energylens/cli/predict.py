@@ -11,6 +11,7 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.options import Json, Out
 from energylens.plan import MAX_BATCHED_TOKENS
+from energylens.running import HELP, RUNNING
 
 
 @app.command
@@ -23,6 +24,20 @@ def predict(
     pp: Annotated[int, Parameter(converter=axes.whole, help="Pipeline stages.")] = 1,
     dp: Annotated[int, Parameter(converter=axes.whole, help="Attention data parallelism inside the engine.")] = 1,
     ep: Annotated[int, Parameter(converter=axes.whole, help="Expert parallelism.")] = 1,
+    cp: Annotated[int, Parameter(converter=axes.whole, help="Context parallelism.")] = 1,
+    overlap_stages: Annotated[
+        int | None, Parameter(converter=axes.whole, help=f"{HELP['overlap_stages']}; the spec's own if not given.")
+    ] = None,
+    overlap_sms: Annotated[int, Parameter(converter=axes.whole, help=f"{HELP['overlap_sms']}.")] = 0,
+    overlap_where: Annotated[str, Parameter(help=f"{HELP['overlap_where']}.")] = "prefill",
+    sequence_parallel: Annotated[bool, Parameter(help=f"{HELP['sequence_parallel']}.", negative="")] = False,
+    fused_norm: Annotated[bool, Parameter(help=f"{HELP['fused_norm']}.", negative="")] = False,
+    sm_clock_mhz: Annotated[
+        int | None, Parameter(converter=axes.whole, help=f"{HELP['sm_clock_mhz']}; as measured if not given.")
+    ] = None,
+    power_cap_w: Annotated[
+        int | None, Parameter(converter=axes.whole, help=f"{HELP['power_cap_w']}; the limit if not given.")
+    ] = None,
     batch: Annotated[int, Parameter(converter=axes.whole, help="Sequences running in the engine.")] = 1,
     prompt_tokens: Annotated[int, Parameter(converter=axes.whole, help="Prompt tokens of each.")] = 1024,
     output_tokens: Annotated[int, Parameter(converter=axes.whole, help="Output tokens of each.")] = 256,
@@ -47,7 +62,18 @@ def predict(
     degrees = {"tp": tp, "pp": pp, "dp": dp, "ep": ep}
     sizes = {"batch": batch, "prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
     formats = {"weight_dtype": weight_dtype, "kv_dtype": kv_dtype}
-    found = predict_one(model, gpu, max_batched_tokens=max_batched_tokens, **degrees, **sizes, **formats)
+    given = {
+        "cp": cp,
+        "overlap_stages": overlap_stages,
+        "overlap_sms": overlap_sms,
+        "overlap_where": overlap_where,
+        "sequence_parallel": sequence_parallel,
+        "fused_norm": fused_norm,
+        "sm_clock_mhz": sm_clock_mhz,
+        "power_cap_w": power_cap_w,
+    }
+    asked = {axis: value for axis, value in given.items() if value != RUNNING[axis]}
+    found = predict_one(model, gpu, max_batched_tokens=max_batched_tokens, **degrees, **asked, **sizes, **formats)
     if out is not None:
         write_parquet(pl.DataFrame([found.point | found.values]), out, found.plan_sha256)
         print(f"wrote {out}", file=sys.stderr)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from energylens import running
 from energylens.errors import Problem
 from energylens.report.text import number, si, table
 from energylens.units import UNITS
@@ -32,6 +33,7 @@ _AXES_SHOWN = (
     "pp",
     "dp",
     "ep",
+    *running.RUNNING,
     "prompt_tokens",
     "output_tokens",
     "batch",
@@ -42,6 +44,7 @@ def configuration(row: dict[str, Any]) -> str:
     """Return a point in words: `4 x h100-sxm, tp 4, batch 64`."""
     parts = [f"{row['gpus']} x {row['gpu']}"]
     parts += [f"{axis} {row[axis]}" for axis in ("tp", "pp", "dp", "ep") if axis == "tp" or row[axis] > 1]
+    parts += running.words(row)
     parts += [f"{row['weight_dtype']} weights"] if row["weight_dtype"] else []
     parts += [f"{row['kv_dtype']} KV"] if row["kv_dtype"] else []
     return ", ".join([*parts, f"batch {row['batch']}"])
@@ -133,6 +136,9 @@ def why_not(result: Result) -> str:
         "ep": "have an ep that does not fit the GPUs",
         "layers": "have more stages than layers",
         "batch": "have a batch below dp",
+        "overlap": "ask for overlap that cannot be or changes nothing",
+        "clock": "ask for a clock the GPU is not known at",
+        "power": "ask for a power cap outside the GPU's range",
     }
     counts = sorted(((n, reason) for reason, n in result.by_reason.items() if reason != "ok"), reverse=True)
     return ", ".join(f"{n:,} {told[reason]}" for n, reason in counts) or "no point was evaluated"

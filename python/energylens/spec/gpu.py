@@ -96,6 +96,14 @@ class Power(Form):
         return self
 
 
+class Contention(Form):
+    """How much slower kernels and collectives go on while both run: at 1/(1 + this) of their pace."""
+
+    compute: NonNegative = 0.0
+    communication: NonNegative = 0.0
+    source: Text | None = None
+
+
 class Link(Form):
     """Links between GPUs: per direction and GPU inside a node, and to the network."""
 
@@ -105,6 +113,8 @@ class Link(Form):
     net_bandwidth_bytes_per_s: Large = 25e9
     net_alpha_s: NonNegative = 1e-5
     sms_to_saturate: Positive | None = None
+    sms_sharpness: Annotated[Positive, Field(ge=0.25, le=64)] | None = None
+    contention: Contention | None = None
     source: Text | None = None
 
 

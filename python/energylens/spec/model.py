@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from energylens.running import Where
 from energylens.spec.form import Count, Form, NonNegative, Positive, Text, plain_name
 
 IMBALANCE = 0.25
@@ -32,6 +33,7 @@ class Overlap(Form):
 
     stages: Annotated[Count, Field(le=1024)]
     sms: Annotated[Count, Field(le=1024)]
+    where: Where = "both"
 
 
 class Kernel(Form):
@@ -102,7 +104,7 @@ class ModelSpec(Form):
             return {tensor: {"window": mask.window} for tensor, mask in own.items()}
 
         def overlaps(own: dict[str, Overlap]) -> dict[str, Any]:
-            return {kernel: {"stages": o.stages, "sms": o.sms} for kernel, o in own.items()}
+            return {kernel: {"stages": o.stages, "sms": o.sms, "where": o.where} for kernel, o in own.items()}
 
         return {
             "name": self.name,

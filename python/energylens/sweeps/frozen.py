@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from energylens import _core
+from energylens import _core, running
 from energylens.errors import EnergylensError, Problem
 from energylens.exploration import work
 from energylens.keep import Keep
@@ -75,7 +75,9 @@ class Sweep:
         content = self.content
         sizes = {"batch", "prompt_tokens", "output_tokens"}
         axes = {
-            name: [int(value) for value in values] if name in sizes else values
+            name: [int(value) for value in values]
+            if name in sizes
+            else [running.given(value, name) for value in values]
             for name, values in content["space"].items()
             if name not in {"model", "gpu"}
         }

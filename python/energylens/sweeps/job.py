@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from energylens import _core
+from energylens import _core, running
 from energylens.errors import EnergylensError, Problem, SpecError, did_you_mean
 from energylens.keep import Keep
 from energylens.library import Kind, bundled, load_gpu, load_model
@@ -83,6 +83,18 @@ Names = Annotated[
 Formats = Annotated[
     list[Annotated[list[str | None], BeforeValidator(_formats)]], BeforeValidator(_list), AfterValidator(_flat)
 ]
+
+
+def _ways(value: object, info: ValidationInfo) -> object:
+    axis = info.field_name or "axis"
+    found = running.values(value, axis) if isinstance(value, str) else [value]
+    wrong = next(filter(None, (running.problem(item, axis) for item in found)), None)
+    if wrong:
+        raise SpecError(wrong)
+    return found
+
+
+Ways = Annotated[list[Annotated[list[Any], BeforeValidator(_ways)]], BeforeValidator(_list), AfterValidator(_flat)]
 Degrees = Annotated[list[Annotated[list[int], _numbers(1024)]], BeforeValidator(_list), AfterValidator(_flat)]
 Sizes = Annotated[list[Annotated[list[int], _numbers(LARGEST)]], BeforeValidator(_list), AfterValidator(_flat)]
 
@@ -96,6 +108,14 @@ class SpaceForm(Form):
     pp: Degrees | None = None
     dp: Degrees | None = None
     ep: Degrees | None = None
+    cp: Ways | None = None
+    overlap_stages: Ways | None = None
+    overlap_sms: Ways | None = None
+    overlap_where: Ways | None = None
+    sequence_parallel: Ways | None = None
+    fused_norm: Ways | None = None
+    sm_clock_mhz: Ways | None = None
+    power_cap_w: Ways | None = None
     batch: Sizes | None = None
     prompt_tokens: Sizes | None = None
     output_tokens: Sizes | None = None

@@ -67,6 +67,8 @@ pub struct Collective {
     pub group: Group,
     /// Message bytes.
     pub message: Poly,
+    /// Whether it completes sums over tp and nothing else.
+    pub over_tp: bool,
     choices: Vec<Choice>,
     net_alpha_s: f64,
     net_seconds_per_byte: f64,
@@ -82,7 +84,7 @@ impl Collective {
         let (m, nodes) = if operation == Operation::SendRecv {
             if group.span > profile.link.gpus_per_node { (1.0, 2) } else { (2.0, 1) }
         } else {
-            let nodes = group.span.div_ceil(profile.link.gpus_per_node);
+            let nodes = group.span.div_ceil(profile.link.gpus_per_node).min(group.size);
             ((f64::from(group.size) / f64::from(nodes)).max(1.0), nodes)
         };
         let mut inside = 0.0;
@@ -119,6 +121,7 @@ impl Collective {
             operation,
             group,
             message,
+            over_tp: false,
             choices,
             net_alpha_s: if nodes > 1 { profile.link.net_alpha_s } else { 0.0 },
             net_seconds_per_byte: across / profile.link.net_bandwidth_bytes_per_s,
@@ -126,14 +129,20 @@ impl Collective {
         })
     }
 
-    /// Seconds of one message `1/stages` as large, at a share of the bandwidth inside the node.
+    /// The same, known to complete sums over tp and nothing else.
+    #[must_use]
+    pub fn over_tp(self) -> Self {
+        Self { over_tp: true, ..self }
+    }
+
+    /// Seconds of a part of the message, its bytes inside the node so many times slower.
     #[inline(always)]
-    pub fn seconds<const L: usize>(&self, basis: &Basis<L>, stages: f64, share: f64) -> Lane<L> {
+    pub fn seconds<const L: usize>(&self, basis: &Basis<L>, part: f64, slower: f64) -> Lane<L> {
         let mut bytes = [0.0; L];
-        basis.add(&self.message, 1.0 / stages, &mut bytes);
+        basis.add(&self.message, part, &mut bytes);
         let mut best = [f64::INFINITY; L];
         for choice in &self.choices {
-            let per_byte = choice.seconds_per_byte / share;
+            let per_byte = choice.seconds_per_byte * slower;
             for i in 0..L {
                 let time = choice.alpha_s + choice.root * bytes[i].sqrt() + bytes[i] * per_byte;
                 let time = if bytes[i] <= choice.max_bytes { time } else { f64::INFINITY };

@@ -6,7 +6,7 @@ use super::elementwise::Vector;
 use super::gemm::{Product, Tiling};
 use super::lanes::{Basis, LANES, Lane};
 use super::moe::Hits;
-use super::overlap::staged;
+use super::overlap::{Contention, Order, Overlapped};
 use crate::einsum::shape::Poly;
 use crate::hardware::profile::TimeSet;
 use crate::plan::MaskSpec;
@@ -31,20 +31,31 @@ impl<const L: usize> Default for Env<L> {
 }
 
 impl<const L: usize> Env<L> {
-    /// Takes the values of sequences, new tokens and visible tokens of one data-parallel rank.
+    /// Takes the values of sequences, new tokens and visible tokens of one data-parallel rank; a context-parallel rank has
+    /// a share of the new tokens and sees a share of the others.
     #[inline(always)]
-    pub fn fill(&mut self, b: &Lane<L>, s: &Lane<L>, t: &Lane<L>, masks: &[MaskSpec], experts: Option<&Experts>) {
-        let mut st = [0.0; L];
+    pub fn fill(
+        &mut self,
+        b: &Lane<L>,
+        (new, new_share): (&Lane<L>, f64),
+        (seen, seen_share): (&Lane<L>, f64),
+        masks: &[MaskSpec],
+        experts: Option<&Experts>,
+    ) {
+        let (mut s, mut t, mut st) = ([0.0; L], [0.0; L], [0.0; L]);
         for i in 0..L {
+            s[i] = new[i] * new_share;
+            t[i] = seen[i] * seen_share;
             st[i] = s[i] * t[i];
         }
+        let (s, t) = (&s, &t);
         self.plain.fill(b, s, t, &st);
         self.masks.resize(masks.len(), (Basis::NONE, Basis::NONE));
         for (mask, (pairs_basis, reach_basis)) in masks.iter().zip(&mut self.masks) {
             let (mut pairs, mut reached, mut unused) = ([0.0; L], [0.0; L], [0.0; L]);
             for i in 0..L {
-                pairs[i] = s[i] * visible(Some(*mask), s[i], t[i]);
-                reached[i] = reach(Some(*mask), s[i], t[i]);
+                pairs[i] = s[i] * (visible(Some(*mask), new[i], seen[i]) * seen_share);
+                reached[i] = reach(Some(*mask), new[i], seen[i]) * seen_share;
                 unused[i] = s[i] * reached[i];
             }
             pairs_basis.fill(b, s, t, &pairs);
@@ -110,17 +121,49 @@ pub struct Traffic {
     pub activations: Poly,
 }
 
-/// A kernel that hands its result over in stages.
+impl Traffic {
+    /// A share of it.
+    #[must_use]
+    pub fn scaled(&self, share: f64) -> Self {
+        Self {
+            weights: self.weights.scaled(share),
+            expert_bytes: self.expert_bytes * share,
+            cache_read: self.cache_read.scaled(share),
+            cache_written: self.cache_written.scaled(share),
+            activations: self.activations.scaled(share),
+        }
+    }
+}
+
+/// A kernel whose time bends.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Staging {
-    /// Stages.
-    pub stages: f64,
-    /// Its time on the SMs left.
+pub struct Timed {
+    timing: Timing,
+    /// Bytes over unmasked monomials, over visible pairs, and over the reach into the cache.
+    pub bytes: [Poly; 3],
+    expert_bytes: f64,
+    mask: Option<usize>,
+}
+
+/// A kernel that runs beside collectives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beside {
+    /// Who waits for whom.
+    pub order: Order,
+    /// Its time meanwhile.
     pub timing: Timing,
-    /// Share of the link bandwidth its SMs reach.
-    pub share: f64,
-    /// Which divided environment it uses.
-    pub env: usize,
+    /// Stages, micro-batches, messages of a ring.
+    pub stages: f64,
+    /// How many times slower its collectives are than on the SMs they want.
+    pub slower: f64,
+    /// Share of the communication's watts drawn.
+    pub drawing: f64,
+    /// Which divided environment it uses; none is the whole one.
+    pub env: Option<usize>,
+    /// Messages passing by.
+    pub ring: Option<Collective>,
+    /// Contention.
+    pub contention: Contention,
 }
 
 /// Prices of a byte.
@@ -151,8 +194,10 @@ pub struct KernelCost {
     pub prices: Prices,
     /// Collectives behind it.
     pub collectives: Vec<Collective>,
-    /// Overlap with the first of them.
-    pub staging: Option<Staging>,
+    /// What it runs beside.
+    pub beside: Option<Beside>,
+    /// Seconds of its FLOPs at the rate they reach.
+    pub flop_s: Poly,
 }
 
 /// Seconds and joules of one GPU.
@@ -172,6 +217,8 @@ pub struct Cost<const L: usize = LANES> {
     pub activations_j: Lane<L>,
     /// Link bytes.
     pub link_j: Lane<L>,
+    /// Seconds of drawing the communication's watts, besides the exposed ones.
+    pub hidden_s: Lane<L>,
 }
 
 impl<const L: usize> Cost<L> {
@@ -184,6 +231,7 @@ impl<const L: usize> Cost<L> {
         cache_j: [0.0; L],
         activations_j: [0.0; L],
         link_j: [0.0; L],
+        hidden_s: [0.0; L],
     };
 }
 
@@ -269,67 +317,116 @@ impl<const L: usize> Env<L> {
     }
 }
 
-impl KernelCost {
+impl Timed {
     /// Whether its time depends on a variable, given as a bit of the monomials.
     pub fn sees(&self, bit: u8) -> bool {
-        let (timing, traffic) = (&self.timing, &self.traffic);
+        let timing = &self.timing;
         let products = timing.products.iter().flat_map(|p| [&p.batch, &p.rows, &p.columns, &p.depth]);
         let attention = timing.attention.iter().flat_map(|a| [&a.seconds, &a.heads, &a.sequences]);
-        let bytes = [&traffic.weights, &traffic.cache_read, &traffic.cache_written, &traffic.activations];
-        let mut all = products.chain(attention).chain(bytes).chain([&timing.vector.flops, &timing.added]);
+        let mut all = products.chain(attention).chain(&self.bytes).chain([&timing.vector.flops, &timing.added]);
         self.mask.is_some() || all.any(|poly| poly.sees(bit))
     }
 
-    fn bytes<const L: usize>(&self, env: &Env<L>) -> [Lane<L>; 3] {
+    /// Its seconds.
+    #[inline(always)]
+    pub fn seconds<const L: usize>(&self, env: &Env<L>, tables: bool, out: &mut Lane<L>) {
         let (pairs, reach) = env.bases(self.mask);
-        let mut weights = pairs.value(&self.traffic.weights);
-        if self.traffic.expert_bytes > 0.0 {
+        let mut bytes = [0.0; L];
+        env.plain.set(&self.bytes[0], &mut bytes);
+        if self.mask.is_some() {
+            pairs.add(&self.bytes[1], 1.0, &mut bytes);
+            reach.add(&self.bytes[2], 1.0, &mut bytes);
+        }
+        if self.expert_bytes > 0.0 {
             for i in 0..L {
-                weights[i] += env.hits[i] * self.traffic.expert_bytes;
+                bytes[i] += self.expert_bytes * env.hits[i];
             }
         }
-        let mut cache = reach.value(&self.traffic.cache_read);
-        env.plain.add(&self.traffic.cache_written, 1.0, &mut cache);
-        [weights, cache, pairs.value(&self.traffic.activations)]
+        *out = self.timing.seconds(pairs, env, &bytes, tables);
+    }
+}
+
+impl KernelCost {
+    /// Its time, by itself or as another timing has it.
+    pub fn timed(&self, timing: &Timing) -> Timed {
+        let traffic = &self.traffic;
+        let mut pairs = traffic.weights.clone();
+        pairs.add(&traffic.activations);
+        let mut plain = traffic.cache_written.clone();
+        let bytes = if self.mask.is_some() {
+            [plain, pairs, traffic.cache_read.clone()]
+        } else {
+            plain.add(&pairs);
+            plain.add(&traffic.cache_read);
+            [plain, Poly::default(), Poly::default()]
+        };
+        Timed { timing: timing.clone(), bytes, expert_bytes: traffic.expert_bytes, mask: self.mask }
     }
 
-    fn seconds<const L: usize>(timing: &Timing, pairs: &Basis<L>, env: &Env<L>, bytes: &[Lane<L>; 3]) -> Lane<L> {
-        let mut total = [0.0; L];
-        for i in 0..L {
-            total[i] = bytes[0][i] + bytes[1][i] + bytes[2][i];
+    /// How often its weights are read.
+    pub fn reads(&self) -> f64 {
+        self.beside.as_ref().filter(|beside| beside.order != Order::Ring).map_or(1.0, |beside| beside.stages)
+    }
+
+    /// Kernels of one or several that run beside collectives together, with those collectives.
+    pub fn overlapped<'a>(kernels: impl IntoIterator<Item = &'a Self>) -> Option<Overlapped> {
+        let mut found: Option<Overlapped> = None;
+        for kernel in kernels {
+            let beside = kernel.beside.as_ref()?;
+            let own: &[Collective] = match (beside.order, &beside.ring) {
+                (Order::Ring, ring) => ring.as_slice(),
+                (Order::Stages, _) => kernel.collectives.get(..1).unwrap_or(&[]),
+                (Order::Turns, _) => &kernel.collectives,
+            };
+            let together = found.get_or_insert_with(|| Overlapped {
+                kernels: Vec::new(),
+                collectives: Vec::new(),
+                order: beside.order,
+                stages: beside.stages,
+                slower: beside.slower,
+                drawing: beside.drawing,
+                env: beside.env,
+                contention: beside.contention,
+            });
+            together.kernels.push(kernel.timed(&beside.timing));
+            together.collectives.extend_from_slice(own);
         }
-        timing.seconds(pairs, env, &total, false)
+        found
     }
 
-    /// Evaluates the kernel; `divided` are the environments of staged kernels.
+    /// Collectives after it that nothing runs beside.
+    pub fn exposed(&self) -> &[Collective] {
+        let hidden = match self.beside.as_ref().map(|beside| beside.order) {
+            None | Some(Order::Ring) => 0,
+            Some(Order::Stages) => 1,
+            Some(Order::Turns) => self.collectives.len(),
+        };
+        self.collectives.get(hidden..).unwrap_or(&[])
+    }
+
+    /// Seconds and joules of every lane.
     pub fn cost<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>]) -> Cost<L> {
+        let (pairs, reach) = env.bases(self.mask);
         let mut cost = Cost::NONE;
-        let (pairs, _) = env.bases(self.mask);
-        let bytes = self.bytes(env);
-        for i in 0..L {
-            cost.weights_j[i] = bytes[0][i] * self.prices.weight_j;
-            cost.cache_j[i] = bytes[1][i] * self.prices.cache_j;
-            cost.activations_j[i] = bytes[2][i] * self.prices.activation_j;
-        }
         pairs.add(&self.compute_j, 1.0, &mut cost.compute_j);
-        if self.padding_j > 0.0 {
-            for i in 0..L {
-                cost.compute_j[i] += env.hits[i] * self.padding_j;
-            }
+        pairs.add(&self.traffic.weights.in_parts(self.reads()), self.prices.weight_j, &mut cost.weights_j);
+        pairs.add(&self.traffic.activations, self.prices.activation_j, &mut cost.activations_j);
+        reach.add(&self.traffic.cache_read, self.prices.cache_j, &mut cost.cache_j);
+        env.plain.add(&self.traffic.cache_written, self.prices.cache_j, &mut cost.cache_j);
+        let slice = self.beside.as_ref().and_then(|beside| divided.get(beside.env?)).unwrap_or(env);
+        for i in 0..L {
+            cost.weights_j[i] += self.reads() * self.traffic.expert_bytes * self.prices.weight_j * slice.hits[i];
+            cost.compute_j[i] += self.padding_j * env.hits[i];
         }
-        let mut exposed = self.collectives.as_slice();
-        match (&self.staging, self.collectives.split_first()) {
-            (Some(staging), Some((first, rest))) => {
-                if let Some(slice) = divided.get(staging.env) {
-                    let compute = Self::seconds(&staging.timing, slice.bases(self.mask).0, slice, &self.bytes(slice));
-                    let collective = first.seconds(&env.plain, staging.stages, staging.share);
-                    (cost.kernel_s, cost.exposed_s) = staged(staging.stages, &compute, &collective);
-                    exposed = rest;
-                }
+        match Self::overlapped([self]) {
+            Some(overlapped) => {
+                let seconds = overlapped.seconds(env, divided, false);
+                (cost.kernel_s, cost.exposed_s, cost.hidden_s) =
+                    (seconds.kernel_s, seconds.exposed_s, seconds.hidden_s);
             }
-            _ => cost.kernel_s = Self::seconds(&self.timing, pairs, env, &bytes),
+            None => self.timed(&self.timing).seconds(env, false, &mut cost.kernel_s),
         }
-        for collective in exposed {
+        for collective in self.exposed() {
             let seconds = collective.seconds(&env.plain, 1.0, 1.0);
             for i in 0..L {
                 cost.exposed_s[i] += seconds[i];
@@ -337,6 +434,9 @@ impl KernelCost {
         }
         for collective in &self.collectives {
             env.plain.add(&collective.joules(), 1.0, &mut cost.link_j);
+        }
+        if let Some(Beside { ring: Some(ring), stages, .. }) = &self.beside {
+            env.plain.add(&ring.joules(), *stages, &mut cost.link_j);
         }
         cost
     }

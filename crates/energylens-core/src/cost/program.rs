@@ -6,12 +6,14 @@
 //! sequences, and kept apart, so that a caller who knows their seconds need not evaluate them again.
 
 use super::collective::Collective;
-use super::kernel::{Env, KernelCost, Timing, smooth_maximum};
+use super::kernel::{Beside, Env, KernelCost, Timed, smooth_maximum};
 use super::lanes::{LANES, Lane};
+use super::overlap::{Order, Overlapped};
 use crate::einsum::shape::{Poly, T};
 
-/// Number of sums of a stage: kernel seconds, exposed seconds, then joules of compute, weights, cache, activations, links.
-pub const SUMS: usize = 7;
+/// Number of sums of a stage: kernel seconds, exposed seconds, then joules of compute, weights, cache, activations, links,
+/// then hidden seconds of communication, and seconds of FLOPs at the rate they reach (where a power cap asks for them).
+pub const SUMS: usize = 9;
 const KERNEL_S: usize = 0;
 const EXPOSED_S: usize = 1;
 const COMPUTE_J: usize = 2;
@@ -19,25 +21,20 @@ const WEIGHTS_J: usize = 3;
 const CACHE_J: usize = 4;
 const ACTIVATIONS_J: usize = 5;
 const LINK_J: usize = 6;
+const HIDDEN_S: usize = 7;
+const FLOP_S: usize = 8;
 
 /// Sums of one stage, by [`SUMS`].
 pub type Sums<const L: usize = LANES> = [Lane<L>; SUMS];
 
-/// Seconds that bend, of one kind of stage: kernels, then exposed collectives.
-pub type Bent<const L: usize = LANES> = [Lane<L>; 2];
+/// Number of sums that bend.
+pub const BENT: usize = 3;
+
+/// Seconds that bend, of one kind of stage: kernels, exposed collectives, hidden seconds of communication.
+pub type Bent<const L: usize = LANES> = [Lane<L>; BENT];
 
 /// Sums that are linear in the monomials of one basis.
 type Linear = [Poly; SUMS];
-
-/// A kernel whose time bends.
-#[derive(Clone, Debug, PartialEq)]
-struct Timed {
-    timing: Timing,
-    /// Bytes over unmasked monomials, over visible pairs, and over the reach into the cache.
-    bytes: [Poly; 3],
-    expert_bytes: f64,
-    mask: Option<usize>,
-}
 
 /// What one kind of pipeline stage sums up linearly.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +44,8 @@ struct Stage {
     masked: Vec<(usize, Linear, Linear)>,
     expert_weights_j: f64,
     expert_padding_j: f64,
+    /// Of experts read once a stage of overlap: by divided environment.
+    divided_weights_j: Vec<(usize, f64)>,
 }
 
 /// Different items, each with its number of runs by kind of stage.
@@ -78,7 +77,7 @@ impl<X: PartialEq> Counted<X> {
 pub struct Bending {
     timed: Counted<Timed>,
     collectives: Counted<Collective>,
-    staged: Counted<KernelCost>,
+    overlapped: Counted<Overlapped>,
 }
 
 /// One phase of a mapping.
@@ -90,6 +89,7 @@ pub struct Program {
     pub moving: Bending,
     stages: Vec<Stage>,
     split: bool,
+    capped: bool,
 }
 
 impl Bending {
@@ -104,10 +104,11 @@ impl Bending {
         for (collective, counts) in &self.collectives.items {
             add_counted(counts, &collective.seconds(&env.plain, 1.0, 1.0), EXPOSED_S, out);
         }
-        for (kernel, counts) in &self.staged.items {
-            let cost = kernel.cost(env, divided);
-            add_counted(counts, &cost.kernel_s, KERNEL_S, out);
-            add_counted(counts, &cost.exposed_s, EXPOSED_S, out);
+        for (overlapped, counts) in &self.overlapped.items {
+            let seconds = overlapped.seconds(env, divided, tables);
+            add_counted(counts, &seconds.kernel_s, KERNEL_S, out);
+            add_counted(counts, &seconds.exposed_s, EXPOSED_S, out);
+            add_counted(counts, &seconds.hidden_s, 2, out);
         }
     }
 }
@@ -122,9 +123,9 @@ fn add_counted<const L: usize>(counts: &[f64], seconds: &Lane<L>, which: usize, 
 }
 
 impl Program {
-    /// An empty program; `split` keeps apart what does not see t.
-    pub fn new(split: bool) -> Self {
-        Self { split, ..Self::default() }
+    /// An empty program; `split` keeps apart what does not see t, `capped` asks for the seconds of FLOPs.
+    pub fn new(split: bool, capped: bool) -> Self {
+        Self { split, capped, ..Self::default() }
     }
 
     /// Starts the next kind of stage.
@@ -132,48 +133,51 @@ impl Program {
         self.stages.push(Stage::default());
     }
 
-    /// Adds `times` runs of a kernel to the latest kind of stage.
-    pub fn add(&mut self, kernel: &KernelCost, times: f64) {
-        let latest = self.stages.len().saturating_sub(1);
-        let Some(stage) = self.stages.last_mut() else { return };
-        stage.add_joules(kernel, times);
-        if kernel.staging.is_some() && !kernel.collectives.is_empty() {
-            for collective in &kernel.collectives {
-                stage.plain[LINK_J].add(&collective.joules().scaled(times));
-            }
-            let moving = kernel.sees(T) || kernel.collectives.iter().any(|c| c.message.sees(T));
-            self.part(moving).staged.add(kernel.clone(), latest, times);
-            return;
+    /// Adds `times` runs of a block's kernels to the latest kind of stage.
+    pub fn add_block<'a>(&mut self, kernels: impl Iterator<Item = &'a KernelCost> + Clone, times: f64) {
+        let turns = |kernel: &&KernelCost| kernel.beside.as_ref().is_some_and(|beside| beside.order == Order::Turns);
+        if let Some(together) = KernelCost::overlapped(kernels.clone().filter(turns)) {
+            self.add_overlapped(together, times);
         }
-        let traffic = &kernel.traffic;
-        let mut pairs = traffic.weights.clone();
-        pairs.add(&traffic.activations);
-        let mut plain = traffic.cache_written.clone();
-        let bytes = if kernel.mask.is_some() {
-            [plain, pairs, traffic.cache_read.clone()]
-        } else {
-            plain.add(&pairs);
-            plain.add(&traffic.cache_read);
-            [plain, Poly::default(), Poly::default()]
-        };
-        if let Some(seconds) = linear_seconds(kernel, &bytes[0]) {
-            stage.plain[KERNEL_S].add(&seconds.scaled(times));
-        } else {
-            let expert_bytes = traffic.expert_bytes;
-            let timed = Timed { timing: kernel.timing.clone(), bytes, expert_bytes, mask: kernel.mask };
-            self.part(kernel.sees(T)).timed.add(timed, latest, times);
-        }
-        for collective in &kernel.collectives {
-            self.add_collective(collective, times);
+        for kernel in kernels {
+            self.add(kernel, times);
         }
     }
 
-    /// Adds `times` runs of a collective to the latest kind of stage.
-    pub fn add_collective(&mut self, collective: &Collective, times: f64) {
+    /// Adds `times` runs of a kernel to the latest kind of stage, but for the time of what takes turns.
+    fn add(&mut self, kernel: &KernelCost, times: f64) {
         let latest = self.stages.len().saturating_sub(1);
-        self.part(collective.message.sees(T)).collectives.add(collective.clone(), latest, times);
+        let capped = self.capped;
+        let Some(stage) = self.stages.last_mut() else { return };
+        stage.add_joules(kernel, times, capped);
+        match &kernel.beside {
+            Some(Beside { order: Order::Turns, .. }) => {}
+            Some(_) => {
+                KernelCost::overlapped([kernel]).into_iter().for_each(|one| self.add_overlapped(one, times));
+            }
+            None => {
+                let timed = kernel.timed(&kernel.timing);
+                if let Some(seconds) = linear_seconds(kernel, &timed.bytes[0]) {
+                    stage.plain[KERNEL_S].add(&seconds.scaled(times));
+                } else {
+                    self.part(timed.sees(T)).timed.add(timed, latest, times);
+                }
+            }
+        }
+        for collective in kernel.exposed() {
+            self.part(collective.message.sees(T)).collectives.add(collective.clone(), latest, times);
+        }
+    }
+
+    fn add_overlapped(&mut self, overlapped: Overlapped, times: f64) {
+        let latest = self.stages.len().saturating_sub(1);
+        self.part(overlapped.sees(T)).overlapped.add(overlapped, latest, times);
+    }
+
+    /// Adds the joules of a collective whose time is not the stage's.
+    pub fn add_link(&mut self, collective: &Collective) {
         if let Some(stage) = self.stages.last_mut() {
-            stage.plain[LINK_J].add(&collective.joules().scaled(times));
+            stage.plain[LINK_J].add(&collective.joules());
         }
     }
 
@@ -186,7 +190,7 @@ impl Program {
     pub fn sum<const L: usize>(
         &self,
         kind: usize,
-        env: &Env<L>,
+        (env, divided): (&Env<L>, &[Env<L>]),
         fixed: &Bent<L>,
         moving: &Bent<L>,
         sums: &mut Sums<L>,
@@ -210,9 +214,12 @@ impl Program {
         if stage.expert_padding_j > 0.0 {
             add_times(stage.expert_padding_j, &env.hits, &mut sums[COMPUTE_J]);
         }
-        for which in [KERNEL_S, EXPOSED_S] {
+        for (at, joules) in &stage.divided_weights_j {
+            add_times(*joules, &divided.get(*at).unwrap_or(env).hits, &mut sums[WEIGHTS_J]);
+        }
+        for (which, sum) in [KERNEL_S, EXPOSED_S, HIDDEN_S].into_iter().enumerate() {
             for i in 0..L {
-                sums[which][i] += fixed[which][i] + moving[which][i];
+                sums[sum][i] += fixed[which][i] + moving[which][i];
             }
         }
     }
@@ -225,27 +232,20 @@ fn add_times<const L: usize>(times: f64, lane: &Lane<L>, sum: &mut Lane<L>) {
     }
 }
 
-impl Timed {
-    #[inline(always)]
-    fn seconds<const L: usize>(&self, env: &Env<L>, tables: bool, out: &mut Lane<L>) {
-        let (pairs, reach) = env.bases(self.mask);
-        let mut bytes = [0.0; L];
-        env.plain.set(&self.bytes[0], &mut bytes);
-        if self.mask.is_some() {
-            pairs.add(&self.bytes[1], 1.0, &mut bytes);
-            reach.add(&self.bytes[2], 1.0, &mut bytes);
-        }
-        if self.expert_bytes > 0.0 {
-            add_times(self.expert_bytes, &env.hits, &mut bytes);
-        }
-        *out = self.timing.seconds(pairs, env, &bytes, tables);
-    }
-}
-
 impl Stage {
-    fn add_joules(&mut self, kernel: &KernelCost, times: f64) {
-        let (traffic, prices) = (&kernel.traffic, &kernel.prices);
-        self.expert_weights_j += times * traffic.expert_bytes * prices.weight_j;
+    fn add_joules(&mut self, kernel: &KernelCost, times: f64, capped: bool) {
+        let (traffic, prices, reads) = (&kernel.traffic, &kernel.prices, kernel.reads());
+        let experts = times * reads * traffic.expert_bytes * prices.weight_j;
+        match kernel.beside.as_ref().and_then(|beside| beside.env).filter(|_| experts > 0.0) {
+            Some(env) => self.divided_weights_j.push((env, experts)),
+            None => self.expert_weights_j += experts,
+        }
+        for collective in &kernel.collectives {
+            self.plain[LINK_J].add(&collective.joules().scaled(times));
+        }
+        if let Some(Beside { ring: Some(ring), stages, .. }) = &kernel.beside {
+            self.plain[LINK_J].add(&ring.joules().scaled(times * stages));
+        }
         self.expert_padding_j += times * kernel.padding_j;
         self.plain[CACHE_J].add(&traffic.cache_written.scaled(times * prices.cache_j));
         let (pairs, reach) = match kernel.mask {
@@ -260,7 +260,10 @@ impl Stage {
             }
         };
         pairs[COMPUTE_J].add(&kernel.compute_j.scaled(times));
-        pairs[WEIGHTS_J].add(&traffic.weights.scaled(times * prices.weight_j));
+        if capped {
+            pairs[FLOP_S].add(&kernel.flop_s.scaled(times));
+        }
+        pairs[WEIGHTS_J].add(&traffic.weights.in_parts(reads).scaled(times * prices.weight_j));
         pairs[ACTIVATIONS_J].add(&traffic.activations.scaled(times * prices.activation_j));
         let cache = traffic.cache_read.scaled(times * prices.cache_j);
         match reach {

@@ -46,6 +46,13 @@ impl Poly {
         Self { terms }
     }
 
+    /// Of so many parts, each with that share of b: what does not grow with b counts in each.
+    #[must_use]
+    pub fn in_parts(&self, parts: f64) -> Self {
+        let count = |bits: u8| if bits & B == 0 { parts } else { 1.0 };
+        Self { terms: self.terms.iter().map(|&(bits, c)| (bits, c * count(bits))).collect() }
+    }
+
     /// Its terms: exponent bits and coefficient, in ascending order of bits.
     pub fn terms(&self) -> &[(u8, f64)] {
         &self.terms

@@ -19,6 +19,7 @@ use crate::hardware::profile::Profile;
 use crate::mapping::{Formats, Mapping};
 use crate::mesh::{Infeasible, Mesh, Reason};
 use crate::plan::PlanSpec;
+use crate::running::Running;
 use crate::simd::Level;
 
 pub use bounds::{Bounds, Span};
@@ -54,6 +55,10 @@ pub struct Point {
     pub dp: u32,
     /// Expert parallelism.
     pub ep: u32,
+    /// Context parallelism.
+    pub cp: u32,
+    /// How it runs.
+    pub running: Running,
     /// Sequences in the engine.
     pub batch: f64,
     /// Prompt tokens.
@@ -70,6 +75,7 @@ pub struct Key {
     weights: Option<u8>,
     cache: Option<u8>,
     mesh: Mesh,
+    running: Running,
 }
 
 /// A multiplying hasher for keys of a few small integers; the standard one costs more than evaluating a point.
@@ -112,11 +118,18 @@ type Mapped = Arc<Result<Mapping, Infeasible>>;
 
 impl Point {
     fn mesh(&self) -> Mesh {
-        Mesh { tp: self.tp, pp: self.pp, dp: self.dp, ep: self.ep }
+        Mesh { tp: self.tp, pp: self.pp, dp: self.dp, ep: self.ep, cp: self.cp }
     }
 
     fn key(&self) -> Key {
-        Key { model: self.model, gpu: self.gpu, weights: self.weights, cache: self.cache, mesh: self.mesh() }
+        Key {
+            model: self.model,
+            gpu: self.gpu,
+            weights: self.weights,
+            cache: self.cache,
+            mesh: self.mesh(),
+            running: self.running,
+        }
     }
 }
 
@@ -187,7 +200,7 @@ impl Plan {
         let formats: Formats = Formats { weights: format(point.weights), cache: format(point.cache) };
         let made = match (self.graphs.get(point.model as usize), self.profiles.get(point.gpu as usize)) {
             (Some(graph), Some(profile)) => {
-                Mapping::new(graph, profile, point.mesh(), formats, self.max_batched_tokens)
+                Mapping::new(graph, profile, point.mesh(), formats, point.running, self.max_batched_tokens)
             }
             _ => Err(Infeasible {
                 reason: Reason::Shard,

@@ -188,6 +188,20 @@ impl Graph {
         &self.flows[2 * usize::from(phase == Phase::Decode) + usize::from(same_gpus)]
     }
 
+    /// Whether a kernel is attention over the cache.
+    pub fn attends(&self, kernel: &Kernel) -> bool {
+        let cached = |line: &Line| line.equation.reads().any(|t| t.has('t') && self.cache.contains(&t.name));
+        kernel.class == Class::Attention && kernel.lines.iter().any(cached)
+    }
+
+    /// Whether some block reads the cache, and each that does has attention over it.
+    pub fn reads_cache(&self) -> bool {
+        let cached = |line: &Line| line.equation.reads().any(|t| t.has('t') && self.cache.contains(&t.name));
+        let reads = |block: &&Block| block.kernels.iter().any(|kernel| kernel.lines.iter().any(cached));
+        let mut readers = self.blocks.iter().filter(reads).peekable();
+        readers.peek().is_some() && readers.all(|block| block.kernels.iter().any(|kernel| self.attends(kernel)))
+    }
+
     /// Number of weights, each counted once a repetition, tied ones once.
     pub fn parameters(&self) -> f64 {
         let mut total = 0.0;

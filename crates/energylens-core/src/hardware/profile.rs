@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::clock::Clock;
 use super::curve::Implementation;
 use super::dtype::{Arithmetic, Dtype};
+use crate::cost::moe::power;
+use crate::cost::overlap::Contention;
 use crate::error::Problem;
 
 /// Everything known of one GPU type.
@@ -21,6 +24,9 @@ pub struct Profile {
     pub power: Power,
     /// Links between GPUs.
     pub link: Link,
+    /// SM clocks.
+    #[serde(default)]
+    pub clock: Clock,
     /// The host's part of a step.
     pub host: Host,
     /// Time coefficients.
@@ -99,6 +105,28 @@ pub struct Link {
     pub net_alpha_s: f64,
     /// SMs a collective needs for its full bandwidth.
     pub sms_to_saturate: f64,
+    /// How sharply it saturates: exponent of the smooth maximum; at once if there is none.
+    #[serde(default)]
+    pub sms_sharpness: Option<f64>,
+    /// Contention of kernels and collectives that run at once.
+    #[serde(default)]
+    pub contention: Contention,
+}
+
+impl Link {
+    /// How many times slower a collective on so many SMs is than on those it wants.
+    pub fn slower(&self, sms: f64) -> f64 {
+        let lacking = self.sms_to_saturate / sms;
+        match self.sms_sharpness {
+            None => lacking.max(1.0),
+            Some(sharpness) => power(1.0 + power(lacking, sharpness), 1.0 / sharpness),
+        }
+    }
+
+    /// Share of the communication's watts that so many SMs draw.
+    pub fn drawing(&self, sms: f64) -> f64 {
+        (sms / self.sms_to_saturate).min(1.0)
+    }
 }
 
 /// The host's part of a step.

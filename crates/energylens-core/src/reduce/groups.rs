@@ -1,13 +1,13 @@
 //! The best point of each group by one value, ties by index.
 
 use crate::cost::lanes::{LANES, Lane};
-use crate::space::Space;
+use crate::space::{AXES, Space};
 
 /// How indices fall into groups.
 #[derive(Clone, Debug)]
 pub struct Grouping {
-    lengths: [u64; 11],
-    weights: [u64; 11],
+    lengths: [u64; AXES],
+    weights: [u64; AXES],
     /// Number of groups.
     pub count: usize,
 }
@@ -16,7 +16,7 @@ impl Grouping {
     /// Groups by some axes of a space, the last one fastest; none if there are too many.
     pub fn new(space: &Space, axes: &[usize]) -> Option<Self> {
         let lengths = space.digits_end();
-        let mut weights = [0; 11];
+        let mut weights = [0; AXES];
         let mut count = 1_u64;
         for axis in axes.iter().rev() {
             weights[*axis] = count;

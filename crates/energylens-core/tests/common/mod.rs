@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "shared by tests that each use a part")]
 
 use energylens_core::engine::{Plan, Point};
+use energylens_core::running::Running;
 use serde_json::{Value, json};
 
 /// A plan with two blocks, experts and a windowed mask.
@@ -28,6 +29,8 @@ pub fn point() -> Point {
         pp: 1,
         dp: 1,
         ep: 1,
+        cp: 1,
+        running: Running::default(),
         batch: 8.0,
         prompt_tokens: 512.0,
         output_tokens: 128.0,

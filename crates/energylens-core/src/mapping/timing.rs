@@ -1,0 +1,251 @@
+//! Seconds and joules of one kernel, before any batch and length: products, attention, vector work.
+
+use std::sync::OnceLock;
+
+use super::lower::Lowering;
+use crate::cost::attention::{Attention, Blocks, QUERY_ROWS};
+use crate::cost::elementwise::Vector;
+use crate::cost::gemm::{Product, Tiling};
+use crate::cost::kernel::Timing;
+use crate::cost::moe::power;
+use crate::einsum::count::{MatrixRanks, Work};
+use crate::einsum::shape::{B, Poly, S, T};
+use crate::einsum::{Function, Rank};
+use crate::graph::{Block, Class, Kernel, Line};
+use crate::hardware::dtype::{Arithmetic, DTYPES, Dtype};
+use crate::hardware::profile::TimeSet;
+use crate::plan::Phase;
+
+/// What a kernel takes before batch and lengths are known.
+pub struct Measure {
+    /// Time.
+    pub timing: Timing,
+    /// Joules of its FLOPs.
+    pub joules: Poly,
+    /// Joules of its padding, for each expert hit.
+    pub padding_j: f64,
+    /// Seconds of its FLOPs on all SMs at the rate they reach.
+    pub flop_s: Poly,
+}
+
+impl Lowering<'_> {
+    /// A kernel on `sms` SMs.
+    pub(super) fn timing(&self, phase: Phase, block: &Block, kernel: &Kernel, sms: f64) -> Measure {
+        let profile = self.profile;
+        let peaks = &profile.compute.peak_flops;
+        let class = kernel.class;
+        let mut first: Option<Dtype> = None;
+        let mut matrix: Vec<(&Line, &MatrixRanks, Arithmetic)> = Vec::new();
+        let total_sms = f64::from(profile.compute.sms);
+        // Measured attention holds the time of its softmax.
+        let free = class == Class::Attention;
+        let seconds_per_flop = if free { 0.0 } else { total_sms / sms / peaks.vector };
+        let mut vector = Vector { flops: Poly::default(), seconds_per_flop };
+        let (mut joules, mut worked) = (Poly::default(), Vec::new());
+        for line in &kernel.lines {
+            let flops = self.product_flops(block, line);
+            if let Work::Matrix(ranks) = &line.work {
+                let format = self.operand(line);
+                let arithmetic = profile.arithmetic(format);
+                first = first.or(Some(format));
+                joules.add(&flops.scaled(profile.flop_j(arithmetic)));
+                worked.push((flops, profile.peak(arithmetic), line.grouped()));
+                matrix.push((line, ranks, arithmetic));
+            } else {
+                vector.flops.add(&flops);
+            }
+            vector.flops.add(&self.function_flops(block, line));
+        }
+        joules.add(&vector.flops.scaled(profile.energy.flop_j.vector));
+        let format = if class == Class::Attention { self.cache_format(kernel) } else { first.unwrap_or(DTYPES[1]) };
+        let set = self.time_set(class, phase, format).0.clone();
+        let busiest = match self.graph.routed {
+            Some(routed) if class == Class::GroupedGemm => 1.0 + routed.imbalance * f64::from(self.mesh.ep - 1).sqrt(),
+            _ => 1.0,
+        };
+        let tiles: Vec<(f64, f64, f64)> =
+            set.tiles.iter().map(|&(m, n, share)| (f64::from(m), f64::from(n), share)).collect();
+        let rate = |arithmetic| profile.peak(arithmetic) * set.compute_efficiency / busiest;
+        let bandwidth = profile.memory.bandwidth_bytes_per_s / busiest;
+        let attention =
+            (class == Class::Attention).then(|| self.attention(phase, block, kernel, &matrix, (sms, total_sms), &set));
+        let products =
+            if class == Class::Attention { Vec::new() } else { self.products(block, &matrix, total_sms, &rate) };
+        let padding: f64 = products.iter().filter(|product| product.grouped).map(padded_elements).sum();
+        let padding_j =
+            2.0 * set.padding_rows * padding * profile.flop_j(profile.arithmetic(first.unwrap_or(DTYPES[1])));
+        let mut flop_s = vector.flops.scaled(if free { 0.0 } else { 1.0 / peaks.vector });
+        let share = tiles.iter().map(|(.., share)| *share).fold(0.0, f64::max);
+        match &attention {
+            // Of the SMs it has, brought to all.
+            Some(attention) => flop_s.add(&attention.seconds.scaled(sms / total_sms)),
+            None => worked.iter().for_each(|(flops, peak, grouped)| {
+                let reached = peak * set.compute_efficiency * if share > 0.0 { share } else { 1.0 };
+                flop_s.add(&flops.scaled(if *grouped { busiest } else { 1.0 } / reached));
+            }),
+        }
+        let timing = Timing {
+            seconds_per_byte: 1.0 / (bandwidth * set.memory_efficiency),
+            tiling: Tiling::new(&tiles, sms, set.depth_0, set.split_s),
+            added: self.added(&products, &set, bandwidth),
+            expert_s: if class == Class::GroupedGemm { set.expert_s * busiest } else { 0.0 },
+            set: TimeSet { root_s_per_sqrt_byte: set.root_s_per_sqrt_byte * busiest, ..set },
+            products,
+            attention,
+            vector,
+        };
+        Measure { timing, joules, padding_j, flop_s }
+    }
+
+    /// Format of the first cache tensor a kernel reads; of activations if it reads none.
+    fn cache_format(&self, kernel: &Kernel) -> Dtype {
+        let mut reads = kernel.lines.iter().flat_map(|line| line.equation.reads());
+        let cached = reads.find(|tensor| self.graph.cache.contains(&tensor.name));
+        cached.map_or_else(|| self.format("", "activations"), |tensor| self.format(&tensor.name, "cache"))
+    }
+
+    /// Seconds added to a kernel of matrix products: quantising their inputs, sorting tokens by expert.
+    fn added(&self, products: &[Product], set: &TimeSet, bandwidth: f64) -> Poly {
+        let mut added = Poly::default();
+        for product in products.iter().filter(|product| !product.grouped && set.quantise_bytes > 0.0) {
+            let elements = times(&times(&product.batch, &product.rows), &product.depth);
+            added.add(&elements.scaled(set.quantise_bytes / bandwidth));
+        }
+        if let (Some(first), Some(routed)) = (products.iter().find(|product| product.grouped), self.graph.routed) {
+            let tokens = Poly::monomial(B | S, f64::from(self.mesh.dp) * routed.active);
+            added.add(&times(&tokens, &first.depth).scaled(set.routed_bytes / bandwidth));
+        }
+        added
+    }
+
+    /// Local FLOPs of so many for each element over some ranks.
+    fn flops(&self, block: &Block, line: &Line, (each, ranks): (f64, &[Rank])) -> Poly {
+        self.mesh.local(self.graph, block, ranks, line.routed).scaled(each)
+    }
+
+    /// FLOPs of the product part of an equation.
+    fn product_flops(&self, block: &Block, line: &Line) -> Poly {
+        line.product_work().map_or_else(Poly::default, |work| self.flops(block, line, work))
+    }
+
+    fn function_flops(&self, block: &Block, line: &Line) -> Poly {
+        let mut flops = Poly::default();
+        line.function_work().for_each(|work| flops.add(&self.flops(block, line, work)));
+        flops
+    }
+
+    /// Product of the local extents of some ranks of an equation, split as all its ranks together are.
+    fn extent(&self, block: &Block, line: &Line, list: &[Rank]) -> Poly {
+        let ways = self.mesh.ways(self.graph, block, &line.ranks, line.routed).unwrap_or_default();
+        let mut size = Poly::constant(1.0);
+        for rank in list {
+            let routed = self.graph.routed.is_some_and(|r| r.rank == *rank) && line.routed;
+            let one = match self.graph.ranks.get(rank).filter(|_| !routed) {
+                None => self.mesh.local(self.graph, block, &[*rank], line.routed),
+                Some(whole) => Poly::constant(whole.extent as f64 / f64::from(ways.of(*rank))),
+            };
+            size = times(&size, &one);
+        }
+        size
+    }
+
+    fn products(
+        &self,
+        block: &Block,
+        matrix: &[(&Line, &MatrixRanks, Arithmetic)],
+        sms: f64,
+        rate: &dyn Fn(Arithmetic) -> f64,
+    ) -> Vec<Product> {
+        let mut merged: Vec<(&Line, &MatrixRanks, Arithmetic, Product)> = Vec::new();
+        for &(line, ranks, arithmetic) in matrix {
+            let extent = |list: &[Rank]| self.extent(block, line, list);
+            let grouped = line.grouped();
+            let tokens_on_the_right = grouped && ranks.columns.contains(&'b');
+            let columns = if tokens_on_the_right { extent(&ranks.rows) } else { extent(&ranks.columns) };
+            let same = merged.iter_mut().find(|(other, other_ranks, other_arithmetic, _)| {
+                shared_input(other) == shared_input(line)
+                    && other_ranks.depth == ranks.depth
+                    && other_ranks.batch == ranks.batch
+                    && other.routed == line.routed
+                    && *other_arithmetic == arithmetic
+            });
+            match same {
+                Some((.., product)) => product.columns.add(&columns),
+                None => merged.push((
+                    line,
+                    ranks,
+                    arithmetic,
+                    Product {
+                        batch: extent(&ranks.batch),
+                        rows: extent(&ranks.rows),
+                        columns,
+                        depth: extent(&ranks.depth),
+                        seconds_per_flop: sms / rate(arithmetic),
+                        grouped,
+                        table: OnceLock::new(),
+                    },
+                )),
+            }
+        }
+        merged.into_iter().map(|(.., product)| product).collect()
+    }
+
+    fn attention(
+        &self,
+        phase: Phase,
+        block: &Block,
+        kernel: &Kernel,
+        matrix: &[(&Line, &MatrixRanks, Arithmetic)],
+        (sms, all_sms): (f64, f64),
+        set: &TimeSet,
+    ) -> Attention {
+        let Some((line, ranks, _)) = matrix.iter().find(|(line, ..)| line.ranks.contains(&'t')) else {
+            return Attention::default();
+        };
+        let list: Vec<Rank> = ranks.batch.iter().chain(&ranks.rows).copied().filter(|r| *r != 's').collect();
+        let heads = self.extent(block, line, &list);
+        let head_size = self.extent(block, line, &ranks.depth).as_constant().unwrap_or(128.0);
+        let reached = set.compute_efficiency * power(head_size / 128.0, set.head_dim_power);
+        let mut seconds = Poly::default();
+        for (line, _, arithmetic) in matrix {
+            let rate = self.profile.peak(*arithmetic) * reached * (sms / all_sms);
+            seconds.add(&self.product_flops(block, line).scaled(1.0 / rate));
+        }
+        if phase == Phase::Decode {
+            let sequences = self.extent(block, line, &ranks.batch).scaled(set.sequence_head_s);
+            return Attention { seconds, heads, sequences, blocks: None };
+        }
+        // Of 128 rows of one head on every SM, for one visible token.
+        let pairs: f64 = seconds.terms().iter().filter(|(bits, _)| *bits == B | S | T).map(|(_, c)| c).sum();
+        let of_one: f64 = heads.terms().iter().map(|(_, c)| c).sum();
+        let token_s = QUERY_ROWS * sms * pairs / of_one;
+        let blocks = Blocks {
+            pad: set.pad_rows,
+            token_s: token_s * set.length_factor,
+            wave_s: token_s * set.wave_depth,
+            window: kernel.mask.and_then(|mask| mask.window).map_or(f64::INFINITY, |window| window as f64),
+        };
+        Attention { seconds, heads, sequences: Poly::default(), blocks: Some(blocks) }
+    }
+}
+
+/// Function and tensors of the left factor.
+fn shared_input(line: &Line) -> Option<(Option<Function>, Vec<&str>)> {
+    line.equation.factors.first().map(|f| (f.function, f.args.iter().map(|t| t.name.as_str()).collect()))
+}
+
+/// Elements of one expert's slice of a grouped product's weight.
+fn padded_elements(product: &Product) -> f64 {
+    product.columns.as_constant().unwrap_or(0.0) * product.depth.as_constant().unwrap_or(0.0)
+}
+
+/// Product of two monomials.
+fn times(a: &Poly, b: &Poly) -> Poly {
+    let mut out = Poly::default();
+    for &(bits_a, ca) in a.terms() {
+        for &(bits_b, cb) in b.terms() {
+            out.add(&Poly::monomial(bits_a | bits_b, ca * cb));
+        }
+    }
+    out
+}

@@ -1,0 +1,135 @@
+"""How a configuration runs besides mesh and formats: context parallelism, overlap, fusion, clock, power cap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from energylens.errors import Problem, did_you_mean
+from energylens.values import numbers
+
+Where = Literal["prefill", "decode", "both"]
+"""Phases in which collectives are overlapped."""
+
+RUNNING: Final[dict[str, object]] = {
+    "cp": 1,
+    "overlap_stages": None,
+    "overlap_sms": 0,
+    "overlap_where": "prefill",
+    "sequence_parallel": False,
+    "fused_norm": False,
+    "sm_clock_mhz": None,
+    "power_cap_w": None,
+}
+"""Axes with their defaults: None leaves overlap to the spec, the clock as measured, the power at its limit."""
+
+HELP: Final[dict[str, str]] = {
+    "cp": "Context parallelism",
+    "overlap_stages": "Stages of compute beside which collectives run",
+    "overlap_sms": "SMs that overlapped collectives take",
+    "overlap_where": "Where collectives are overlapped: prefill, decode, both",
+    "sequence_parallel": "Reduce-scatter and all-gather in place of all-reduce",
+    "fused_norm": "Norms inside the all-reduce before them",
+    "sm_clock_mhz": "Locked SM clock in MHz",
+    "power_cap_w": "Cap on the power of each GPU in W",
+}
+
+_MOST: Final = {"cp": 1024, "overlap_stages": 64, "overlap_sms": 1024, "sm_clock_mhz": 10_000, "power_cap_w": 20_000}
+_SWITCHES: Final = ("sequence_parallel", "fused_norm")
+
+
+def values(text: str, axis: str) -> list[Any]:
+    """Read values of an axis as text: numbers and ranges, `own` for None, `off,on` for switches, phases."""
+    if axis in _SWITCHES:
+        words = {"off": False, "on": True}
+    elif axis == "overlap_where":
+        words = {name: name for name in get_args(Where)}
+    else:
+        words = {"own": None} if RUNNING[axis] is None else {}
+    found: list[Any] = []
+    for part in text.split(","):
+        word = part.strip()
+        found += (
+            [words[word]] if word in words else [word] if axis in ("overlap_where", *_SWITCHES) else numbers(word, axis)
+        )
+    return found
+
+
+def problem(value: object, axis: str) -> Problem | None:
+    """Return what is wrong with a value of an axis."""
+    if axis in _SWITCHES:
+        if isinstance(value, bool):
+            return None
+        return Problem(f"`{axis}` is on or off, found `{value}`", hint="use true or false", code="axis-value")
+    if axis == "overlap_where":
+        if value in get_args(Where):
+            return None
+        hint = did_you_mean(str(value), get_args(Where)) or f"use {', '.join(get_args(Where))}"
+        return Problem(f"`{axis}` is no phase: `{value}`", hint=hint, code="axis-value")
+    least = 0 if axis == "overlap_sms" else 1
+    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value)
+    if (value is None and RUNNING[axis] is None) or (whole and least <= value <= _MOST[axis]):  # type: ignore[operator]
+        return None
+    own = " or own" if RUNNING[axis] is None else ""
+    message = f"axis `{axis}` needs whole numbers from {least} to {_MOST[axis]:,}{own}, found `{value}`"
+    return Problem(message, code="axis-value")
+
+
+def plain(value: Any, axis: str) -> Any:
+    """Return a checked value as the core takes it: 0 for what was not asked for."""
+    return value if axis in (*_SWITCHES, "overlap_where") else int(value or 0)
+
+
+def given(value: Any, axis: str) -> Any:
+    """Return the value of an axis that the core was given."""
+    return None if value == 0 and axis in RUNNING and RUNNING[axis] is None else value
+
+
+def way(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return a row's values in the core's order."""
+    return tuple(plain(row.get(axis, default), axis) for axis, default in RUNNING.items())
+
+
+def ways(frame: pl.DataFrame) -> tuple[list[tuple[Any, ...]], NDArray[np.uint32]]:
+    """Return the different ways of running in a frame, and the position of each row's."""
+    given = [axis for axis in RUNNING if axis in frame.columns]
+    if not given:
+        return [way({})], np.zeros(frame.height, dtype=np.uint32)
+    different = frame.select(given).unique(maintain_order=True).with_row_index("way")
+    found = frame.select(given).join(different, on=given, how="left", nulls_equal=True, maintain_order="left")
+    return [way(row) for row in different.iter_rows(named=True)], found["way"].to_numpy()
+
+
+def problems(frame: pl.DataFrame) -> list[Problem]:
+    """Return what is wrong with the columns of a frame."""
+    found = []
+    for axis in (axis for axis in RUNNING if axis in frame.columns):
+        wrong = next(filter(None, (problem(value, axis) for value in frame[axis].unique().to_list())), None)
+        found += [wrong] if wrong else []
+    return found
+
+
+def typed(axis: str) -> Any:
+    """Return the Polars type of an axis."""
+    return pl.Boolean if axis in _SWITCHES else pl.String if axis == "overlap_where" else pl.UInt32
+
+
+def words(row: Mapping[str, Any]) -> list[str]:
+    """Return in words what differs from the defaults: `4 stages x 16 SMs in prefill`, `1,200 MHz`."""
+    told: Sequence[tuple[str, Callable[[Any], str]]] = (
+        ("cp", lambda v: f"cp {v}"),
+        (
+            "overlap_stages",
+            lambda v: "no overlap" if v == 1 else f"overlap {v} x {row.get('overlap_sms')} SMs in {where}",
+        ),
+        ("sequence_parallel", lambda _: "sequence parallel"),
+        ("fused_norm", lambda _: "fused norm"),
+        ("sm_clock_mhz", lambda v: f"{v} MHz"),
+        ("power_cap_w", lambda v: f"cap {v} W"),
+    )
+    where = {"both": "both phases"}.get(str(row.get("overlap_where", "prefill")), row.get("overlap_where", "prefill"))
+    return [tell(row[axis]) for axis, tell in told if row.get(axis, RUNNING[axis]) != RUNNING[axis]]

@@ -1,0 +1,53 @@
+"""Whether a point can run as it asks to (physics.md sections 1 and 11)."""
+
+from .clock import clock_or_power_reason
+from .schedule import Schedule, make_schedule
+from .setup import Setup
+
+
+def overlap_allowed(setup: Setup, schedules: dict[str, Schedule]) -> bool:
+    """Whether the overlap asked for exists."""
+    run, mesh = setup.run, setup.mesh
+    if run.where not in ("prefill", "decode", "both"):
+        return False
+    if run.stages in (0, 1):
+        return run.sms == 0 and run.where == "prefill"
+    if run.stages < 2 or not 1 <= run.sms < setup.gpu["compute"]["sms"]:
+        return False
+    found = [one for phase in run.phases() for own in schedules[phase].listed.values() for one in own]
+    if mesh.cp > 1 and any(one.kind == "all_to_all" for one in found):
+        return False
+    return bool(found) or mesh.pp > 1
+
+
+def attends(setup: Setup) -> list[bool]:
+    """For every block that reads a cache tensor along t, whether one of its attention kernels does."""
+    _, step = setup.prefill_passes()
+    found = []
+    for block in setup.model.blocks:
+        reads = [t for kernel in block.kernels for equation in kernel.equations for t in equation.reads()]
+        if any(t.name in setup.model.cache and "t" in t.ranks for t in reads):
+            env = setup.env(block, step)
+            found.append(any(env.cached(kernel) for kernel in block.kernels))
+    return found
+
+
+def run_reason(setup: Setup) -> str:
+    """First reason why a point cannot run as it asks to (cp, then section 11), or "ok"."""
+    run, mesh = setup.run, setup.mesh
+    if mesh.cp > 1 and not (attends(setup) and all(attends(setup))):
+        return "shard"
+    schedules: dict[str, Schedule] = {}
+    if run.sequence_parallel or run.fused_norm or run.stages >= 2:
+        for _, step in (setup.prefill_passes(), setup.decode_passes()):
+            schedules[step.phase] = make_schedule([env for _, env in setup.layers(step)])
+    if run.sequence_parallel:
+        # What an all_reduce over tp alone has become by now still says so.
+        listed = [one for schedule in schedules.values() for own in schedule.listed.values() for one in own]
+        if mesh.tp == 1 or run.fused_norm or not any(one.group == "tp" for one in listed):
+            return "shard"
+    if run.fused_norm and not any(schedule.fused for schedule in schedules.values()):
+        return "shard"
+    if not overlap_allowed(setup, schedules):
+        return "overlap"
+    return clock_or_power_reason(setup.gpu, run)

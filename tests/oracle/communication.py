@@ -1,0 +1,98 @@
+"""Time and energy of one collective, alone or beside a kernel (physics.md section 7)."""
+
+import math
+from dataclasses import dataclass
+
+from .local import Env
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One collective: `gpus` GPUs out of `span` consecutive ones, its message, what it makes whole, over what."""
+
+    kind: str
+    gpus: int
+    span: int
+    message: float
+    tensor: str = ""
+    group: str = ""  # "tp" (over tp alone), "cp", or anything else
+
+
+def bus_factor(kind: str, n: float) -> float:
+    """Bytes moved per GPU and byte of message."""
+    if kind == "send_recv":
+        return 1.0
+    return (2.0 if kind == "all_reduce" else 1.0) * (n - 1) / n
+
+
+def nodes_and_members(env: Env, collective: Collective) -> tuple[int, float]:
+    """Count the nodes (h), and the members in each (m)."""
+    nodes = min(collective.gpus, math.ceil(collective.span / env.gpu["link"]["gpus_per_node"]))
+    return nodes, max(1.0, collective.gpus / nodes)
+
+
+def inside_node_time(env: Env, kind: str, members: float, message: float, slower: float) -> float:
+    """Fastest implementation inside a node, with its bytes taking `slower` times as long."""
+    best = math.inf
+    for implementation in env.gpu["collectives"][kind]:
+        limit = implementation.get("max_bytes")
+        if limit is not None and message > limit:
+            continue
+        sizes = sorted(int(size) for size in implementation["by_gpus"])
+        size = next((size for size in sizes if size >= members), sizes[-1])
+        entry = implementation["by_gpus"][str(size)]
+        time = entry["alpha_s"] + bus_factor(kind, members) * message / entry["bandwidth_bytes_per_s"] * slower
+        if kind != "send_recv":
+            time += entry["root_s_per_sqrt_byte"] * math.sqrt(message)
+        best = min(best, time)
+    if best == math.inf:
+        raise ValueError(f"no {kind} takes a message of {message} bytes")
+    return best
+
+
+def collective_time(env: Env, collective: Collective, message: float, slower: float = 1.0) -> float:
+    """t(S) of a collective for a message of S bytes."""
+    kind = collective.kind
+    nodes, members = nodes_and_members(env, collective)
+    time = 0.0
+    if members > 1:
+        time += inside_node_time(env, kind, members, message, slower)
+    if nodes > 1:
+        link = env.gpu["link"]
+        share = 1.0 if kind in ("all_to_all", "send_recv") else members
+        moved = bus_factor(kind, nodes) * message / share
+        time += link["net_alpha_s"] + moved / link["net_bandwidth_bytes_per_s"]
+    return time
+
+
+def collective_energy(env: Env, collective: Collective) -> float:
+    """Dynamic energy per GPU."""
+    kind, message = collective.kind, collective.message
+    nodes, members = nodes_and_members(env, collective)
+    moved = bus_factor(kind, members) * message if members > 1 else 0.0
+    if nodes > 1:
+        share = 1.0 if kind == "all_to_all" else members
+        moved += bus_factor(kind, nodes) * message / share
+    return float(env.gpu["energy"]["link_j_per_byte"] * moved)
+
+
+def pair(env: Env, gpus: int, message: float) -> Collective:
+    """Build a send_recv between neighbours among `gpus` GPUs: inside a node if they all are."""
+    per_node = env.gpu["link"]["gpus_per_node"]
+    return Collective("send_recv", 2, per_node * (2 if gpus > per_node else 1), message)
+
+
+def on_sms(env: Env, sms: int) -> float:
+    """How many times as long the bytes of a collective take on `sms` SMs."""
+    wanted, sharpness = env.gpu["link"]["sms_to_saturate"] / sms, env.gpu["link"].get("sms_sharpness")
+    if sharpness is None:
+        return float(max(1.0, wanted))
+    return float((1 + wanted**sharpness) ** (1 / sharpness))
+
+
+def both(env: Env, kernel: float, collective: float) -> float:
+    """Seconds until a kernel and a collective that start together have both ended."""
+    contention = env.gpu["link"].get("contention") or {}
+    slow_c, slow_r = contention.get("compute") or 0.0, contention.get("communication") or 0.0
+    together = min(kernel * (1 + slow_c), collective * (1 + slow_r))
+    return float(max(kernel + together * slow_c / (1 + slow_c), collective + together * slow_r / (1 + slow_r)))

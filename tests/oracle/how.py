@@ -1,0 +1,41 @@
+"""How a point runs (physics.md section 11): what it asks for, no physics."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """Overlap, sequence parallelism, fused norm, clock and cap that a point asks for."""
+
+    stages: int = 0
+    sms: int = 0
+    where: str = "prefill"
+    sequence_parallel: bool = False
+    fused_norm: bool = False
+    sm_clock_mhz: float | None = None
+    power_cap_w: float | None = None
+
+    def overlaps(self, phase: str) -> bool:
+        """Whether the point itself (not the spec) overlaps everything in a phase."""
+        return self.stages >= 2 and self.where in (phase, "both")
+
+    def phases(self) -> list[str]:
+        """Return the phases in which the point itself overlaps everything."""
+        return [phase for phase in ("prefill", "decode") if self.overlaps(phase)]
+
+
+AS_IT_IS = Run()
+
+
+def read_run(point: dict[str, Any]) -> Run:
+    """Read how a point runs; keys that are absent or None take their defaults."""
+    return Run(
+        stages=int(point.get("overlap_stages") or 0),
+        sms=int(point.get("overlap_sms") or 0),
+        where=point.get("overlap_where") or "prefill",
+        sequence_parallel=bool(point.get("sequence_parallel")),
+        fused_norm=bool(point.get("fused_norm")),
+        sm_clock_mhz=point.get("sm_clock_mhz"),
+        power_cap_w=point.get("power_cap_w"),
+    )

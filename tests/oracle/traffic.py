@@ -1,0 +1,76 @@
+"""Bytes of one kernel, and the experts that tokens hit (physics.md sections 4 and 6)."""
+
+from dataclasses import dataclass, field
+
+from .equations import Equation, Factor, Kernel, Tensor, reads_from_memory
+from .local import BYTES, Env
+
+
+@dataclass
+class Cost:
+    """What one kernel does on one GPU in one pass."""
+
+    time: float = 0.0
+    matrix_flops: dict[str, float] = field(default_factory=dict)
+    padding_flops: dict[str, float] = field(default_factory=dict)
+    vector_flops: float = 0.0
+    weight_bytes: float = 0.0
+    kv_bytes: float = 0.0
+    activation_bytes: float = 0.0
+    on_chip_bytes: float = 0.0
+
+
+def experts_hit(env: Env, routed: str) -> float:
+    """E, the local experts hit by at least one token of the pool (section 6)."""
+    extent, active = env.model.extents[routed], env.model.active[routed]
+    hit: float = 1 - (1 - active / extent) ** env.tokens()
+    return extent / env.mesh.ep * hit
+
+
+def weight_elements(env: Env, tensor: Tensor, equation: Equation, factor: Factor, kernel: Kernel) -> float:
+    """Elements of a weight that the kernel reads."""
+    if factor.function == "embed":
+        index = Tensor("", env.factor_ranks(factor, equation))
+        return env.elements(index, equation, kernel)
+    if equation.routed is not None and equation.routed in tensor.ranks:
+        expert = Tensor(tensor.name, tuple(rank for rank in tensor.ranks if rank != equation.routed))
+        return experts_hit(env, equation.routed) * env.elements(expert, equation, kernel)
+    return env.elements(tensor, equation, kernel)
+
+
+def add_reads(env: Env, kernel: Kernel, cost: Cost, handed: frozenset[str]) -> None:
+    """HBM reads of a kernel (section 4), less what the collective it is fused with hands to it."""
+    for tensor, equation, factor in reads_from_memory(kernel):
+        if tensor.name in handed:
+            continue
+        if tensor.name in env.model.weights:
+            elements = weight_elements(env, tensor, equation, factor, kernel)
+            cost.weight_bytes += elements * BYTES[env.dtype(tensor, "weights")]
+        elif tensor.name in env.model.cache and "t" in tensor.ranks:
+            elements = env.elements(tensor, equation, kernel)
+            window = env.window(kernel)
+            if window is not None:
+                elements *= min(env.step.t, window + env.step.s - 1) / env.step.t
+            cost.kv_bytes += elements * BYTES[env.dtype(tensor, "cache")]
+        else:
+            index = tensor
+            if factor.function == "last":
+                index = Tensor(tensor.name, tuple(rank for rank in tensor.ranks if rank in equation.result.ranks))
+            cost.activation_bytes += env.elements(index, equation, kernel) * BYTES[env.dtype(tensor, "activations")]
+
+
+def add_writes(env: Env, kernel: Kernel, cost: Cost) -> None:
+    """HBM writes of a kernel, and the bytes of what stays on chip (section 4)."""
+    seen: set[str] = set()
+    for equation in kernel.equations:
+        made = equation.result
+        if made.name in seen:
+            continue
+        seen.add(made.name)
+        elements = env.elements(made, equation, kernel)
+        if made.name in env.model.cache:
+            cost.kv_bytes += elements * BYTES[env.dtype(made, "cache")]
+        elif made.name in env.stored:
+            cost.activation_bytes += elements * BYTES[env.dtype(made, "activations")]
+        else:
+            cost.on_chip_bytes += 2 * elements * BYTES[env.dtype(made, "activations")]
