@@ -16,6 +16,7 @@ from energylens.calibrate.device import device
 from energylens.calibrate.gemm import GemmModel, Products
 from energylens.library import load_gpu
 from energylens.plan import LoadedGpu, Plan
+from energylens.running import way
 from energylens.spec.gpu import Host
 
 PROFILES = ("h100-sxm", "b200", "l40s", "h100-sxm@trtllm", "b200@sglang")
@@ -32,7 +33,7 @@ def bare(name: str) -> LoadedGpu:
 def seconds(model: Model, gpu: LoadedGpu, phase: str, kernel: str, batch: int, prompt: int, **formats: str) -> float:
     plan = Plan([model.loaded()], [gpu], max_batched_tokens=2**31)
     told = plan.core.explain_point(
-        0, 0, formats.get("weights"), formats.get("cache"), 1, 1, 1, 1, float(batch), float(prompt), 2.0
+        0, 0, formats.get("weights"), formats.get("cache"), 1, 1, 1, 1, way({}), float(batch), float(prompt), 2.0
     )
     (found,) = [k for k in json.loads(told) if k["phase"] == phase and k["kernel"] == kernel]
     return float(found["kernel_s"])

@@ -35,12 +35,12 @@ def inside_node_time(env: Env, kind: str, members: float, message: float, slower
     """Fastest implementation inside a node, with its bytes taking `slower` times as long."""
     best = math.inf
     for implementation in env.gpu["collectives"][kind]:
-        limit = implementation.get("max_bytes")
-        if limit is not None and message > limit:
-            continue
         sizes = sorted(int(size) for size in implementation["by_gpus"])
         size = next((size for size in sizes if size >= members), sizes[-1])
         entry = implementation["by_gpus"][str(size)]
+        limits = (implementation.get("max_bytes"), entry.get("max_bytes"))
+        if any(limit is not None and message > limit for limit in limits):
+            continue
         time = entry["alpha_s"] + bus_factor(kind, members) * message / entry["bandwidth_bytes_per_s"] * slower
         if kind != "send_recv":
             time += entry["root_s_per_sqrt_byte"] * math.sqrt(message)
@@ -69,11 +69,10 @@ def collective_energy(env: Env, collective: Collective) -> float:
     """Dynamic energy per GPU."""
     kind, message = collective.kind, collective.message
     nodes, members = nodes_and_members(env, collective)
-    moved = bus_factor(kind, members) * message if members > 1 else 0.0
+    moved = message if members > 1 else 0.0
     if nodes > 1:
-        share = 1.0 if kind == "all_to_all" else members
-        moved += bus_factor(kind, nodes) * message / share
-    return float(env.gpu["energy"]["link_j_per_byte"] * moved)
+        moved += message / (1.0 if kind == "all_to_all" else members)
+    return float(env.gpu["energy"]["link_j_per_byte"] * (1.0 if kind == "all_reduce" else 0.5) * moved)
 
 
 def pair(env: Env, gpus: int, message: float) -> Collective:

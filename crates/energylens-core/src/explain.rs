@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
+use crate::cost::kernel::KernelCost;
 use crate::cost::lanes::LANES;
+use crate::cost::overlap::Order;
 use crate::einsum::Rank;
 use crate::einsum::count::Work;
 use crate::engine::{Plan, Point};
@@ -12,7 +14,7 @@ use crate::mapping::{MappedPhase, Mapping};
 use crate::mesh::{Infeasible, Mesh};
 use crate::plan::Phase;
 use crate::serving::{Requests, context, decode_passes, prefill_passes};
-use crate::step::{Passes, Scratch};
+use crate::step::{Passes, PhaseCost, Scratch, phase_cost};
 
 /// What one equation is.
 #[derive(Clone, Debug, Serialize)]
@@ -83,6 +85,8 @@ pub struct KernelCostStory {
     pub hbm_activations_j: f64,
     /// Link bytes.
     pub link_j: f64,
+    /// What decides its time: `compute`, `hbm`, `launch`, `link`, `host` or `cap`.
+    pub bound: &'static str,
     /// Names and sizes of its collectives.
     pub collectives: Vec<String>,
 }
@@ -256,11 +260,35 @@ fn phase(
 ) -> Vec<KernelCostStory> {
     let mut scratch = Scratch::default();
     let (env, divided) = scratch.environments(mapping, mapped, passes);
+    let turns = |kernel: &&KernelCost| kernel.beside.as_ref().is_some_and(|beside| beside.order == Order::Turns);
     let mut stories = Vec::new();
-    for kernel in mapped.blocks.iter().flatten() {
+    let mut hidden = Vec::new();
+    for kernels in &mapped.blocks {
+        // What a block's micro-batches cannot hide is told of its kernels with collectives, each with its share.
+        let together = KernelCost::overlapped(kernels.iter().map(|kernel| &kernel.cost).filter(turns));
+        let shared = together.map(|one| (one.seconds(env, divided, false), one.collective_s(env)[0]));
+        for kernel in kernels.iter().map(|kernel| &kernel.cost) {
+            let own = shared.as_ref().filter(|_| turns(&kernel)).and_then(|(seconds, all)| {
+                let part = KernelCost::overlapped([kernel])?.collective_s(env)[0] / if *all > 0.0 { *all } else { 1.0 };
+                Some((seconds.exposed_s[0] * part, seconds.hidden_s[0] * part))
+            });
+            hidden.push(own);
+        }
+    }
+    for (kernel, hidden) in mapped.blocks.iter().flatten().zip(hidden) {
         let (i, k) = kernel.place;
         let block = &graph.blocks[i];
-        let cost = kernel.cost.cost(env, divided);
+        let mut cost = kernel.cost.cost(env, divided);
+        if let Some((exposed_s, hidden_s)) = hidden {
+            (cost.exposed_s[0], cost.hidden_s[0]) = (exposed_s, hidden_s);
+        }
+        let [compute, memory, launch] = kernel.cost.timed(&kernel.cost.timing).bounds(env);
+        let bound = match () {
+            () if cost.exposed_s[0] > cost.kernel_s[0] => "link",
+            () if launch >= compute.max(memory) => "launch",
+            () if compute >= memory => "compute",
+            () => "hbm",
+        };
         let collectives = kernel.cost.collectives.iter().map(|c| {
             let bytes = env.plain.value(&c.message)[0];
             format!("{} of {bytes:.0} bytes over {} GPUs", c.operation.name(), c.group.size)
@@ -278,14 +306,14 @@ fn phase(
             hbm_weights_j: cost.weights_j[0],
             hbm_kv_j: cost.cache_j[0],
             hbm_activations_j: cost.activations_j[0],
-            link_j: cost.link_j[0],
+            link_j: cost.link_j[0] + mapping.constants.communication_w * (cost.exposed_s[0] + cost.hidden_s[0]),
+            bound,
             collectives: collectives.collect(),
         });
     }
     let constants = &mapping.constants;
     for story in &mut stories {
         story.compute_j += constants.active_w * story.kernel_s;
-        story.link_j += constants.communication_w * story.communication_s;
     }
     if constants.sequence_s > 0.0 || constants.sequence_j > 0.0 {
         let kernel_s = constants.sequence_s * passes.b[0];
@@ -297,8 +325,39 @@ fn phase(
             runs: passes.passes[0],
             kernel_s,
             compute_j: constants.active_w * kernel_s + constants.sequence_j * passes.b[0],
+            bound: "launch",
             ..KernelCostStory::default()
         });
+    }
+    let step = |kernel: &str, kernel_s: f64, communication_s: f64, bound: &'static str| KernelCostStory {
+        phase: phase_name(phase),
+        block: "step".to_owned(),
+        kernel: kernel.to_owned(),
+        class: "step",
+        runs: passes.passes[0] * f64::from(mapping.mesh.pp),
+        kernel_s,
+        communication_s,
+        bound,
+        ..KernelCostStory::default()
+    };
+    if constants.host_s > 0.0 {
+        stories.push(step("host", constants.host_s, 0.0, "host"));
+    }
+    if let Some(send) = &mapped.send {
+        let seconds = send.seconds(&env.plain, 1.0, 1.0)[0];
+        let link_j = env.plain.value(&send.joules())[0] + constants.communication_w * seconds;
+        stories.push(KernelCostStory { link_j, ..step("hand_over", 0.0, seconds, "link") });
+    }
+    if mapping.cap.is_some() {
+        let elapsed = |mapping: &Mapping| {
+            let (mut scratch, mut cost) = (Scratch::default(), PhaseCost::NONE);
+            scratch.fix(mapping, mapped, passes, false);
+            phase_cost(mapping, mapped, passes, false, &mut scratch, &mut cost);
+            cost.elapsed_s[0]
+        };
+        let added = elapsed(mapping) - elapsed(&Mapping { cap: None, ..mapping.clone() });
+        let story = step("power_cap", added, 0.0, "cap");
+        stories.push(KernelCostStory { runs: 1.0, ..story });
     }
     stories
 }

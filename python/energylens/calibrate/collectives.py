@@ -1,4 +1,4 @@
-"""Fits of collectives inside a node: `alpha + root sqrt(S) + busfactor S/bandwidth`."""
+"""Fits of collectives inside a node: `alpha + root sqrt(S) + busfactor S/bandwidth`, in pieces by message size."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from energylens.calibrate.fitting import Coefficient, fit, rounded, score
-from energylens.calibrate.formulas import Array, collective_time
+from energylens.calibrate import pieces
+from energylens.calibrate.fitting import rounded, score
+from energylens.calibrate.formulas import Array
+from energylens.calibrate.pieces import MOST
 from energylens.calibrate.tables import Table, check_units, fault, load
 
 OPERATIONS = {
@@ -23,13 +25,12 @@ ELEMENT = 2
 """Bytes of one element of a message."""
 
 CUSTOM_MOST = 8 * 2**20
-"""Bytes up to which a framework's own all-reduce is fitted and used."""
-
-SMALL = 128 * 2**10
-"""Bytes up to which the all-to-all takes a protocol of its own."""
+"""Bytes up to which the error of a framework's own all-reduce is told; larger messages it mostly leaves to NCCL."""
 
 FEWEST = 8
 FOLDS = 5
+FASTEST = 1e15
+"""Bytes/s of a piece whose time does not grow with the bytes."""
 
 Found = dict[str, object]
 Curve = dict[str, float]
@@ -40,31 +41,34 @@ def busfactor(operation: str, gpus: int) -> float:
     return (2 if operation == "all_reduce" else 1) * (gpus - 1) / gpus
 
 
-def _fit(size: Array, seconds: Array, factor: float) -> Array:
-    """Return alpha, root and slope of one curve."""
-    starts = [[Coefficient(6e-6), Coefficient(root, zero=1e-11), Coefficient(factor / 3e11)] for root in (4e-9, 1e-10)]
-    _, values = fit(lambda x: collective_time(size, x[0], x[1], x[2]), seconds, starts)
-    return values
+def _curve(values: Array, cut: float | None, factor: float) -> Curve:
+    """Return one piece as a profile has it."""
+    found = {
+        "alpha_s": rounded(float(values[0])),
+        "root_s_per_sqrt_byte": rounded(float(values[1])),
+        "bandwidth_bytes_per_s": rounded(min(float(factor / values[2]) if values[2] > 0 else np.inf, FASTEST)),
+    }
+    return found if cut is None else found | {"max_bytes": rounded(cut)}
 
 
-def fit_curve(size: Array, seconds: Array, factor: float) -> tuple[Curve, Array]:
-    """Return the curve of one operation over one number of GPUs, and its times at sizes held out in turn, in s."""
+def fit_curve(size: Array, seconds: Array, factor: float) -> tuple[list[Curve], Array]:
+    """Return the pieces of one operation over one number of GPUs, the unlimited one first, and its times at sizes held
+    out in turn, in s."""
     fold = np.arange(len(size)) % FOLDS
     predicted = np.empty_like(seconds)
     for part in range(FOLDS):
-        values = _fit(size[fold != part], seconds[fold != part], factor)
-        predicted[fold == part] = collective_time(size[fold == part], values[0], values[1], values[2])
-    values = _fit(size, seconds, factor)
-    found = {
-        "alpha_s": float(values[0]),
-        "root_s_per_sqrt_byte": float(values[1]),
-        "bandwidth_bytes_per_s": rounded(float(factor / values[2])),
-    }
-    return found, predicted
+        kept = fold != part
+        predicted[~kept] = pieces.fit(size[kept], seconds[kept]).seconds(size[~kept])
+    found = pieces.fit(size, seconds)
+    cuts: list[float | None] = [*found.cuts, None]
+    curves = [_curve(values, cut, factor) for values, cut in zip(found.values, cuts, strict=True)]
+    return curves[::-1], predicted
 
 
-def _curves(rows: pl.DataFrame, operation: str, table: Table, link: float) -> Found:
-    curves: dict[str, Curve] = {}
+def _implementations(
+    name: str, rows: pl.DataFrame, operation: str, table: Table, link: float, told: float
+) -> list[Found]:
+    curves: dict[str, list[Curve]] = {}
     times: list[Array] = []
     for gpus in sorted(rows["num_gpus"].unique().to_list()):
         part = rows.filter(pl.col("num_gpus") == gpus)
@@ -76,38 +80,37 @@ def _curves(rows: pl.DataFrame, operation: str, table: Table, link: float) -> Fo
         if size.max() >= 2**26:
             check_units(seconds, busfactor(operation, gpus) * size / (2.5 * link), table.path)
         curves[str(gpus)], predicted = fit_curve(size, seconds, busfactor(operation, gpus))
-        times.append(np.stack([predicted, seconds]))
+        times.append(np.stack([predicted, seconds])[:, size <= told])
     if not curves:
         raise fault(f"no rows of `{operation}` over two or more GPUs", table.path)
     predicted, seconds = np.concatenate(times, axis=1)
-    return {
-        "by_gpus": curves,
-        "held_out": score(predicted, seconds).as_dict(),
-        "framework_version": table.version,
-    }
+    fit = {"held_out": score(predicted, seconds).as_dict(), "framework_version": table.version}
+    # A number of GPUs with fewer pieces has its unlimited one again, or that of the next larger number would serve.
+    most = max(len(found) for found in curves.values())
+    names = [name, f"{name}-small", f"{name}-middle"] if most == MOST else [name, f"{name}-small"]
+    order = [0, most - 1, *range(1, most - 1)]
+    return [
+        {
+            "name": own,
+            "by_gpus": {size: found[piece] if piece < len(found) else found[0] for size, found in curves.items()},
+        }
+        | fit
+        for own, piece in zip(names, order, strict=False)
+        if piece < most
+    ][:most]
 
 
 def fit_nccl(directory: Path, system: str, operation: str, link: float) -> list[Found]:
-    """Return the NCCL curves of one operation by number of GPUs; `link` in bytes/s.
-
-    The all-to-all has a second one for small messages, which another protocol carries.
-    """
+    """Return the NCCL curves of one operation by number of GPUs, a piece an implementation; `link` in bytes/s."""
     columns = ("op_name", "nccl_dtype", "num_gpus", "message_size")
     table = load(directory, system, "comm", "nccl", "nccl", columns)
     rows = table.rows.filter((pl.col("op_name") == OPERATIONS[operation]) & (pl.col("nccl_dtype") == "half"))
-    if operation != "all_to_all":
-        return [{"name": "nccl", "max_bytes": None, **_curves(rows, operation, table, link)}]
-    small = pl.col("message_size") * ELEMENT <= SMALL
-    return [
-        {"name": "nccl", "max_bytes": None, **_curves(rows.filter(~small), operation, table, link)},
-        {"name": "nccl-small", "max_bytes": SMALL, **_curves(rows.filter(small), operation, table, link)},
-    ]
+    return _implementations("nccl", rows, operation, table, link, np.inf)
 
 
 def fit_custom(directory: Path, system: str, framework: str, link: float) -> list[Found]:
     """Return the curves of a framework's own all-reduce by number of GPUs, in a CUDA graph where that is told apart."""
     columns = ("kernel_source", "num_gpus", "message_size")
     table = load(directory, system, "comm", framework, "custom_allreduce", columns)
-    within = pl.col("message_size") * ELEMENT <= CUSTOM_MOST
-    rows = table.rows.filter(~pl.col("kernel_source").str.contains("eager") & within)
-    return [{"name": "custom", "max_bytes": CUSTOM_MOST, **_curves(rows, "all_reduce", table, link)}]
+    rows = table.rows.filter(~pl.col("kernel_source").str.contains("eager"))
+    return _implementations("custom", rows, "all_reduce", table, link, CUSTOM_MOST)

@@ -15,6 +15,7 @@ from energylens import _core
 from energylens.errors import EnergylensError, Problem
 from energylens.library import load_model
 from energylens.plan import LoadedGpu, Plan, core_problems
+from energylens.running import way
 from energylens.spec.gpu import Energy
 from energylens.steady import steps
 
@@ -128,7 +129,7 @@ def _sums(plan: Plan, row: dict[str, Any], sequences: float, context: float, ene
     tp, dp, ep = degrees
     try:
         told = plan.core.explain_point(
-            0, 0, row["weight_dtype"], row.get("kv_dtype"), tp, 1, dp, ep,
+            0, 0, row["weight_dtype"], row.get("kv_dtype"), tp, 1, dp, ep, way({}),
             max(1.0, round(sequences)), max(1.0, round(context - 1)), 2.0,
         )  # fmt: skip
     except _core.PlanError as error:
@@ -137,7 +138,7 @@ def _sums(plan: Plan, row: dict[str, Any], sequences: float, context: float, ene
         raise EnergylensError(Problem(f"{row['model']} with {mesh}: {problem.message}", hint=problem.hint)) from None
     found = dict.fromkeys(SUMS, 0.0)
     for kernel in json.loads(told):
-        if kernel["phase"] != "decode":
+        if kernel["phase"] != "decode" or kernel["class"] == "step":
             continue
         times = kernel["runs"]
         found[_CLASS[kernel["class"]]] += times * kernel["kernel_s"]

@@ -245,8 +245,7 @@ def count(table: pl.DataFrame, family: str) -> pl.DataFrame:
             "activation": 4 * rows / ep * d + 4 * rows / ep * f,
         }
     else:
-        n = c("num_gpus").cast(float)
-        counts |= {"link": 2 * (n - 1) / n * 2 * c("message_elements")}
+        counts |= {"link": 2 * c("message_elements")}
     return table.select(
         _named(c("gpu"), GPUS).alias("gpu"),
         pl.lit(family).alias("family"),

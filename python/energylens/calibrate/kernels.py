@@ -46,9 +46,9 @@ def _nccl(directory: Path, system: str, link: float, operation: str) -> list[Fou
 
 
 def _error(found: object) -> str:
-    """Return the held-out error of a fit, or of each implementation, in words."""
-    several: list[Any] = found if isinstance(found, list) else [found]
-    return ", ".join(f"{one['held_out']['mape_percent']:.1f} % held out" for one in several)
+    """Return the held-out error of a fit in words; pieces of one collective share theirs."""
+    one: Any = found[0] if isinstance(found, list) else found
+    return f"{one['held_out']['mape_percent']:.1f} % held out"
 
 
 def _each(

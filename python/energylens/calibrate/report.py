@@ -20,7 +20,7 @@ BANDS = {
     "hbm_weight": (60e-12, 180e-12),
     "hbm_kv": (60e-12, 360e-12),
     "hbm_activation": (60e-12, 240e-12),
-    "link": (50e-12, 500e-12),
+    "link": (100e-12, 900e-12),
     "active": (0.0, 300.0),
 }
 """Plausible J/FLOP, J/B and W; `active` stands for every class."""

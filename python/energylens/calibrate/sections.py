@@ -133,6 +133,15 @@ def _implementation(one: Mapping[str, Any], source: str) -> dict[str, Any]:
     return found | {"by_gpus": by_gpus, "source": source, "fit": _fit(one)}
 
 
+def _pair(curve: Mapping[str, float]) -> dict[str, float]:
+    """Return the curve of one GPU sending to another, from that of two that exchange halves of a message."""
+    found = {name: curve[name] for name in ("alpha_s", "bandwidth_bytes_per_s")}
+    return found | ({"max_bytes": curve["max_bytes"] / 2} if "max_bytes" in curve else {})
+
+
+PAIR = "modelled: the 2-GPU all_to_all, of which half a message crosses, without its root term"
+
+
 def _collectives(
     spec: GpuSpec, own: Mapping[str, Any], nccl: Mapping[str, Any], package: str, framework: str
 ) -> dict[str, Any] | None:
@@ -148,9 +157,8 @@ def _collectives(
     for one in own.get("all_reduce", {}).get("custom", []):
         source = _source(package, framework, str(one["framework_version"]), "custom all-reduce in a CUDA graph")
         found["all_reduce"].append(_implementation(one, source))
-    pair = found["all_to_all"][0]["by_gpus"]["2"]
-    curve = {"alpha_s": pair["alpha_s"], "bandwidth_bytes_per_s": pair["bandwidth_bytes_per_s"]}
     found["send_recv"] = [
-        {"name": "nccl", "by_gpus": {"2": curve}, "source": "modelled: the 2-GPU all_to_all, without its root term"}
+        {"name": one["name"], "by_gpus": {"2": _pair(one["by_gpus"]["2"])}, "source": PAIR}
+        for one in found["all_to_all"]
     ]
     return found

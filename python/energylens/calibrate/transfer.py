@@ -96,7 +96,7 @@ def transfer(gpu: str, fitted: dict[str, dict[str, Any]], folder: Path | None = 
             "on_chip_j_per_byte": lent["sources"]["on_chip_j_per_byte"],
             "vector": "assumed 2 x bf16",
             "hbm": memory,
-            "link": "transferred: vLLM custom all-reduce on B200, per bus byte",
+            "link": "transferred: vLLM custom all-reduce on B200, per byte of message",
         },
         "errors": None,
     }
@@ -139,7 +139,7 @@ def _overlap(folder: Path | None) -> dict[str, float]:
     return overlap((folder or data_folder()) / "overlap_energy.parquet")
 
 
-def overlap(path: Path, link: float = 3.31e-10, hbm: float = MEMORY_J["a100-sxm-80gb"][0]) -> dict[str, float]:
+def overlap(path: Path, link: float = 4.97e-10, hbm: float = MEMORY_J["a100-sxm-80gb"][0]) -> dict[str, float]:
     """Return W while the all-reduce runs and J/FLOP from the sequential rows: `E/2 = W·t + dynamic` over SM counts."""
     if not path.is_file():
         raise SpecError(Problem(f"no table `{path.name}`", where=str(path.parent)))

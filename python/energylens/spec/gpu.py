@@ -258,11 +258,12 @@ class Energy(Form):
 
 
 class Curve(Form):
-    """`t = alpha + root·√S + busfactor·S/bandwidth`."""
+    """`t = alpha + root·√S + busfactor·S/bandwidth`, of messages of at most `max_bytes` S."""
 
     alpha_s: NonNegative
     root_s_per_sqrt_byte: NonNegative = 0.0
     bandwidth_bytes_per_s: Large
+    max_bytes: Positive | None = None
 
 
 def _sizes(table: object) -> object:
@@ -301,7 +302,10 @@ class Collectives(Form):
     @field_validator("*")
     @classmethod
     def _unlimited(cls, found: list[Implementation]) -> list[Implementation]:
-        if all(implementation.max_bytes is not None for implementation in found):
+        def limited(one: Implementation) -> bool:
+            return one.max_bytes is not None or any(curve.max_bytes is not None for curve in one.by_gpus.values())
+
+        if all(limited(implementation) for implementation in found):
             raise ValueError("one implementation has to take messages of any size: leave out its `max_bytes`")
         return found
 

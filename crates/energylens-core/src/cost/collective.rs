@@ -31,6 +31,11 @@ impl Operation {
         }
     }
 
+    /// Share of an all-reduce's joules for a byte of message: it reads and writes all of it, others half of that.
+    pub fn moved(self) -> f64 {
+        if self == Self::AllReduce { 1.0 } else { 0.5 }
+    }
+
     /// Bytes over the bus per byte of message, among `n`.
     pub fn bus_factor(self, n: f64) -> f64 {
         match self {
@@ -87,10 +92,9 @@ impl Collective {
             let nodes = group.span.div_ceil(profile.link.gpus_per_node).min(group.size);
             ((f64::from(group.size) / f64::from(nodes)).max(1.0), nodes)
         };
-        let mut inside = 0.0;
         let mut choices = vec![Choice { max_bytes: f64::INFINITY, alpha_s: 0.0, root: 0.0, seconds_per_byte: 0.0 }];
         if m > 1.0 {
-            inside = operation.bus_factor(m);
+            let inside = operation.bus_factor(m);
             let implementations = match operation {
                 Operation::AllReduce => &profile.collectives.all_reduce,
                 Operation::AllGather => &profile.collectives.all_gather,
@@ -103,7 +107,10 @@ impl Collective {
                 .filter_map(|implementation| {
                     let curve = implementation.curve(m.ceil() as u32)?;
                     Some(Choice {
-                        max_bytes: implementation.max_bytes.unwrap_or(f64::INFINITY),
+                        max_bytes: [implementation.max_bytes, curve.max_bytes]
+                            .into_iter()
+                            .flatten()
+                            .fold(f64::INFINITY, f64::min),
                         alpha_s: curve.alpha_s,
                         root: if operation == Operation::SendRecv { 0.0 } else { curve.root_s_per_sqrt_byte },
                         seconds_per_byte: inside / curve.bandwidth_bytes_per_s,
@@ -111,12 +118,10 @@ impl Collective {
                 })
                 .collect();
         }
-        let across = if nodes > 1 {
-            let rails = if operation == Operation::AllToAll { 1.0 } else { m };
-            operation.bus_factor(f64::from(nodes)) / rails
-        } else {
-            0.0
-        };
+        let rails = if operation == Operation::AllToAll { 1.0 } else { m };
+        let beyond = if nodes > 1 { 1.0 / rails } else { 0.0 };
+        let within = if m > 1.0 { 1.0 } else { 0.0 };
+        let across = operation.bus_factor(f64::from(nodes)) * beyond;
         Some(Self {
             operation,
             group,
@@ -125,7 +130,7 @@ impl Collective {
             choices,
             net_alpha_s: if nodes > 1 { profile.link.net_alpha_s } else { 0.0 },
             net_seconds_per_byte: across / profile.link.net_bandwidth_bytes_per_s,
-            joules_per_byte: profile.energy.link_j_per_byte * (inside + across),
+            joules_per_byte: profile.energy.link_j_per_byte * operation.moved() * (within + beyond),
         })
     }
 

@@ -274,25 +274,8 @@ impl Timing {
     /// Seconds for given bytes; `tables` lets products be looked up by rows.
     #[inline(always)]
     pub fn seconds<const L: usize>(&self, pairs: &Basis<L>, env: &Env<L>, bytes: &Lane<L>, tables: bool) -> Lane<L> {
-        let mut compute = [0.0; L];
-        for product in &self.products {
-            self.tiling.add(product, pairs, (&env.hits, &env.rows), tables, &mut compute);
-        }
-        if let Some(attention) = &self.attention {
-            attention.add(pairs, self.tiling.sms, &mut compute);
-        }
-        self.vector.add(pairs, &mut compute);
         let doublings = self.set.sharpness.ilog2();
-        let mut memory = [0.0; L];
-        for i in 0..L {
-            memory[i] = bytes[i] * self.seconds_per_byte;
-        }
-        if self.set.root_s_per_sqrt_byte > 0.0 {
-            for i in 0..L {
-                memory[i] += self.set.root_s_per_sqrt_byte * bytes[i].sqrt();
-            }
-        }
-        let mut out = smooth_maxima(&compute, &memory, doublings);
+        let mut out = smooth_maxima(&self.compute_s(pairs, env, tables), &self.memory_s(bytes), doublings);
         for i in 0..L {
             out[i] += self.set.t0_s;
         }
@@ -303,6 +286,35 @@ impl Timing {
             }
         }
         out
+    }
+
+    /// Seconds of its work alone.
+    #[inline(always)]
+    fn compute_s<const L: usize>(&self, pairs: &Basis<L>, env: &Env<L>, tables: bool) -> Lane<L> {
+        let mut compute = [0.0; L];
+        for product in &self.products {
+            self.tiling.add(product, pairs, (&env.hits, &env.rows), tables, &mut compute);
+        }
+        if let Some(attention) = &self.attention {
+            attention.add(pairs, self.tiling.sms, &mut compute);
+        }
+        self.vector.add(pairs, &mut compute);
+        compute
+    }
+
+    /// Seconds of its bytes alone.
+    #[inline(always)]
+    fn memory_s<const L: usize>(&self, bytes: &Lane<L>) -> Lane<L> {
+        let mut memory = [0.0; L];
+        for i in 0..L {
+            memory[i] = bytes[i] * self.seconds_per_byte;
+        }
+        if self.set.root_s_per_sqrt_byte > 0.0 {
+            for i in 0..L {
+                memory[i] += self.set.root_s_per_sqrt_byte * bytes[i].sqrt();
+            }
+        }
+        memory
     }
 }
 
@@ -330,6 +342,17 @@ impl Timed {
     /// Its seconds.
     #[inline(always)]
     pub fn seconds<const L: usize>(&self, env: &Env<L>, tables: bool, out: &mut Lane<L>) {
+        *out = self.timing.seconds(env.bases(self.mask).0, env, &self.bytes(env), tables);
+    }
+
+    /// What it would take by its work, by its bytes and by its launch alone, in the first lane.
+    pub fn bounds<const L: usize>(&self, env: &Env<L>) -> [f64; 3] {
+        let compute = self.timing.compute_s(env.bases(self.mask).0, env, false);
+        [compute[0], self.timing.memory_s(&self.bytes(env))[0], self.timing.set.t0_s]
+    }
+
+    #[inline(always)]
+    fn bytes<const L: usize>(&self, env: &Env<L>) -> Lane<L> {
         let (pairs, reach) = env.bases(self.mask);
         let mut bytes = [0.0; L];
         env.plain.set(&self.bytes[0], &mut bytes);
@@ -342,7 +365,7 @@ impl Timed {
                 bytes[i] += self.expert_bytes * env.hits[i];
             }
         }
-        *out = self.timing.seconds(pairs, env, &bytes, tables);
+        bytes
     }
 }
 
@@ -418,7 +441,13 @@ impl KernelCost {
             cost.weights_j[i] += self.reads() * self.traffic.expert_bytes * self.prices.weight_j * slice.hits[i];
             cost.compute_j[i] += self.padding_j * env.hits[i];
         }
+        let turns = self.beside.as_ref().is_some_and(|beside| beside.order == Order::Turns);
         match Self::overlapped([self]) {
+            // What a kernel that takes turns hides is known of its block only.
+            Some(overlapped) if turns => {
+                let seconds = overlapped.seconds(env, divided, false);
+                cost.kernel_s = seconds.kernel_s;
+            }
             Some(overlapped) => {
                 let seconds = overlapped.seconds(env, divided, false);
                 (cost.kernel_s, cost.exposed_s, cost.hidden_s) =

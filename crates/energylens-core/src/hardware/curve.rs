@@ -25,6 +25,9 @@ pub struct LinkCurve {
     pub root_s_per_sqrt_byte: f64,
     /// Asymptotic bus bandwidth.
     pub bandwidth_bytes_per_s: f64,
+    /// Largest message it holds for.
+    #[serde(default)]
+    pub max_bytes: Option<f64>,
 }
 
 impl Implementation {

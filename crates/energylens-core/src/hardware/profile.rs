@@ -223,7 +223,7 @@ pub struct Energy {
     pub hbm_kv_j_per_byte: f64,
     /// Per activation byte from or to memory.
     pub hbm_activation_j_per_byte: f64,
-    /// Per bus byte of a collective.
+    /// Per byte of an all-reduce's message.
     pub link_j_per_byte: f64,
 }
 
