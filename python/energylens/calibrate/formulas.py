@@ -63,6 +63,16 @@ def prefill_work(
     return np.asarray(flops), np.asarray(item * tokens), np.asarray(item * waves)
 
 
-def collective_time(size: Array, alpha: float, root: float, slope: float) -> Array:
-    """Return `alpha + root sqrt(S) + slope S`, in s for S in bytes."""
-    return np.asarray(alpha + root * np.sqrt(size) + slope * size)
+def slower(sms: Array, saturating: float, sharpness: float) -> Array:
+    """Return `(1 + (n/c)^q)^(1/q)`: how many times slower a collective is on c SMs than on those it wants."""
+    return np.asarray((1 + (saturating / sms) ** sharpness) ** (1 / sharpness))
+
+
+def both(compute: Array, collective: Array, slow_compute: float, slow_collective: float) -> Array:
+    """Return the seconds of a kernel and a collective that start together and slow each other down while both run.
+
+    `o = min(C (1 + k_c), R (1 + k_r))`, `max(C + o k_c/(1 + k_c), R + o k_r/(1 + k_r))`.
+    """
+    o = np.minimum(compute * (1 + slow_compute), collective * (1 + slow_collective))
+    kernel = compute + o * slow_compute / (1 + slow_compute)
+    return np.asarray(np.maximum(kernel, collective + o * slow_collective / (1 + slow_collective)))
