@@ -29,12 +29,30 @@ class Prediction:
     trust: str
     plan_sha256: str
 
+    @property
+    def limits(self) -> dict[str, dict[str, float]]:
+        """Seconds of one GPU by phase (one decode step) and what decides them, the most first.
+
+        `compute`, `hbm` and `launch` are seconds of kernels bound by these, `link` exposed communication, `host` the
+        wait for the host, `cap` what a power cap adds.
+        """
+        found: dict[str, dict[str, float]] = {}
+        for phase in ("prefill", "decode"):
+            seconds = dict.fromkeys(("compute", "hbm", "launch", "link", "host", "cap"), 0.0)
+            for row in self.kernels.filter(phase=phase).iter_rows(named=True):
+                seconds[row["bound"]] += row["runs"] * row["kernel_s"]
+                seconds["link"] += row["runs"] * row["communication_s"]
+            ordered = sorted(seconds.items(), key=lambda item: -item[1])
+            found[phase] = {name: value for name, value in ordered if value > 0}
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for `--json`."""
         return {
             **self.point,
             **self.values,
             "energy_by_cause_j": self.causes,
+            "seconds_by_limit": self.limits,
             "kernels": self.kernels.to_dicts(),
             "trust": self.trust,
             "plan_sha256": self.plan_sha256,

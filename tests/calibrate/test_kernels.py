@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from energylens.calibrate import fitting, tables
+from energylens.calibrate import fitting, pieces, tables
 from energylens.calibrate.attention import Calls, DecodeModel, PrefillModel, fit_decode_calls, fit_prefill_calls
 from energylens.calibrate.collectives import busfactor, fit_curve
 from energylens.calibrate.device import Device
-from energylens.calibrate.formulas import Array, collective_time, smooth_max
+from energylens.calibrate.formulas import Array, smooth_max
 from energylens.calibrate.gemm import NAMES, TILES, GemmModel, Products, fit_gemm, fit_products
 from energylens.calibrate.kernels import calibrate
 from energylens.calibrate.moe import Experts, MoeModel, fit_experts
@@ -89,11 +89,30 @@ def test_expert_coefficients_come_back() -> None:
 
 def test_a_collective_curve_comes_back() -> None:
     size: Array = np.array([2.0**power for power in range(9, 30)])
-    seconds = collective_time(size, 5e-6, 3e-9, busfactor("all_reduce", 8) / 4e11)
-    curve, predicted = fit_curve(size, seconds, 1.75)
-    assert curve["bandwidth_bytes_per_s"] == pytest.approx(4e11, rel=0.02)
-    assert curve["alpha_s"] == pytest.approx(5e-6, rel=0.02)
+    seconds = 5e-6 + 3e-9 * np.sqrt(size) + busfactor("all_reduce", 8) / 4e11 * size
+    (curve,), predicted = fit_curve(size, seconds, 1.75)
+    assert curve == {
+        "alpha_s": pytest.approx(5e-6, rel=0.02),
+        "root_s_per_sqrt_byte": pytest.approx(3e-9, rel=0.02),
+        "bandwidth_bytes_per_s": pytest.approx(4e11, rel=0.02),
+    }
     assert predicted == pytest.approx(seconds, rel=0.02)
+
+
+def test_protocols_become_pieces() -> None:
+    size: Array = np.array([2.0**power for power in range(9, 30)])
+    small = size <= 2**18
+    seconds = np.where(small, 4e-6 + size / 8e10, 2e-5 + size / 4e11)
+    found = pieces.fit(size, seconds)
+    assert len(found.cuts) == 1
+    assert 2**18 < found.cuts[0] < 2**19
+    assert found.seconds(size) == pytest.approx(seconds, rel=1e-6)
+    curves, _ = fit_curve(size, seconds, 1.0)
+    assert [curve.get("max_bytes") for curve in curves] == [None, pytest.approx(found.cuts[0], rel=0.01)]
+
+
+def test_a_spike_is_not_fitted() -> None:
+    assert pieces.smooth(np.array([5.0, 9.0, 6.0, 7.0])).tolist() == [5.0, 6.0, 6.0, 7.0]
 
 
 def test_smooth_max_reaches_both_ends() -> None:

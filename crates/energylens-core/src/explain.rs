@@ -85,7 +85,7 @@ pub struct KernelCostStory {
     pub hbm_activations_j: f64,
     /// Link bytes.
     pub link_j: f64,
-    /// What decides its time: `compute`, `hbm`, `launch`, `link`, `host` or `cap`.
+    /// What decides its own time: `compute`, `hbm` or `launch`; `link`, `host` and `cap` of what is no kernel.
     pub bound: &'static str,
     /// Names and sizes of its collectives.
     pub collectives: Vec<String>,
@@ -284,7 +284,6 @@ fn phase(
         }
         let [compute, memory, launch] = kernel.cost.timed(&kernel.cost.timing).bounds(env);
         let bound = match () {
-            () if cost.exposed_s[0] > cost.kernel_s[0] => "link",
             () if launch >= compute.max(memory) => "launch",
             () if compute >= memory => "compute",
             () => "hbm",

@@ -3,13 +3,18 @@
 
 mod common;
 
+use energylens_core::cost::collective::{Collective, Group, Operation};
+use energylens_core::cost::lanes::Basis;
+use energylens_core::cost::overlap::Contention;
 use energylens_core::einsum::parse::parse;
+use energylens_core::einsum::shape::Poly;
 use energylens_core::engine::{Plan, Schedule, Visitor};
 use energylens_core::explain;
 use energylens_core::mesh::Reason;
 use energylens_core::reduce::front::{Front, dominates};
 use energylens_core::reduce::groups::Grouping;
 use energylens_core::reduce::{Reduction, Wanted};
+use energylens_core::running::{Running, Where};
 use energylens_core::serving::{COLUMNS, Columns, Served, column_names};
 use energylens_core::simd::Level;
 use energylens_core::space::{Listed, Space};
@@ -64,6 +69,27 @@ proptest! {
     }
 
     #[test]
+    fn overlap_never_takes_longer_than_one_after_the_other(c in 0.0..9.0_f64, r in 0.0..9.0_f64, slow_c in 0.0..2.0_f64, slow_r in 0.0..2.0_f64) {
+        let free = Contention::default().both(c, r);
+        prop_assert!(free <= c + r && free >= c.max(r));
+        let both = Contention { compute: slow_c, communication: slow_r }.both(c, r);
+        prop_assert!(both >= free - 1e-12 && both <= (c + r) * (1.0 + slow_c.max(slow_r)) + 1e-12);
+    }
+
+    #[test]
+    fn more_sms_and_fewer_bytes_never_slow_a_collective(sms in 1..130_u16, bytes in 1.0..1e9_f64, more in 1.0..10.0_f64, tp in 2..9_u32) {
+        let plan = common::plan();
+        let profile = &plan.profiles[0];
+        let (few, many) = (profile.link.slower(f64::from(sms)), profile.link.slower(f64::from(sms + 1)));
+        prop_assert!(few >= many && many >= 1.0);
+        let group = Group { size: tp, span: tp };
+        let one = Collective::new(profile, Operation::AllReduce, group, Poly::constant(1.0)).unwrap();
+        let at = |bytes: f64, slower: f64| one.seconds(&Basis::<1>::NONE, bytes, slower)[0];
+        prop_assert!(at(bytes, few) >= at(bytes, many) && at(bytes * more, few) >= at(bytes, few));
+        prop_assert!(one.joules().scaled(more).as_constant() >= one.joules().as_constant());
+    }
+
+    #[test]
     fn a_front_is_what_nothing_dominates(rows in prop::collection::vec(prop::collection::vec(0..6_u32, 3), 1..60)) {
         let rows: Vec<Vec<f64>> = rows.iter().map(|r| r.iter().map(|v| f64::from(*v)).collect()).collect();
         let mut front = Front::new(3, None);
@@ -90,7 +116,7 @@ fn everything(space: &Space) -> Wanted {
         bounds: vec![(column("gpus"), 0.0, 8.0), (column("tpot_s"), 0.0, 0.01)],
         resolution: None,
         top: 7,
-        groups: Grouping::new(space, &[2, 8, 10]),
+        groups: Grouping::new(space, &[2, 16, 18]),
         distributions: vec![column("ttft_s"), column("energy_decode_static_j")],
     }
 }
@@ -211,6 +237,36 @@ fn large_space() -> Space {
     Space::from_json(&json, 1, 1).unwrap()
 }
 
+/// A space with every way of running.
+fn ways_space() -> Space {
+    let json = r#"{"model": [0], "gpu": [0], "weight_dtype": [null], "kv_dtype": [null], "tp": [2], "pp": [1, 2], "dp": [1, 2],
+        "ep": [2], "cp": [1, 2], "overlap_stages": [0, 3], "overlap_sms": [0, 9], "overlap_where": ["both", "prefill"],
+        "sequence_parallel": [false, true], "sm_clock_mhz": [0, 1500], "power_cap_w": [0, 300],
+        "batch": [3, 64], "prompt_tokens": [100, 500, 900, 1300, 5000], "output_tokens": [1, 50]}"#;
+    Space::from_json(json, 1, 1).unwrap()
+}
+
+#[test]
+fn every_way_of_running_gives_the_same_bits_on_every_schedule() {
+    let (plan, space) = (common::plan(), ways_space());
+    let walked = |schedule| {
+        let parts =
+            plan.walk(&space, 0..space.size(), ALL, schedule, 1, || Collected(std::collections::BTreeMap::new()));
+        parts.into_iter().flat_map(|part| part.0).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let direct = walked(Schedule::Direct);
+    assert_eq!(direct, walked(Schedule::Best));
+    assert!(direct.values().filter(|values| values.len() > 1).count() > 200);
+    let indices: Vec<u64> = (0..space.size()).collect();
+    let table = plan.evaluate(&Listed { space: &space, indices: &indices }, ALL, 1);
+    for (row, index) in indices.iter().enumerate() {
+        let bits: Vec<u64> = table.columns.iter().map(|values| values[row].to_bits()).collect();
+        let walked = &direct[index];
+        assert_eq!(walked[0], u64::from(table.reasons[row]));
+        assert!(walked.len() == 1 || table.reasons[row] > 0 || walked[1..] == bits);
+    }
+}
+
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     let mut plan = common::plan();
@@ -248,23 +304,52 @@ fn tables_change_no_bit() {
 #[test]
 fn kernels_one_by_one_add_up_to_the_whole() {
     let plan = common::plan();
-    let point = energylens_core::engine::Point { tp: 2, dp: 2, ep: 4, ..common::point() };
-    let table = plan.evaluate([point].as_slice(), ALL, 1);
-    let stories = explain::point(&plan, &point).unwrap();
+    let overlapped = |overlap_stages, fused_norm, sm_clock_mhz, power_cap_w| Running {
+        overlap_stages,
+        overlap_sms: if overlap_stages > 1 { 20 } else { 0 },
+        overlap_where: if overlap_stages > 1 { Where::Both } else { Where::Prefill },
+        fused_norm,
+        sm_clock_mhz,
+        power_cap_w,
+        ..Running::default()
+    };
+    for running in [Running::default(), overlapped(3, false, 0, 0), overlapped(0, false, 1500, 0)] {
+        for (tp, dp, ep) in [(2, 2, 4), (4, 1, 1), (2, 2, 2)] {
+            let point = energylens_core::engine::Point { tp, dp, ep, running, ..common::point() };
+            assert_adds_up(&plan, &point, 120.0);
+        }
+    }
+    let sequence = Running { sequence_parallel: true, ..overlapped(3, false, 0, 0) };
+    for (cp, running) in
+        [(2, Running::default()), (1, sequence), (2, Running { overlap_stages: 0, ..Running::default() })]
+    {
+        assert_adds_up(&plan, &energylens_core::engine::Point { tp: 4, cp, running, ..common::point() }, 120.0);
+    }
+}
+
+fn assert_adds_up(plan: &Plan, point: &energylens_core::engine::Point, static_w: f64) {
+    let table = plan.evaluate([*point].as_slice(), ALL, 1);
+    assert_eq!(table.reasons, [0], "{point:?}");
+    let stories = explain::point(plan, point).unwrap();
+    let gpus = f64::from(point.tp * point.dp * point.cp);
+    let static_w = match point.running.sm_clock_mhz {
+        0 => static_w,
+        mhz => static_w * (80.0 + 40.0 * (f64::from(mhz) - 600.0) / 1380.0) / 120.0,
+    };
     let joules = |phase: &str| -> f64 {
         let own = stories.iter().filter(|s| s.phase == phase);
         own.map(|s| s.runs * (s.compute_j + s.hbm_weights_j + s.hbm_kv_j + s.hbm_activations_j + s.link_j)).sum::<f64>()
-            * 4.0
+            * gpus
     };
     let seconds = |phase: &str| -> f64 {
         stories.iter().filter(|s| s.phase == phase).map(|s| s.runs * (s.kernel_s + s.communication_s)).sum()
     };
     let at = |name: &str| table.columns[column(name)][0];
     let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-12, "{a} {b}");
-    close(seconds("prefill") + 1e-3, at("ttft_s"));
-    close(seconds("decode") + 1e-3, at("tpot_s"));
-    close(joules("prefill") + 4.0 * 120.0 * at("ttft_s"), at("energy_prefill_j"));
-    close(joules("decode") + 4.0 * 120.0 * at("tpot_s"), at("energy_decode_step_j"));
+    close(seconds("prefill"), at("ttft_s"));
+    close(seconds("decode"), at("tpot_s"));
+    close(joules("prefill") + gpus * static_w * at("ttft_s"), at("energy_prefill_j"));
+    close(joules("decode") + gpus * static_w * at("tpot_s"), at("energy_decode_step_j"));
 }
 
 #[test]
@@ -292,4 +377,14 @@ fn every_reason_is_given_when_it_applies() {
     assert_eq!(reason(with(1, 7, 1, 1, 8.0)), "layers");
     assert_eq!(reason(with(1, 1, 8, 1, 4.0)), "batch");
     assert_eq!(reason(with(1, 1, 1, 1, 1e6)), "memory");
+    let run = |tp, running| energylens_core::engine::Point { tp, running, ..base };
+    let stages = |overlap_stages, overlap_sms| Running { overlap_stages, overlap_sms, ..Running::default() };
+    assert_eq!(reason(run(2, stages(2, 8))), "ok");
+    assert_eq!(reason(run(1, stages(2, 8))), "overlap");
+    assert_eq!(reason(run(2, stages(2, 132))), "overlap");
+    assert_eq!(reason(run(1, Running { sequence_parallel: true, ..Running::default() })), "shard");
+    assert_eq!(reason(run(1, Running { fused_norm: true, ..Running::default() })), "shard");
+    assert_eq!(reason(run(1, Running { sm_clock_mhz: 2000, ..Running::default() })), "clock");
+    assert_eq!(reason(run(1, Running { power_cap_w: 120, ..Running::default() })), "power");
+    assert_eq!(reason(run(1, Running { power_cap_w: 701, ..Running::default() })), "power");
 }

@@ -22,7 +22,7 @@ _ROUNDS = 4
 
 
 def fit(folder: Path | None = None, gpu: str = "b200") -> dict[str, Any]:
-    """Return `power - static = active_w + link_j_per_byte · message bytes/s` of an all-reduce, with errors (%) by GPUs."""
+    """Return `power - static = active_w + link_j_per_byte · message bytes/s` of an all-reduce, with errors (%)."""
     order = ["kernel", "gpus", "link"]
     raw = read(folder or data_folder(), "allreduce")
     rows = count(raw, "allreduce").with_columns(gpus=raw["num_gpus"]).sort(order)

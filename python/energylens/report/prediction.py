@@ -22,7 +22,14 @@ _KERNELS_SHOWN = 8
 def prediction_text(prediction: Prediction) -> str:
     """Return the whole prediction."""
     return "\n\n".join(
-        [_headline(prediction), _results(prediction), _causes(prediction), _kernels(prediction), _trust(prediction)]
+        [
+            _headline(prediction),
+            _results(prediction),
+            _limits(prediction),
+            _causes(prediction),
+            _kernels(prediction),
+            _trust(prediction),
+        ]
     )
 
 
@@ -53,6 +60,28 @@ def _results(prediction: Prediction) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
+
+
+def _limits(prediction: Prediction) -> str:
+    """Return what decides the time of each phase, in shares."""
+    lines = []
+    for phase, seconds in prediction.limits.items():
+        total = sum(seconds.values()) or 1.0
+        shares = ", ".join(
+            f"{_LIMITS[name]} {value / total:.0%}" for name, value in seconds.items() if value >= 0.005 * total
+        )
+        lines.append(f"{phase} is bound by {shares}")
+    return "\n".join(lines)
+
+
+_LIMITS = {
+    "compute": "compute",
+    "hbm": "HBM",
+    "launch": "kernel launches",
+    "link": "links",
+    "host": "the host",
+    "cap": "the power cap",
+}
 
 
 def _causes(prediction: Prediction) -> str:

@@ -221,7 +221,9 @@ impl Lowering<'_> {
                 None => return (false, None),
             },
             1 => return (false, None),
-            _ if !running.overlap_where.meets(phase) => return (false, None),
+            _ if !running.overlap_where.meets(phase) || !running.agrees(self.profile.compute.sms) => {
+                return (false, None);
+            }
             stages => (f64::from(stages), f64::from(running.overlap_sms)),
         };
         let turns = around.turns && running.overlaps();

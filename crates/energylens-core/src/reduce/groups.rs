@@ -33,9 +33,9 @@ impl Grouping {
     fn step(&self, first: u64, stride: u64, count: u64) -> Option<u64> {
         let [.., prompts, outputs] = self.lengths;
         if stride == 1 && first % outputs + count <= outputs {
-            Some(self.weights[10])
+            Some(self.weights[AXES - 1])
         } else if stride == outputs && first / outputs % prompts + count <= prompts {
-            Some(self.weights[9])
+            Some(self.weights[AXES - 2])
         } else {
             None
         }

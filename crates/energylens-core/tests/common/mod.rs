@@ -98,7 +98,10 @@ fn gpu() -> Value {
         "memory": {"capacity_bytes": 8e10, "bandwidth_bytes_per_s": 3e12, "reserve_bytes": 2e9},
         "compute": {"sms": 132, "peak_flops": {"bf16": 1e15, "fp8": 2e15, "vector": 6e13}},
         "power": {"tdp_w": 700.0, "static_w": 120.0, "active_w": 40.0, "communication_w": 15.0, "sequence_j": 2e-3},
-        "link": {"gpus_per_node": 8, "net_bandwidth_bytes_per_s": 5e10, "net_alpha_s": 1e-5, "sms_to_saturate": 16.0},
+        "link": {"gpus_per_node": 8, "net_bandwidth_bytes_per_s": 5e10, "net_alpha_s": 1e-5, "sms_to_saturate": 16.0,
+            "sms_sharpness": 1.5, "contention": {"compute": 0.1, "communication": 0.6}},
+        "clock": {"max_mhz": 1980.0, "voltage_mv": [[900.0, 700.0], [1400.0, 750.0], [1980.0, 1000.0]],
+            "idle_w": [[600.0, 80.0], [1980.0, 120.0]]},
         "host": {"host_s": 1e-3, "sequence_s": 1e-5},
         "uncertainty": {
             "compute": 0.1, "hbm_weights": 0.1, "hbm_kv": 0.2, "hbm_activations": 0.2, "communication": 0.3, "static": 0.1,

@@ -1,0 +1,8 @@
+"""Write README.md (overlap_page.py has the work: mypy knows one module named `run`, and 001 has it)."""
+
+from __future__ import annotations
+
+from overlap_page import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""Write README.md (communication_page.py has the work: mypy knows one module named `run`, and 001 has it)."""
+
+from __future__ import annotations
+
+from communication_page import main
+
+if __name__ == "__main__":
+    main()
