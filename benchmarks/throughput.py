@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 import energylens
-from energylens import Space, _core
+from energylens import Space, _core, running
 from energylens.evaluation import default_threads
 from energylens.keep import Keep
 from energylens.report.text import number, si, table
@@ -80,8 +80,24 @@ def core_call(frame: pl.DataFrame, columns: list[str], threads: int) -> Callable
         frame[name].to_numpy().astype(np.float64) for name in ("batch", "prompt_tokens", "output_tokens")
     )
     core = space.plan.core
+    ways, way = running.ways(frame)
     return lambda: core.evaluate(
-        [None], zeros, zeros, zeros, zeros, codes[0], codes[1], ones, ep, batch, prompt, output, columns, threads
+        [None],
+        zeros,
+        zeros,
+        zeros,
+        zeros,
+        codes[0],
+        codes[1],
+        ones,
+        ep,
+        ways,
+        way,
+        batch,
+        prompt,
+        output,
+        columns,
+        threads,
     )
 
 

@@ -66,8 +66,8 @@ def test_the_same_plan_byte_for_byte(tmp_path: Path) -> None:
 def test_a_built_model_can_be_predicted() -> None:
     found = predict(build(), gpu="h100-sxm", batch=4)
     assert found.values["feasible"]
-    assert set(found.kernels["kernel"]) == {"up", "down", "late", "sampling"}
-    assert found.kernels.filter(phase="prefill")["kernel"].to_list() == ["up", "down", "sampling"]
+    assert set(found.kernels["kernel"]) == {"up", "down", "late", "sampling", "host"}
+    assert found.kernels.filter(phase="prefill")["kernel"].to_list() == ["up", "down", "sampling", "host"]
 
 
 def test_faults_of_a_built_model_say_where() -> None:

@@ -92,7 +92,10 @@ def predict(
         0,
         chosen["weight_dtype"],
         chosen["kv_dtype"],
-        *(int(chosen[name]) for name in ("tp", "pp", "dp", "ep")),
+        int(chosen["tp"]),
+        int(chosen["pp"]),
+        int(chosen["dp"]),
+        int(chosen["ep"]),
         running.way(found),
         *(float(chosen[name]) for name in ("batch", "prompt_tokens", "output_tokens")),
     )
@@ -122,7 +125,7 @@ def _why(plan: Plan, found: dict[str, Any], fits_without_load: bool) -> Problem:
             )
             return Problem(message, hint=f"use a batch of at least {found['dp']}", code="batch")
         case reason:
-            told = plan.core.why_not(0, 0, *(found[name] for name in ("tp", "pp", "dp", "ep")), running.way(found))
+            told = plan.core.why_not(0, 0, found["tp"], found["pp"], found["dp"], found["ep"], running.way(found))
             _, message, hint, rank = told or (reason, f"this configuration cannot run ({reason})", "", None)
             document = plan.models[0].document
             place = document.place(["ranks", rank, "extent"]) if document and rank else None

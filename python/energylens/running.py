@@ -44,6 +44,7 @@ _SWITCHES: Final = ("sequence_parallel", "fused_norm")
 
 def values(text: str, axis: str) -> list[Any]:
     """Read values of an axis as text: numbers and ranges, `own` for None, `off,on` for switches, phases."""
+    words: dict[str, Any]
     if axis in _SWITCHES:
         words = {"off": False, "on": True}
     elif axis == "overlap_where":
@@ -53,9 +54,10 @@ def values(text: str, axis: str) -> list[Any]:
     found: list[Any] = []
     for part in text.split(","):
         word = part.strip()
-        found += (
-            [words[word]] if word in words else [word] if axis in ("overlap_where", *_SWITCHES) else numbers(word, axis)
-        )
+        if word in words:
+            found.append(words[word])
+        else:
+            found += [word] if axis in ("overlap_where", *_SWITCHES) else numbers(word, axis)
     return found
 
 

@@ -68,35 +68,44 @@ def at_clock(gpu: dict[str, Any], f: float | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Slowed:
-    """A stage at a lower clock: its seconds, and its joules of compute over those at the point's clock."""
+    """A stage at a lower clock: its seconds, joules of compute, waiting power over that at the point's clock."""
 
     time: float
     compute: float
+    waiting: float
 
 
-def capped(gpu: dict[str, Any], run: Run, time: float, clocked: float, compute: float, rest: float) -> Slowed:
-    """Lower the clock of a stage of `time` seconds and `compute` + `rest` dynamic joules until it draws the cap."""
+def capped(
+    gpu: dict[str, Any], run: Run, time: float, clocked: float, work: float, active: float, rest: float
+) -> Slowed:
+    """Lower the clock of a stage of `time` seconds and `work` + `active` + `rest` joules until it draws the cap."""
     cap, static_w = run.power_cap_w, gpu["power"]["static_w"]
-    if cap is None or (compute + rest) / time + static_w <= cap:
-        return Slowed(time, 1.0)
+    if cap is None or (work + active + rest) / time + static_w <= cap:
+        return Slowed(time, work + active, 1.0)
     share = min(1.0, clocked / time)
     f = run.sm_clock_mhz if run.sm_clock_mhz is not None else (gpu.get("clock") or {}).get("max_mhz")
 
     def seconds(u: float) -> float:
         return time * (1 - share + share / u)
 
-    def watts(u: float, w: float) -> float:
-        return float((compute * w + rest) / seconds(u) + static_w)
+    def compute(u: float, w: float) -> float:
+        return w * (work + active * u * seconds(u) / time)
 
-    u, w = 1.0, 1.0
+    def watts(at: tuple[float, float, float]) -> float:
+        u, w, i = at
+        return float((compute(u, w) + rest) / seconds(u) + static_w * i)
+
+    found = (1.0, 1.0, 1.0)
     if f is not None:
         lowest = max((table[0][0] for table in tables(gpu)), default=f)
         for clock in sorted({row[0] for table in tables(gpu) for row in table if lowest <= row[0] < f}, reverse=True):
-            lower, less = clock / f, ratio(gpu, "voltage_mv", clock, f) ** 2
-            drawn, wanted = watts(u, w), watts(lower, less)
+            lower = (clock / f, ratio(gpu, "voltage_mv", clock, f) ** 2, ratio(gpu, "idle_w", clock, f))
+            drawn, wanted = watts(found), watts(lower)
             if wanted <= cap:
                 part = (cap - wanted) / (drawn - wanted)
-                u, w = lower + (u - lower) * part, less + (w - less) * part
+                u, w, i = (low + (high - low) * part for low, high in zip(lower, found, strict=True))
+                found = (u, w, i)
                 break
-            u, w = lower, less
-    return Slowed(max(seconds(u), (compute * w + rest) / (cap - static_w)), w)
+            found = lower
+    u, w, i = found
+    return Slowed(max(seconds(u), (compute(u, w) + rest) / (cap - static_w * i)), compute(u, w), i)

@@ -42,6 +42,8 @@ class Stage:
     own: float = 0.0  # t_k
     message: float = 0.0  # R
     message_exposed: float = 0.0  # x_k
+    waiting: float = 1.0  # waiting power under a cap, over that at the point's clock
+    saved: float = 0.0  # seconds' worth of waiting power that a cap saves
     dynamic: dict[str, float] = field(default_factory=lambda: dict.fromkeys(DYNAMIC_CAUSES, 0.0))
 
     @property
@@ -91,6 +93,7 @@ def finish(setup: Setup, step: Pass, envs: list[Env], stage: Stage) -> None:
     gpu, dynamic = setup.gpu, stage.dynamic
     host, power = gpu["host"], gpu["power"]
     stage.kernel_time += host.get("sequence_s", 0.0) * step.b
+    active_time = stage.kernel_time
     stage.own = host["host_s"] + stage.kernel_time + stage.exposed
     if setup.mesh.pp > 1:
         env = next(env for env in envs if env.block.repeat > 1)
@@ -102,17 +105,19 @@ def finish(setup: Setup, step: Pass, envs: list[Env], stage: Stage) -> None:
     dynamic["compute"] += power.get("active_w", 0.0) * stage.kernel_time + power.get("sequence_j", 0.0) * step.b
     dynamic["communication"] += power.get("communication_w", 0.0) * (stage.drawing + stage.message_exposed)
 
-    total = sum(dynamic.values())
+    total, drawn = sum(dynamic.values()), 1.0
     if total / stage.again + power["static_w"] > power["tdp_w"]:
         drawn = (power["tdp_w"] - power["static_w"]) * stage.again / total
         for cause in dynamic:
             dynamic[cause] *= drawn
     rest = sum(dynamic.values()) - dynamic["compute"]
-    slowed = capped(gpu, setup.run, stage.again, stage.clocked, dynamic["compute"], rest)
+    active = power.get("active_w", 0.0) * active_time * drawn
+    slowed = capped(gpu, setup.run, stage.again, stage.clocked, dynamic["compute"] - active, active, rest)
     added = slowed.time - stage.again
     stage.kernel_time += added
     stage.own += added
-    dynamic["compute"] *= slowed.compute
+    dynamic["compute"] = slowed.compute
+    stage.waiting, stage.saved = slowed.waiting, (1 - slowed.waiting) * slowed.time
 
 
 def run_phase(setup: Setup, passes: int, step: Pass) -> Phase:
@@ -124,9 +129,12 @@ def run_phase(setup: Setup, passes: int, step: Pass) -> Phase:
     gpus, static_w = setup.mesh.stage_gpus * setup.mesh.cp, setup.gpu["power"]["static_w"]
     causes = {cause: gpus * passes * sum(stage.dynamic[cause] for stage in stages) for cause in DYNAMIC_CAUSES}
     dynamic = sum(causes.values())
-    static = gpus * setup.mesh.pp * static_w * time
-    communicating = gpus * static_w * passes * sum(stage.exposed + stage.message_exposed for stage in stages)
-    running = gpus * static_w * passes * sum(stage.kernel_time for stage in stages)
+    saved = gpus * static_w * passes * sum(stage.saved for stage in stages)
+    static = gpus * setup.mesh.pp * static_w * time - saved
+    communicating = (
+        gpus * static_w * passes * sum(stage.waiting * (stage.exposed + stage.message_exposed) for stage in stages)
+    )
+    running = gpus * static_w * passes * sum(stage.waiting * stage.kernel_time for stage in stages)
     causes["communication"] += communicating
     causes["static"] = running
     causes["waiting"] = static - communicating - running

@@ -37,13 +37,16 @@ def test_energies_are_near_the_fitted_ones(name: str) -> None:
 @pytest.mark.parametrize("name", list(TECHNOLOGY))
 @pytest.mark.parametrize("gpus", ["2", "4", "8"])
 @pytest.mark.parametrize("size", [2**14, 2**20, 2**24, 2**28])
-def test_all_reduces_are_within_forty_percent(name: str, gpus: str, size: int) -> None:
+def test_all_reduces_are_within_a_factor_of_two(name: str, gpus: str, size: int) -> None:
     def seconds(profile: dict[str, Any]) -> float:
-        curve = next(i for i in profile["collectives"]["all_reduce"] if i["name"] == "nccl")["by_gpus"][gpus]
+        pieces = [i for i in profile["collectives"]["all_reduce"] if i["name"].startswith("nccl")]
+        curves = [piece["by_gpus"][gpus] for piece in pieces]
         bus = 2 * (int(gpus) - 1) / int(gpus) * size
-        return float(
-            curve["alpha_s"] + curve["root_s_per_sqrt_byte"] * size**0.5 + bus / curve["bandwidth_bytes_per_s"]
+        return min(
+            float(curve["alpha_s"] + curve["root_s_per_sqrt_byte"] * size**0.5 + bus / curve["bandwidth_bytes_per_s"])
+            for curve in curves
+            if size <= (curve.get("max_bytes") or size)
         )
 
     known, ruled = both(name)
-    assert seconds(ruled) == pytest.approx(seconds(known), rel=0.4)
+    assert 0.5 < seconds(ruled) / seconds(known) < 2

@@ -2,7 +2,7 @@
 
 use crate::cost::kernel::Env;
 use crate::cost::lanes::{LANES, Lane};
-use crate::cost::power::limited;
+use crate::cost::power::{Stage as CappedStage, limited};
 use crate::cost::program::{BENT, Bent, SUMS, Sums};
 use crate::mapping::{MappedPhase, Mapping};
 
@@ -148,27 +148,44 @@ pub fn phase_cost<const L: usize>(
         mapping.kinds.iter().map(|kind| kind.stages).zip(fixed).zip(moving).enumerate()
     {
         phase.program.sum(kind, (env, &scratch.divided), fixed, moving, &mut stage);
+        let (mut time, mut beside, mut drawn) = ([0.0; L], [0.0; L], [1.0; L]);
         for i in 0..L {
             stage[0][i] += constants.sequence_s * passes.b[i];
-            let mut time = constants.host_s + stage[0][i] + stage[1][i];
-            let beside = if phase.sends_beside { phase.contention.both(time, handed_s[i]) - time } else { handed_s[i] };
-            stage[1][i] += beside;
+            time[i] = constants.host_s + stage[0][i] + stage[1][i];
+            let together = phase.contention.both(time[i], handed_s[i]) - time[i];
+            beside[i] = if phase.sends_beside { together } else { handed_s[i] };
+            stage[1][i] += beside[i];
             stage[2][i] += constants.active_w * stage[0][i] + constants.sequence_j * passes.b[i];
             stage[6][i] += constants.communication_w * (stage[1][i] + stage[7][i]);
             let dynamic = stage[2][i] + stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];
-            let drawn = limited(time + beside, dynamic, constants.static_w, constants.tdp_w);
+            drawn[i] = limited(time[i] + beside[i], dynamic, constants.static_w, constants.tdp_w);
             for joules in &mut stage[2..7] {
-                joules[i] *= drawn;
+                joules[i] *= drawn[i];
             }
-            if let Some(cap) = &mapping.cap {
-                let rest = stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];
-                let (more, factor) = cap.slow_down(time + beside, stage[8][i], stage[2][i], rest, constants.static_w);
-                stage[0][i] += more;
-                stage[2][i] *= factor;
-                time += more;
+        }
+        if let Some(cap) = &mapping.cap {
+            let mut own =
+                CappedStage { time, flop_s: stage[8], work_j: [0.0; L], active_j: [0.0; L], rest_j: [0.0; L] };
+            for i in 0..L {
+                own.time[i] += beside[i];
+                own.active_j[i] = drawn[i] * (constants.active_w * stage[0][i]);
+                own.work_j[i] = stage[2][i] - own.active_j[i];
+                own.rest_j[i] = stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];
             }
-            all_s[i] += stages * (time + handed_s[i]);
-            let again = time + beside;
+            let slowed = cap.slow_down(&own, constants.static_w);
+            for i in 0..L {
+                let more = slowed.time[i] - own.time[i];
+                time[i] += more;
+                stage[2][i] = slowed.compute_j[i];
+                // What is left of the waiting power, under kernels and communication; and the seconds' worth saved.
+                stage[0][i] = slowed.waiting[i] * (stage[0][i] + more);
+                stage[1][i] *= slowed.waiting[i];
+                stage[8][i] = (1.0 - slowed.waiting[i]) * slowed.time[i];
+            }
+        }
+        for i in 0..L {
+            all_s[i] += stages * (time[i] + handed_s[i]);
+            let again = time[i] + beside[i];
             slowest_s[i] = if again > slowest_s[i] { again } else { slowest_s[i] };
         }
         for (total, stage) in total.iter_mut().zip(&stage) {
@@ -189,7 +206,8 @@ pub fn phase_cost<const L: usize>(
         let work = gpus * n;
         let exposed = work * constants.static_w * total[1][i];
         let busy = work * constants.static_w * total[0][i];
-        let waiting = gpus * pipeline * constants.static_w * elapsed - exposed - busy;
+        let saved = if mapping.cap.is_some() { work * constants.static_w * total[8][i] } else { 0.0 };
+        let waiting = gpus * pipeline * constants.static_w * elapsed - exposed - busy - saved;
         out.elapsed_s[i] = elapsed;
         out.joules[0][i] = work * total[2][i];
         out.joules[1][i] = work * total[3][i];

@@ -84,20 +84,18 @@ def _implementations(
     if not curves:
         raise fault(f"no rows of `{operation}` over two or more GPUs", table.path)
     predicted, seconds = np.concatenate(times, axis=1)
-    fit = {"held_out": score(predicted, seconds).as_dict(), "framework_version": table.version}
-    # A number of GPUs with fewer pieces has its unlimited one again, or that of the next larger number would serve.
+    told_of_all: Found = {"held_out": score(predicted, seconds).as_dict(), "framework_version": table.version}
     most = max(len(found) for found in curves.values())
-    names = [name, f"{name}-small", f"{name}-middle"] if most == MOST else [name, f"{name}-small"]
-    order = [0, most - 1, *range(1, most - 1)]
+    names = [name, f"{name}-middle", f"{name}-small"] if most == MOST else [name, f"{name}-small"][:most]
+    # A number of GPUs with fewer pieces has its unlimited one again, or that of the next larger number would serve.
     return [
         {
             "name": own,
             "by_gpus": {size: found[piece] if piece < len(found) else found[0] for size, found in curves.items()},
+            **told_of_all,
         }
-        | fit
-        for own, piece in zip(names, order, strict=False)
-        if piece < most
-    ][:most]
+        for piece, own in enumerate(names)
+    ]
 
 
 def fit_nccl(directory: Path, system: str, operation: str, link: float) -> list[Found]:

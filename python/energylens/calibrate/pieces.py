@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from energylens.calibrate.formulas import Array
 
@@ -47,7 +48,7 @@ def smooth(seconds: Array) -> Array:
     return np.minimum.accumulate(seconds[::-1])[::-1]
 
 
-def _solve(size: Array, seconds: Array, piece: Array, count: int) -> tuple[float, Array] | None:
+def _solve(size: Array, seconds: Array, piece: NDArray[np.int_], count: int) -> tuple[float, Array] | None:
     """Return the least mean |predicted/measured - 1| of pieces given by size, and their coefficients (all at least 0).
 
     No later piece is faster than the one a size belongs to, so that the least over all pieces is that one.

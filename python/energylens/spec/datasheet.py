@@ -106,7 +106,7 @@ def _energy(spec: GpuSpec, static_w: float) -> dict[str, Any]:
         "hbm_weight_j_per_byte": byte_j,
         "hbm_kv_j_per_byte": byte_j,
         "hbm_activation_j_per_byte": byte_j,
-        "link_j_per_byte": 500e-12 if spec.link.kind.startswith("pcie") else 330e-12,
+        "link_j_per_byte": 750e-12 if spec.link.kind.startswith("pcie") else 490e-12,
         "source": f"modelled: bytes by memory technology ({technology}), FLOPs such that a large GEMM draws the TDP",
     }
 

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::profile::{Profile, TimeSet};
+use crate::cost::power::Lower;
 
 /// SM clocks of a GPU type.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -41,14 +42,19 @@ impl Clock {
         ratio * ratio
     }
 
-    /// Clocks of both tables below one, from the highest down, as shares of it, each with its squared voltage over that of the one.
-    pub fn below(&self, mhz: f64) -> Vec<(f64, f64)> {
+    /// Clocks of both tables below one, from the highest down.
+    pub fn below(&self, mhz: f64) -> Vec<Lower> {
         let Some((lowest, _)) = self.range() else { return Vec::new() };
         let mut clocks: Vec<f64> = self.voltage_mv.iter().chain(&self.idle_w).map(|(f, _)| *f).collect();
         clocks.retain(|f| (lowest..mhz).contains(f));
         clocks.sort_by(|a, b| b.total_cmp(a));
         clocks.dedup();
-        clocks.into_iter().map(|f| (f / mhz, self.voltage_squared(f, mhz))).collect()
+        let lower = |f: f64| Lower {
+            clock: f / mhz,
+            voltage: self.voltage_squared(f, mhz),
+            waiting: at(&self.idle_w, f) / at(&self.idle_w, mhz),
+        };
+        clocks.into_iter().map(lower).collect()
     }
 }
 
@@ -95,7 +101,8 @@ mod tests {
         };
         assert_eq!([500.0, 1000.0, 1200.0, 1500.0].map(|f| at(&clock.voltage_mv, f)), [700.0, 700.0, 800.0, 900.0]);
         assert_eq!(clock.range(), Some((1000.0, 1400.0)));
-        assert_eq!(clock.below(1400.0), [(1000.0 / 1400.0, (700.0_f64 / 900.0).powi(2))]);
+        let lower = Lower { clock: 1000.0 / 1400.0, voltage: (700.0_f64 / 900.0).powi(2), waiting: 70.0 / 80.0 };
+        assert_eq!(clock.below(1400.0), [lower]);
         assert_eq!(Clock::default().range(), None);
     }
 }
