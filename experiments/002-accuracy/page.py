@@ -244,11 +244,14 @@ def serving_figures(results: dict[str, Any]) -> dict[str, str]:
     near = {(row["gpu"], row["model"], row["ep"]): row for row in results["meshes"]}
     for model, energy, latency in (("llama-3.1-8b", 11.31, 11.3), ("llama-3.1-70b", 12.18, 12.39)):
         row = near["h100-sxm", model, 1]
-        below = row["energy_left_out"] < energy and row["itl_left_out"] < latency
-        must(
-            below and row["energy_in_sample"] < energy and row["itl_in_sample"] < latency,
-            "dense, H100: below the paper's",
-        )
+        below = row["energy_left_out"] < energy and row["energy_in_sample"] < energy
+        must(below and row["itl_in_sample"] < latency, "dense, H100: below the paper's, but for ITL left out")
+    itl = near["h100-sxm", "llama-3.1-70b", 1]["itl_left_out"]
+    must(
+        12.39 < itl < 14 and near["h100-sxm", "llama-3.1-8b", 1]["itl_left_out"] < 11.3,
+        "70B: ITL left out a little above",
+    )
+    out["itl_70b"] = f"{itl:.1f} %"
     small = [row for (_, model, _), row in near.items() if model == "qwen3-30b-a3b"]
     must(
         min(min(row["energy_in_sample"], row["energy_left_out"]) for row in small) > 9.25,

@@ -17,7 +17,9 @@ PCIE = "a100-pcie-40gb"
 OWN = {"models": [HERE / "opt-1.3b.yaml", HERE / "qwen2-1.5b.yaml"], "gpus": [HERE / f"{PCIE}.yaml"]}
 GPUS = {"a100-sxm-80gb": "A100", "h100-sxm": "H100"}
 CLOCKS = {"a100-sxm-80gb": range(510, 1411, 30), "h100-sxm": range(510, 1981, 30)}
-CAPS = {"a100-sxm-80gb": range(150, 401, 10), "h100-sxm": range(250, 701, 25)}
+CAPS = {"a100-sxm-80gb": range(100, 401, 10), "h100-sxm": range(200, 701, 25)}
+BINDS = 0.005
+"""Share of the watts without a limit that a cap must take away to count as one that binds."""
 PCIE_CAP_W = 250
 RISING_MHZ = 1110
 """Below, the A100's voltage is flat, and idle watts fall a little further with the clock alone."""
@@ -103,6 +105,17 @@ def cap_against_lock(table: pl.DataFrame, slower: float) -> tuple[float, float, 
     (cap, cap_j), (mhz, mhz_j) = found
     reached = clocks["time_s"].max() >= wanted
     return cap, mhz if reached else 0, cap_j / free["j_per_token"], mhz_j / free["j_per_token"]
+
+
+def same_watts(table: pl.DataFrame) -> list[float]:
+    """Return the joules under each cap that binds over those under a lock that draws as much, where one does.
+
+    `table` is of one work on one GPU. At equal watts joules compare as times do.
+    """
+    clocks, caps = (table.filter(knob=knob).sort("value") for knob in ("clock", "cap"))
+    binding = caps.filter(pl.col("watts") < (1 - BINDS) * clocks["watts"][-1], pl.col("watts") >= clocks["watts"][0])
+    lock_s = np.interp(binding["watts"].to_numpy(), clocks["watts"].to_numpy(), clocks["time_s"].to_numpy())
+    return [float(ratio) for ratio in binding["time_s"].to_numpy() / lock_s]
 
 
 def measured() -> pl.DataFrame:

@@ -24,6 +24,7 @@ from clocks import (
     measured,
     profile_voltages,
     published_sweep,
+    same_watts,
     sweep,
 )
 from clocks_draw import NAMES, SATURATED_SWEEPS, draw_caps, draw_clocks
@@ -33,6 +34,8 @@ KNEE = {"a100-sxm-80gb": 1110, "h100-sxm": 1200}
 """The highest clock (MHz) with the lowest voltage."""
 SLOWER = (1.1, 1.25)
 """Times as long as without a limit at which cap and lock are compared."""
+WITHIN = 4
+"""Percent."""
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -47,6 +50,7 @@ def must(holds: object, sentence: str) -> None:
 
 def span(values: pl.Series | Sequence[float], pattern: str = "{:.0f}") -> str:
     low, high = (pattern.format(v) for v in (min(values), max(values)))
+    low, high = ("0" if end in ("+0", "-0") else end for end in (low, high))
     return low if low == high else f"{low} to {high}"
 
 
@@ -162,6 +166,11 @@ def published_figures(runs: pl.DataFrame) -> dict[str, str]:
     eager, other = (single.filter(gpu=PCIE, attention=kind) for kind in ("eager", "default"))
     same = eager.filter(pl.col("saturated")).join(other, on=["model", "batch", "prompt_tokens"])
     out["alike"] = f"{100 * max((same['energy_j'] / same['energy_j_right'] - 1).abs().to_list()):.1f} %"
+    for side, column, end in (("measured", "energy_j", 1230), ("predicted", "predicted_j", 1320)):
+        rising = runs.filter(pl.col("saturated"), runs="clock sweep", model="opt-1.3b")
+        at, below, above = (rising.filter(sm_clock_mhz=mhz)[column] for mhz in (end, end - 90, 1410))
+        flat = max((above / at - 1).abs().to_list()) < 0.02
+        must(flat and min((at / below).to_list()) > 1.03, f"the {side} rise ends at {end} MHz")
     slow, good = (runs.filter(pl.col("saturated"), runs="clock sweep", sm_clock_mhz=mhz) for mhz in (510, 960))
     for name, column in (
         ("measured_510_j", "energy_j"), ("measured_510_ms", "time_ms"),
@@ -172,26 +181,59 @@ def published_figures(runs: pl.DataFrame) -> dict[str, str]:
 
 
 def cap_figures(table: pl.DataFrame) -> dict[str, str]:
-    """Return how cap and lock compare at equal slow-down."""
-    rows, worse = [], {"prefill": [0.0], "decode": [0.0]}
+    """Return how cap and lock compare at equal slow-down and at equal watts, and the best caps."""
+    rows = []
+    slowed: dict[str, list[float]] = {"prefill": [], "decode": []}
+    drawn: dict[str, list[float]] = {"prefill": [], "decode": []}
+    far: set[tuple[str, int]] = set()
     for work, (gpu, short) in ((work, gpu) for work in WORKS for gpu in GPUS.items()):
         here = table.filter(gpu=gpu, work=str(work))
         free = here.filter(knob="clock", value=CLOCKS[gpu][-1])["watts"].item()
         cells = []
         for slower in SLOWER:
             found = cap_against_lock(here, slower)
-            must(found, "some cap slows every work down")
-            assert found is not None
+            if found is None:
+                sys.exit("no longer true: some cap of the sweep slows every work down by that much")
             cap, mhz, cap_j, mhz_j = found
             if mhz:
-                worse[work.phase].append(100 * (cap_j / mhz_j - 1))
+                slowed[work.phase].append(100 * (cap_j / mhz_j - 1))
             lock = f"{mhz:,.0f} MHz: {100 * (mhz_j - 1):+.0f} %" if mhz else "none is so slow"
             cells += [f"{cap:.0f} W: {100 * (cap_j - 1):+.0f} %", lock]
+        differ = [100 * (ratio - 1) for ratio in same_watts(here)]
+        drawn[work.phase] += differ
+        if max(map(abs, differ)) > WITHIN:
+            far.add((gpu, work.batch))
         rows.append([str(work), short, f"{free:.0f} of {CAPS[gpu][-1]}", *cells])
+    must(max(map(abs, drawn["prefill"])) < 3, "in prefill a cap is nearly a lock of its watts")
+    must(max(drawn["decode"]) < 5, "in decode no cap is much dearer than a lock of its watts")
     head = ["predicted", "GPU", "W without a limit"]
     head += [f"{kind}, {100 * (slower - 1):.0f} % slower" for slower in SLOWER for kind in ("cap", "lock")]
     out = {"table_caps": markdown(head, rows)}
-    return out | {f"{phase}_worse": span(values[1:]) for phase, values in worse.items()}
+    for phase in slowed:
+        out |= {f"{phase}_slowed": span(slowed[phase], "{:+.0f}"), f"{phase}_drawn": span(drawn[phase], "{:+.0f}")}
+    within = [abs(value) for value in drawn["decode"]]
+    out["decode_within"] = f"{100 * sum(value <= WITHIN for value in within) / len(within):.0f} %"
+    out |= {
+        "within": str(WITHIN),
+        "decode_best": f"{min(drawn['decode']):.0f}",
+        "decode_worst": span([max(drawn["decode"])], "{:+.0f}"),
+    }
+    must(far == {("a100-sxm-80gb", 1)}, "only on A100 at batch 1 cap and lock differ much")
+    for gpu, short in GPUS.items():
+        caps = table.filter(gpu=gpu, knob="cap", phase="decode")
+        best_caps = caps.group_by("work").agg(pl.col("value").get(pl.col("j_per_token").arg_min()))
+        out[f"{short}_best_cap"] = span(best_caps["value"])
+        knee, full = (
+            table.filter(gpu=gpu, knob="clock", phase="decode", value=mhz) for mhz in (KNEE[gpu], CLOCKS[gpu][-1])
+        )
+        highest = max(knee["watts"].to_list())
+        one = min(watts for watts in CAPS[gpu] if watts >= highest)
+        capped = caps.filter(value=one)
+        must(capped["work"].to_list() == full["work"].to_list(), "one cap is tried on every decode")
+        out[f"{short}_one_cap"] = str(one)
+        out[f"{short}_knee_watts"] = span(knee["watts"])
+        out[f"{short}_one_cap_saved"] = span(100 * (1 - capped["j_per_token"] / full["j_per_token"]))
+    return out
 
 
 def law_figures(law: Law, rows: pl.DataFrame) -> dict[str, str]:

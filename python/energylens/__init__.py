@@ -1,7 +1,7 @@
 """Which way of serving a language model costs the fewest joules within its latency limits, before anything is deployed.
 
 The verbs: `predict` one configuration, `evaluate` a frame of them, `explore` a whole space, `search` a larger one,
-`sweep` one as a job that resumes (with `status` and `merge`).
+`sweep` one as a job that resumes (with `status` and `merge`), `split` prefill from decode.
 The nouns: `Model` (a graph of einsums), `Space` (axes and limits), `Result` (a front as a Polars frame).
 """
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from energylens._core import __version__ as __version__
     from energylens.builder import Model as Model
+    from energylens.disaggregation import Split as Split
+    from energylens.disaggregation import split as split
     from energylens.errors import EnergylensError as EnergylensError
     from energylens.errors import FrameError as FrameError
     from energylens.errors import InfeasibleError as InfeasibleError
@@ -43,6 +45,7 @@ _HOMES = {
     "SpaceError": "energylens.errors",
     "SpecError": "energylens.errors",
     "Status": "energylens.sweeps.status",
+    "Split": "energylens.disaggregation",
     "__version__": "energylens._core",
     "evaluate": "energylens.evaluation",
     "explore": "energylens.exploration",
@@ -53,6 +56,7 @@ _HOMES = {
     "read_parquet": "energylens.store",
     "search": "energylens.search",
     "spec_from_hf": "energylens.spec.hf",
+    "split": "energylens.disaggregation",
     "status": "energylens.sweeps.status",
     "sweep": "energylens.sweeps.run",
 }
@@ -67,6 +71,7 @@ __all__ = [
     "Space",
     "SpaceError",
     "SpecError",
+    "Split",
     "Status",
     "__version__",
     "evaluate",
@@ -78,6 +83,7 @@ __all__ = [
     "read_parquet",
     "search",
     "spec_from_hf",
+    "split",
     "status",
     "sweep",
 ]

@@ -97,6 +97,9 @@ class Plan:
     def explain_model(self, /, model: int) -> str:
         """What was derived from a model's text, as JSON."""
 
+    def cache_bytes_per_token(self, /, model: int, kv_dtype: str | None) -> float:
+        """Bytes of the cache of one token of one sequence, over all GPUs; windows are left out of account."""
+
     def why_not(
         self, /, model: int, gpu: int, tp: int, pp: int, dp: int, ep: int, way: tuple[Any, ...]
     ) -> tuple[str, str, str, str | None] | None:

@@ -141,6 +141,8 @@ def _points(frame: pl.DataFrame, carried: list[str]) -> pl.DataFrame:
         for name, default in POINT_DEFAULTS.items()
         if name not in frame.columns
     ).select(*POINT_DEFAULTS, *given)
+    known = {name: running.RUNNING[name] for name in given if running.RUNNING[name] is not None}
+    present = present.with_columns(pl.col(name).fill_null(default) for name, default in known.items())
     for name in _NAMES:
         problems += _bad_names(present, name, frame.columns)
     for name in (*_CODES, *_SIZES):

@@ -5,8 +5,10 @@ use energylens_core::error::{Problem, Problems};
 use energylens_core::explain;
 use energylens_core::graph::Axis;
 use energylens_core::hardware::dtype::dtype;
+use energylens_core::mapping::StageKind;
 use energylens_core::mesh::{Mesh, Reason};
 use energylens_core::reduce::{MOST_OBJECTIVES, Wanted};
+use energylens_core::running::Running;
 use energylens_core::serving::{Columns, column_names};
 use energylens_core::space::{Listed, Space};
 use numpy::{IntoPyArray, PyReadonlyArray1};
@@ -74,6 +76,34 @@ impl Plan {
             .get(model)
             .map(energylens_core::graph::Graph::parameters)
             .ok_or_else(|| fault("model", "no such model"))
+    }
+
+    /// Bytes of the cache of one token of one sequence, over all GPUs; windows are left out of account.
+    fn cache_bytes_per_token(&self, model: u32, kv_dtype: Option<String>) -> PyResult<f64> {
+        let cache = formats(&[kv_dtype])?.first().copied().flatten();
+        let (one, size) = (1, 1.0);
+        let point = Point {
+            model,
+            gpu: 0,
+            weights: None,
+            cache,
+            tp: one,
+            pp: one,
+            dp: one,
+            ep: one,
+            cp: one,
+            running: Running::default(),
+            batch: size,
+            prompt_tokens: size,
+            output_tokens: size,
+        };
+        let mapped = self.0.mapping(&point);
+        let mapping = mapped.as_ref().as_ref().map_err(|why| fault("infeasible", why.message.clone()))?;
+        let of = |kind: &StageKind| -> f64 {
+            kind.stages
+                * kind.counts.iter().zip(&mapping.caches).map(|(n, cache)| n * cache.bytes_per_token).sum::<f64>()
+        };
+        Ok(mapping.kinds.iter().map(of).sum())
     }
 
     /// What was derived from a model's text, as JSON.

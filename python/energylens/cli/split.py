@@ -1,0 +1,82 @@
+"""`energylens split`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from energylens import running
+from energylens.cli import axes
+from energylens.cli.app import app, emit
+from energylens.cli.options import Json, Out, Threads, check_out
+from energylens.errors import Problem, SpaceError, did_you_mean
+from energylens.values import formats, names, numbers
+
+_SIDE = 'Axes of {}: "gpus=h100-sxm,b200; tp=1,2,4; batch=1:8; sm_clock_mhz=own,1200".'
+_NUMBERS = ("tp", "pp", "dp", "ep", "batch")
+_NAMES = {"gpus": names, "weight_dtype": formats, "kv_dtype": formats}
+
+
+@app.command
+def split(
+    model: Annotated[str, Parameter(help="A bundled model (energylens models) or a path to a spec.")],
+    /,
+    *,
+    prefill: Annotated[str, Parameter(help=_SIDE.format("prefill"))],
+    decode: Annotated[str, Parameter(help=_SIDE.format("decode"))],
+    prompt_tokens: Annotated[int, Parameter(converter=axes.whole, help="Prompt tokens of a request.")] = 1024,
+    output_tokens: Annotated[int, Parameter(converter=axes.whole, help="Output tokens of a request.")] = 256,
+    slo: Annotated[str | None, Parameter(help="Latency limits: ttft=1s,tpot=50ms.")] = None,
+    json: Json = False,
+    out: Out = None,
+    threads: Threads = None,
+) -> None:
+    """Choose prefill and decode apart: GPUs, meshes, clocks, each its own, with the cache sent across.
+
+    Example: energylens split llama-3.1-70b --prefill "gpus=b200; tp=2" --decode "gpus=h100-sxm; tp=4; batch=64"
+    """
+    from energylens.disaggregation import split as split_phases
+    from energylens.report.split import split_text
+    from energylens.store import write_parquet
+
+    check_out(out)
+    found = split_phases(
+        model,
+        prefill=_axes(prefill, "prefill"),
+        decode=_axes(decode, "decode"),
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        limits=axes.slo(slo) if slo else [],
+        threads=threads,
+    )
+    if found.best is None:
+        hint = "relax the limits, or widen the axes"
+        raise SpaceError(Problem("no pair of configurations keeps the limits", hint=hint, code="limits"))
+    if out is not None:
+        write_parquet(found.frame, out, found.plan_sha256)
+        print(f"wrote {out}: {found.frame.height} pairs", file=sys.stderr)
+    if json:
+        emit({"pairs": found.frame.to_dicts(), "together": found.together})
+    else:
+        print(split_text(model, found))
+
+
+def _axes(text: str, side: str) -> dict[str, Any]:
+    """Read `axis=values; axis=values`; raise `SpaceError`."""
+    known = (*_NAMES, *_NUMBERS, *running.RUNNING)
+    found: dict[str, Any] = {}
+    for part in filter(str.strip, text.split(";")):
+        name, equals, values = (piece.strip() for piece in part.partition("="))
+        name = {"gpu": "gpus"}.get(name, name)
+        if not equals or name not in known:
+            hint = did_you_mean(name, known) or f"axes are {', '.join(known)}"
+            raise SpaceError(Problem(f"cannot read `{part.strip()}` of --{side}", hint=hint, code="axis-value"))
+        read = _NAMES.get(name)
+        found[name] = (
+            read(values) if read else numbers(values, name) if name in _NUMBERS else running.values(values, name)
+        )
+    if not found.get("gpus"):
+        raise SpaceError(Problem(f"--{side} names no GPU", hint="begin it with gpus=h100-sxm", code="axis-value"))
+    return found

@@ -1,0 +1,173 @@
+"""Prefill and decode apart: each on GPUs, a mesh and a clock of its own, with the cache sent across."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from energylens.builder import Model
+from energylens.errors import Problem, SpaceError
+from energylens.evaluation import checked_threads
+from energylens.exploration import explore
+from energylens.library import load_gpu
+from energylens.space import Limit, Space, listed
+
+MOST_POINTS = 4_000_000
+"""Points of one side, all of which are evaluated."""
+
+RESULTS = ("ttft_s", "tpot_s", "latency_s", "energy_per_request_j", "energy_per_output_token_j")
+"""Columns of a pair that limits may bound."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pairs of a prefill and a decode configuration that nothing beats in energy and latency, the cheapest first.
+
+    Columns `prefill_*` and `decode_*` are the two configurations; `energy_*_per_request_j` their joules and those of
+    sending the cache, `transfer_s` the time that takes (added to `ttft_s`); `prefill_engines` how many prefill engines
+    keep one decode engine busy. `together` is the cheapest configuration that does both, within the same limits, for a
+    batch of requests that start together: its TTFT is that of the whole batch.
+    """
+
+    frame: pl.DataFrame
+    together: dict[str, Any] | None
+    plan_sha256: str
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The cheapest pair."""
+        return self.frame.row(0, named=True) if self.frame.height else None
+
+
+def split(
+    model: str | Path | Model,
+    *,
+    prefill: Mapping[str, Any],
+    decode: Mapping[str, Any],
+    prompt_tokens: int = 1024,
+    output_tokens: int = 256,
+    limits: Sequence[str] = (),
+    threads: int | None = None,
+) -> Split:
+    """Return the front of all pairs of a prefill and a decode configuration.
+
+    `prefill` and `decode` are axes as `Space` takes them (`gpus`, `tp`, `batch`, `sm_clock_mhz`, ...). Of one request,
+    `E = E_prefill/B_p + E_decode/B_d + E_transfer` and `TTFT = ttft_p + alpha_net + K/min(n_p·net_p, n_d·net_d)`, K
+    being the bytes of its cache, n GPUs and net their network bandwidth; the transfer costs `link_j_per_byte/2` a byte
+    on either side. Both sides are assumed busy: what keeps them so is `prefill_engines`. Raises `SpecError` or
+    `SpaceError`.
+    """
+    bounds = [Limit.parse(text) for text in listed(limits)]
+    if bad := [limit.column for limit in bounds if limit.column not in RESULTS]:
+        hint = f"a split knows {', '.join(RESULTS)}"
+        raise SpaceError(Problem(f"a split cannot be limited by `{bad[0]}`", hint=hint, code="limit"))
+    threads = checked_threads(threads)
+    lengths = {"prompt_tokens": prompt_tokens}
+    spaces = (
+        Space(models=model, **{**prefill, **lengths, "output_tokens": 1}),
+        Space(models=model, **{**decode, **lengths, "output_tokens": output_tokens}),
+    )
+    first, then = _side("prefill", spaces[0], threads), _side("decode", spaces[1], threads)
+    pairs = first.join(then, how="cross").filter(pl.col("prefill_kv_dtype").eq_missing(pl.col("decode_kv_dtype")))
+    if not pairs.height:
+        hint = "give both sides the same kv_dtype"
+        raise SpaceError(Problem("no prefill and decode configuration share a cache format", hint=hint, code="split"))
+    transfer = pl.max_horizontal("prefill_alpha_s", "decode_alpha_s") + pl.col(
+        "prefill_cache_bytes"
+    ) / pl.min_horizontal("prefill_net", "decode_net")
+    sent = pl.col("prefill_cache_bytes") * (pl.col("prefill_byte_j") + pl.col("decode_byte_j")) / 2
+    rate = pl.col("decode_batch") / (max(output_tokens - 1, 1) * pl.col("tpot_s"))
+    pairs = (
+        pairs.with_columns(transfer_s=transfer, energy_transfer_per_request_j=sent)
+        .with_columns(ttft_s=pl.col("prefill_s") + pl.col("transfer_s"))
+        .with_columns(
+            latency_s=pl.col("ttft_s") + (output_tokens - 1) * pl.col("tpot_s"),
+            energy_per_request_j=pl.sum_horizontal(
+                "energy_prefill_per_request_j", "energy_decode_per_request_j", "energy_transfer_per_request_j"
+            ),
+            prefill_engines=rate * pl.col("prefill_s") / pl.col("prefill_batch"),
+        )
+        .with_columns(energy_per_output_token_j=pl.col("energy_per_request_j") / output_tokens)
+    )
+    for limit in bounds:
+        pairs = pairs.filter(pl.col(limit.column).is_between(limit.lowest, limit.highest))
+    hidden = [
+        f"{side}_{name}" for side in ("prefill", "decode") for name in ("net", "alpha_s", "cache_bytes", "byte_j")
+    ]
+    front = _front(pairs, "energy_per_request_j", "latency_s").drop(*hidden, "prefill_s")
+    results = [*RESULTS, *(name for name in front.columns if name.startswith("energy_") and name not in RESULTS)]
+    rest = [name for name in front.columns if name not in results]
+    together = _together(model, (prefill, decode), lengths, output_tokens, bounds, threads)
+    plans = "".join(space.plan.sha256 for space in spaces)
+    return Split(front.select(*rest, *results), together, hashlib.sha256(plans.encode()).hexdigest())
+
+
+def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
+    """Return the configurations of one side that nothing beats in time and energy of a request."""
+    if space.size > MOST_POINTS:
+        hint = f"give at most {MOST_POINTS:,}: fewer values of its axes"
+        raise SpaceError(Problem(f"{space.size:,} {side} configurations are too many", hint=hint, code="too-large"))
+    indices = np.arange(space.size, dtype=np.uint64)
+    wanted = ["ttft_s", "tpot_s", "energy_prefill_j", "energy_decode_j", "gpus"]
+    found = space.plan.core.evaluate_space(space.json, indices, wanted, threads)
+    runs = found.pop("reason") == 0
+    if not runs.any():
+        hint = "widen its axes: more GPUs, narrower formats, smaller batches"
+        raise SpaceError(Problem(f"no {side} configuration runs", hint=hint, code="infeasible"))
+    frame = pl.concat(
+        [space.points(indices[runs]), pl.DataFrame({k: v[runs] for k, v in found.items()})], how="horizontal"
+    )
+    time, joules = ("ttft_s", "energy_prefill_j") if side == "prefill" else ("tpot_s", "energy_decode_j")
+    per_request = f"energy_{side}_per_request_j"
+    frame = frame.with_columns((pl.col(joules) / pl.col("batch")).alias(per_request), pl.col("gpus").cast(pl.UInt32))
+    kept = pl.concat([_front(part, per_request, time) for part in frame.partition_by("kv_dtype")])
+    gpus = {
+        name: load_gpu(given).completed[0] for name, given in zip(space.plan.gpu_names, listed(space.gpus), strict=True)
+    }
+    cache = {
+        dtype: space.plan.core.cache_bytes_per_token(0, dtype) * float(listed(space.prompt_tokens)[0])
+        for dtype in kept["kv_dtype"].unique().to_list()
+    }
+    link = [gpus[name]["link"] for name in kept["gpu"].to_list()]
+    kept = kept.with_columns(
+        net=pl.Series([one["net_bandwidth_bytes_per_s"] for one in link], dtype=pl.Float64) * kept["gpus"],
+        alpha_s=pl.Series([one["net_alpha_s"] for one in link], dtype=pl.Float64),
+        byte_j=pl.Series([gpus[name]["energy"]["link_j_per_byte"] for name in kept["gpu"].to_list()], dtype=pl.Float64),
+        cache_bytes=pl.Series([cache[dtype] for dtype in kept["kv_dtype"].to_list()], dtype=pl.Float64),
+    )
+    own = kept.drop("model", "prompt_tokens", "output_tokens", "energy_prefill_j", "energy_decode_j", per_request, time)
+    dropped = "tpot_s" if side == "prefill" else "ttft_s"
+    own = own.drop(dropped).rename(lambda name: f"{side}_{name}")
+    named = kept.select(pl.col(time).alias("prefill_s" if side == "prefill" else "tpot_s"), per_request)
+    return pl.concat([own, named], how="horizontal")
+
+
+def _front(frame: pl.DataFrame, cost: str, time: str) -> pl.DataFrame:
+    """Return the rows that nothing beats in both columns, the cheapest first."""
+    ordered = frame.sort(cost, time, maintain_order=True)
+    best_before = pl.col(time).cum_min().shift(1, fill_value=float("inf"))
+    return ordered.filter(pl.col(time) < best_before)
+
+
+def _together(
+    model: str | Path | Model,
+    sides: Sequence[Mapping[str, Any]],
+    lengths: Mapping[str, int],
+    output_tokens: int,
+    bounds: Sequence[Limit],
+    threads: int,
+) -> dict[str, Any] | None:
+    """Return the cheapest configuration of either side's axes that does both within the limits."""
+    found = []
+    for side in sides:
+        space = Space(models=model, **{**side, **lengths, "output_tokens": output_tokens})
+        limits = [str(limit) for limit in bounds]
+        result = explore(space, limits=limits, objectives=["energy_per_request_j"], threads=threads)
+        found += [result.best] if result.best else []
+    return min(found, key=lambda row: float(row["energy_per_request_j"]), default=None)

@@ -1,0 +1,169 @@
+"""Overlap, sequence and context parallelism, clocks and caps: what must hold, and how values are read."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from energylens import running
+from energylens.errors import EnergylensError, FrameError, InfeasibleError, SpaceError
+from energylens.evaluation import evaluate
+from energylens.exploration import explore
+from energylens.prediction import predict
+from energylens.space import Space
+
+QUICK = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+MODELS = st.sampled_from(["llama-3.1-8b", "llama-3.1-70b", "qwen3-30b-a3b"])
+GPUS = st.sampled_from(["a100-sxm-80gb", "h100-sxm", "b200"])
+
+
+def rows(*points: dict[str, Any]) -> list[dict[str, Any]]:
+    frame = pl.DataFrame(
+        [{"tp": 4, "batch": 8, "prompt_tokens": 2048} | point for point in points], infer_schema_length=None
+    )
+    return list(evaluate(frame, breakdown=True).iter_rows(named=True))
+
+
+@st.composite
+def ways(draw: st.DrawFn) -> dict[str, Any]:
+    stages = draw(st.sampled_from([None, 1, 2, 4]))
+    overlapped = stages is not None and stages > 1
+    return {
+        "cp": draw(st.sampled_from([1, 2])),
+        "overlap_stages": stages,
+        "overlap_sms": draw(st.integers(1, 60)) if overlapped else 0,
+        "overlap_where": draw(st.sampled_from(["prefill", "decode", "both"])) if overlapped else "prefill",
+        "sequence_parallel": draw(st.booleans()),
+        "sm_clock_mhz": draw(st.sampled_from([None, 1200, 1400])),
+        "power_cap_w": draw(st.sampled_from([None, 250, 390])),
+    }
+
+
+@QUICK
+@given(MODELS, GPUS, st.lists(ways(), min_size=1, max_size=6))
+def test_energy_is_never_negative_and_causes_add_up(model: str, gpu: str, asked: list[dict[str, Any]]) -> None:
+    for row in rows(*({"model": model, "gpu": gpu} | way for way in asked)):
+        if not row["feasible"]:
+            continue
+        for phase in ("prefill", "decode"):
+            causes = {name: row[name] for name in row if name.startswith(f"energy_{phase}_") and name.count("_") > 2}
+            joules = sum(value for name, value in causes.items() if name != "energy_decode_step_j")
+            assert joules == pytest.approx(row[f"energy_{phase}_j"], rel=1e-9)
+            assert min(causes.values()) >= -1e-9 * row["energy_j"]
+        if row["power_cap_w"]:
+            assert row["power_w_per_gpu"] <= row["power_cap_w"] * (1 + 1e-9)
+
+
+@QUICK
+@given(MODELS, GPUS, ways())
+def test_one_gpu_has_nothing_to_overlap_and_communicates_nothing(model: str, gpu: str, way: dict[str, Any]) -> None:
+    (row,) = rows({"model": model, "gpu": gpu, "tp": 1} | way | {"cp": 1})
+    if row["feasible"]:
+        assert way["overlap_stages"] in (None, 1)
+        assert not way["sequence_parallel"]
+        assert row["energy_prefill_communication_j"] == row["energy_decode_communication_j"] == 0
+
+
+@QUICK
+@given(MODELS, GPUS, st.integers(1, 12), st.integers(1, 8000))
+def test_longer_messages_never_cost_less_communication(model: str, gpu: str, batch: int, prompt: int) -> None:
+    short, long, more = (
+        {"model": model, "gpu": gpu, "batch": b, "prompt_tokens": p}
+        for b, p in ((batch, prompt), (batch, prompt + 512), (batch + 1, prompt))
+    )
+    first, longer, larger = rows(short, long, more)
+    if first["feasible"] and longer["feasible"]:
+        assert longer["energy_prefill_communication_j"] >= first["energy_prefill_communication_j"]
+    if first["feasible"] and larger["feasible"]:
+        assert larger["energy_decode_communication_j"] >= first["energy_decode_communication_j"]
+
+
+def test_a_lower_clock_saves_joules_down_to_the_knee_and_costs_time() -> None:
+    base = {"model": "llama-3.1-8b", "gpu": "a100-sxm-80gb", "tp": 1, "prompt_tokens": 4096}
+    clocks = [1410, 1305, 1200, 1110]
+    found = rows(base, *(base | {"sm_clock_mhz": mhz} for mhz in clocks))
+    assert found[0]["energy_j"] == pytest.approx(found[1]["energy_j"], rel=1e-12)
+    for faster, slower in itertools.pairwise(found[1:]):
+        assert slower["energy_prefill_j"] < faster["energy_prefill_j"]
+        assert slower["ttft_s"] > faster["ttft_s"]
+
+
+def test_a_cap_that_does_not_bind_changes_nothing_and_one_that_does_meets_it() -> None:
+    base = {"model": "llama-3.1-70b", "gpu": "h100-sxm", "batch": 4}
+    free, loose, tight = rows(base, base | {"power_cap_w": 700}, base | {"power_cap_w": 300})
+    assert loose["energy_j"] == pytest.approx(free["energy_j"], rel=1e-12)
+    assert tight["ttft_s"] > free["ttft_s"]
+    assert tight["energy_prefill_j"] / tight["ttft_s"] / 4 <= 300 * (1 + 1e-9)
+    assert tight["energy_prefill_j"] < free["energy_prefill_j"]
+
+
+def test_sequence_parallelism_saves_traffic_and_context_parallelism_cache() -> None:
+    base = {"model": "llama-3.1-70b", "gpu": "h100-sxm"}
+    plain, sequence, context = rows(base, base | {"sequence_parallel": True}, base | {"cp": 2})
+    assert sequence["energy_prefill_hbm_activations_j"] < plain["energy_prefill_hbm_activations_j"]
+    assert (plain["gpus"], context["gpus"]) == (4, 8)
+    assert context["memory_bytes_per_gpu"] < plain["memory_bytes_per_gpu"]
+    assert context["ttft_s"] < plain["ttft_s"]
+
+
+def test_predict_says_which_limit_binds() -> None:
+    found = predict("llama-3.1-70b", gpu="h100-sxm", tp=4, batch=4, prompt_tokens=4096, power_cap_w=300)
+    assert next(iter(found.limits["prefill"])) == "compute"
+    assert next(iter(found.limits["decode"])) == "hbm"
+    assert found.limits["prefill"]["cap"] > 0
+    total = sum(found.limits["prefill"].values())
+    assert total == pytest.approx(found.values["ttft_s"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("point", "reason", "words"),
+    [
+        ({"overlap_stages": 4}, "overlap", "use 2 or more stages with 1 to 131 SMs"),
+        ({"overlap_stages": 4, "overlap_sms": 8, "tp": 1}, "overlap", "nothing that overlap could hide"),
+        ({"sequence_parallel": True, "tp": 1}, "shard", "nothing is reduced over tp 1"),
+        ({"fused_norm": True, "tp": 1}, "shard", "no norm directly follows"),
+        ({"sm_clock_mhz": 2100}, "clock", "510 to 1980 MHz"),
+        ({"power_cap_w": 100}, "power", "more than 120 and at most 700 W"),
+    ],
+)
+def test_what_cannot_be_is_told(point: dict[str, Any], reason: str, words: str) -> None:
+    asked = {"model": "llama-3.1-8b", "gpu": "h100-sxm", "tp": 2} | point
+    with pytest.raises(InfeasibleError) as caught:
+        predict(**asked)
+    assert caught.value.problems[0].code == reason
+    assert words in caught.value.render()
+
+
+def test_values_are_read_as_text_and_checked() -> None:
+    assert running.values("own,1:3", "overlap_stages") == [None, 1, 2, 3]
+    assert running.values("off,on", "sequence_parallel") == [False, True]
+    assert running.values("both", "overlap_where") == ["both"]
+    with pytest.raises(SpaceError, match="`overlap_where` is no phase: `prefil`"):
+        _ = Space("llama-3.1-8b", "h100-sxm", overlap_where="prefil").json
+    with pytest.raises(SpaceError, match="axis `sm_clock_mhz` needs whole numbers from 1"):
+        _ = Space("llama-3.1-8b", "h100-sxm", sm_clock_mhz=[0]).json
+    with pytest.raises(FrameError, match="`fused_norm` is on or off"):
+        evaluate(pl.DataFrame({"model": ["llama-3.1-8b"], "gpu": ["h100-sxm"], "fused_norm": ["yes"]}))
+
+
+def test_an_explored_space_shows_the_axes_that_were_asked_for() -> None:
+    asked: dict[str, Any] = {"overlap_stages": [1, 4], "overlap_sms": [0, 8, 16], "sm_clock_mhz": [None, 1200]}
+    found = explore(models="llama-3.1-70b", gpus="a100-sxm-80gb", tp=[4, 8], batch=[8, 64], prompt_tokens=4096, **asked)
+    assert found.by_reason["overlap"] == 2 * 2 * 2 * 3
+    assert {"overlap_stages", "overlap_sms", "sm_clock_mhz"} <= set(found.frame.columns)
+    assert "cp" not in found.frame.columns
+    again = evaluate(found.frame.select(name for name in found.frame.columns[: found.frame.columns.index("gpus")]))
+    assert again["energy_j"].to_list() == found.frame["energy_j"].to_list()
+    plain = explore(models="llama-3.1-70b", gpus="a100-sxm-80gb", tp=[4, 8])
+    assert not set(running.RUNNING) & set(plain.frame.columns)
+
+
+def test_errors_of_a_way_come_all_at_once() -> None:
+    with pytest.raises(EnergylensError) as caught:
+        _ = Space("llama-3.1-8b", "h100-sxm", power_cap_w=[-5], overlap_where="never", sequence_parallel=[3]).json
+    assert len(caught.value.problems) == 3
