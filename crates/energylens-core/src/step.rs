@@ -137,10 +137,7 @@ pub fn phase_cost<const L: usize>(
     phase.program.moving.evaluate(env, &scratch.divided, tables, moving);
     let constants = &mapping.constants;
 
-    let mut handed_s = [0.0; L];
-    if let Some(send) = &phase.send {
-        handed_s = send.seconds(&env.plain, 1.0, 1.0);
-    }
+    let handed_s = phase.send.as_ref().map_or([0.0; L], |send| send.seconds(&env.plain, 1.0, 1.0));
     let (mut all_s, mut slowest_s) = ([0.0; L], [0.0; L]);
     let mut total: Sums<L> = [[0.0; L]; SUMS];
     let mut stage: Sums<L> = [[0.0; L]; SUMS];
@@ -148,12 +145,17 @@ pub fn phase_cost<const L: usize>(
         mapping.kinds.iter().map(|kind| kind.stages).zip(fixed).zip(moving).enumerate()
     {
         phase.program.sum(kind, (env, &scratch.divided), fixed, moving, &mut stage);
-        let (mut time, mut beside, mut drawn) = ([0.0; L], [0.0; L], [1.0; L]);
+        let (mut time, mut beside, mut drawn) = ([0.0; L], handed_s, [1.0; L]);
         for i in 0..L {
             stage[0][i] += constants.sequence_s * passes.b[i];
             time[i] = constants.host_s + stage[0][i] + stage[1][i];
-            let together = phase.contention.both(time[i], handed_s[i]) - time[i];
-            beside[i] = if phase.sends_beside { together } else { handed_s[i] };
+        }
+        if phase.sends_beside {
+            for i in 0..L {
+                beside[i] = phase.contention.both(time[i], handed_s[i]) - time[i];
+            }
+        }
+        for i in 0..L {
             stage[1][i] += beside[i];
             stage[2][i] += constants.active_w * stage[0][i] + constants.sequence_j * passes.b[i];
             stage[6][i] += constants.communication_w * (stage[1][i] + stage[7][i]);
@@ -188,7 +190,8 @@ pub fn phase_cost<const L: usize>(
             let again = time[i] + beside[i];
             slowest_s[i] = if again > slowest_s[i] { again } else { slowest_s[i] };
         }
-        for (total, stage) in total.iter_mut().zip(&stage) {
+        let counted = if mapping.cap.is_some() { SUMS } else { SUMS - 2 };
+        for (total, stage) in total.iter_mut().zip(&stage).take(counted) {
             for i in 0..L {
                 total[i] += stages * stage[i];
             }

@@ -63,6 +63,28 @@ struct Choice {
     seconds_per_byte: f64,
 }
 
+impl Choice {
+    /// Whether another takes every message that this one takes, never slower.
+    fn yields_to(&self, other: &Self) -> bool {
+        self.max_bytes <= other.max_bytes
+            && self.alpha_s >= other.alpha_s
+            && self.root >= other.root
+            && self.seconds_per_byte >= other.seconds_per_byte
+    }
+}
+
+/// Choices without those that are never the fastest.
+fn useful(choices: Vec<Choice>) -> Vec<Choice> {
+    let mut kept: Vec<Choice> = Vec::with_capacity(choices.len());
+    for choice in choices {
+        if !kept.iter().any(|other| choice.yields_to(other)) {
+            kept.retain(|other| !other.yields_to(&choice));
+            kept.push(choice);
+        }
+    }
+    kept
+}
+
 /// One collective of one mapping, its constants resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Collective {
@@ -117,6 +139,7 @@ impl Collective {
                     })
                 })
                 .collect();
+            choices = useful(choices);
         }
         let rails = if operation == Operation::AllToAll { 1.0 } else { m };
         let beyond = if nodes > 1 { 1.0 / rails } else { 0.0 };
@@ -145,11 +168,14 @@ impl Collective {
     pub fn seconds<const L: usize>(&self, basis: &Basis<L>, part: f64, slower: f64) -> Lane<L> {
         let mut bytes = [0.0; L];
         basis.add(&self.message, part, &mut bytes);
-        let mut best = [f64::INFINITY; L];
+        let (mut best, mut roots) = ([f64::INFINITY; L], [0.0; L]);
+        for i in 0..L {
+            roots[i] = bytes[i].sqrt();
+        }
         for choice in &self.choices {
             let per_byte = choice.seconds_per_byte * slower;
             for i in 0..L {
-                let time = choice.alpha_s + choice.root * bytes[i].sqrt() + bytes[i] * per_byte;
+                let time = choice.alpha_s + choice.root * roots[i] + bytes[i] * per_byte;
                 let time = if bytes[i] <= choice.max_bytes { time } else { f64::INFINITY };
                 best[i] = if time < best[i] { time } else { best[i] };
             }

@@ -372,18 +372,23 @@ impl Timed {
 impl KernelCost {
     /// Its time, by itself or as another timing has it.
     pub fn timed(&self, timing: &Timing) -> Timed {
+        let (bytes, expert_bytes) = (self.bytes(), self.traffic.expert_bytes);
+        Timed { timing: timing.clone(), bytes, expert_bytes, mask: self.mask }
+    }
+
+    /// Bytes over unmasked monomials, over visible pairs, and over the reach into the cache.
+    pub fn bytes(&self) -> [Poly; 3] {
         let traffic = &self.traffic;
         let mut pairs = traffic.weights.clone();
         pairs.add(&traffic.activations);
         let mut plain = traffic.cache_written.clone();
-        let bytes = if self.mask.is_some() {
+        if self.mask.is_some() {
             [plain, pairs, traffic.cache_read.clone()]
         } else {
             plain.add(&pairs);
             plain.add(&traffic.cache_read);
             [plain, Poly::default(), Poly::default()]
-        };
-        Timed { timing: timing.clone(), bytes, expert_bytes: traffic.expert_bytes, mask: self.mask }
+        }
     }
 
     /// How often its weights are read.

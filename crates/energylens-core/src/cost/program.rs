@@ -156,10 +156,10 @@ impl Program {
                 KernelCost::overlapped([kernel]).into_iter().for_each(|one| self.add_overlapped(one, times));
             }
             None => {
-                let timed = kernel.timed(&kernel.timing);
-                if let Some(seconds) = linear_seconds(kernel, &timed.bytes[0]) {
+                if let Some(seconds) = linear_seconds(kernel) {
                     stage.plain[KERNEL_S].add(&seconds.scaled(times));
                 } else {
+                    let timed = kernel.timed(&kernel.timing);
                     self.part(timed.sees(T)).timed.add(timed, latest, times);
                 }
             }
@@ -196,15 +196,16 @@ impl Program {
         sums: &mut Sums<L>,
     ) {
         let Some(stage) = self.stages.get(kind) else { return };
-        for (sum, poly) in sums.iter_mut().zip(&stage.plain) {
+        let used = if self.capped { SUMS } else { HIDDEN_S };
+        for (sum, poly) in sums.iter_mut().zip(&stage.plain).take(used) {
             env.plain.set(poly, sum);
         }
         for (mask, pairs, reach) in &stage.masked {
             let (pairs_basis, reach_basis) = env.bases(Some(*mask));
-            for (sum, poly) in sums.iter_mut().zip(pairs) {
+            for (sum, poly) in sums.iter_mut().zip(pairs).take(used) {
                 pairs_basis.add(poly, 1.0, sum);
             }
-            for (sum, poly) in sums.iter_mut().zip(reach) {
+            for (sum, poly) in sums.iter_mut().zip(reach).take(used) {
                 reach_basis.add(poly, 1.0, sum);
             }
         }
@@ -217,10 +218,13 @@ impl Program {
         for (at, joules) in &stage.divided_weights_j {
             add_times(*joules, &divided.get(*at).unwrap_or(env).hits, &mut sums[WEIGHTS_J]);
         }
-        for (which, sum) in [KERNEL_S, EXPOSED_S, HIDDEN_S].into_iter().enumerate() {
+        for which in [KERNEL_S, EXPOSED_S] {
             for i in 0..L {
-                sums[sum][i] += fixed[which][i] + moving[which][i];
+                sums[which][i] += fixed[which][i] + moving[which][i];
             }
+        }
+        for i in 0..L {
+            sums[HIDDEN_S][i] = fixed[2][i] + moving[2][i];
         }
     }
 }
@@ -263,7 +267,8 @@ impl Stage {
         if capped {
             pairs[FLOP_S].add(&kernel.flop_s.scaled(times));
         }
-        pairs[WEIGHTS_J].add(&traffic.weights.in_parts(reads).scaled(times * prices.weight_j));
+        let weights = if reads > 1.0 { &traffic.weights.in_parts(reads) } else { &traffic.weights };
+        pairs[WEIGHTS_J].add(&weights.scaled(times * prices.weight_j));
         pairs[ACTIVATIONS_J].add(&traffic.activations.scaled(times * prices.activation_j));
         let cache = traffic.cache_read.scaled(times * prices.cache_j);
         match reach {
@@ -274,15 +279,19 @@ impl Stage {
 }
 
 /// Seconds as a polynomial, if work and traffic grow with one and the same monomial and nothing bends them.
-fn linear_seconds(kernel: &KernelCost, bytes: &Poly) -> Option<Poly> {
+fn linear_seconds(kernel: &KernelCost) -> Option<Poly> {
     let timing = &kernel.timing;
     let bends = timing.set.root_s_per_sqrt_byte > 0.0
         || !timing.products.is_empty()
         || timing.attention.is_some()
         || kernel.traffic.expert_bytes > 0.0
         || kernel.mask.is_some();
+    if bends {
+        return None;
+    }
+    let [bytes, ..] = kernel.bytes();
     let (moved, worked) = (bytes.terms(), timing.vector.flops.terms());
-    if bends || moved.len() > 1 || worked.len() > 1 {
+    if moved.len() > 1 || worked.len() > 1 {
         return None;
     }
     let bits = moved.first().or(worked.first()).map(|(bits, _)| *bits)?;

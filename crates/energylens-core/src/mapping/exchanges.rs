@@ -29,7 +29,7 @@ impl Lowering<'_> {
             .map(|kernel| kernel.exchanges.iter().flat_map(|e| self.collectives(block, e)).collect())
             .collect();
         let mut reduced_before: Vec<BTreeSet<&str>> = vec![BTreeSet::new(); kernels.len()];
-        for (at, own) in collectives.iter().enumerate() {
+        for (at, own) in collectives.iter().enumerate().filter(|_| self.running.fused_norm) {
             let next = if at + 1 < kernels.len() { at + 1 } else { 0 };
             if own.iter().any(|c| c.operation == Operation::AllReduce) && (next > 0 || block.repeat > 1) {
                 let names = kernels[at].exchanges.iter().filter_map(|exchange| match exchange {
@@ -74,11 +74,11 @@ impl Lowering<'_> {
 
     /// The keys and values that pass by the first attention kernel of a block in prefill, a context-parallel rank's at a time.
     pub(super) fn ring(&self, phase: Phase, block: &Block, flow: &BlockFlow, own: usize) -> Option<Collective> {
-        let attends = |kernel: &KernelFlow| self.graph.attends(&block.kernels[kernel.kernel]);
-        let first = flow.kernels.iter().find(|kernel| attends(kernel)).map(|kernel| kernel.kernel);
-        if phase != Phase::Prefill || self.mesh.cp == 1 || first != Some(own) {
+        if phase != Phase::Prefill || self.mesh.cp == 1 {
             return None;
         }
+        let attends = |kernel: &&KernelFlow| self.graph.attends(&block.kernels[kernel.kernel]);
+        flow.kernels.iter().find(attends).filter(|first| first.kernel == own)?;
         let (mut message, mut counted) = (Poly::default(), BTreeSet::new());
         for moved in flow.kernels.iter().flat_map(|kernel| &kernel.reads).filter(|moved| moved.kind == Kind::Cache) {
             if counted.insert(moved.name.as_str()) {

@@ -74,15 +74,20 @@ impl Lowering<'_> {
         let padding: f64 = products.iter().filter(|product| product.grouped).map(padded_elements).sum();
         let padding_j =
             2.0 * set.padding_rows * padding * profile.flop_j(profile.arithmetic(first.unwrap_or(DTYPES[1])));
-        let mut flop_s = vector.flops.scaled(if free { 0.0 } else { 1.0 / peaks.vector });
-        let share = tiles.iter().map(|(.., share)| *share).fold(0.0, f64::max);
-        match &attention {
-            // Of the SMs it has, brought to all.
-            Some(attention) => flop_s.add(&attention.seconds.scaled(sms / total_sms)),
-            None => worked.iter().for_each(|(flops, peak, grouped)| {
-                let reached = peak * set.compute_efficiency * if share > 0.0 { share } else { 1.0 };
-                flop_s.add(&flops.scaled(if *grouped { busiest } else { 1.0 } / reached));
-            }),
+        let mut flop_s = Poly::default();
+        if self.running.power_cap_w > 0 {
+            if !free {
+                flop_s.add(&vector.flops.scaled(1.0 / peaks.vector));
+            }
+            let share = tiles.iter().map(|(.., share)| *share).fold(0.0, f64::max);
+            match &attention {
+                // Of the SMs it has, brought to all.
+                Some(attention) => flop_s.add(&attention.seconds.scaled(sms / total_sms)),
+                None => worked.iter().for_each(|(flops, peak, grouped)| {
+                    let reached = peak * set.compute_efficiency * if share > 0.0 { share } else { 1.0 };
+                    flop_s.add(&flops.scaled(if *grouped { busiest } else { 1.0 } / reached));
+                }),
+            }
         }
         let timing = Timing {
             seconds_per_byte: 1.0 / (bandwidth * set.memory_efficiency),
