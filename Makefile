@@ -39,8 +39,8 @@ check: dev ## Format, lint and type checks
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest energylens._core
 
-rust-test: ## Rust tests, documentation examples included
-	$(CARGO) $(RUST_TEST) --locked
+rust-test: ## Rust tests, documentation examples included; the same random examples on every run
+	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-2026} $(CARGO) $(RUST_TEST) --locked
 	$(CARGO) test --doc --locked --quiet
 
 python-test: dev ## Python tests

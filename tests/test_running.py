@@ -132,7 +132,7 @@ def test_predict_says_which_limit_binds() -> None:
     ],
 )
 def test_what_cannot_be_is_told(point: dict[str, Any], reason: str, words: str) -> None:
-    asked = {"model": "llama-3.1-8b", "gpu": "h100-sxm", "tp": 2} | point
+    asked: dict[str, Any] = {"model": "llama-3.1-8b", "gpu": "h100-sxm", "tp": 2} | point
     with pytest.raises(InfeasibleError) as caught:
         predict(**asked)
     assert caught.value.problems[0].code == reason

@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod collective;
 pub mod elementwise;
+pub mod env;
 pub mod gemm;
 pub mod kernel;
 pub mod lanes;

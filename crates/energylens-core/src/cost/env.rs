@@ -1,0 +1,91 @@
+//! The variables of a step for one block of points: sequences, tokens, masks, experts hit.
+
+use super::attention::{reach, visible};
+use super::lanes::{Basis, LANES, Lane};
+use super::moe::Hits;
+use crate::plan::MaskSpec;
+
+/// The step's variables for one block of points, and everything derived from them alone.
+#[derive(Clone, Debug)]
+pub struct Env<const L: usize = LANES> {
+    /// Unmasked monomials.
+    pub plain: Basis<L>,
+    /// By mask: monomials with visible pairs, and with the reach into the cache.
+    pub masks: Vec<(Basis<L>, Basis<L>)>,
+    /// Local experts hit.
+    pub hits: Lane<L>,
+    /// Rows of each.
+    pub rows: Lane<L>,
+}
+
+impl<const L: usize> Default for Env<L> {
+    fn default() -> Self {
+        Self { plain: Basis::NONE, masks: Vec::new(), hits: [0.0; L], rows: [0.0; L] }
+    }
+}
+
+impl<const L: usize> Env<L> {
+    /// Takes the values of sequences, new tokens and visible tokens of one data-parallel rank; a context-parallel rank has
+    /// a share of the new tokens and sees a share of the others.
+    #[inline(always)]
+    pub fn fill(
+        &mut self,
+        b: &Lane<L>,
+        (new, new_share): (&Lane<L>, f64),
+        (seen, seen_share): (&Lane<L>, f64),
+        masks: &[MaskSpec],
+        experts: Option<&Experts>,
+    ) {
+        let (mut s, mut t, mut st) = ([0.0; L], [0.0; L], [0.0; L]);
+        for i in 0..L {
+            s[i] = new[i] * new_share;
+            t[i] = seen[i] * seen_share;
+            st[i] = s[i] * t[i];
+        }
+        let (s, t) = (&s, &t);
+        self.plain.fill(b, s, t, &st);
+        self.masks.resize(masks.len(), (Basis::NONE, Basis::NONE));
+        for (mask, (pairs_basis, reach_basis)) in masks.iter().zip(&mut self.masks) {
+            let (mut pairs, mut reached, mut unused) = ([0.0; L], [0.0; L], [0.0; L]);
+            for i in 0..L {
+                pairs[i] = s[i] * (visible(Some(*mask), new[i], seen[i]) * seen_share);
+                reached[i] = reach(Some(*mask), new[i], seen[i]) * seen_share;
+                unused[i] = s[i] * reached[i];
+            }
+            pairs_basis.fill(b, s, t, &pairs);
+            reach_basis.fill(b, s, &reached, &unused);
+        }
+        if let Some(experts) = experts {
+            let mut tokens = [0.0; L];
+            for i in 0..L {
+                tokens[i] = experts.pool * (b[i] * s[i]);
+            }
+            self.hits = experts.hits.at(&tokens);
+            for i in 0..L {
+                self.rows[i] = tokens[i] * experts.active_per_gpu / self.hits[i];
+            }
+        }
+    }
+}
+
+/// Routing constants of one mapping.
+#[derive(Clone, Copy, Debug)]
+pub struct Experts {
+    /// Data-parallel ranks whose tokens meet.
+    pub pool: f64,
+    /// active/ep.
+    pub active_per_gpu: f64,
+    /// Experts hit.
+    pub hits: Hits,
+}
+
+impl<const L: usize> Env<L> {
+    /// Monomials with visible pairs, and with the reach into the cache, under a mask.
+    #[inline(always)]
+    pub fn bases(&self, mask: Option<usize>) -> (&Basis<L>, &Basis<L>) {
+        match mask.and_then(|m| self.masks.get(m)) {
+            Some((pairs, reach)) => (pairs, reach),
+            None => (&self.plain, &self.plain),
+        }
+    }
+}
