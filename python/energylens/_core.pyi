@@ -97,6 +97,18 @@ class Plan:
     def explain_model(self, /, model: int) -> str:
         """What was derived from a model's text, as JSON."""
 
+    def collective(
+        self,
+        /,
+        gpu: int,
+        operation: str,
+        gpus: int,
+        sms: float | None,
+        implementation: str | None,
+        sizes: Sequence[float],
+    ) -> tuple[list[float], list[float]]:
+        """Seconds and dynamic joules of a GPU, of a collective over so many GPUs, for each message size."""
+
     def cache_bytes_per_token(self, /, model: int, kv_dtype: str | None) -> float:
         """Bytes of the cache of one token of one sequence, over all GPUs; windows are left out of account."""
 

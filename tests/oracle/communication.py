@@ -60,8 +60,10 @@ def collective_time(env: Env, collective: Collective, message: float, slower: fl
     if nodes > 1:
         link = env.gpu["link"]
         share = 1.0 if kind in ("all_to_all", "send_recv") else members
-        moved = bus_factor(kind, nodes) * message / share
-        time += link["net_alpha_s"] + moved / link["net_bandwidth_bytes_per_s"]
+        once = kind == "all_reduce" and bool(link.get("net_reduction"))
+        moved = (1.0 if once else bus_factor(kind, nodes)) * message / share
+        hops = 1 if kind in ("all_to_all", "send_recv") else math.ceil(math.log2(nodes))
+        time += hops * link["net_alpha_s"] + moved / link["net_bandwidth_bytes_per_s"]
     return time
 
 

@@ -1,5 +1,8 @@
 //! The `Plan` class: one string in, columns out.
 
+use energylens_core::cost::collective::{Collective, Group, Operation};
+use energylens_core::cost::lanes::Basis;
+use energylens_core::einsum::shape::Poly;
 use energylens_core::engine::{Plan as CorePlan, Point};
 use energylens_core::error::{Problem, Problems};
 use energylens_core::explain;
@@ -104,6 +107,31 @@ impl Plan {
                 * kind.counts.iter().zip(&mapping.caches).map(|(n, cache)| n * cache.bytes_per_token).sum::<f64>()
         };
         Ok(mapping.kinds.iter().map(of).sum())
+    }
+
+    /// Seconds and dynamic joules of a GPU, of a collective over so many GPUs, for each message size; `slower` is how many
+    /// times slower it is than on the SMs it wants. Only implementations of that name and its pieces, if one is given.
+    #[pyo3(signature = (gpu, operation, gpus, sms, implementation, sizes))]
+    fn collective(
+        &self,
+        gpu: usize,
+        operation: &str,
+        gpus: u32,
+        sms: Option<f64>,
+        implementation: Option<&str>,
+        sizes: Vec<f64>,
+    ) -> PyResult<(Vec<f64>, Vec<f64>)> {
+        let profile = self.0.profiles.get(gpu).ok_or_else(|| fault("gpu", "no such GPU"))?;
+        let known = Operation::ALL.into_iter().find(|known| known.name() == operation);
+        let operation = known.ok_or_else(|| fault("operation", format!("`{operation}` is no collective")))?;
+        let named = |name: &str| implementation.is_none_or(|own| name.split('-').next() == Some(own));
+        let group = Group { size: gpus, span: gpus };
+        let one = Collective::only(profile, operation, group, Poly::constant(1.0), &named);
+        let one = one.ok_or_else(|| fault("gpus", "a collective needs two GPUs or more"))?;
+        let slower = sms.map_or(1.0, |sms| profile.link.slower(sms));
+        let joules = one.joules().as_constant().unwrap_or(0.0);
+        let seconds = sizes.iter().map(|size| one.seconds(&Basis::<1>::NONE, *size, slower)[0]).collect();
+        Ok((seconds, sizes.iter().map(|size| size * joules).collect()))
     }
 
     /// What was derived from a model's text, as JSON.

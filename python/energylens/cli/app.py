@@ -27,7 +27,16 @@ app = App(
 
 def run(argv: list[str]) -> int:
     """Parse and run; return the exit code: 0 done, 2 a mistake in what was given."""
-    from energylens.cli import calibrate, explore, library, predict, split, sweep, validate  # noqa: F401  (each registers its commands)
+    from energylens.cli import (  # noqa: F401  (each registers its commands)
+        calibrate,
+        collectives,
+        explore,
+        library,
+        predict,
+        split,
+        sweep,
+        validate,
+    )
 
     try:
         app(argv, exit_on_error=False, print_error=False, result_action="return_value")

@@ -112,6 +112,7 @@ class Link(Form):
     bandwidth_bytes_per_s: Large
     net_bandwidth_bytes_per_s: Large = 25e9
     net_alpha_s: NonNegative = 1e-5
+    net_reduction: bool = False
     sms_to_saturate: Positive | None = None
     sms_sharpness: Annotated[Positive, Field(ge=0.25, le=64)] | None = None
     contention: Contention | None = None

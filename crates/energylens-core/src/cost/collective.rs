@@ -20,6 +20,9 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::AllReduce, Self::AllGather, Self::ReduceScatter, Self::AllToAll, Self::SendRecv];
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
@@ -28,6 +31,15 @@ impl Operation {
             Self::ReduceScatter => "reduce_scatter",
             Self::AllToAll => "all_to_all",
             Self::SendRecv => "send_recv",
+        }
+    }
+
+    /// Network latencies one after the other: the depth of a tree of nodes; one where each node sends to each.
+    pub fn hops(self, nodes: u32) -> f64 {
+        match self {
+            _ if nodes <= 1 => 0.0,
+            Self::AllToAll | Self::SendRecv => 1.0,
+            _ => f64::from(nodes.next_power_of_two().trailing_zeros()),
         }
     }
 
@@ -105,6 +117,17 @@ pub struct Collective {
 impl Collective {
     /// Resolves the coefficients; none for a group of one.
     pub fn new(profile: &Profile, operation: Operation, group: Group, message: Poly) -> Option<Self> {
+        Self::only(profile, operation, group, message, &|_| true)
+    }
+
+    /// The same with some of the implementations alone.
+    pub fn only(
+        profile: &Profile,
+        operation: Operation,
+        group: Group,
+        message: Poly,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Option<Self> {
         if group.size <= 1 {
             return None;
         }
@@ -126,6 +149,7 @@ impl Collective {
             };
             choices = implementations
                 .iter()
+                .filter(|implementation| wanted(&implementation.name))
                 .filter_map(|implementation| {
                     let curve = implementation.curve(m.ceil() as u32)?;
                     Some(Choice {
@@ -144,14 +168,15 @@ impl Collective {
         let rails = if operation == Operation::AllToAll { 1.0 } else { m };
         let beyond = if nodes > 1 { 1.0 / rails } else { 0.0 };
         let within = if m > 1.0 { 1.0 } else { 0.0 };
-        let across = operation.bus_factor(f64::from(nodes)) * beyond;
+        let once = profile.link.net_reduction && operation == Operation::AllReduce;
+        let across = if once { beyond } else { operation.bus_factor(f64::from(nodes)) * beyond };
         Some(Self {
             operation,
             group,
             message,
             over_tp: false,
             choices,
-            net_alpha_s: if nodes > 1 { profile.link.net_alpha_s } else { 0.0 },
+            net_alpha_s: profile.link.net_alpha_s * operation.hops(nodes),
             net_seconds_per_byte: across / profile.link.net_bandwidth_bytes_per_s,
             joules_per_byte: profile.energy.link_j_per_byte * operation.moved() * (within + beyond),
         })

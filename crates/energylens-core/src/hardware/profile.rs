@@ -103,6 +103,9 @@ pub struct Link {
     pub net_bandwidth_bytes_per_s: f64,
     /// Network latency of one collective.
     pub net_alpha_s: f64,
+    /// Whether switches of the network add up (SHARP): an all-reduce sends each byte once.
+    #[serde(default)]
+    pub net_reduction: bool,
     /// SMs a collective needs for its full bandwidth.
     pub sms_to_saturate: f64,
     /// How sharply it saturates: exponent of the smooth maximum; at once if there is none.
