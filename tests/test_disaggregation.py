@@ -62,5 +62,10 @@ def test_mistakes_are_told() -> None:
         split("llama-3.1-70b", prefill=PREFILL, decode=DECODE, limits=["gpus<=8"])
     with pytest.raises(SpaceError, match="no prefill configuration runs"):
         split("llama-3.1-70b", prefill=PREFILL | {"tp": 1, "gpus": "h100-sxm"}, decode=DECODE)
+    with pytest.raises(SpaceError, match="unknown axis `tpp` of decode"):
+        split("llama-3.1-70b", prefill=PREFILL, decode=DECODE | {"tpp": 2})
+    with pytest.raises(SpaceError, match="takes one number of `prompt_tokens`"):
+        split("llama-3.1-70b", prefill=PREFILL, decode=DECODE, prompt_tokens=[1, 2])  # type: ignore[arg-type]
+    assert split("llama-3.1-70b", prefill=PREFILL | {"kv_dtype": "bf16"}, decode=DECODE).best
     with pytest.raises(SpaceError, match="share a cache format"):
         split("llama-3.1-70b", prefill=PREFILL | {"kv_dtype": "fp8"}, decode=DECODE)

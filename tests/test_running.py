@@ -127,6 +127,8 @@ def test_predict_says_which_limit_binds() -> None:
         ({"overlap_stages": 4, "overlap_sms": 8, "tp": 1}, "overlap", "nothing that overlap could hide"),
         ({"sequence_parallel": True, "tp": 1}, "shard", "nothing is reduced over tp 1"),
         ({"fused_norm": True, "tp": 1}, "shard", "no norm directly follows"),
+        ({"overlap_where": "decode"}, "overlap", "say in how many stages"),
+        ({"gpu": "mi300x", "power_cap_w": 400}, "power", "no table of clocks"),
         ({"sm_clock_mhz": 2100}, "clock", "510 to 1980 MHz"),
         ({"power_cap_w": 100}, "power", "more than 120 and at most 700 W"),
     ],
@@ -145,6 +147,8 @@ def test_values_are_read_as_text_and_checked() -> None:
     assert running.values("both", "overlap_where") == ["both"]
     with pytest.raises(SpaceError, match="`overlap_where` is no phase: `prefil`"):
         _ = Space("llama-3.1-8b", "h100-sxm", overlap_where="prefil").json
+    with pytest.raises(SpaceError, match="axis `power_cap_w` needs whole numbers"):
+        _ = Space("llama-3.1-8b", "h100-sxm", power_cap_w=[float("nan"), float("inf")]).json
     with pytest.raises(SpaceError, match="axis `sm_clock_mhz` needs whole numbers from 1"):
         _ = Space("llama-3.1-8b", "h100-sxm", sm_clock_mhz=[0]).json
     with pytest.raises(FrameError, match="`fused_norm` is on or off"):

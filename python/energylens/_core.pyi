@@ -109,8 +109,8 @@ class Plan:
     ) -> tuple[list[float], list[float]]:
         """Seconds and dynamic joules of a GPU, of a collective over so many GPUs, for each message size."""
 
-    def cache_bytes_per_token(self, /, model: int, kv_dtype: str | None) -> float:
-        """Bytes of the cache of one token of one sequence, over all GPUs; windows are left out of account."""
+    def cache_bytes(self, /, model: int, kv_dtype: str | None, tokens: float) -> float:
+        """Bytes of the cache of one sequence of so many tokens, over all GPUs."""
 
     def why_not(
         self, /, model: int, gpu: int, tp: int, pp: int, dp: int, ep: int, way: tuple[Any, ...]

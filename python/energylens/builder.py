@@ -33,7 +33,7 @@ class Model:
         mask: Mapping[str, str | Mapping[str, int]] | None = None,
         dtypes: Mapping[str, str] | None = None,
         shard: Mapping[str, str] | None = None,
-        overlap: Mapping[str, Mapping[str, int]] | None = None,
+        overlap: Mapping[str, Mapping[str, int | str]] | None = None,
         tied: Sequence[str] = (),
         source: str | None = None,
     ) -> None:
@@ -52,7 +52,7 @@ class Model:
         name: str | None = None,
         shard: Mapping[str, str] | None = None,
         mask: Mapping[str, str | Mapping[str, int]] | None = None,
-        overlap: Mapping[str, Mapping[str, int]] | None = None,
+        overlap: Mapping[str, Mapping[str, int | str]] | None = None,
     ) -> Model:
         """Append a block of kernels that runs `repeat` times, and return the model."""
         listed = {

@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 
 from energylens.builder import Model
-from energylens.errors import Problem, SpaceError
+from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.evaluation import checked_threads
 from energylens.exploration import explore
 from energylens.library import load_gpu
+from energylens.running import RUNNING
 from energylens.space import Limit, Space, listed
 
 MOST_POINTS = 4_000_000
@@ -68,13 +69,20 @@ def split(
         hint = f"a split knows {', '.join(RESULTS)}"
         raise SpaceError(Problem(f"a split cannot be limited by `{bad[0]}`", hint=hint, code="limit"))
     threads = checked_threads(threads)
+    for side, axes in (("prefill", prefill), ("decode", decode)):
+        _check(side, axes)
+    for name, tokens in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens)):
+        if not isinstance(tokens, int) or isinstance(tokens, bool):
+            raise SpaceError(Problem(f"a split takes one number of `{name}`, found `{tokens}`", code="axis-value"))
     lengths = {"prompt_tokens": prompt_tokens}
     spaces = (
         Space(models=model, **{**prefill, **lengths, "output_tokens": 1}),
         Space(models=model, **{**decode, **lengths, "output_tokens": output_tokens}),
     )
     first, then = _side("prefill", spaces[0], threads), _side("decode", spaces[1], threads)
-    pairs = first.join(then, how="cross").filter(pl.col("prefill_kv_dtype").eq_missing(pl.col("decode_kv_dtype")))
+    own = spaces[0].plan.models[0].spec.canonical()["dtypes"].get("cache", "bf16")
+    formats = [pl.col(f"{side}_kv_dtype").fill_null(own) for side in ("prefill", "decode")]
+    pairs = first.join(then, how="cross").filter(formats[0] == formats[1])
     if not pairs.height:
         hint = "give both sides the same kv_dtype"
         raise SpaceError(Problem("no prefill and decode configuration share a cache format", hint=hint, code="split"))
@@ -108,6 +116,22 @@ def split(
     return Split(front.select(*rest, *results), together, hashlib.sha256(plans.encode()).hexdigest())
 
 
+SIDE_AXES = ("gpus", "tp", "pp", "dp", "ep", "batch", "weight_dtype", "kv_dtype", *RUNNING)
+"""Axes of one side."""
+
+
+def _check(side: str, axes: Mapping[str, Any]) -> None:
+    problems = [
+        Problem(f"unknown axis `{name}` of {side}", hint=did_you_mean(name, SIDE_AXES), code="unknown-axis")
+        for name in axes
+        if name not in SIDE_AXES
+    ]
+    if not axes.get("gpus"):
+        problems.append(Problem(f"{side} names no GPU", hint="begin it with gpus", code="axis-value"))
+    if problems:
+        raise SpaceError(problems)
+
+
 def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
     """Return the configurations of one side that nothing beats in time and energy of a request."""
     if space.size > MOST_POINTS:
@@ -126,14 +150,13 @@ def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
     time, joules = ("ttft_s", "energy_prefill_j") if side == "prefill" else ("tpot_s", "energy_decode_j")
     per_request = f"energy_{side}_per_request_j"
     frame = frame.with_columns((pl.col(joules) / pl.col("batch")).alias(per_request), pl.col("gpus").cast(pl.UInt32))
-    kept = pl.concat([_front(part, per_request, time) for part in frame.partition_by("kv_dtype")])
+    kept = pl.concat([_front(part, per_request, time) for part in frame.partition_by("kv_dtype", "gpu", "gpus")])
     gpus = {
         name: load_gpu(given).completed[0] for name, given in zip(space.plan.gpu_names, listed(space.gpus), strict=True)
     }
-    cache = {
-        dtype: space.plan.core.cache_bytes_per_token(0, dtype) * float(listed(space.prompt_tokens)[0])
-        for dtype in kept["kv_dtype"].unique().to_list()
-    }
+    prompt = float(listed(space.prompt_tokens)[0])
+    core = space.plan.core
+    cache = {dtype: core.cache_bytes(0, dtype, prompt) for dtype in kept["kv_dtype"].unique().to_list()}
     link = [gpus[name]["link"] for name in kept["gpu"].to_list()]
     kept = kept.with_columns(
         net=pl.Series([one["net_bandwidth_bytes_per_s"] for one in link], dtype=pl.Float64) * kept["gpus"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 
@@ -38,7 +39,7 @@ HELP: Final[dict[str, str]] = {
     "power_cap_w": "Cap on the power of each GPU in W",
 }
 
-_MOST: Final = {"cp": 1024, "overlap_stages": 64, "overlap_sms": 1024, "sm_clock_mhz": 10_000, "power_cap_w": 20_000}
+_MOST: Final = {"cp": 1024, "overlap_stages": 1024, "overlap_sms": 1024, "sm_clock_mhz": 10_000, "power_cap_w": 20_000}
 _SWITCHES: Final = ("sequence_parallel", "fused_norm")
 
 
@@ -46,7 +47,7 @@ def values(text: str, axis: str) -> list[Any]:
     """Read values of an axis as text: numbers and ranges, `own` for None, `off,on` for switches, phases."""
     words: dict[str, Any]
     if axis in _SWITCHES:
-        words = {"off": False, "on": True}
+        words = {"off": False, "on": True, "false": False, "true": True}
     elif axis == "overlap_where":
         words = {name: name for name in get_args(Where)}
     else:
@@ -66,17 +67,22 @@ def problem(value: object, axis: str) -> Problem | None:
     if axis in _SWITCHES:
         if isinstance(value, bool):
             return None
-        return Problem(f"`{axis}` is on or off, found `{value}`", hint="use true or false", code="axis-value")
+        return Problem(
+            f"`{axis}` is on or off, found `{value}`",
+            hint="write off or on, in Python False or True",
+            code="axis-value",
+        )
     if axis == "overlap_where":
         if value in get_args(Where):
             return None
         hint = did_you_mean(str(value), get_args(Where)) or f"use {', '.join(get_args(Where))}"
         return Problem(f"`{axis}` is no phase: `{value}`", hint=hint, code="axis-value")
     least = 0 if axis == "overlap_sms" else 1
-    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value)
+    finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    whole = finite and value == int(value)  # type: ignore[call-overload]
     if (value is None and RUNNING[axis] is None) or (whole and least <= value <= _MOST[axis]):  # type: ignore[operator]
         return None
-    own = " or own" if RUNNING[axis] is None else ""
+    own = " (own, in frames null, leaves it as it is)" if RUNNING[axis] is None else ""
     message = f"axis `{axis}` needs whole numbers from {least} to {_MOST[axis]:,}{own}, found `{value}`"
     return Problem(message, code="axis-value")
 

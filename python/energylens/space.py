@@ -95,7 +95,7 @@ class Space:
     Every axis takes a value, a list, or text such as `1:512` or `16:8192:16`; `weight_dtype` and `kv_dtype` take None
     for the spec's own format. `overlap_stages` with `overlap_sms` overlap collectives in the phases of `overlap_where`
     (1 stage and 0 SMs: not at all; None: as the spec says), `sm_clock_mhz` locks the SM clock, `power_cap_w` caps the
-    power; combinations that say nothing new are infeasible, not repeated. A prefill pass takes at most
+    power; overlap that would change nothing is infeasible, not repeated. A prefill pass takes at most
     `max_batched_tokens` prompt tokens. `limits` are strings such as `tpot<=50ms`; `objectives` are result columns, each
     minimised unless larger is better.
     """

@@ -39,6 +39,8 @@ def clock_or_power_reason(gpu: dict[str, Any], run: Run) -> str:
         if highest is None or not found or not max(table[0][0] for table in found) <= f <= highest:
             return "clock"
     power = at_clock(gpu, f)["power"]
+    if run.power_cap_w is not None and not ((gpu.get("clock") or {}).get("max_mhz") and tables(gpu)):
+        return "power"
     if run.power_cap_w is not None and not power["static_w"] < run.power_cap_w <= power["tdp_w"]:
         return "power"
     return "ok"

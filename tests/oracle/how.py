@@ -20,6 +20,10 @@ class Run:
         """Whether the point itself (not the spec) overlaps everything in a phase."""
         return self.stages >= 2 and self.where in (phase, "both")
 
+    def measured(self) -> bool:
+        """Whether measured serving runs ran like this: none of section 11, or no overlap said so."""
+        return self in (Run(), Run(stages=1))
+
     def phases(self) -> list[str]:
         """Return the phases in which the point itself overlaps everything."""
         return [phase for phase in ("prefill", "decode") if self.overlaps(phase)]

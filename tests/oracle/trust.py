@@ -34,6 +34,8 @@ def operands(envs: list[Env]) -> Iterator[tuple[str, str]]:
 def extrapolated(gpu: dict[str, Any], envs: list[Env], gpus: int, batch: int, tokens: int) -> bool:
     """Whether a weight format, the number of GPUs, the batch or the length is beyond what the profile's fits reach."""
     limits, kernels = gpu.get("range", {}), gpu["kernels"]
+    if any(env.mesh.cp > 1 or not env.run.measured() for env in envs):
+        return True
     for kind, fmt in operands(envs):
         if kind in ("gemm", "grouped_gemm") and fmt not in (*kernels[kind], "fp32", "fp16"):
             return True

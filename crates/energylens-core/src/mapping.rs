@@ -212,17 +212,23 @@ impl Running {
         }
         let sms = profile.compute.sms;
         if !self.agrees(sms) {
-            let message = format!(
-                "overlap in {} stages with {} communication SMs in {}",
-                self.overlap_stages,
-                self.overlap_sms,
-                self.overlap_where.name()
-            );
-            let hint = format!("use 2 or more stages with 1 to {} SMs, or 1 stage with none", sms - 1);
+            let (stages, place) = (self.overlap_stages, self.overlap_where.name());
+            let message = match stages {
+                0 => format!("overlap in {place} on {} SMs, but in no stages", self.overlap_sms),
+                _ => format!("overlap in {stages} stages with {} communication SMs in {place}", self.overlap_sms),
+            };
+            let hint = match self.overlap_stages {
+                0 => "say in how many stages and on how many SMs as well".to_owned(),
+                _ => format!("use 2 or more stages with 1 to {} SMs, or 1 stage with none, in prefill", sms - 1),
+            };
             return fault(Reason::Overlap, message, hint);
         }
-        if self.overlaps() && (mesh.cp > 1 && any(|found| found.turns) || !any(|found| found.overlapped)) {
-            let message = "there is nothing that overlap could hide, or context parallelism is in its way".to_owned();
+        if self.overlaps() && mesh.cp > 1 && any(|found| found.turns) {
+            let message = "micro-batches of experts do not take turns with context parallelism".to_owned();
+            return fault(Reason::Overlap, message, "use cp 1, or 1 stage and 0 SMs".to_owned());
+        }
+        if self.overlaps() && !any(|found| found.overlapped) {
+            let message = "there is nothing that overlap could hide".to_owned();
             return fault(Reason::Overlap, message, "use 1 stage and 0 SMs".to_owned());
         }
         if self.sm_clock_mhz > 0 && locked.is_none() {
@@ -234,6 +240,11 @@ impl Running {
             return fault(Reason::Clock, message, hint);
         }
         let (cap, power) = (f64::from(self.power_cap_w), &locked.unwrap_or(profile).power);
+        if cap > 0.0 && profile.clock.range().is_none() {
+            let message = format!("a power cap of {cap} W");
+            let hint = format!("the profile of {} has no table of clocks, from which it would follow", profile.name);
+            return fault(Reason::Power, message, hint);
+        }
         if cap > 0.0 && !(power.static_w < cap && cap <= power.tdp_w) {
             let message = format!("a power cap of {cap} W");
             return fault(

@@ -64,6 +64,11 @@ impl Running {
         self.overlap_stages > 1
     }
 
+    /// Whether serving runs behind the fits ran like this.
+    pub fn measured(&self) -> bool {
+        *self == Self { overlap_stages: if self.overlaps() { 0 } else { self.overlap_stages }, ..Self::default() }
+    }
+
     /// Whether the values of overlap agree with one another on a GPU of that many SMs.
     pub fn agrees(&self, sms: u32) -> bool {
         match self.overlap_stages {

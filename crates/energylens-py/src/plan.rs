@@ -8,7 +8,7 @@ use energylens_core::error::{Problem, Problems};
 use energylens_core::explain;
 use energylens_core::graph::Axis;
 use energylens_core::hardware::dtype::dtype;
-use energylens_core::mapping::StageKind;
+use energylens_core::mapping::{CacheShape, StageKind};
 use energylens_core::mesh::{Mesh, Reason};
 use energylens_core::reduce::{MOST_OBJECTIVES, Wanted};
 use energylens_core::running::Running;
@@ -81,8 +81,8 @@ impl Plan {
             .ok_or_else(|| fault("model", "no such model"))
     }
 
-    /// Bytes of the cache of one token of one sequence, over all GPUs; windows are left out of account.
-    fn cache_bytes_per_token(&self, model: u32, kv_dtype: Option<String>) -> PyResult<f64> {
+    /// Bytes of the cache of one sequence of so many tokens, over all GPUs.
+    fn cache_bytes(&self, model: u32, kv_dtype: Option<String>, tokens: f64) -> PyResult<f64> {
         let cache = formats(&[kv_dtype])?.first().copied().flatten();
         let (one, size) = (1, 1.0);
         let point = Point {
@@ -102,9 +102,9 @@ impl Plan {
         };
         let mapped = self.0.mapping(&point);
         let mapping = mapped.as_ref().as_ref().map_err(|why| fault("infeasible", why.message.clone()))?;
+        let each = |cache: &CacheShape| cache.bytes_per_token * tokens.min(cache.window);
         let of = |kind: &StageKind| -> f64 {
-            kind.stages
-                * kind.counts.iter().zip(&mapping.caches).map(|(n, cache)| n * cache.bytes_per_token).sum::<f64>()
+            kind.stages * kind.counts.iter().zip(&mapping.caches).map(|(n, cache)| n * each(cache)).sum::<f64>()
         };
         Ok(mapping.kinds.iter().map(of).sum())
     }

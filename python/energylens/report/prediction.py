@@ -119,7 +119,8 @@ def _kernels(prediction: Prediction) -> str:
                 ]
             )
     header = ["phase", "kernel", "class", "runs", "time", "communication", "share", "dynamic energy"]
-    return table(header, rows) + "\n(of one GPU and one pass; the largest kernels of each phase)"
+    capped = ", before the power cap slows them down" if prediction.point.get("power_cap_w") else ""
+    return table(header, rows) + f"\n(of one GPU and one pass; the largest kernels of each phase{capped})"
 
 
 def _trust(prediction: Prediction) -> str:

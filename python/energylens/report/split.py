@@ -50,6 +50,7 @@ def split_text(model: str, found: Split) -> str:
         lines += [
             "",
             f"one deployment for both, a batch at a time: {number(one['energy_per_output_token_j'])} J per output "
-            f"token on {configuration(one)}",
+            f"token on {configuration(one)}; TTFT {si(one['ttft_s'], 's')} of the whole batch, "
+            f"TPOT {si(one['tpot_s'], 's')}",
         ]
     return "\n".join(lines)

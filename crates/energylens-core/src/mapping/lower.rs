@@ -322,7 +322,8 @@ impl Lowering<'_> {
         let weighted = |class| matches!(class, Class::Gemm | Class::GroupedGemm);
         let mut operands = self.operands().filter(|(class, _)| weighted(*class));
         let known = operands.all(|(class, format)| self.time_set(class, Phase::Decode, format).1);
-        if known && f64::from(self.mesh.gpus()) <= range.gpus { range } else { Range { batch: 0.0, ..range } }
+        let measured = known && self.mesh.cp == 1 && self.running.measured();
+        if measured && f64::from(self.mesh.gpus()) <= range.gpus { range } else { Range { batch: 0.0, ..range } }
     }
 
     /// Routing constants.
