@@ -65,6 +65,25 @@ fn formats(names: &[Option<String>]) -> Result<Vec<Option<u8>>, CoreError> {
     names.iter().map(read).collect::<Result<_, Problem>>().map_err(|p| CoreError::from(Problems::from(p)))
 }
 
+/// One request of one token on one GPU, as the spec has it.
+fn bare(model: u32, gpu: u32) -> Point {
+    Point {
+        model,
+        gpu,
+        weights: None,
+        cache: None,
+        tp: 1,
+        pp: 1,
+        dp: 1,
+        ep: 1,
+        cp: 1,
+        running: Running::default(),
+        batch: 1.0,
+        prompt_tokens: 1.0,
+        output_tokens: 1.0,
+    }
+}
+
 #[pymethods]
 impl Plan {
     #[new]
@@ -84,23 +103,7 @@ impl Plan {
     /// Bytes of the cache of one sequence of so many tokens, over all GPUs.
     fn cache_bytes(&self, model: u32, kv_dtype: Option<String>, tokens: f64) -> PyResult<f64> {
         let cache = formats(&[kv_dtype])?.first().copied().flatten();
-        let (one, size) = (1, 1.0);
-        let point = Point {
-            model,
-            gpu: 0,
-            weights: None,
-            cache,
-            tp: one,
-            pp: one,
-            dp: one,
-            ep: one,
-            cp: one,
-            running: Running::default(),
-            batch: size,
-            prompt_tokens: size,
-            output_tokens: size,
-        };
-        let mapped = self.0.mapping(&point);
+        let mapped = self.0.mapping(&Point { cache, ..bare(model, 0) });
         let mapping = mapped.as_ref().as_ref().map_err(|why| fault("infeasible", why.message.clone()))?;
         let each = |cache: &CacheShape| cache.bytes_per_token * tokens.min(cache.window);
         let of = |kind: &StageKind| -> f64 {
@@ -109,8 +112,8 @@ impl Plan {
         Ok(mapping.kinds.iter().map(of).sum())
     }
 
-    /// Seconds and dynamic joules of a GPU, of a collective over so many GPUs, for each message size; `slower` is how many
-    /// times slower it is than on the SMs it wants. Only implementations of that name and its pieces, if one is given.
+    /// Seconds and dynamic joules of a GPU, of a collective over so many GPUs, for each message size: on so many SMs (as many
+    /// as it wants if none is given), by implementations of one name and its pieces (by all if none is given).
     #[pyo3(signature = (gpu, operation, gpus, sms, implementation, sizes))]
     fn collective(
         &self,
@@ -147,23 +150,7 @@ impl Plan {
         let (cp, running) = columns::running(way)?;
         let mesh = Mesh { tp, pp, dp, ep, cp };
         let name = |reason: Reason| Reason::NAMES[reason as usize].to_owned();
-        let (weights, cache, sizes) = (None, None, 1.0);
-        let point = Point {
-            model,
-            gpu,
-            weights,
-            cache,
-            tp,
-            pp,
-            dp,
-            ep,
-            cp,
-            running,
-            batch: sizes,
-            prompt_tokens: sizes,
-            output_tokens: sizes,
-        };
-        let mapped = self.0.mapping(&point);
+        let mapped = self.0.mapping(&Point { tp, pp, dp, ep, cp, running, ..bare(model, gpu) });
         let Err(why) = mapped.as_ref().clone() else { return Ok(None) };
         let tried = [(Axis::Tp, "tp"), (Axis::Ep, "ep")].map(|(axis, name)| {
             let degrees: Vec<String> = mesh.alternatives(graph, axis).iter().take(8).map(u32::to_string).collect();

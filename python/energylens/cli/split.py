@@ -65,13 +65,14 @@ def split(
 
 def _axes(text: str, side: str) -> dict[str, Any]:
     """Read `axis=values; axis=values`; raise `SpaceError`."""
-    known = (*_NAMES, *_NUMBERS, *running.RUNNING)
+    from energylens.disaggregation import SIDE_AXES
+
     found: dict[str, Any] = {}
     for part in filter(str.strip, text.split(";")):
         name, equals, values = (piece.strip() for piece in part.partition("="))
         name = {"gpu": "gpus"}.get(name, name)
-        if not equals or name not in known:
-            hint = did_you_mean(name, known) or f"axes are {', '.join(known)}"
+        if not equals or name not in SIDE_AXES:
+            hint = did_you_mean(name, SIDE_AXES) or f"axes are {', '.join(SIDE_AXES)}"
             raise SpaceError(Problem(f"cannot read `{part.strip()}` of --{side}", hint=hint, code="axis-value"))
         read = _NAMES.get(name)
         found[name] = (
