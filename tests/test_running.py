@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from energylens import running
@@ -91,6 +91,49 @@ def test_a_lower_clock_saves_joules_down_to_the_knee_and_costs_time() -> None:
     for faster, slower in itertools.pairwise(found[1:]):
         assert slower["energy_prefill_j"] < faster["energy_prefill_j"]
         assert slower["ttft_s"] > faster["ttft_s"]
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([("a100-sxm-80gb", 1110, 1410), ("h100-sxm", 1200, 1980), ("b200", 1200, 1965)]),
+    st.sampled_from([("llama-3.1-8b", 1), ("llama-3.1-70b", 4), ("qwen3-30b-a3b", 2)]),
+    st.sampled_from([None, "fp8"]),
+    st.integers(1, 256),
+    st.integers(1, 8192),
+)
+def test_a_lower_lock_above_the_knee_never_costs_more_joules_nor_less_time(
+    clocked: tuple[str, int, int], model: tuple[str, int], weights: str | None, batch: int, prompt: int
+) -> None:
+    gpu, knee, highest = clocked
+    base = {"model": model[0], "tp": model[1], "gpu": gpu, "batch": batch, "prompt_tokens": prompt, "output_tokens": 2}
+    clocks = [None, *range(highest, knee - 1, -45)]
+    found = rows(*(base | {"weight_dtype": weights, "sm_clock_mhz": mhz} for mhz in clocks))
+    assume(found[0]["feasible"])
+    for faster, slower in itertools.pairwise(found):
+        for phase, seconds in (("prefill", "ttft_s"), ("decode", "tpot_s")):
+            assert slower[f"energy_{phase}_j"] <= faster[f"energy_{phase}_j"] * (1 + 1e-9)
+            assert slower[seconds] >= faster[seconds] * (1 - 1e-3)
+
+
+def test_where_the_board_limit_binds_a_lock_above_the_clock_it_enforces_changes_nothing() -> None:
+    base = {"model": "llama-3.1-70b", "gpu": "h100-sxm", "weight_dtype": "fp8", "tp": 2, "prompt_tokens": 4096}
+    clocks = [None, 1890, 1755, 1575]
+    free, high, near, low = rows(*(base | {"batch": 8, "sm_clock_mhz": mhz} for mhz in clocks))
+    assert free["energy_prefill_j"] / free["ttft_s"] / 2 == pytest.approx(700)
+    for locked in (high, near):
+        assert locked["energy_prefill_j"] == pytest.approx(free["energy_prefill_j"], rel=1e-3)
+        assert locked["ttft_s"] == pytest.approx(free["ttft_s"], rel=1e-3)
+    assert low["ttft_s"] > free["ttft_s"] * 1.02
+    assert low["energy_prefill_j"] < free["energy_prefill_j"] * 0.95
+
+
+def test_a_cap_is_nearly_the_lock_of_its_watts_in_prefill() -> None:
+    base = {"model": "llama-3.1-8b", "gpu": "b200", "tp": 1, "batch": 8, "prompt_tokens": 4096, "output_tokens": 2}
+    (locked,) = rows(base | {"sm_clock_mhz": 1470})
+    watts = locked["energy_prefill_j"] / locked["ttft_s"]
+    (capped,) = rows(base | {"power_cap_w": round(watts)})
+    assert capped["ttft_s"] == pytest.approx(locked["ttft_s"], rel=0.01)
+    assert capped["energy_prefill_j"] == pytest.approx(locked["energy_prefill_j"], rel=0.01)
 
 
 def test_a_cap_that_does_not_bind_changes_nothing_and_one_that_does_meets_it() -> None:

@@ -204,8 +204,8 @@ def cap_figures(table: pl.DataFrame) -> dict[str, str]:
         if max(map(abs, differ)) > WITHIN:
             far.add((gpu, work.batch))
         rows.append([str(work), short, f"{free:.0f} of {CAPS[gpu][-1]}", *cells])
-    must(max(map(abs, drawn["prefill"])) < 3, "in prefill a cap is nearly a lock of its watts")
-    must(max(drawn["decode"]) < 5, "in decode no cap is much dearer than a lock of its watts")
+    must(max(map(abs, drawn["prefill"])) < 1, "in prefill a cap is nearly a lock of its watts")
+    must(max(drawn["decode"]) < 1, "in decode no cap is dearer than a lock of its watts")
     head = ["predicted", "GPU", "W without a limit"]
     head += [f"{kind}, {100 * (slower - 1):.0f} % slower" for slower in SLOWER for kind in ("cap", "lock")]
     out = {"table_caps": markdown(head, rows)}
@@ -216,9 +216,11 @@ def cap_figures(table: pl.DataFrame) -> dict[str, str]:
     out |= {
         "within": str(WITHIN),
         "decode_best": f"{min(drawn['decode']):.0f}",
-        "decode_worst": span([max(drawn["decode"])], "{:+.0f}"),
     }
-    must(far == {("a100-sxm-80gb", 1)}, "only on A100 at batch 1 cap and lock differ much")
+    must(
+        far == {("a100-sxm-80gb", 1), ("a100-sxm-80gb", 32)},
+        "only on A100, and not at batch 256, cap and lock differ much",
+    )
     for gpu, short in GPUS.items():
         caps = table.filter(gpu=gpu, knob="cap", phase="decode")
         best_caps = caps.group_by("work").agg(pl.col("value").get(pl.col("j_per_token").arg_min()))

@@ -16,6 +16,7 @@ from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.evaluation import checked_threads
 from energylens.exploration import explore
 from energylens.library import load_gpu
+from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.running import RUNNING
 from energylens.space import Limit, Space, listed
 
@@ -54,6 +55,7 @@ def split(
     prompt_tokens: int = 1024,
     output_tokens: int = 256,
     limits: Sequence[str] = (),
+    max_batched_tokens: int = MAX_BATCHED_TOKENS,
     threads: int | None = None,
 ) -> Split:
     """Return the front of all pairs of a prefill and a decode configuration.
@@ -61,8 +63,8 @@ def split(
     `prefill` and `decode` are axes as `Space` takes them (`gpus`, `tp`, `batch`, `sm_clock_mhz`, ...). Of one request,
     `E = E_prefill/B_p + E_decode/B_d + E_transfer` and `TTFT = ttft_p + alpha_net + K/min(n_p·net_p, n_d·net_d)`, K
     being the bytes of its cache, n GPUs and net their network bandwidth; the transfer costs `link_j_per_byte/2` a byte
-    on either side. Both sides are assumed busy: what keeps them so is `prefill_engines`. Raises `SpecError` or
-    `SpaceError`.
+    on either side; a prefill pass takes at most `max_batched_tokens` prompt tokens. Both sides are assumed busy: what
+    keeps them so is `prefill_engines`. Raises `SpecError` or `SpaceError`.
     """
     bounds = [Limit.parse(text) for text in listed(limits)]
     if bad := [limit.column for limit in bounds if limit.column not in RESULTS]:
@@ -74,7 +76,10 @@ def split(
     for name, tokens in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens)):
         if not isinstance(tokens, int) or isinstance(tokens, bool):
             raise SpaceError(Problem(f"a split takes one number of `{name}`, found `{tokens}`", code="axis-value"))
-    lengths = {"prompt_tokens": prompt_tokens}
+    if output_tokens == 1:
+        fault, hint = "one output token leaves nothing to decode", "give 2 or more: the first comes from prefill"
+        raise SpaceError(Problem(fault, hint=hint, code="axis-value"))
+    lengths = {"prompt_tokens": prompt_tokens, "max_batched_tokens": max_batched_tokens}
     spaces = (
         Space(models=model, **{**prefill, **lengths, "output_tokens": 1}),
         Space(models=model, **{**decode, **lengths, "output_tokens": output_tokens}),
@@ -90,7 +95,7 @@ def split(
         "prefill_cache_bytes"
     ) / pl.min_horizontal("prefill_net", "decode_net")
     sent = pl.col("prefill_cache_bytes") * (pl.col("prefill_byte_j") + pl.col("decode_byte_j")) / 2
-    rate = pl.col("decode_batch") / (max(output_tokens - 1, 1) * pl.col("tpot_s"))
+    rate = pl.col("decode_batch") / ((output_tokens - 1) * pl.col("tpot_s"))
     pairs = (
         pairs.with_columns(transfer_s=transfer, energy_transfer_per_request_j=sent)
         .with_columns(ttft_s=pl.col("prefill_s") + pl.col("transfer_s"))
@@ -127,7 +132,7 @@ def _check(side: str, axes: Mapping[str, Any]) -> None:
         if name not in SIDE_AXES
     ]
     if not axes.get("gpus"):
-        problems.append(Problem(f"{side} names no GPU", hint="begin it with gpus", code="axis-value"))
+        problems.append(Problem(f"{side} names no GPU", hint="begin it with gpus=h100-sxm", code="axis-value"))
     if problems:
         raise SpaceError(problems)
 

@@ -1,5 +1,6 @@
 """The SM clock and the power cap (physics.md section 11)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -69,45 +70,95 @@ def at_clock(gpu: dict[str, Any], f: float | None) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Slowed:
-    """A stage at a lower clock: its seconds, joules of compute, waiting power over that at the point's clock."""
+class Level:
+    """A clock u, the price of an operation w and waiting power j there, each over those at the clock u counts from."""
+
+    u: float = 1.0
+    w: float = 1.0
+    j: float = 1.0
+
+
+def seek(gpu: dict[str, Any], clock: float, limit: float, watts: Callable[[Level], float]) -> Level:
+    """Find the highest level, counted from `clock`, that draws no more than `limit`; the lowest if none does."""
+    found = Level()
+    if watts(found) <= limit:
+        return found
+    lowest = max(table[0][0] for table in tables(gpu))
+    for below in sorted({row[0] for table in tables(gpu) for row in table if lowest <= row[0] < clock}, reverse=True):
+        voltage, idle = ratio(gpu, "voltage_mv", below, clock), ratio(gpu, "idle_w", below, clock)
+        lower = Level(below / clock, voltage**2, idle)
+        if watts(lower) <= limit:
+            part = (limit - watts(lower)) / (watts(found) - watts(lower))
+            return Level(
+                lower.u + (found.u - lower.u) * part,
+                lower.w + (found.w - lower.w) * part,
+                lower.j + (found.j - lower.j) * part,
+            )
+        found = lower
+    return found
+
+
+@dataclass(frozen=True)
+class Load:
+    """A stage at the point's clock, before limit and cap: seconds (T, T_c, T_K) and joules (D_w, D)."""
+
+    time: float
+    kernels: float
+    clocked: float
+    work: float
+    rest: float
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A stage under lock, limit and cap: seconds, joules of compute, waiting power over that at the point's clock."""
 
     time: float
     compute: float
-    waiting: float
+    waiting: float = 1.0
+    scale: float = 1.0  # of all joules, at the limit
 
 
-def capped(
-    gpu: dict[str, Any], run: Run, time: float, clocked: float, work: float, active: float, rest: float
-) -> Slowed:
-    """Lower the clock of a stage of `time` seconds and `work` + `active` + `rest` joules until it draws the cap."""
-    cap, static_w = run.power_cap_w, gpu["power"]["static_w"]
-    if cap is None or (work + active + rest) / time + static_w <= cap:
-        return Slowed(time, work + active, 1.0)
-    share = min(1.0, clocked / time)
-    f = run.sm_clock_mhz if run.sm_clock_mhz is not None else (gpu.get("clock") or {}).get("max_mhz")
+def enforced(gpu: dict[str, Any], f: float, load: Load) -> float:
+    """Clock e that the limit of the board enforces by itself, over the highest; `gpu` is that at the clock f."""
+    highest, power = gpu["clock"]["max_mhz"], gpu["power"]
+    x, v, i = f / highest, ratio(gpu, "voltage_mv", f, highest), ratio(gpu, "idle_w", f, highest)
+    slowed = load.clocked * (1 - x)
+    active = power.get("active_w", 0.0) / (v**2 * x) * (load.kernels - slowed)
 
-    def seconds(u: float) -> float:
-        return time * (1 - share + share / u)
+    def watts(at: Level) -> float:
+        drawn = at.w * (load.work / v**2 + active * at.u) + load.rest
+        return float(drawn / (load.time - slowed) + power["static_w"] / i * at.j)
 
-    def compute(u: float, w: float) -> float:
-        return w * (work + active * u * seconds(u) / time)
+    return seek(gpu, highest, power["tdp_w"], watts).u
 
-    def watts(at: tuple[float, float, float]) -> float:
-        u, w, i = at
-        return float((compute(u, w) + rest) / seconds(u) + static_w * i)
 
-    found = (1.0, 1.0, 1.0)
-    if f is not None:
-        lowest = max((table[0][0] for table in tables(gpu)), default=f)
-        for clock in sorted({row[0] for table in tables(gpu) for row in table if lowest <= row[0] < f}, reverse=True):
-            lower = (clock / f, ratio(gpu, "voltage_mv", clock, f) ** 2, ratio(gpu, "idle_w", clock, f))
-            drawn, wanted = watts(found), watts(lower)
-            if wanted <= cap:
-                part = (cap - wanted) / (drawn - wanted)
-                u, w, i = (low + (high - low) * part for low, high in zip(lower, found, strict=True))
-                found = (u, w, i)
-                break
-            found = lower
-    u, w, i = found
-    return Slowed(max(seconds(u), (compute(u, w) + rest) / (cap - static_w * i)), compute(u, w), i)
+def settled(gpu: dict[str, Any], run: Run, load: Load) -> Settled:
+    """Count the limit once under a lock, then keep a stage within the cap, or the limit; `gpu` is that at its clock."""
+    static_w, tdp_w = gpu["power"]["static_w"], gpu["power"]["tdp_w"]
+    cap = tdp_w if run.power_cap_w is None else run.power_cap_w
+    f, x, e = 0.0, 1.0, 1.0
+    if run.sm_clock_mhz is not None or cap < tdp_w:
+        highest = gpu["clock"]["max_mhz"]
+        f = highest if run.sm_clock_mhz is None else run.sm_clock_mhz
+        x, e = f / highest, enforced(gpu, f, load)
+    kept = max(x, e)
+    saved = load.clocked * (1 - kept)
+    time, clocked = load.time - saved, load.clocked * kept
+    active = gpu["power"].get("active_w", 0.0) * (load.kernels - saved)
+    if cap == tdp_w:
+        total = load.work + active + load.rest
+        scale = min(1.0, (tdp_w - static_w) * time / total) if total > 0 else 1.0
+        return Settled(time, load.work + active, scale=scale)
+
+    def seconds(at: Level) -> float:
+        return time - clocked + clocked * max(1.0, min(1.0, e / x) / at.u)
+
+    def compute(at: Level) -> float:
+        return float(at.w * (load.work + active * at.u * seconds(at) / time))
+
+    def watts(at: Level) -> float:
+        return float((compute(at) + load.rest) / seconds(at) + static_w * at.j)
+
+    at = seek(gpu, f, cap, watts)
+    return Settled(max(seconds(at), (compute(at) + load.rest) / (cap - static_w * at.j)), compute(at), at.j)

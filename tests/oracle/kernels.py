@@ -198,6 +198,7 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0, fused: frozense
     slower = busiest(env) if kind_of_kernel == "grouped_gemm" else 1.0
     cost.time = 0.0 if fused is not None else entry["t0_s"]
     cost.time += power_mean(t_compute, slower * t_memory, entry["sharpness"])
+    cost.clocked = clocked_seconds(t_compute, slower * t_memory, entry["sharpness"])
     if kind_of_kernel in ("gemm", "grouped_gemm"):
         cost.time += added_time(env, kernel, products, entry) * slower
     return cost
@@ -236,3 +237,12 @@ def power_mean(a: float, b: float, p: float) -> float:
     if large == 0.0:
         return 0.0
     return float(large * ((a / large) ** p + (b / large) ** p) ** (1 / p))
+
+
+def clocked_seconds(t_c: float, t_m: float, p: float) -> float:
+    """t_K of a kernel: how many of its seconds follow the clock (section 11)."""
+    large = max(t_c, t_m)
+    if large == 0.0:
+        return 0.0
+    own, other = (t_c / large) ** p, (t_m / large) ** p
+    return float(power_mean(t_c, t_m, p) * own / (own + other))

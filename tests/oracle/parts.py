@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from .communication import Collective, both, collective_energy, collective_time, on_sms
 from .equations import Kernel
-from .kernels import attention_rate, busiest, coefficients, kernel_cost, merged_products
+from .kernels import kernel_cost
 from .local import Env
 from .schedule import ring
 from .traffic import Cost
@@ -20,18 +20,19 @@ class Part:
     kernel: float  # seconds
     exposed: float  # seconds of communication
     drawing: float  # seconds at `communication_w`
-    clocked: float  # seconds of FLOPs at their reached rate
+    clocked: float  # seconds that follow the clock, t_K
     dynamic: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """A kernel cut into stages beside its first collective: seconds of one stage of each."""
+    """A kernel cut into stages beside its first collective: seconds of one stage of each, and t_K of the kernel's."""
 
     stages: int
     sms: int
     kernel: float
     collective: float
+    clocked: float
 
 
 def small_env(env: Env, stages: int) -> Env:
@@ -60,9 +61,9 @@ def overlap_of(env: Env, work: Work) -> Overlap | None:
     if asked is None:
         return None
     stages, sms = asked
-    c = kernel_cost(small_env(env, stages), kernel, sms, fused).time
+    small = kernel_cost(small_env(env, stages), kernel, sms, fused)
     r = collective_time(env, listed[0], listed[0].message / stages, on_sms(env, sms))
-    return Overlap(stages, sms, c, r)
+    return Overlap(stages, sms, small.time, r, small.clocked)
 
 
 def seconds(env: Env, work: Work, plain: float) -> tuple[float, float, float]:
@@ -121,30 +122,14 @@ def joules(env: Env, work: Work, cost: Cost, stages: int) -> dict[str, float]:
     return found
 
 
-def clocked_seconds(env: Env, kernel: Kernel, cost: Cost) -> float:
-    """T_F of a kernel: its FLOPs at the rate they reach on all SMs (section 11)."""
-    compute, products = env.gpu["compute"], merged_products(env, kernel)
-    entry = coefficients(env, kernel, products)
-    if env.kernel_class(kernel) == "attention":
-        rate = attention_rate(env, kernel, products, entry, compute["sms"])
-        return float(sum(merged.flops / rate[env.arithmetic(merged.first.equation)] for merged in products))
-    total = cost.vector_flops / compute["peak_flops"]["vector"]
-    for merged in products:
-        peak = compute["peak_flops"][env.arithmetic(merged.first.equation)]
-        share = max(tile[2] for tile in entry["tiles"])
-        slower = busiest(env) if merged.first.grouped else 1.0
-        total += slower * merged.flops / (peak * entry["compute_efficiency"] * share)
-    return float(total)
-
-
 def kernel_part(env: Env, work: Work) -> Part:
     """Everything about one kernel with its collectives."""
     kernel, _, fused = work
     cost = kernel_cost(env, kernel, 0, fused)
     own, exposed, drawing = seconds(env, work, cost.time)
     overlap = overlap_of(env, work)
-    stages = 1 if overlap is None else overlap.stages
-    return Part(own, exposed, drawing, clocked_seconds(env, kernel, cost), joules(env, work, cost, stages))
+    stages, clocked = (1, cost.clocked) if overlap is None else (overlap.stages, overlap.stages * overlap.clocked)
+    return Part(own, exposed, drawing, clocked, joules(env, work, cost, stages))
 
 
 def block_part(env: Env, works: tuple[Work, ...]) -> Part:
@@ -154,10 +139,11 @@ def block_part(env: Env, works: tuple[Work, ...]) -> Part:
     c = r = clocked = 0.0
     dynamic = dict.fromkeys(DYNAMIC_CAUSES, 0.0)
     for kernel, listed, fused in works:
-        c += kernel_cost(small, kernel, sms, fused).time
+        turn = kernel_cost(small, kernel, sms, fused)
+        c += turn.time
+        clocked += stages * turn.clocked
         r += sum(collective_time(env, one, one.message / stages, slower) for one in listed)
         cost = kernel_cost(env, kernel, 0, fused)
-        clocked += clocked_seconds(env, kernel, cost)
         for cause, part in joules(env, (kernel, listed, fused), cost, stages).items():
             dynamic[cause] += part
     exposed = stages * both(env, c, r) - stages * c

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .asked import run_reason
-from .clock import at_clock, capped
+from .clock import Load, at_clock, settled
 from .collectives import send_recv
 from .communication import both, collective_energy, collective_time
 from .equations import parse_model
@@ -38,7 +38,7 @@ class Stage:
     kernel_time: float = 0.0
     exposed: float = 0.0  # seconds of exposed collectives, without the message to the next stage
     drawing: float = 0.0  # seconds at `communication_w`, without it
-    clocked: float = 0.0
+    clocked: float = 0.0  # T_K
     own: float = 0.0  # t_k
     message: float = 0.0  # R
     message_exposed: float = 0.0  # x_k
@@ -89,11 +89,10 @@ def run_stages(setup: Setup, step: Pass) -> list[Stage]:
 
 
 def finish(setup: Setup, step: Pass, envs: list[Env], stage: Stage) -> None:
-    """Add host, message between stages and power to a stage; keep it within the limit and the cap."""
+    """Add host, message between stages and power to a stage; settle its clock, the limit and the cap."""
     gpu, dynamic = setup.gpu, stage.dynamic
     host, power = gpu["host"], gpu["power"]
     stage.kernel_time += host.get("sequence_s", 0.0) * step.b
-    active_time = stage.kernel_time
     stage.own = host["host_s"] + stage.kernel_time + stage.exposed
     if setup.mesh.pp > 1:
         env = next(env for env in envs if env.block.repeat > 1)
@@ -102,22 +101,18 @@ def finish(setup: Setup, step: Pass, envs: list[Env], stage: Stage) -> None:
         if setup.run.overlaps(step.phase):
             stage.message_exposed = both(env, stage.own, stage.message) - stage.own
         dynamic["communication"] += collective_energy(env, sent)
-    dynamic["compute"] += power.get("active_w", 0.0) * stage.kernel_time + power.get("sequence_j", 0.0) * step.b
+    dynamic["compute"] += power.get("sequence_j", 0.0) * step.b
     dynamic["communication"] += power.get("communication_w", 0.0) * (stage.drawing + stage.message_exposed)
 
-    total, drawn = sum(dynamic.values()), 1.0
-    if total / stage.again + power["static_w"] > power["tdp_w"]:
-        drawn = (power["tdp_w"] - power["static_w"]) * stage.again / total
-        for cause in dynamic:
-            dynamic[cause] *= drawn
-    rest = sum(dynamic.values()) - dynamic["compute"]
-    active = power.get("active_w", 0.0) * active_time * drawn
-    slowed = capped(gpu, setup.run, stage.again, stage.clocked, dynamic["compute"] - active, active, rest)
-    added = slowed.time - stage.again
+    work, rest = dynamic["compute"], sum(dynamic.values()) - dynamic["compute"]
+    done = settled(gpu, setup.run, Load(stage.again, stage.kernel_time, stage.clocked, work, rest))
+    added = done.time - stage.again
     stage.kernel_time += added
     stage.own += added
-    dynamic["compute"] = slowed.compute
-    stage.waiting, stage.saved = slowed.waiting, (1 - slowed.waiting) * slowed.time
+    dynamic["compute"] = done.compute
+    for cause in dynamic:
+        dynamic[cause] *= done.scale
+    stage.waiting, stage.saved = done.waiting, (1 - done.waiting) * done.time
 
 
 def run_phase(setup: Setup, passes: int, step: Pass) -> Phase:

@@ -11,6 +11,7 @@ class Cost:
     """What one kernel does on one GPU in one pass."""
 
     time: float = 0.0
+    clocked: float = 0.0  # seconds that follow the clock, t_K (section 11)
     matrix_flops: dict[str, float] = field(default_factory=dict)
     padding_flops: dict[str, float] = field(default_factory=dict)
     vector_flops: float = 0.0

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cost::kernel::KernelCost;
+use crate::cost::kernel::{How, KernelCost};
 use crate::cost::lanes::LANES;
 use crate::cost::overlap::Order;
 use crate::einsum::Rank;
@@ -266,7 +266,7 @@ fn phase(
     for kernels in &mapped.blocks {
         // What a block's micro-batches cannot hide is told of its kernels with collectives, each with its share.
         let together = KernelCost::overlapped(kernels.iter().map(|kernel| &kernel.cost).filter(turns));
-        let shared = together.map(|one| (one.seconds(env, divided, false), one.collective_s(env)[0]));
+        let shared = together.map(|one| (one.seconds(env, divided, How::default()), one.collective_s(env)[0]));
         for kernel in kernels.iter().map(|kernel| &kernel.cost) {
             let own = shared.as_ref().filter(|_| turns(&kernel)).and_then(|(seconds, all)| {
                 let part = KernelCost::overlapped([kernel])?.collective_s(env)[0] / if *all > 0.0 { *all } else { 1.0 };
@@ -347,16 +347,19 @@ fn phase(
         let link_j = env.plain.value(&send.joules())[0] + constants.communication_w * seconds;
         stories.push(KernelCostStory { link_j, ..step("hand_over", 0.0, seconds, "link") });
     }
-    if mapping.cap.is_some() {
+    if let Some(governor) = &mapping.governor {
         let elapsed = |mapping: &Mapping| {
             let (mut scratch, mut cost) = (Scratch::default(), PhaseCost::NONE);
             scratch.fix(mapping, mapped, passes, false);
             phase_cost(mapping, mapped, passes, false, &mut scratch, &mut cost);
             cost.elapsed_s[0]
         };
-        let added = elapsed(mapping) - elapsed(&Mapping { cap: None, ..mapping.clone() });
-        let story = step("power_cap", added, 0.0, "cap");
-        stories.push(KernelCostStory { runs: 1.0, ..story });
+        let added = elapsed(mapping) - elapsed(&Mapping { governor: None, ..mapping.clone() });
+        // A lock slows kernels that were measured at the limit's clock less than their own times say.
+        let (kernel, bound) = if governor.cap.is_some() { ("power_cap", "cap") } else { ("board_limit", "compute") };
+        if governor.cap.is_some() || added != 0.0 {
+            stories.push(KernelCostStory { runs: 1.0, ..step(kernel, added, 0.0, bound) });
+        }
     }
     stories
 }

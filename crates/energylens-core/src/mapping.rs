@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use crate::cost::collective::Collective;
 use crate::cost::kernel::{Experts, KernelCost};
 use crate::cost::overlap::Contention;
-use crate::cost::power::Cap;
+use crate::cost::power::{Cap, Governor, Lower};
 use crate::cost::program::Program;
 use crate::einsum::shape::Poly;
 use crate::graph::Graph;
@@ -128,8 +128,8 @@ pub struct Mapping {
     pub experts: Option<Experts>,
     /// Step constants.
     pub constants: StepConstants,
-    /// Power cap.
-    pub cap: Option<Cap>,
+    /// What holds the SM clock down, where a lock or a cap is asked for.
+    pub governor: Option<Governor>,
 }
 
 impl Mapping {
@@ -153,14 +153,9 @@ impl Mapping {
         let (decode, found_then) = lower.phase(Phase::Decode, &kinds);
         running.check(profile, locked.as_ref(), mesh, [found_first, found_then])?;
         let profile = locked.as_ref().unwrap_or(profile);
-        let cap = (running.power_cap_w > 0).then(|| {
-            let clocks = &profile.clock;
-            let present = if running.sm_clock_mhz > 0 { f64::from(running.sm_clock_mhz) } else { clocks.max_mhz };
-            Cap::new(f64::from(running.power_cap_w), clocks.below(present))
-        });
         Ok(Self {
             mesh,
-            cap,
+            governor: governor(profile, running),
             activations: largest_activations(&prefill),
             prefill,
             decode,
@@ -185,6 +180,22 @@ impl Mapping {
             },
         })
     }
+}
+
+/// What holds the SM clock of a GPU, locked already if it is, down.
+fn governor(profile: &Profile, running: Running) -> Option<Governor> {
+    let (clocks, power) = (&profile.clock, &profile.power);
+    let locked = (running.sm_clock_mhz > 0).then(|| f64::from(running.sm_clock_mhz));
+    let mhz = locked.unwrap_or(clocks.max_mhz);
+    let watts = Some(f64::from(running.power_cap_w)).filter(|watts| *watts > 0.0);
+    (locked.is_some() || watts.is_some()).then(|| Governor {
+        lock: locked.map_or(Lower::SAME, |mhz| clocks.lower(mhz, clocks.max_mhz)),
+        clocks: clocks.below(clocks.max_mhz),
+        cap: watts.filter(|watts| *watts < power.tdp_w).map(|watts| Cap { watts, clocks: clocks.below(mhz) }),
+        static_w: power.static_w,
+        active_w: power.active_w,
+        tdp_w: power.tdp_w,
+    })
 }
 
 impl Running {

@@ -109,10 +109,7 @@ impl<const L: usize> Work for OnePhase<'_, L> {
     fn run(self) {
         let Self { mapping, asked, tables, scratch, cost } = self;
         let (phase, passes) = match asked {
-            Asked::Prefill(requests) => {
-                scratch.nothing_fixed(mapping);
-                (&mapping.prefill, prefill_passes(mapping, requests))
-            }
+            Asked::Prefill(requests) => (&mapping.prefill, prefill_passes(mapping, requests)),
             Asked::Decode { batch, t } => (&mapping.decode, decode_passes(mapping, batch, t)),
         };
         scratch.fullest = passes.fullest;
@@ -195,20 +192,23 @@ pub fn fix_decode<const L: usize>(
     if !tables || held.iter().any(|held| *held > MOST_HELD as f64) {
         return simd::run(level, Fix { mapping, batch, scratch });
     }
-    let kinds = mapping.kinds.len();
+    let (kinds, bent) = (mapping.kinds.len(), mapping.decode.program.bent());
     let table = mapping.decode.fixed.get_or_init(|| {
-        let mut table = vec![0.0; BENT * kinds * HELD_ROW];
+        let mut table = vec![0.0; bent * kinds * HELD_ROW];
         for first in (0..=MOST_HELD).step_by(L) {
             let batch: Lane<L> = std::array::from_fn(|i| dp * (first + i).max(1) as f64);
             simd::run(level, Fix { mapping, batch: &batch, scratch: &mut *scratch });
-            for (row, lane) in table.chunks_mut(HELD_ROW).zip(scratch.fixed.iter().flatten()) {
+            for (row, lane) in
+                table.chunks_mut(HELD_ROW).zip(scratch.fixed.iter().flat_map(|own| own.iter().take(bent)))
+            {
                 row[first..first + L].copy_from_slice(lane);
             }
         }
         table
     });
     scratch.fixed.resize(kinds, [[0.0; L]; BENT]);
-    for (row, lane) in table.chunks(HELD_ROW).zip(scratch.fixed.iter_mut().flatten()) {
+    let lanes = scratch.fixed.iter_mut().flat_map(|own| own.iter_mut().take(bent));
+    for (row, lane) in table.chunks(HELD_ROW).zip(lanes) {
         for i in 0..L {
             lane[i] = row[(held[i] as usize).min(HELD_ROW - 1)];
         }

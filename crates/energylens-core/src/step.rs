@@ -2,8 +2,10 @@
 
 use crate::cost::kernel::Env;
 use crate::cost::lanes::{LANES, Lane};
-use crate::cost::power::{Stage as CappedStage, limited};
-use crate::cost::program::{BENT, Bent, SUMS, Sums};
+use crate::cost::power::{Stage as Ungoverned, limited};
+use crate::cost::program::{
+    BENT, Bent, CLOCKED_S, COMPUTE_J, EXPOSED_S, HIDDEN_S, JOULES, KERNEL_S, LINK_J, SUMS, Sums,
+};
 use crate::mapping::{MappedPhase, Mapping};
 
 /// Causes of energy, in the order of [`PhaseCost::joules`].
@@ -60,6 +62,15 @@ pub struct PhaseView<'a, const L: usize = LANES> {
     pub energy_j: &'a Lane<L>,
 }
 
+/// Number of sums over all stages: joules of each, seconds of kernels and of exposed communication, and the seconds of
+/// waiting that a slowed stage saves; the last three at the waiting power of the point's clock.
+const TOTALS: usize = JOULES + 3;
+const BUSY_S: usize = JOULES;
+const COMMUNICATING_S: usize = JOULES + 1;
+const SAVED_S: usize = JOULES + 2;
+
+type Totals<const L: usize> = [Lane<L>; TOTALS];
+
 /// Working memory of one thread.
 #[derive(Clone, Debug)]
 pub struct Scratch<const L: usize = LANES> {
@@ -68,13 +79,23 @@ pub struct Scratch<const L: usize = LANES> {
     /// Seconds that bend and do not see the context, by kind of stage.
     pub fixed: Vec<Bent<L>>,
     moving: Vec<Bent<L>>,
+    stage: Sums<L>,
+    total: Totals<L>,
     /// Sequences of the fullest pass of the latest phase.
     pub fullest: Lane<L>,
 }
 
 impl<const L: usize> Default for Scratch<L> {
     fn default() -> Self {
-        Self { env: Env::default(), divided: Vec::new(), fixed: Vec::new(), moving: Vec::new(), fullest: [0.0; L] }
+        Self {
+            env: Env::default(),
+            divided: Vec::new(),
+            fixed: Vec::new(),
+            moving: Vec::new(),
+            stage: [[0.0; L]; SUMS],
+            total: [[0.0; L]; TOTALS],
+            fullest: [0.0; L],
+        }
     }
 }
 
@@ -98,26 +119,12 @@ impl<const L: usize> Scratch<L> {
         (&self.env, &self.divided)
     }
 
-    /// For a phase that keeps nothing apart.
-    #[inline(always)]
-    pub fn nothing_fixed(&mut self, mapping: &Mapping) {
-        start(&mut self.fixed, mapping.kinds.len());
-    }
-
     /// Evaluates what bends and does not see the context.
     #[inline(always)]
     pub fn fix(&mut self, mapping: &Mapping, phase: &MappedPhase, passes: &Passes<L>, tables: bool) {
         self.environments(mapping, phase, passes);
-        start(&mut self.fixed, mapping.kinds.len());
-        phase.program.fixed.evaluate(&self.env, &self.divided, tables, &mut self.fixed);
-    }
-}
-
-#[inline(always)]
-fn start<const L: usize>(bent: &mut Vec<Bent<L>>, kinds: usize) {
-    bent.resize(kinds, [[0.0; L]; BENT]);
-    for own in bent.iter_mut() {
-        *own = [[0.0; L]; BENT];
+        self.fixed.resize(mapping.kinds.len(), [[0.0; L]; BENT]);
+        phase.program.fix(&self.env, &self.divided, tables, &mut self.fixed);
     }
 }
 
@@ -132,23 +139,26 @@ pub fn phase_cost<const L: usize>(
     out: &mut PhaseCost<L>,
 ) {
     scratch.environments(mapping, phase, passes);
-    start(&mut scratch.moving, mapping.kinds.len());
-    let (env, fixed, moving) = (&scratch.env, &scratch.fixed, &mut scratch.moving);
-    phase.program.moving.evaluate(env, &scratch.divided, tables, moving);
+    let kinds = mapping.kinds.len();
+    scratch.moving.resize(kinds, [[0.0; L]; BENT]);
+    scratch.fixed.resize(kinds, [[0.0; L]; BENT]);
+    let Scratch { env, divided, fixed, moving, stage, total, .. } = scratch;
+    phase.program.bend(env, divided, tables, moving);
     let constants = &mapping.constants;
 
-    let handed_s = phase.send.as_ref().map_or([0.0; L], |send| send.seconds(&env.plain, 1.0, 1.0));
+    let handed_s = match &phase.send {
+        Some(send) => send.seconds(&env.plain, 1.0, 1.0),
+        None => [0.0; L],
+    };
     let (mut all_s, mut slowest_s) = ([0.0; L], [0.0; L]);
-    let mut total: Sums<L> = [[0.0; L]; SUMS];
-    let mut stage: Sums<L> = [[0.0; L]; SUMS];
     for (kind, ((stages, fixed), moving)) in
-        mapping.kinds.iter().map(|kind| kind.stages).zip(fixed).zip(moving).enumerate()
+        mapping.kinds.iter().map(|kind| kind.stages).zip(fixed.iter()).zip(moving.iter()).enumerate()
     {
-        phase.program.sum(kind, (env, &scratch.divided), fixed, moving, &mut stage);
-        let (mut time, mut beside, mut drawn) = ([0.0; L], handed_s, [1.0; L]);
+        phase.program.sum(kind, (env, divided), fixed, moving, stage);
+        let (mut time, mut beside, mut saved) = ([0.0; L], handed_s, [0.0; L]);
         for i in 0..L {
-            stage[0][i] += constants.sequence_s * passes.b[i];
-            time[i] = constants.host_s + stage[0][i] + stage[1][i];
+            stage[KERNEL_S][i] += constants.sequence_s * passes.b[i];
+            time[i] = constants.host_s + stage[KERNEL_S][i] + stage[EXPOSED_S][i];
         }
         if phase.sends_beside {
             for i in 0..L {
@@ -156,44 +166,61 @@ pub fn phase_cost<const L: usize>(
             }
         }
         for i in 0..L {
-            stage[1][i] += beside[i];
-            stage[2][i] += constants.active_w * stage[0][i] + constants.sequence_j * passes.b[i];
-            stage[6][i] += constants.communication_w * (stage[1][i] + stage[7][i]);
-            let dynamic = stage[2][i] + stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];
-            drawn[i] = limited(time[i] + beside[i], dynamic, constants.static_w, constants.tdp_w);
-            for joules in &mut stage[2..7] {
-                joules[i] *= drawn[i];
+            stage[EXPOSED_S][i] += beside[i];
+            stage[COMPUTE_J][i] += constants.sequence_j * passes.b[i];
+            stage[LINK_J][i] += constants.communication_w * stage[EXPOSED_S][i];
+        }
+        if phase.program.hides() {
+            for i in 0..L {
+                stage[LINK_J][i] += constants.communication_w * stage[HIDDEN_S][i];
             }
         }
-        if let Some(cap) = &mapping.cap {
-            let mut own =
-                CappedStage { time, flop_s: stage[8], work_j: [0.0; L], active_j: [0.0; L], rest_j: [0.0; L] };
+        let drawn = if let Some(governor) = &mapping.governor {
+            let mut own = Ungoverned {
+                time,
+                kernel_s: stage[KERNEL_S],
+                clocked_s: stage[CLOCKED_S],
+                work_j: stage[COMPUTE_J],
+                rest_j: [0.0; L],
+            };
             for i in 0..L {
                 own.time[i] += beside[i];
-                own.active_j[i] = drawn[i] * (constants.active_w * stage[0][i]);
-                own.work_j[i] = stage[2][i] - own.active_j[i];
-                own.rest_j[i] = stage[3][i] + stage[4][i] + stage[5][i] + stage[6][i];
+                own.rest_j[i] = stage[1][i] + stage[2][i] + stage[3][i] + stage[4][i];
             }
-            let slowed = cap.slow_down(&own, constants.static_w);
+            let governed = governor.govern(&own);
             for i in 0..L {
-                let more = slowed.time[i] - own.time[i];
-                time[i] += more;
-                stage[2][i] = slowed.compute_j[i];
+                let longer = governed.time[i] - own.time[i];
+                time[i] += longer;
+                stage[COMPUTE_J][i] = governed.compute_j[i];
                 // What is left of the waiting power, under kernels and communication; and the seconds' worth saved.
-                stage[0][i] = slowed.waiting[i] * (stage[0][i] + more);
-                stage[1][i] *= slowed.waiting[i];
-                stage[8][i] = (1.0 - slowed.waiting[i]) * slowed.time[i];
+                stage[KERNEL_S][i] = governed.waiting[i] * (stage[KERNEL_S][i] + longer);
+                stage[EXPOSED_S][i] *= governed.waiting[i];
+                saved[i] = (1.0 - governed.waiting[i]) * governed.time[i];
             }
-        }
+            governed.drawn
+        } else {
+            let mut drawn = [1.0; L];
+            for i in 0..L {
+                stage[COMPUTE_J][i] += constants.active_w * stage[KERNEL_S][i];
+                let dynamic = stage[0][i] + stage[1][i] + stage[2][i] + stage[3][i] + stage[4][i];
+                drawn[i] = limited(time[i] + beside[i], dynamic, constants.static_w, constants.tdp_w);
+            }
+            drawn
+        };
         for i in 0..L {
             all_s[i] += stages * (time[i] + handed_s[i]);
             let again = time[i] + beside[i];
             slowest_s[i] = if again > slowest_s[i] { again } else { slowest_s[i] };
         }
-        let counted = if mapping.cap.is_some() { SUMS } else { SUMS - 2 };
-        for (total, stage) in total.iter_mut().zip(&stage).take(counted) {
+        for joules in &mut stage[..JOULES] {
             for i in 0..L {
-                total[i] += stages * stage[i];
+                joules[i] *= drawn[i];
+            }
+        }
+        let own = stage[..=EXPOSED_S].iter().chain([&saved]).zip(total.iter_mut());
+        for (stage, total) in own {
+            for i in 0..L {
+                total[i] = stages * stage[i] + if kind == 0 { 0.0 } else { total[i] };
             }
         }
     }
@@ -207,16 +234,16 @@ pub fn phase_cost<const L: usize>(
         let longer = if circulating > all_s[i] { circulating } else { all_s[i] };
         let elapsed = if passes.consecutive { in_a_row } else { longer };
         let work = gpus * n;
-        let exposed = work * constants.static_w * total[1][i];
-        let busy = work * constants.static_w * total[0][i];
-        let saved = if mapping.cap.is_some() { work * constants.static_w * total[8][i] } else { 0.0 };
+        let exposed = work * constants.static_w * total[COMMUNICATING_S][i];
+        let busy = work * constants.static_w * total[BUSY_S][i];
+        let saved = work * constants.static_w * total[SAVED_S][i];
         let waiting = gpus * pipeline * constants.static_w * elapsed - exposed - busy - saved;
         out.elapsed_s[i] = elapsed;
-        out.joules[0][i] = work * total[2][i];
-        out.joules[1][i] = work * total[3][i];
-        out.joules[2][i] = work * total[4][i];
-        out.joules[3][i] = work * total[5][i];
-        out.joules[4][i] = work * total[6][i] + exposed;
+        out.joules[0][i] = work * total[0][i];
+        out.joules[1][i] = work * total[1][i];
+        out.joules[2][i] = work * total[2][i];
+        out.joules[3][i] = work * total[3][i];
+        out.joules[4][i] = work * total[4][i] + exposed;
         out.joules[5][i] = busy;
         out.joules[6][i] = waiting;
         out.energy_j[i] = out.joules[0][i]

@@ -43,18 +43,21 @@ pub struct PointColumns<'a> {
 }
 
 impl Points for PointColumns<'_> {
-    type Key = [u32; 9];
+    type Key = [u64; 5];
 
     fn rows(&self) -> usize {
         self.codes[0].len()
     }
 
     fn read(&self, row: usize) -> (Self::Key, [f64; 3]) {
-        (self.codes.map(|column| column[row]), self.sizes.map(|column| column[row]))
+        let [model, gpu, weights, cache, tp, pp, dp, ep, way] = self.codes.map(|column| u64::from(column[row]));
+        let key = [model | gpu << 32, weights | cache << 32, tp | pp << 32, dp | ep << 32, way];
+        (key, self.sizes.map(|column| column[row]))
     }
 
     fn point(&self, row: usize) -> Point {
-        let ([model, gpu, weights, cache, tp, pp, dp, ep, way], [batch, prompt_tokens, output_tokens]) = self.read(row);
+        let [model, gpu, weights, cache, tp, pp, dp, ep, way] = self.codes.map(|column| column[row]);
+        let [batch, prompt_tokens, output_tokens] = self.sizes.map(|column| column[row]);
         let format = |position: u32| self.formats.get(position as usize).copied().flatten();
         let (weights, cache) = (format(weights), format(cache));
         let (cp, running) = self.ways.get(way as usize).copied().unwrap_or((1, Running::default()));

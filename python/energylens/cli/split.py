@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from energylens import running
 from energylens.cli import axes
 from energylens.cli.app import app, emit
-from energylens.cli.options import Json, Out, Threads, check_out
+from energylens.cli.options import Json, Out, PassTokens, Threads, check_out
 from energylens.errors import Problem, SpaceError, did_you_mean
+from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.values import formats, names, numbers
 
 _SIDE = 'Axes of {}: "gpus=h100-sxm,b200; tp=1,2,4; batch=1:8; sm_clock_mhz=own,1200".'
@@ -29,6 +30,7 @@ def split(
     prompt_tokens: Annotated[int, Parameter(converter=axes.whole, help="Prompt tokens of a request.")] = 1024,
     output_tokens: Annotated[int, Parameter(converter=axes.whole, help="Output tokens of a request.")] = 256,
     slo: Annotated[str | None, Parameter(help="Latency limits: ttft=1s,tpot=50ms.")] = None,
+    max_batched_tokens: PassTokens = MAX_BATCHED_TOKENS,
     json: Json = False,
     out: Out = None,
     threads: Threads = None,
@@ -42,13 +44,18 @@ def split(
     from energylens.store import write_parquet
 
     check_out(out)
+    problems: list[Problem] = []
+    sides = _axes(prefill, "prefill", problems), _axes(decode, "decode", problems)
+    if problems:
+        raise SpaceError(problems)
     found = split_phases(
         model,
-        prefill=_axes(prefill, "prefill"),
-        decode=_axes(decode, "decode"),
+        prefill=sides[0],
+        decode=sides[1],
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
         limits=axes.slo(slo) if slo else [],
+        max_batched_tokens=max_batched_tokens,
         threads=threads,
     )
     if found.best is None:
@@ -63,8 +70,8 @@ def split(
         print(split_text(model, found))
 
 
-def _axes(text: str, side: str) -> dict[str, Any]:
-    """Read `axis=values; axis=values`; raise `SpaceError`."""
+def _axes(text: str, side: str, problems: list[Problem]) -> dict[str, Any]:
+    """Read `axis=values; axis=values`, adding what cannot be read to `problems`."""
     from energylens.disaggregation import SIDE_AXES
 
     found: dict[str, Any] = {}
@@ -72,12 +79,14 @@ def _axes(text: str, side: str) -> dict[str, Any]:
         name, equals, values = (piece.strip() for piece in part.partition("="))
         name = {"gpu": "gpus"}.get(name, name)
         if not equals or name not in SIDE_AXES:
-            hint = did_you_mean(name, SIDE_AXES) or f"axes are {', '.join(SIDE_AXES)}"
-            raise SpaceError(Problem(f"cannot read `{part.strip()}` of --{side}", hint=hint, code="axis-value"))
+            hint = f"write {name}=..." if name in SIDE_AXES else did_you_mean(name, SIDE_AXES)
+            problems.append(Problem(f"cannot read `{part.strip()}` of --{side}", hint=hint, code="axis-value"))
+            continue
+        if name in found:
+            hint = f"give all its values at once: {name}=..., ..."
+            problems.append(Problem(f"--{side} gives {name} twice", hint=hint, code="axis-value"))
         read = _NAMES.get(name)
         found[name] = (
             read(values) if read else numbers(values, name) if name in _NUMBERS else running.values(values, name)
         )
-    if not found.get("gpus"):
-        raise SpaceError(Problem(f"--{side} names no GPU", hint="begin it with gpus=h100-sxm", code="axis-value"))
     return found

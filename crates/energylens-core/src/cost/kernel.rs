@@ -121,8 +121,6 @@ pub struct KernelCost {
     pub collectives: Vec<Collective>,
     /// What it runs beside.
     pub beside: Option<Beside>,
-    /// Seconds of its FLOPs at the rate they reach.
-    pub flop_s: Poly,
 }
 
 /// Seconds and joules of one GPU.
@@ -160,17 +158,35 @@ impl<const L: usize> Cost<L> {
     };
 }
 
-/// `(a^p + b^p)^(1/p)` for p a power of two, exact in every operation.
-#[inline(always)]
-pub fn smooth_maximum(a: f64, b: f64, doublings: u32) -> f64 {
-    let [maximum] = smooth_maxima(&[a], &[b], doublings);
-    maximum
+/// How kernels are timed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// Whether matrix products are looked up by rows, with the same bits.
+    pub tables: bool,
+    /// Whether the seconds that follow the clock are asked for.
+    pub clocked: bool,
 }
 
-/// [`smooth_maximum`] of all lanes.
+/// Seconds of a kernel.
+#[derive(Clone, Debug)]
+pub struct KernelSeconds<const L: usize> {
+    /// All.
+    pub kernel_s: Lane<L>,
+    /// Those that follow the clock: the seconds of its work times what a longer one lengthens it, `C·∂t/∂C`.
+    pub clocked_s: Lane<L>,
+}
+
+/// `(a^p + b^p)^(1/p)` for p a power of two, exact in every operation, and its share `a^p/(a^p + b^p)`.
 #[inline(always)]
-fn smooth_maxima<const L: usize>(a: &Lane<L>, b: &Lane<L>, doublings: u32) -> Lane<L> {
-    let (mut large, mut ratio) = ([0.0; L], [0.0; L]);
+pub fn smooth_maximum(a: f64, b: f64, doublings: u32) -> (f64, f64) {
+    let KernelSeconds { kernel_s: [maximum], clocked_s: [clocked] } = smooth_maxima(&[a], &[b], doublings, true);
+    (maximum, clocked)
+}
+
+/// [`smooth_maximum`] of all lanes, the share where it is asked for.
+#[inline(always)]
+fn smooth_maxima<const L: usize>(a: &Lane<L>, b: &Lane<L>, doublings: u32, clocked: bool) -> KernelSeconds<L> {
+    let (mut large, mut ratio, mut share) = ([0.0; L], [0.0; L], [0.0; L]);
     for i in 0..L {
         let (more, less) = if a[i] > b[i] { (a[i], b[i]) } else { (b[i], a[i]) };
         large[i] = more;
@@ -179,6 +195,11 @@ fn smooth_maxima<const L: usize>(a: &Lane<L>, b: &Lane<L>, doublings: u32) -> La
     for _ in 0..doublings {
         for i in 0..L {
             ratio[i] *= ratio[i];
+        }
+    }
+    if clocked {
+        for i in 0..L {
+            share[i] = if a[i] > b[i] { 1.0 } else { ratio[i] } / (1.0 + ratio[i]);
         }
     }
     for i in 0..L {
@@ -192,22 +213,29 @@ fn smooth_maxima<const L: usize>(a: &Lane<L>, b: &Lane<L>, doublings: u32) -> La
     for i in 0..L {
         large[i] *= ratio[i];
     }
-    large
+    if clocked {
+        for i in 0..L {
+            share[i] *= large[i];
+        }
+    }
+    KernelSeconds { kernel_s: large, clocked_s: share }
 }
 
 impl Timing {
-    /// Seconds for given bytes; `tables` lets products be looked up by rows.
+    /// Seconds for given bytes.
     #[inline(always)]
-    pub fn seconds<const L: usize>(&self, pairs: &Basis<L>, env: &Env<L>, bytes: &Lane<L>, tables: bool) -> Lane<L> {
+    fn seconds<const L: usize>(&self, pairs: &Basis<L>, env: &Env<L>, bytes: &Lane<L>, how: How) -> KernelSeconds<L> {
         let doublings = self.set.sharpness.ilog2();
-        let mut out = smooth_maxima(&self.compute_s(pairs, env, tables), &self.memory_s(bytes), doublings);
+        let (compute_s, memory_s) = (self.compute_s(pairs, env, how.tables), self.memory_s(bytes));
+        let mut out = smooth_maxima(&compute_s, &memory_s, doublings, how.clocked);
+        let kernel_s = &mut out.kernel_s;
         for i in 0..L {
-            out[i] += self.set.t0_s;
+            kernel_s[i] += self.set.t0_s;
         }
-        pairs.add(&self.added, 1.0, &mut out);
+        pairs.add(&self.added, 1.0, kernel_s);
         if self.expert_s > 0.0 {
             for i in 0..L {
-                out[i] += self.expert_s * env.hits[i];
+                kernel_s[i] += self.expert_s * env.hits[i];
             }
         }
         out
@@ -255,8 +283,8 @@ impl Timed {
 
     /// Its seconds.
     #[inline(always)]
-    pub fn seconds<const L: usize>(&self, env: &Env<L>, tables: bool, out: &mut Lane<L>) {
-        *out = self.timing.seconds(env.bases(self.mask).0, env, &self.bytes(env), tables);
+    pub fn seconds<const L: usize>(&self, env: &Env<L>, how: How) -> KernelSeconds<L> {
+        self.timing.seconds(env.bases(self.mask).0, env, &self.bytes(env), how)
     }
 
     /// What it would take by its work, by its bytes and by its launch alone, in the first lane.
@@ -364,15 +392,15 @@ impl KernelCost {
         match Self::overlapped([self]) {
             // What a kernel that takes turns hides is known of its block only.
             Some(overlapped) if turns => {
-                let seconds = overlapped.seconds(env, divided, false);
+                let seconds = overlapped.seconds(env, divided, How::default());
                 cost.kernel_s = seconds.kernel_s;
             }
             Some(overlapped) => {
-                let seconds = overlapped.seconds(env, divided, false);
+                let seconds = overlapped.seconds(env, divided, How::default());
                 (cost.kernel_s, cost.exposed_s, cost.hidden_s) =
                     (seconds.kernel_s, seconds.exposed_s, seconds.hidden_s);
             }
-            None => self.timed(&self.timing).seconds(env, false, &mut cost.kernel_s),
+            None => cost.kernel_s = self.timed(&self.timing).seconds(env, How::default()).kernel_s,
         }
         for collective in self.exposed() {
             let seconds = collective.seconds(&env.plain, 1.0, 1.0);

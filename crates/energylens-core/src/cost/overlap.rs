@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::collective::Collective;
-use super::kernel::{Env, Timed};
+use super::kernel::{Env, How, Timed};
 use super::lanes::Lane;
 
 /// How much slower each goes on while the other runs too.
@@ -70,6 +70,8 @@ pub struct OverlappedSeconds<const L: usize> {
     pub exposed_s: Lane<L>,
     /// Seconds of drawing the communication's watts, besides the exposed ones.
     pub hidden_s: Lane<L>,
+    /// Seconds of kernels that follow the clock.
+    pub clocked_s: Lane<L>,
 }
 
 impl Overlapped {
@@ -94,18 +96,19 @@ impl Overlapped {
 
     /// Their seconds together.
     #[inline(always)]
-    pub fn seconds<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], tables: bool) -> OverlappedSeconds<L> {
+    pub fn seconds<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], how: How) -> OverlappedSeconds<L> {
         let slice = self.env.and_then(|at| divided.get(at)).unwrap_or(env);
-        let mut compute = [0.0; L];
+        let slices = if self.order == Order::Ring { 1.0 } else { self.stages };
+        let (mut compute, mut clocked_s) = ([0.0; L], [0.0; L]);
         for kernel in &self.kernels {
-            let mut seconds = [0.0; L];
-            kernel.seconds(slice, tables, &mut seconds);
+            let seconds = kernel.seconds(slice, how);
             for i in 0..L {
-                compute[i] += seconds[i];
+                compute[i] += seconds.kernel_s[i];
+                clocked_s[i] += slices * seconds.clocked_s[i];
             }
         }
         let collective = self.collective_s(env);
-        let mut out = OverlappedSeconds { kernel_s: [0.0; L], exposed_s: [0.0; L], hidden_s: [0.0; L] };
+        let mut out = OverlappedSeconds { kernel_s: [0.0; L], exposed_s: [0.0; L], hidden_s: [0.0; L], clocked_s };
         for i in 0..L {
             let (c, r) = (compute[i], collective[i]);
             let more = self.contention.both(c, r) - c;

@@ -1,4 +1,4 @@
-//! The power limit of a stage, and caps below it.
+//! The power limit of a stage: by itself, under a locked clock, under a cap.
 
 use super::lanes::Lane;
 
@@ -11,95 +11,167 @@ pub fn limited(time_s: f64, dynamic_j: f64, static_w: f64, tdp_w: f64) -> f64 {
     if dynamic_j > most { most / dynamic_j } else { 1.0 }
 }
 
-/// A lower clock, as a share of the present one, with what it does to joules and watts.
+/// A clock, as a share of another, with what it does to joules and watts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lower {
-    /// Clock over the present one.
+    /// Clock over the other one.
     pub clock: f64,
-    /// Squared voltage over the present one's.
+    /// Squared voltage over the other one's.
     pub voltage: f64,
-    /// Waiting power over the present one.
+    /// Waiting power over the other one's.
     pub waiting: f64,
 }
 
-/// A stage at the present clock.
-#[derive(Clone, Debug)]
-pub struct Stage<const L: usize> {
-    /// Seconds.
-    pub time: Lane<L>,
-    /// Seconds of its FLOPs at the rate they reach.
-    pub flop_s: Lane<L>,
-    /// Joules of FLOPs, on-chip bytes and sampling.
-    pub work_j: Lane<L>,
-    /// Joules of running at all.
-    pub active_j: Lane<L>,
-    /// Joules that do not follow the clock.
-    pub rest_j: Lane<L>,
-}
-
-/// A stage under a cap.
-#[derive(Clone, Debug)]
-pub struct Slowed<const L: usize> {
-    /// Seconds.
-    pub time: Lane<L>,
-    /// Joules of compute.
-    pub compute_j: Lane<L>,
-    /// Waiting power over that at the present clock.
-    pub waiting: Lane<L>,
+impl Lower {
+    /// The other clock itself.
+    pub const SAME: Self = Self { clock: 1.0, voltage: 1.0, waiting: 1.0 };
 }
 
 /// A cap on the power of a GPU below its limit, met by lowering the SM clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cap {
-    watts: f64,
-    clocks: Vec<Lower>,
+    /// Watts.
+    pub watts: f64,
+    /// Clocks below the point's, falling.
+    pub clocks: Vec<Lower>,
 }
 
-impl Cap {
-    /// A cap over clocks that fall.
-    pub fn new(watts: f64, clocks: Vec<Lower>) -> Self {
-        Self { watts, clocks }
+/// What holds the SM clock of a stage down: a lock, a cap, and the limit of the board.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Governor {
+    /// The point's clock, over the highest.
+    pub lock: Lower,
+    /// Clocks below the highest, falling.
+    pub clocks: Vec<Lower>,
+    /// Cap.
+    pub cap: Option<Cap>,
+    /// Waiting power at the point's clock.
+    pub static_w: f64,
+    /// More while kernels run, at the point's clock.
+    pub active_w: f64,
+    /// Limit of the board.
+    pub tdp_w: f64,
+}
+
+/// A stage at the point's clock, as kernels were measured.
+#[derive(Clone, Debug)]
+pub struct Stage<const L: usize> {
+    /// Seconds.
+    pub time: Lane<L>,
+    /// Those of kernels.
+    pub kernel_s: Lane<L>,
+    /// Those that follow the clock.
+    pub clocked_s: Lane<L>,
+    /// Joules of FLOPs, on-chip bytes and sampling.
+    pub work_j: Lane<L>,
+    /// Joules that do not follow the clock.
+    pub rest_j: Lane<L>,
+}
+
+/// A stage as the GPU runs it.
+#[derive(Clone, Debug)]
+pub struct Governed<const L: usize> {
+    /// Seconds.
+    pub time: Lane<L>,
+    /// Joules of compute.
+    pub compute_j: Lane<L>,
+    /// Share of the dynamic joules that is drawn.
+    pub drawn: Lane<L>,
+    /// Waiting power over that at the point's clock.
+    pub waiting: Lane<L>,
+}
+
+/// Clocks found for a stage.
+struct Found<const L: usize> {
+    clock: Lane<L>,
+    voltage: Lane<L>,
+    waiting: Lane<L>,
+}
+
+/// The highest of falling clocks at which no more than `watts` are drawn, between two of them by their watts; 1 where that is
+/// met anyway, the lowest where it never is. `drawn` gives the watts of a lane at a clock.
+#[inline(always)]
+fn highest<const L: usize>(watts: f64, clocks: &[Lower], drawn: impl Fn(usize, Lower) -> f64) -> Found<L> {
+    let (mut clock, mut voltage, mut waiting) = ([1.0; L], [1.0; L], [1.0; L]);
+    let (mut above, mut searching) = ([0.0; L], [0.0; L]);
+    let mut any = false;
+    for i in 0..L {
+        above[i] = drawn(i, Lower::SAME);
+        searching[i] = if above[i] <= watts { 0.0 } else { 1.0 };
+        any |= searching[i] > 0.0;
+    }
+    for lower in clocks.iter().filter(|_| any) {
+        for i in 0..L {
+            let here = drawn(i, *lower);
+            let meets = here <= watts;
+            let part = if meets { (watts - here) / (above[i] - here) } else { 0.0 };
+            let part = if searching[i] > 0.0 { part } else { 1.0 };
+            clock[i] = lower.clock + (clock[i] - lower.clock) * part;
+            voltage[i] = lower.voltage + (voltage[i] - lower.voltage) * part;
+            waiting[i] = lower.waiting + (waiting[i] - lower.waiting) * part;
+            above[i] = here;
+            searching[i] = if meets { 0.0 } else { searching[i] };
+        }
+    }
+    Found { clock, voltage, waiting }
+}
+
+impl Governor {
+    /// The clock, over the highest, that the limit of the board enforced when kernels were measured.
+    #[inline(always)]
+    fn enforced<const L: usize>(&self, stage: &Stage<L>) -> Lane<L> {
+        let Lower { clock: u, voltage, waiting } = self.lock;
+        let (mut per_second, mut work, mut active) = ([0.0; L], [0.0; L], [0.0; L]);
+        for i in 0..L {
+            let sooner = stage.clocked_s[i] * (1.0 - u);
+            per_second[i] = 1.0 / (stage.time[i] - sooner);
+            work[i] = stage.work_j[i] / voltage;
+            active[i] = self.active_w / (voltage * u) * (stage.kernel_s[i] - sooner);
+        }
+        let static_w = self.static_w / waiting;
+        let drawn = |i: usize, at: Lower| {
+            (at.voltage * (work[i] + active[i] * at.clock) + stage.rest_j[i]) * per_second[i] + static_w * at.waiting
+        };
+        highest(self.tdp_w, &self.clocks, drawn).clock
     }
 
-    /// The stage at the highest clock that meets the cap, waiting at `static_w` at the present one.
-    ///
-    /// `T(u) = T·(1 − a + a/u)` and `E(u) = w·(D_w + D_a·u·T(u)/T) + D`, a the share of the time that follows the clock.
+    /// The stage as it runs. See docs/physics.md, section 11.
     #[inline(always)]
-    pub fn slow_down<const L: usize>(&self, stage: &Stage<L>, static_w: f64) -> Slowed<L> {
-        let Stage { time, flop_s, work_j, active_j, rest_j } = stage;
-        let (mut share, mut per_second) = ([0.0; L], [0.0; L]);
-        let (mut clock, mut voltage, mut waiting) = ([1.0; L], [1.0; L], [1.0; L]);
-        let (mut above, mut searching) = ([0.0; L], [0.0; L]);
-        let mut any = false;
+    pub fn govern<const L: usize>(&self, stage: &Stage<L>) -> Governed<L> {
+        let enforced = self.enforced(stage);
+        let (mut time, mut active_j, mut share, mut from) = ([0.0; L], [0.0; L], [0.0; L], [0.0; L]);
         for i in 0..L {
-            share[i] = if flop_s[i] < time[i] { flop_s[i] / time[i] } else { 1.0 };
-            per_second[i] = 1.0 / time[i];
-            above[i] = (work_j[i] + active_j[i] + rest_j[i]) * per_second[i] + static_w;
-            searching[i] = if above[i] <= self.watts { 0.0 } else { 1.0 };
-            any |= searching[i] > 0.0;
+            let u = self.lock.clock;
+            let held = if enforced[i] > u { enforced[i] } else { u };
+            let sooner = stage.clocked_s[i] * (1.0 - held);
+            time[i] = stage.time[i] - sooner;
+            active_j[i] = self.active_w * (stage.kernel_s[i] - sooner);
+            share[i] = stage.clocked_s[i] * held / time[i];
+            from[i] = if enforced[i] < u { enforced[i] / u } else { 1.0 };
         }
-        let mut out = Slowed { time: *time, compute_j: [0.0; L], waiting };
-        for lower in self.clocks.iter().filter(|_| any) {
-            let slower = 1.0 / lower.clock;
+        let mut out = Governed { time, compute_j: [0.0; L], drawn: [1.0; L], waiting: [1.0; L] };
+        let Some(cap) = &self.cap else {
             for i in 0..L {
-                let stretch = 1.0 - share[i] + share[i] * slower;
-                let compute = lower.voltage * (work_j[i] + active_j[i] * lower.clock * stretch);
-                let here = (compute + rest_j[i]) * per_second[i] / stretch + static_w * lower.waiting;
-                let meets = here <= self.watts;
-                let part = if meets { (self.watts - here) / (above[i] - here) } else { 0.0 };
-                let part = if searching[i] > 0.0 { part } else { 1.0 };
-                clock[i] = lower.clock + (clock[i] - lower.clock) * part;
-                voltage[i] = lower.voltage + (voltage[i] - lower.voltage) * part;
-                waiting[i] = lower.waiting + (waiting[i] - lower.waiting) * part;
-                above[i] = here;
-                searching[i] = if meets { 0.0 } else { searching[i] };
+                out.compute_j[i] = stage.work_j[i] + active_j[i];
+                out.drawn[i] = limited(time[i], out.compute_j[i] + stage.rest_j[i], self.static_w, self.tdp_w);
             }
-        }
+            return out;
+        };
+        let longer = |i: usize, clock: f64| {
+            let slower = if clock < from[i] { from[i] / clock } else { 1.0 };
+            1.0 - share[i] + share[i] * slower
+        };
+        let drawn = |i: usize, at: Lower| {
+            let longer = longer(i, at.clock);
+            let compute = at.voltage * (stage.work_j[i] + active_j[i] * at.clock * longer);
+            (compute + stage.rest_j[i]) / (time[i] * longer) + self.static_w * at.waiting
+        };
+        let Found { clock, voltage, waiting } = highest(cap.watts, &cap.clocks, drawn);
         for i in 0..L {
-            let stretch = 1.0 - share[i] + share[i] / clock[i];
-            let compute = voltage[i] * (work_j[i] + active_j[i] * clock[i] * stretch);
-            let least = (compute + rest_j[i]) / (self.watts - static_w * waiting[i]);
-            let slowed = time[i] * stretch;
+            let longer = longer(i, clock[i]);
+            let compute = voltage[i] * (stage.work_j[i] + active_j[i] * clock[i] * longer);
+            let least = (compute + stage.rest_j[i]) / (cap.watts - self.static_w * waiting[i]);
+            let slowed = time[i] * longer;
             out.time[i] = if slowed > least { slowed } else { least };
             out.compute_j[i] = compute;
         }
@@ -110,7 +182,20 @@ impl Cap {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cap, Lower, Stage, limited};
+    use super::{Cap, Governor, Lower, Stage, limited};
+
+    const CLOCKS: [Lower; 3] = [lower(0.9, 0.85, 0.9), lower(0.7, 0.6, 0.8), lower(0.5, 0.6, 0.78)];
+
+    const fn lower(clock: f64, voltage: f64, waiting: f64) -> Lower {
+        Lower { clock, voltage, waiting }
+    }
+
+    fn governor(lock: Lower, cap: Option<f64>) -> Governor {
+        let clocks = CLOCKS.to_vec();
+        let cap = cap.map(|watts| Cap { watts, clocks: clocks.clone() });
+        let (static_w, active_w) = (80.0 * lock.waiting, 20.0 * lock.voltage * lock.clock);
+        Governor { lock, clocks, cap, static_w, active_w, tdp_w: 400.0 }
+    }
 
     #[test]
     fn the_limit_is_met_exactly() {
@@ -121,16 +206,14 @@ mod tests {
 
     #[test]
     fn a_cap_is_met_and_saves_joules_of_compute() {
-        let lower = |clock, voltage, waiting| Lower { clock, voltage, waiting };
-        let cap = Cap::new(300.0, vec![lower(0.9, 0.85, 0.9), lower(0.7, 0.6, 0.8), lower(0.5, 0.6, 0.78)]);
         let stage = Stage {
             time: [1.0; 5],
-            flop_s: [0.9, 0.9, 2.0, 0.1, 0.0],
+            kernel_s: [1.0; 5],
+            clocked_s: [0.9, 0.9, 1.0, 0.1, 0.0],
             work_j: [80.0, 230.0, 480.0, 30.0, 240.0],
-            active_j: [20.0; 5],
             rest_j: [50.0, 50.0, 10.0, 900.0, 0.0],
         };
-        let slowed = cap.slow_down(&stage, 80.0);
+        let slowed = governor(Lower::SAME, Some(300.0)).govern(&stage);
         assert_eq!((slowed.time[0], slowed.compute_j[0], slowed.waiting[0]), (1.0, 100.0, 1.0));
         for i in 1..5 {
             let power = (slowed.compute_j[i] + stage.rest_j[i]) / slowed.time[i] + 80.0 * slowed.waiting[i];
@@ -140,5 +223,23 @@ mod tests {
                 "{power} {i}"
             );
         }
+    }
+
+    #[test]
+    fn a_lock_above_the_clock_that_the_limit_enforces_changes_nothing() {
+        // At the highest clock 1 s, all of it following the clock, and 80 + 20 + 380 W where 400 are allowed.
+        let at = |lock: Lower| {
+            let time = 1.0 / lock.clock;
+            let work_j = [380.0 * lock.voltage];
+            let stage = Stage { time: [time], kernel_s: [time], clocked_s: [time], work_j, rest_j: [0.0] };
+            let governed = governor(lock, None).govern(&stage);
+            let joules = governed.drawn[0] * governed.compute_j[0] + 80.0 * lock.waiting * governed.time[0];
+            (governed.time[0], joules)
+        };
+        assert_eq!(at(Lower::SAME), (1.0, 400.0));
+        let (time, joules) = at(lower(0.95, 0.925, 0.95));
+        assert!((time - 1.0).abs() < 1e-12 && (joules - 400.0).abs() < 1e-9);
+        let (slower, fewer) = at(lower(0.7, 0.6, 0.8));
+        assert!(slower > 1.0 && slower < 1.0 / 0.7 && fewer < 400.0, "{slower} {fewer}");
     }
 }

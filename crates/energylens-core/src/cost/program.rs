@@ -6,31 +6,39 @@
 //! sequences, and kept apart, so that a caller who knows their seconds need not evaluate them again.
 
 use super::collective::Collective;
-use super::kernel::{Beside, Env, KernelCost, Timed, smooth_maximum};
+use super::kernel::{Beside, Env, How, KernelCost, Timed, smooth_maximum};
 use super::lanes::{LANES, Lane};
 use super::overlap::{Order, Overlapped};
 use crate::einsum::shape::{Poly, T};
 
-/// Number of sums of a stage: kernel seconds, exposed seconds, then joules of compute, weights, cache, activations, links,
-/// then hidden seconds of communication, and seconds of FLOPs at the rate they reach (where a power cap asks for them).
+/// Number of sums of a stage: joules of compute, weights, cache, activations, links; then seconds of kernels, of exposed
+/// communication, of hidden communication, and those of kernels that follow the clock (where a lock or a cap asks for them).
 pub const SUMS: usize = 9;
-const KERNEL_S: usize = 0;
-const EXPOSED_S: usize = 1;
-const COMPUTE_J: usize = 2;
-const WEIGHTS_J: usize = 3;
-const CACHE_J: usize = 4;
-const ACTIVATIONS_J: usize = 5;
-const LINK_J: usize = 6;
-const HIDDEN_S: usize = 7;
-const FLOP_S: usize = 8;
+/// Joules of compute.
+pub const COMPUTE_J: usize = 0;
+const WEIGHTS_J: usize = 1;
+const CACHE_J: usize = 2;
+const ACTIVATIONS_J: usize = 3;
+/// Joules of communication.
+pub const LINK_J: usize = 4;
+/// Number of joules, the first of the sums.
+pub const JOULES: usize = 5;
+/// Seconds of kernels.
+pub const KERNEL_S: usize = 5;
+/// Seconds of exposed communication.
+pub const EXPOSED_S: usize = 6;
+/// Seconds of hidden communication.
+pub const HIDDEN_S: usize = 7;
+/// Seconds of kernels that follow the clock.
+pub const CLOCKED_S: usize = 8;
 
 /// Sums of one stage, by [`SUMS`].
 pub type Sums<const L: usize = LANES> = [Lane<L>; SUMS];
 
-/// Number of sums that bend.
-pub const BENT: usize = 3;
+/// Number of sums that bend: the seconds.
+pub const BENT: usize = SUMS - JOULES;
 
-/// Seconds that bend, of one kind of stage: kernels, exposed collectives, hidden seconds of communication.
+/// Seconds that bend, of one kind of stage, from [`KERNEL_S`] on.
 pub type Bent<const L: usize = LANES> = [Lane<L>; BENT];
 
 /// Sums that are linear in the monomials of one basis.
@@ -74,7 +82,7 @@ impl<X: PartialEq> Counted<X> {
 
 /// Everything whose time bends.
 #[derive(Clone, Debug, Default)]
-pub struct Bending {
+struct Bending {
     timed: Counted<Timed>,
     collectives: Counted<Collective>,
     overlapped: Counted<Overlapped>,
@@ -84,31 +92,37 @@ pub struct Bending {
 #[derive(Clone, Debug, Default)]
 pub struct Program {
     /// What bends and does not see t, where that was asked for.
-    pub fixed: Bending,
+    fixed: Bending,
     /// What else bends.
-    pub moving: Bending,
+    moving: Bending,
     stages: Vec<Stage>,
     split: bool,
-    capped: bool,
+    clocked: bool,
+    bent: usize,
 }
 
 impl Bending {
-    /// Adds the seconds of each kind of stage to `out`; `tables` lets matrix products be looked up, with the same bits.
+    /// Adds the seconds of each kind of stage to `out`.
     #[inline(always)]
-    pub fn evaluate<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], tables: bool, out: &mut [Bent<L>]) {
+    fn evaluate<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], how: How, out: &mut [Bent<L>]) {
         for (timed, counts) in &self.timed.items {
-            let mut seconds = [0.0; L];
-            timed.seconds(env, tables, &mut seconds);
-            add_counted(counts, &seconds, KERNEL_S, out);
+            let seconds = timed.seconds(env, how);
+            add_counted(counts, &seconds.kernel_s, KERNEL_S, out);
+            if how.clocked {
+                add_counted(counts, &seconds.clocked_s, CLOCKED_S, out);
+            }
         }
         for (collective, counts) in &self.collectives.items {
             add_counted(counts, &collective.seconds(&env.plain, 1.0, 1.0), EXPOSED_S, out);
         }
         for (overlapped, counts) in &self.overlapped.items {
-            let seconds = overlapped.seconds(env, divided, tables);
+            let seconds = overlapped.seconds(env, divided, how);
             add_counted(counts, &seconds.kernel_s, KERNEL_S, out);
             add_counted(counts, &seconds.exposed_s, EXPOSED_S, out);
-            add_counted(counts, &seconds.hidden_s, 2, out);
+            add_counted(counts, &seconds.hidden_s, HIDDEN_S, out);
+            if how.clocked {
+                add_counted(counts, &seconds.clocked_s, CLOCKED_S, out);
+            }
         }
     }
 }
@@ -117,15 +131,15 @@ impl Bending {
 fn add_counted<const L: usize>(counts: &[f64], seconds: &Lane<L>, which: usize, out: &mut [Bent<L>]) {
     for (count, bent) in counts.iter().zip(out) {
         if *count > 0.0 {
-            add_times(*count, seconds, &mut bent[which]);
+            add_times(*count, seconds, &mut bent[which - JOULES]);
         }
     }
 }
 
 impl Program {
-    /// An empty program; `split` keeps apart what does not see t, `capped` asks for the seconds of FLOPs.
-    pub fn new(split: bool, capped: bool) -> Self {
-        Self { split, capped, ..Self::default() }
+    /// An empty program; `split` keeps apart what does not see t, `clocked` asks for the seconds that follow the clock.
+    pub fn new(split: bool, clocked: bool) -> Self {
+        Self { split, clocked, bent: if clocked { BENT } else { HIDDEN_S - JOULES }, ..Self::default() }
     }
 
     /// Starts the next kind of stage.
@@ -147,17 +161,17 @@ impl Program {
     /// Adds `times` runs of a kernel to the latest kind of stage, but for the time of what takes turns.
     fn add(&mut self, kernel: &KernelCost, times: f64) {
         let latest = self.stages.len().saturating_sub(1);
-        let capped = self.capped;
         let Some(stage) = self.stages.last_mut() else { return };
-        stage.add_joules(kernel, times, capped);
+        stage.add_joules(kernel, times);
         match &kernel.beside {
             Some(Beside { order: Order::Turns, .. }) => {}
             Some(_) => {
                 KernelCost::overlapped([kernel]).into_iter().for_each(|one| self.add_overlapped(one, times));
             }
             None => {
-                if let Some(seconds) = linear_seconds(kernel) {
+                if let Some((seconds, clocked)) = linear_seconds(kernel) {
                     stage.plain[KERNEL_S].add(&seconds.scaled(times));
+                    stage.plain[CLOCKED_S].add(&clocked.scaled(times));
                 } else {
                     let timed = kernel.timed(&kernel.timing);
                     self.part(timed.sees(T)).timed.add(timed, latest, times);
@@ -171,6 +185,7 @@ impl Program {
 
     fn add_overlapped(&mut self, overlapped: Overlapped, times: f64) {
         let latest = self.stages.len().saturating_sub(1);
+        self.bent = self.bent.max(CLOCKED_S - JOULES);
         self.part(overlapped.sees(T)).overlapped.add(overlapped, latest, times);
     }
 
@@ -185,7 +200,38 @@ impl Program {
         if moving || !self.split { &mut self.moving } else { &mut self.fixed }
     }
 
-    /// Sums of one kind of stage, given what bends in it.
+    /// How many of the seconds that bend it has.
+    pub fn bent(&self) -> usize {
+        self.bent
+    }
+
+    /// Whether communication is hidden anywhere.
+    pub fn hides(&self) -> bool {
+        self.bent > HIDDEN_S - JOULES
+    }
+
+    /// Evaluates what bends and, of what is kept apart, does not see the context.
+    #[inline(always)]
+    pub fn fix<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], tables: bool, out: &mut [Bent<L>]) {
+        self.start(out);
+        self.fixed.evaluate(env, divided, How { tables, clocked: self.clocked }, out);
+    }
+
+    /// Evaluates what else bends.
+    #[inline(always)]
+    pub fn bend<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], tables: bool, out: &mut [Bent<L>]) {
+        self.start(out);
+        self.moving.evaluate(env, divided, How { tables, clocked: self.clocked }, out);
+    }
+
+    #[inline(always)]
+    fn start<const L: usize>(&self, out: &mut [Bent<L>]) {
+        for lane in out.iter_mut().flat_map(|own| own.iter_mut().take(self.bent)) {
+            *lane = [0.0; L];
+        }
+    }
+
+    /// Sums of one kind of stage, given what bends in it; those it does not have are left as they are.
     #[inline(always)]
     pub fn sum<const L: usize>(
         &self,
@@ -196,16 +242,16 @@ impl Program {
         sums: &mut Sums<L>,
     ) {
         let Some(stage) = self.stages.get(kind) else { return };
-        let used = if self.capped { SUMS } else { HIDDEN_S };
+        let used = JOULES + self.bent;
         for (sum, poly) in sums.iter_mut().zip(&stage.plain).take(used) {
             env.plain.set(poly, sum);
         }
         for (mask, pairs, reach) in &stage.masked {
             let (pairs_basis, reach_basis) = env.bases(Some(*mask));
-            for (sum, poly) in sums.iter_mut().zip(pairs).take(used) {
+            for (sum, poly) in sums.iter_mut().zip(pairs).take(JOULES) {
                 pairs_basis.add(poly, 1.0, sum);
             }
-            for (sum, poly) in sums.iter_mut().zip(reach).take(used) {
+            for (sum, poly) in sums.iter_mut().zip(reach).take(JOULES) {
                 reach_basis.add(poly, 1.0, sum);
             }
         }
@@ -218,13 +264,10 @@ impl Program {
         for (at, joules) in &stage.divided_weights_j {
             add_times(*joules, &divided.get(*at).unwrap_or(env).hits, &mut sums[WEIGHTS_J]);
         }
-        for which in [KERNEL_S, EXPOSED_S] {
+        for (sum, (fixed, moving)) in sums.iter_mut().skip(JOULES).zip(fixed.iter().zip(moving)).take(self.bent) {
             for i in 0..L {
-                sums[which][i] += fixed[which][i] + moving[which][i];
+                sum[i] += if self.split { fixed[i] + moving[i] } else { moving[i] };
             }
-        }
-        for i in 0..L {
-            sums[HIDDEN_S][i] = fixed[2][i] + moving[2][i];
         }
     }
 }
@@ -237,7 +280,7 @@ fn add_times<const L: usize>(times: f64, lane: &Lane<L>, sum: &mut Lane<L>) {
 }
 
 impl Stage {
-    fn add_joules(&mut self, kernel: &KernelCost, times: f64, capped: bool) {
+    fn add_joules(&mut self, kernel: &KernelCost, times: f64) {
         let (traffic, prices, reads) = (&kernel.traffic, &kernel.prices, kernel.reads());
         let experts = times * reads * traffic.expert_bytes * prices.weight_j;
         match kernel.beside.as_ref().and_then(|beside| beside.env).filter(|_| experts > 0.0) {
@@ -264,9 +307,6 @@ impl Stage {
             }
         };
         pairs[COMPUTE_J].add(&kernel.compute_j.scaled(times));
-        if capped {
-            pairs[FLOP_S].add(&kernel.flop_s.scaled(times));
-        }
         let weights = if reads > 1.0 { &traffic.weights.in_parts(reads) } else { &traffic.weights };
         pairs[WEIGHTS_J].add(&weights.scaled(times * prices.weight_j));
         pairs[ACTIVATIONS_J].add(&traffic.activations.scaled(times * prices.activation_j));
@@ -278,8 +318,9 @@ impl Stage {
     }
 }
 
-/// Seconds as a polynomial, if work and traffic grow with one and the same monomial and nothing bends them.
-fn linear_seconds(kernel: &KernelCost) -> Option<Poly> {
+/// Seconds as a polynomial, with those that follow the clock, if work and traffic grow with one and the same monomial and
+/// nothing bends them.
+fn linear_seconds(kernel: &KernelCost) -> Option<(Poly, Poly)> {
     let timing = &kernel.timing;
     let bends = timing.set.root_s_per_sqrt_byte > 0.0
         || !timing.products.is_empty()
@@ -301,8 +342,9 @@ fn linear_seconds(kernel: &KernelCost) -> Option<Poly> {
     let memory = moved.first().map_or(0.0, |(_, c)| c * timing.seconds_per_byte);
     let compute = worked.first().map_or(0.0, |(_, c)| c * timing.vector.seconds_per_flop);
     let mut seconds = Poly::constant(timing.set.t0_s);
-    seconds.add(&Poly::monomial(bits, smooth_maximum(compute, memory, timing.set.sharpness.ilog2())));
-    Some(seconds)
+    let (longer, clocked) = smooth_maximum(compute, memory, timing.set.sharpness.ilog2());
+    seconds.add(&Poly::monomial(bits, longer));
+    Some((seconds, Poly::monomial(bits, clocked)))
 }
 
 #[cfg(test)]

@@ -36,12 +36,6 @@ impl Clock {
         lowest.map(|(mhz, _)| *mhz).reduce(f64::max).filter(|lowest| *lowest <= self.max_mhz).map(|f| (f, self.max_mhz))
     }
 
-    /// Squared voltage at one clock over that at another.
-    pub fn voltage_squared(&self, mhz: f64, over_mhz: f64) -> f64 {
-        let ratio = at(&self.voltage_mv, mhz) / at(&self.voltage_mv, over_mhz);
-        ratio * ratio
-    }
-
     /// Clocks of both tables below one, from the highest down.
     pub fn below(&self, mhz: f64) -> Vec<Lower> {
         let Some((lowest, _)) = self.range() else { return Vec::new() };
@@ -49,12 +43,14 @@ impl Clock {
         clocks.retain(|f| (lowest..mhz).contains(f));
         clocks.sort_by(|a, b| b.total_cmp(a));
         clocks.dedup();
-        let lower = |f: f64| Lower {
-            clock: f / mhz,
-            voltage: self.voltage_squared(f, mhz),
-            waiting: at(&self.idle_w, f) / at(&self.idle_w, mhz),
-        };
-        clocks.into_iter().map(lower).collect()
+        clocks.into_iter().map(|f| self.lower(f, mhz)).collect()
+    }
+
+    /// A clock over another.
+    pub fn lower(&self, mhz: f64, over_mhz: f64) -> Lower {
+        let ratio = at(&self.voltage_mv, mhz) / at(&self.voltage_mv, over_mhz);
+        let waiting = at(&self.idle_w, mhz) / at(&self.idle_w, over_mhz);
+        Lower { clock: mhz / over_mhz, voltage: ratio * ratio, waiting }
     }
 }
 
@@ -65,9 +61,7 @@ impl Profile {
         if !(lowest..=highest).contains(&mhz) {
             return None;
         }
-        let pace = mhz / highest;
-        let voltage = self.clock.voltage_squared(mhz, highest);
-        let waiting = at(&self.clock.idle_w, mhz) / at(&self.clock.idle_w, highest);
+        let Lower { clock: pace, voltage, waiting } = self.clock.lower(mhz, highest);
         let mut own = self.clone();
         let peaks = &mut own.compute.peak_flops;
         for peak in [&mut peaks.bf16, &mut peaks.vector].into_iter().chain(&mut peaks.fp8).chain(&mut peaks.fp4) {

@@ -105,7 +105,8 @@ impl Lowering<'_> {
             let group = Group { size: 2, span: self.mesh.gpus() };
             Collective::new(self.profile, Operation::SendRecv, group, message)
         });
-        let mut program = Program::new(phase == Phase::Decode, self.running.power_cap_w > 0);
+        let clocked = self.running.sm_clock_mhz > 0 || self.running.power_cap_w > 0;
+        let mut program = Program::new(phase == Phase::Decode, clocked);
         for kind in kinds {
             program.next_stage();
             for (kernels, count) in blocks.iter().zip(&kind.counts).filter(|(_, count)| **count > 0.0) {
@@ -153,7 +154,7 @@ impl Lowering<'_> {
         let kernel = &block.kernels[flow.kernel];
         let mask = kernel.mask.map(|mask| index_of(&mut shared.masks, mask));
         let sms = f64::from(self.profile.compute.sms);
-        let Measure { mut timing, joules, padding_j, mut flop_s } = self.timing(phase, block, kernel, sms);
+        let Measure { mut timing, joules, padding_j } = self.timing(phase, block, kernel, sms);
         let reduced = around.reduced;
         let read = |moved: &Move| reduced.contains(moved.name.as_str());
         let fused = self.running.fused_norm && Self::light(kernel) && flow.reads.iter().any(read);
@@ -168,7 +169,7 @@ impl Lowering<'_> {
             let share = 1.0 / f64::from(self.mesh.tp);
             traffic = traffic.scaled(share);
             timing.vector.flops = timing.vector.flops.scaled(share);
-            (compute_j, flop_s) = (compute_j.scaled(share), flop_s.scaled(share));
+            compute_j = compute_j.scaled(share);
         }
         let (turning, beside) = self.beside(phase, block, kernel, &around, shared);
         shared.found.turns |= turning;
@@ -184,17 +185,7 @@ impl Lowering<'_> {
             beside.timing.vector.flops = timing.vector.flops.clone();
             beside
         });
-        KernelCost {
-            timing,
-            traffic,
-            mask,
-            compute_j,
-            padding_j,
-            prices,
-            collectives: around.collectives,
-            beside,
-            flop_s,
-        }
+        KernelCost { timing, traffic, mask, compute_j, padding_j, prices, collectives: around.collectives, beside }
     }
 
     /// What a kernel runs beside, and whether as one that takes turns.

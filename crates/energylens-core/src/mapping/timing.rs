@@ -24,8 +24,6 @@ pub struct Measure {
     pub joules: Poly,
     /// Joules of its padding, for each expert hit.
     pub padding_j: f64,
-    /// Seconds of its FLOPs on all SMs at the rate they reach.
-    pub flop_s: Poly,
 }
 
 impl Lowering<'_> {
@@ -41,7 +39,7 @@ impl Lowering<'_> {
         let free = class == Class::Attention;
         let seconds_per_flop = if free { 0.0 } else { total_sms / sms / peaks.vector };
         let mut vector = Vector { flops: Poly::default(), seconds_per_flop };
-        let (mut joules, mut worked) = (Poly::default(), Vec::new());
+        let mut joules = Poly::default();
         for line in &kernel.lines {
             let flops = self.product_flops(block, line);
             if let Work::Matrix(ranks) = &line.work {
@@ -49,7 +47,6 @@ impl Lowering<'_> {
                 let arithmetic = profile.arithmetic(format);
                 first = first.or(Some(format));
                 joules.add(&flops.scaled(profile.flop_j(arithmetic)));
-                worked.push((flops, profile.peak(arithmetic), line.grouped()));
                 matrix.push((line, ranks, arithmetic));
             } else {
                 vector.flops.add(&flops);
@@ -74,21 +71,6 @@ impl Lowering<'_> {
         let padding: f64 = products.iter().filter(|product| product.grouped).map(padded_elements).sum();
         let padding_j =
             2.0 * set.padding_rows * padding * profile.flop_j(profile.arithmetic(first.unwrap_or(DTYPES[1])));
-        let mut flop_s = Poly::default();
-        if self.running.power_cap_w > 0 {
-            if !free {
-                flop_s.add(&vector.flops.scaled(1.0 / peaks.vector));
-            }
-            let share = tiles.iter().map(|(.., share)| *share).fold(0.0, f64::max);
-            match &attention {
-                // Of the SMs it has, brought to all.
-                Some(attention) => flop_s.add(&attention.seconds.scaled(sms / total_sms)),
-                None => worked.iter().for_each(|(flops, peak, grouped)| {
-                    let reached = peak * set.compute_efficiency * if share > 0.0 { share } else { 1.0 };
-                    flop_s.add(&flops.scaled(if *grouped { busiest } else { 1.0 } / reached));
-                }),
-            }
-        }
         let timing = Timing {
             seconds_per_byte: 1.0 / (bandwidth * set.memory_efficiency),
             tiling: Tiling::new(&tiles, sms, set.depth_0, set.split_s),
@@ -99,7 +81,7 @@ impl Lowering<'_> {
             attention,
             vector,
         };
-        Measure { timing, joules, padding_j, flop_s }
+        Measure { timing, joules, padding_j }
     }
 
     /// Format of the first cache tensor a kernel reads; of activations if it reads none.
