@@ -137,6 +137,34 @@ def assert_same(plan: Plan, point: dict[str, Any], row: dict[str, Any]) -> None:
             )
 
 
+def test_where_the_board_limit_binds(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = every_term("h100-sxm")
+    gpu = LoadedGpu(gpu.spec.model_copy(update={"power": gpu.spec.power.model_copy(update={"tdp_w": 420.0})}))
+    places: list[tuple[float, float]] = []
+
+    def spied(gpu: dict[str, Any], f: float, load: oracle.clock.Load) -> float:
+        held = enforced(gpu, f, load)
+        places.append((f / gpu["clock"]["max_mhz"], held))
+        return held
+
+    enforced = oracle.clock.enforced
+    monkeypatch.setattr(oracle.clock, "enforced", spied)
+    ways: list[dict[str, Any]] = [{}, WAYS[1], {"pp": 2}, {"power_cap_w": 390}, {"power_cap_w": 300, "pp": 2}]
+    base = {"gpu": "h100-sxm", "tp": 4, "pp": 1, "dp": 1, "ep": 1, "batch": 24, "output_tokens": 90, "kv_dtype": None}
+    for model, weights in (("llama-3.1-70b", None), ("llama-3.1-8b", "fp8"), ("qwen3-30b-a3b", None)):
+        asked = [
+            base | {"model": model, "weight_dtype": weights, "prompt_tokens": 4000, **PLAIN, "sm_clock_mhz": mhz} | way
+            for mhz in (1000, 1200, 1380, 1410)
+            for way in ways
+        ]
+        plan = Plan([load_model(model)], [gpu])
+        frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), gpus=[gpu], breakdown=True)
+        for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+            assert_same(plan, point, row)
+    assert any(held < at for at, held in places), "no lock above the clock that the limit enforces"
+    assert any(at < held < 1 for at, held in places), "no lock below it"
+
+
 @pytest.mark.parametrize("model", list(bundled("models")))
 def test_bundled_models(model: str) -> None:
     asked = [{"model": model} | point for point in points(sum(map(ord, model)), 24)]

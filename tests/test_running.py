@@ -159,8 +159,17 @@ def test_predict_says_which_limit_binds() -> None:
     assert next(iter(found.limits["prefill"])) == "compute"
     assert next(iter(found.limits["decode"])) == "hbm"
     assert found.limits["prefill"]["cap"] > 0
-    total = sum(found.limits["prefill"].values())
-    assert total == pytest.approx(found.values["ttft_s"], rel=1e-9)
+
+
+@pytest.mark.parametrize("asked", [{"power_cap_w": 300}, {"sm_clock_mhz": 1200}, {"power_cap_w": 690}])
+@pytest.mark.parametrize("lock", [{}, {"sm_clock_mhz": 1200}])
+def test_what_decides_the_time_adds_up_to_it(asked: dict[str, int], lock: dict[str, int]) -> None:
+    shape = {"batch": 8, "prompt_tokens": 4096, "pp": 1, "tp": 1} | asked | lock
+    found = predict("llama-3.1-8b", gpu="b200", **shape)
+    assert sum(found.limits["prefill"].values()) == pytest.approx(found.values["ttft_s"], rel=1e-9)
+    assert sum(found.limits["decode"].values()) == pytest.approx(found.values["tpot_s"], rel=1e-9)
+    loose = shape.get("power_cap_w") != 300 and "sm_clock_mhz" in shape
+    assert ("cap" in found.limits["prefill"]) == (not loose)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from energylens import _core
 from energylens.builder import Model
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.evaluation import checked_threads
@@ -71,8 +72,8 @@ def split(
         hint = f"a split knows {', '.join(RESULTS)}"
         raise SpaceError(Problem(f"a split cannot be limited by `{bad[0]}`", hint=hint, code="limit"))
     threads = checked_threads(threads)
-    for side, axes in (("prefill", prefill), ("decode", decode)):
-        _check(side, axes)
+    if problems := _problems("prefill", prefill) + _problems("decode", decode):
+        raise SpaceError(problems)
     for name, tokens in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens)):
         if not isinstance(tokens, int) or isinstance(tokens, bool):
             raise SpaceError(Problem(f"a split takes one number of `{name}`, found `{tokens}`", code="axis-value"))
@@ -125,7 +126,8 @@ SIDE_AXES = ("gpus", "tp", "pp", "dp", "ep", "batch", "weight_dtype", "kv_dtype"
 """Axes of one side."""
 
 
-def _check(side: str, axes: Mapping[str, Any]) -> None:
+def _problems(side: str, axes: Mapping[str, Any]) -> list[Problem]:
+    """Return what is wrong with the axes of one side."""
     problems = [
         Problem(f"unknown axis `{name}` of {side}", hint=did_you_mean(name, SIDE_AXES), code="unknown-axis")
         for name in axes
@@ -133,8 +135,7 @@ def _check(side: str, axes: Mapping[str, Any]) -> None:
     ]
     if not axes.get("gpus"):
         problems.append(Problem(f"{side} names no GPU", hint="begin it with gpus=h100-sxm", code="axis-value"))
-    if problems:
-        raise SpaceError(problems)
+    return problems
 
 
 def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
@@ -145,10 +146,14 @@ def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
     indices = np.arange(space.size, dtype=np.uint64)
     wanted = ["ttft_s", "tpot_s", "energy_prefill_j", "energy_decode_j", "gpus"]
     found = space.plan.core.evaluate_space(space.json, indices, wanted, threads)
-    runs = found.pop("reason") == 0
+    reasons = found.pop("reason")
+    runs = reasons == 0
     if not runs.any():
-        hint = "widen its axes: more GPUs, narrower formats, smaller batches"
-        raise SpaceError(Problem(f"no {side} configuration runs", hint=hint, code="infeasible"))
+        from energylens.report.answer import why_not
+
+        counts = dict(zip(_core.REASONS, np.bincount(reasons, minlength=len(_core.REASONS)).tolist(), strict=True))
+        fault = f"no {side} configuration runs: {why_not({name: n for name, n in counts.items() if n})}"
+        raise SpaceError(Problem(fault, hint="change or widen its axes", code="infeasible"))
     frame = pl.concat(
         [space.points(indices[runs]), pl.DataFrame({k: v[runs] for k, v in found.items()})], how="horizontal"
     )

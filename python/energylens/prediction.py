@@ -31,10 +31,11 @@ class Prediction:
 
     @property
     def limits(self) -> dict[str, dict[str, float]]:
-        """Seconds of one GPU by phase (one decode step) and what decides them, the most first.
+        """Seconds by phase (one decode step), summed over passes and stages, and what decides them, the most first.
 
-        `compute`, `hbm` and `launch` are seconds of kernels bound by these, `link` exposed communication, `host` the
-        wait for the host, `cap` what a power cap adds.
+        `compute`, `hbm` and `launch` are seconds of kernels bound by these (`compute` less what a lock does not cost
+        where the board limit held the clock anyway), `link` exposed communication, `host` the wait for the host, `cap`
+        what a power cap adds.
         """
         found: dict[str, dict[str, float]] = {}
         for phase in ("prefill", "decode"):

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::cost::kernel::{How, KernelCost};
 use crate::cost::lanes::LANES;
 use crate::cost::overlap::Order;
+use crate::cost::power::{Cap, Governor};
 use crate::einsum::Rank;
 use crate::einsum::count::Work;
 use crate::engine::{Plan, Point};
@@ -85,7 +86,8 @@ pub struct KernelCostStory {
     pub hbm_activations_j: f64,
     /// Link bytes.
     pub link_j: f64,
-    /// What decides its own time: `compute`, `hbm` or `launch`; `link`, `host` and `cap` of what is no kernel.
+    /// What decides its own time: `compute`, `hbm` or `launch`; `link`, `host` and `cap` of what is no kernel, `compute` of
+    /// `board_limit`, which is negative.
     pub bound: &'static str,
     /// Names and sizes of its collectives.
     pub collectives: Vec<String>,
@@ -348,17 +350,19 @@ fn phase(
         stories.push(KernelCostStory { link_j, ..step("hand_over", 0.0, seconds, "link") });
     }
     if let Some(governor) = &mapping.governor {
-        let elapsed = |mapping: &Mapping| {
+        let added = |cap: Option<Cap>| {
+            let governed = Mapping { governor: Some(Governor { cap, ..governor.clone() }), ..mapping.clone() };
             let (mut scratch, mut cost) = (Scratch::default(), PhaseCost::NONE);
-            scratch.fix(mapping, mapped, passes, false);
-            phase_cost(mapping, mapped, passes, false, &mut scratch, &mut cost);
-            cost.elapsed_s[0]
+            scratch.fix(&governed, mapped, passes, false);
+            phase_cost(&governed, mapped, passes, false, &mut scratch, &mut cost);
+            scratch.governed_s[0]
         };
-        let added = elapsed(mapping) - elapsed(&Mapping { governor: None, ..mapping.clone() });
         // A lock slows kernels that were measured at the limit's clock less than their own times say.
-        let (kernel, bound) = if governor.cap.is_some() { ("power_cap", "cap") } else { ("board_limit", "compute") };
-        if governor.cap.is_some() || added != 0.0 {
-            stories.push(KernelCostStory { runs: 1.0, ..step(kernel, added, 0.0, bound) });
+        let (lock_s, both_s) = (added(None), added(governor.cap.clone()));
+        for (kernel, seconds, bound) in [("board_limit", lock_s, "compute"), ("power_cap", both_s - lock_s, "cap")] {
+            if seconds != 0.0 {
+                stories.push(KernelCostStory { runs: passes.passes[0], ..step(kernel, seconds, 0.0, bound) });
+            }
         }
     }
     stories

@@ -83,6 +83,8 @@ pub struct Scratch<const L: usize = LANES> {
     total: Totals<L>,
     /// Sequences of the fullest pass of the latest phase.
     pub fullest: Lane<L>,
+    /// What a lock or a cap adds to a pass of the latest phase, in seconds of all its stages.
+    pub governed_s: Lane<L>,
 }
 
 impl<const L: usize> Default for Scratch<L> {
@@ -95,6 +97,7 @@ impl<const L: usize> Default for Scratch<L> {
             stage: [[0.0; L]; SUMS],
             total: [[0.0; L]; TOTALS],
             fullest: [0.0; L],
+            governed_s: [0.0; L],
         }
     }
 }
@@ -142,7 +145,7 @@ pub fn phase_cost<const L: usize>(
     let kinds = mapping.kinds.len();
     scratch.moving.resize(kinds, [[0.0; L]; BENT]);
     scratch.fixed.resize(kinds, [[0.0; L]; BENT]);
-    let Scratch { env, divided, fixed, moving, stage, total, .. } = scratch;
+    let Scratch { env, divided, fixed, moving, stage, total, governed_s, .. } = scratch;
     phase.program.bend(env, divided, tables, moving);
     let constants = &mapping.constants;
 
@@ -191,6 +194,7 @@ pub fn phase_cost<const L: usize>(
             for i in 0..L {
                 let longer = governed.time[i] - own.time[i];
                 time[i] += longer;
+                governed_s[i] = stages * longer + if kind == 0 { 0.0 } else { governed_s[i] };
                 stage[COMPUTE_J][i] = governed.compute_j[i];
                 // What is left of the waiting power, under kernels and communication; and the seconds' worth saved.
                 stage[KERNEL_S][i] = governed.waiting[i] * (stage[KERNEL_S][i] + longer);

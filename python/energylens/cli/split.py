@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -76,17 +77,18 @@ def _axes(text: str, side: str, problems: list[Problem]) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for part in filter(str.strip, text.split(";")):
-        name, equals, values = (piece.strip() for piece in part.partition("="))
+        name, _, values = (piece.strip() for piece in part.partition("="))
         name = {"gpu": "gpus"}.get(name, name)
-        if not equals or name not in SIDE_AXES:
+        if not values or name not in SIDE_AXES:
             hint = f"write {name}=..." if name in SIDE_AXES else did_you_mean(name, SIDE_AXES)
             problems.append(Problem(f"cannot read `{part.strip()}` of --{side}", hint=hint, code="axis-value"))
             continue
         if name in found:
             hint = f"give all its values at once: {name}=..., ..."
             problems.append(Problem(f"--{side} gives {name} twice", hint=hint, code="axis-value"))
-        read = _NAMES.get(name)
-        found[name] = (
-            read(values) if read else numbers(values, name) if name in _NUMBERS else running.values(values, name)
-        )
+        read = _NAMES.get(name) or partial(numbers if name in _NUMBERS else running.values, axis=name)
+        try:
+            found[name] = read(values)
+        except SpaceError as error:
+            problems += error.problems
     return found

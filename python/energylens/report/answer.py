@@ -12,6 +12,8 @@ from energylens.report.text import number, si, table
 from energylens.units import UNITS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import polars as pl
 
     from energylens.result import Result
@@ -75,7 +77,7 @@ def sentence(result: Result) -> str:
             return (
                 f"nothing{within}: {result.feasible:,} of {result.points:,} configurations run, all outside the limits"
             )
-        return f"nothing runs: {why_not(result)}"
+        return f"nothing runs: {why_not(result.by_reason)}"
     first = result.space.objectives[0]
     name = _NAMES.get(first, first)
     goal = "most" if dict(result.space.signed_objectives)[first] < 0 else "least"
@@ -127,7 +129,7 @@ def _least_memory(result: Result) -> tuple[float, str]:
     return float(need), name
 
 
-def why_not(result: Result) -> str:
+def why_not(by_reason: Mapping[str, int]) -> str:
     """Return the count of points by reason, the commonest first."""
     told = {
         "memory": "do not fit into memory",
@@ -140,7 +142,7 @@ def why_not(result: Result) -> str:
         "clock": "ask for a clock the GPU is not known at",
         "power": "ask for a power cap outside the GPU's range",
     }
-    counts = sorted(((n, reason) for reason, n in result.by_reason.items() if reason != "ok"), reverse=True)
+    counts = sorted(((n, reason) for reason, n in by_reason.items() if reason != "ok"), reverse=True)
     return ", ".join(f"{n:,} {told[reason]}" for n, reason in counts) or "no point was evaluated"
 
 
@@ -203,7 +205,7 @@ def account(result: Result) -> str:
         f"{result.feasible:,} run"
     ]
     if result.feasible < result.points:
-        lines.append(f"the others {why_not(result)}")
+        lines.append(f"the others {why_not(result.by_reason)}")
     if result.outside_limits:
         lines.append(f"{result.outside_limits:,} run outside the limits")
     return "; ".join(lines)

@@ -100,7 +100,7 @@ def _kernels(prediction: Prediction) -> str:
     for phase in ("prefill", "decode"):
         kernels = [row for row in prediction.kernels.iter_rows(named=True) if row["phase"] == phase]
         total = sum(row["runs"] * (row["kernel_s"] + row["communication_s"]) for row in kernels) or 1.0
-        kernels.sort(key=lambda row: -row["runs"] * (row["kernel_s"] + row["communication_s"]))
+        kernels.sort(key=lambda row: -abs(row["runs"] * (row["kernel_s"] + row["communication_s"])))
         for row in kernels[:_KERNELS_SHOWN]:
             seconds = row["kernel_s"] + row["communication_s"]
             joules = sum(
@@ -119,14 +119,20 @@ def _kernels(prediction: Prediction) -> str:
                 ]
             )
     header = ["phase", "kernel", "class", "runs", "time", "communication", "share", "dynamic energy"]
-    capped = ", before the power cap slows them down" if prediction.point.get("power_cap_w") else ""
-    return table(header, rows) + f"\n(of one GPU and one pass; the largest kernels of each phase{capped})"
+    told = set(prediction.kernels["kernel"].to_list())
+    notes = {
+        "power_cap": "power_cap is what the cap adds to them",
+        "board_limit": "board_limit is what they lose, as the limit had slowed them already when they were measured",
+    }
+    said = "".join(f"; {note}" for kernel, note in notes.items() if kernel in told)
+    return table(header, rows) + f"\n(of one GPU and one pass; the largest kernels of each phase{said})"
 
 
 def _trust(prediction: Prediction) -> str:
     line = trust_line({prediction.point["gpu"]: prediction.trust})
     if prediction.values["extrapolated"]:
         line += (
-            "\nextrapolated: a number format, the number of GPUs, the batch or the length is beyond what the fits saw"
+            "\nextrapolated: a number format, the number of GPUs, the batch, the length or the way of running (overlap,"
+            " a lock, a cap) is beyond what the fits saw"
         )
     return line

@@ -205,7 +205,7 @@ impl Program {
         self.bent
     }
 
-    /// Whether communication is hidden anywhere.
+    /// Whether it has seconds of hidden communication, zero perhaps.
     pub fn hides(&self) -> bool {
         self.bent > HIDDEN_S - JOULES
     }
