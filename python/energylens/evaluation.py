@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from energylens import _core, running
+from energylens import _core, routing, running
 from energylens.builder import Model
 from energylens.errors import EnergylensError, FrameError, Problem, did_you_mean
 from energylens.frame import results
@@ -83,7 +83,8 @@ def evaluate(
     gpu_names = points["gpu"].unique(maintain_order=True).to_list()
     chosen_models: list[LoadedModel] = [own_models.get(name) or load_model(name) for name in model_names]
     chosen_gpus: list[LoadedGpu] = [own_gpus.get(name) or load_gpu(name) for name in gpu_names]
-    plan = Plan(chosen_models, chosen_gpus, max_batched_tokens)
+    laws = routing.laws(points["routing"].unique(maintain_order=True).to_list() if "routing" in points.columns else [])
+    plan = Plan(chosen_models, chosen_gpus, max_batched_tokens, laws)
     dtypes: list[str | None] = [None, *_core.DTYPES]
 
     def codes(column: str, names: Sequence[str | None]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
@@ -94,7 +95,7 @@ def evaluate(
         code = points[column].replace_strict(known, range(offset, len(names)), default=0, return_dtype=pl.UInt32)
         return code.to_numpy()
 
-    ways, way = running.ways(points)
+    ways, way = running.ways(points, laws)
     columns = plan.core.evaluate(
         dtypes,
         codes("model", model_names),

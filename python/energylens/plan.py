@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
-from energylens import _core
+from energylens import _core, routing
 from energylens.errors import Problem, SpecError
 from energylens.spec import datasheet
 from energylens.spec.form import place_problem
@@ -124,6 +124,7 @@ class Plan:
         models: Sequence[LoadedModel],
         gpus: Sequence[LoadedGpu],
         max_batched_tokens: int = MAX_BATCHED_TOKENS,
+        routings: Sequence[str] = (),
     ) -> None:
         whole = isinstance(max_batched_tokens, int) and not isinstance(max_batched_tokens, bool)
         if not whole or not 1 <= max_batched_tokens <= LARGEST:
@@ -139,6 +140,8 @@ class Plan:
             "models": [model.spec.canonical() for model in models],
             "gpus": [_canonical(gpu) for gpu in gpus],
         }
+        if routings:
+            content["routings"] = [{"name": text} | routing.read(text).canonical() for text in routings]
         self._freeze(content)
 
     @classmethod
@@ -152,6 +155,7 @@ class Plan:
     def _freeze(self, content: dict[str, Any]) -> None:
         self.model_names: list[str] = [model["name"] for model in content["models"]]
         self.gpu_names: list[str] = [gpu["name"] for gpu in content["gpus"]]
+        self.routings: list[str] = [law["name"] for law in content.get("routings", ())]
         self.json = canonical(content)
         self.sha256 = hashlib.sha256(self.json.encode()).hexdigest()
         try:

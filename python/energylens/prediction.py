@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from energylens import _core, running
+from energylens import _core, routing, running
 from energylens.builder import Model
 from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
@@ -82,7 +82,7 @@ def predict(
         return evaluate(points, models=[loaded_model], gpus=[loaded_gpu], **options).row(0, named=True)
 
     found = values_of(frame)
-    plan = Plan([loaded_model], [loaded_gpu], max_batched_tokens)
+    plan = Plan([loaded_model], [loaded_gpu], max_batched_tokens, routing.laws([found.get("routing")]))
     chosen = {name: found[name] for name in (*POINT_DEFAULTS, *running.RUNNING) if name in found}
     if not found["feasible"]:
         least = {"batch": found["dp"], "prompt_tokens": 1, "output_tokens": 1}
@@ -97,7 +97,7 @@ def predict(
         int(chosen["pp"]),
         int(chosen["dp"]),
         int(chosen["ep"]),
-        running.way(found),
+        running.way(found, plan.routings),
         *(float(chosen[name]) for name in ("batch", "prompt_tokens", "output_tokens")),
     )
     causes = {
@@ -126,7 +126,9 @@ def _why(plan: Plan, found: dict[str, Any], fits_without_load: bool) -> Problem:
             )
             return Problem(message, hint=f"use a batch of at least {found['dp']}", code="batch")
         case reason:
-            told = plan.core.why_not(0, 0, found["tp"], found["pp"], found["dp"], found["ep"], running.way(found))
+            told = plan.core.why_not(
+                0, 0, found["tp"], found["pp"], found["dp"], found["ep"], running.way(found, plan.routings)
+            )
             _, message, hint, rank = told or (reason, f"this configuration cannot run ({reason})", "", None)
             document = plan.models[0].document
             place = document.place(["ranks", rank, "extent"]) if document and rank else None

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from energylens import routing
 from energylens.errors import Problem, did_you_mean
 from energylens.values import numbers
 
@@ -25,8 +26,10 @@ RUNNING: Final[dict[str, object]] = {
     "fused_norm": False,
     "sm_clock_mhz": None,
     "power_cap_w": None,
+    "routing": None,
+    "placement": "contiguous",
 }
-"""Axes with their defaults: None leaves overlap to the spec, the clock as measured, the power at its limit."""
+"""Axes with their defaults: None leaves overlap and routing to the spec, clock and power as they are."""
 
 HELP: Final[dict[str, str]] = {
     "cp": "Context parallelism",
@@ -37,10 +40,13 @@ HELP: Final[dict[str, str]] = {
     "fused_norm": "Norms inside the all-reduce before them",
     "sm_clock_mhz": "Locked SM clock in MHz",
     "power_cap_w": "Cap on the power of each GPU in W",
+    "routing": "How tokens choose experts: uniform, dirichlet:0.8, zipf:0.5, power_law:1.2, counts:FILE",
+    "placement": "Which GPU holds which expert: contiguous, balanced, replicated:COPIES",
 }
 
 _MOST: Final = {"cp": 1024, "overlap_stages": 1024, "overlap_sms": 1024, "sm_clock_mhz": 10_000, "power_cap_w": 20_000}
 _SWITCHES: Final = ("sequence_parallel", "fused_norm")
+_TEXTS: Final = ("overlap_where", "routing", "placement")
 
 
 def values(text: str, axis: str) -> list[Any]:
@@ -58,7 +64,7 @@ def values(text: str, axis: str) -> list[Any]:
         if word in words:
             found.append(words[word])
         else:
-            found += [word] if axis in ("overlap_where", *_SWITCHES) else numbers(word, axis)
+            found += [word] if axis in (*_TEXTS, *_SWITCHES) else numbers(word, axis)
     return found
 
 
@@ -77,6 +83,10 @@ def problem(value: object, axis: str) -> Problem | None:
             return None
         hint = did_you_mean(str(value), get_args(Where)) or f"use {', '.join(get_args(Where))}"
         return Problem(f"`{axis}` is no phase: `{value}`", hint=hint, code="axis-value")
+    if axis == "routing":
+        return None if value is None else routing.problem(value)
+    if axis == "placement":
+        return routing.placement_problem(value)
     least = 0 if axis == "overlap_sms" else 1
     finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     whole = finite and value == int(value)  # type: ignore[call-overload]
@@ -87,29 +97,37 @@ def problem(value: object, axis: str) -> Problem | None:
     return Problem(message, code="axis-value")
 
 
-def plain(value: Any, axis: str) -> Any:
-    """Return a checked value as the core takes it: 0 for what was not asked for."""
+def plain(value: Any, axis: str, laws: Sequence[str] = ()) -> Any:
+    """Return a checked value as the core takes it: 0 for what was not asked for, a law by its place in the plan."""
+    if axis == "routing":
+        return 0 if value is None else 1 + laws.index(value)
+    if axis == "placement":
+        return routing.placement_code(value)
     return value if axis in (*_SWITCHES, "overlap_where") else int(value or 0)
 
 
-def given(value: Any, axis: str) -> Any:
+def given(value: Any, axis: str, laws: Sequence[str] = ()) -> Any:
     """Return the value of an axis that the core was given."""
+    if axis == "routing" and value:
+        return laws[value - 1]
+    if axis == "placement":
+        return routing.placement_text(value)
     return None if value == 0 and axis in RUNNING and RUNNING[axis] is None else value
 
 
-def way(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def way(row: Mapping[str, Any], laws: Sequence[str] = ()) -> tuple[Any, ...]:
     """Return a row's values in the core's order."""
-    return tuple(plain(row.get(axis, default), axis) for axis, default in RUNNING.items())
+    return tuple(plain(row.get(axis, default), axis, laws) for axis, default in RUNNING.items())
 
 
-def ways(frame: pl.DataFrame) -> tuple[list[tuple[Any, ...]], NDArray[np.uint32]]:
+def ways(frame: pl.DataFrame, laws: Sequence[str] = ()) -> tuple[list[tuple[Any, ...]], NDArray[np.uint32]]:
     """Return the different ways of running in a frame, and the position of each row's."""
     given = [axis for axis in RUNNING if axis in frame.columns]
     if not given:
         return [way({})], np.zeros(frame.height, dtype=np.uint32)
     different = frame.select(given).unique(maintain_order=True).with_row_index("way")
     found = frame.select(given).join(different, on=given, how="left", nulls_equal=True, maintain_order="left")
-    return [way(row) for row in different.iter_rows(named=True)], found["way"].to_numpy()
+    return [way(row, laws) for row in different.iter_rows(named=True)], found["way"].to_numpy()
 
 
 def problems(frame: pl.DataFrame) -> list[Problem]:
@@ -123,7 +141,7 @@ def problems(frame: pl.DataFrame) -> list[Problem]:
 
 def typed(axis: str) -> Any:
     """Return the Polars type of an axis."""
-    return pl.Boolean if axis in _SWITCHES else pl.String if axis == "overlap_where" else pl.UInt32
+    return pl.Boolean if axis in _SWITCHES else pl.String if axis in _TEXTS else pl.UInt32
 
 
 def words(row: Mapping[str, Any]) -> list[str]:
@@ -138,6 +156,8 @@ def words(row: Mapping[str, Any]) -> list[str]:
         ("fused_norm", lambda _: "fused norm"),
         ("sm_clock_mhz", lambda v: f"{v} MHz"),
         ("power_cap_w", lambda v: f"cap {v} W"),
+        ("routing", lambda v: f"routing {v}"),
+        ("placement", lambda v: f"experts {v}"),
     )
     where = {"both": "both phases"}.get(str(row.get("overlap_where", "prefill")), row.get("overlap_where", "prefill"))
     return [tell(row[axis]) for axis, tell in told if row.get(axis, RUNNING[axis]) != RUNNING[axis]]

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from energylens import _core, running
+from energylens import _core, routing, running
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
@@ -114,6 +114,8 @@ class Space:
     fused_norm: Any = False
     sm_clock_mhz: Any = None
     power_cap_w: Any = None
+    routing: Any = None
+    placement: Any = "contiguous"
     batch: Any = DEFAULT_BATCHES
     prompt_tokens: Any = 1024
     output_tokens: Any = 256
@@ -128,7 +130,13 @@ class Space:
         """The plan of the space's models and GPUs."""
         models: list[LoadedModel] = distinct([load_model(m) for m in listed(self.models)], "model")
         gpus: list[LoadedGpu] = distinct([load_gpu(g) for g in listed(self.gpus)], "GPU")
-        return Plan(models, gpus, self.max_batched_tokens)
+        laws = [
+            v
+            for part in listed(self.routing)
+            for v in (running.values(part, "routing") if isinstance(part, str) else [part])
+        ]
+        sound = [law for law in routing.laws(laws) if routing.problem(law) is None]
+        return Plan(models, gpus, self.max_batched_tokens, sound)
 
     @cached_property
     def axes(self) -> dict[str, list[Any]]:
@@ -170,7 +178,7 @@ class Space:
             if content[name] == [running.RUNNING[name]]:
                 del content[name]
             elif not wrong:
-                content[name] = [running.plain(value, name) for value in content[name]]
+                content[name] = [running.plain(value, name, self.plan.routings) for value in content[name]]
         for name, values in content.items():
             if not values:
                 problems.append(Problem(f"axis `{name}` has no value: the space is empty", code="empty-space"))

@@ -116,7 +116,7 @@ fn engine(criterion: &mut Criterion) {
         ("front, three objectives", three.clone()),
         ("thinned front, three objectives", Wanted { resolution: Some(6), ..three }),
         ("top 100", Wanted { top: 100, ..front.clone() }),
-        ("best per lengths", Wanted { groups: Grouping::new(&space, &[17, 18]), ..front.clone() }),
+        ("best per lengths", Wanted { groups: Grouping::new(&space, &[19, 20]), ..front.clone() }),
         ("distribution", Wanted { distributions: vec![LATENCY], ..front.clone() }),
     ] {
         group.bench_function(name, |b| {

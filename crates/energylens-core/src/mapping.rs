@@ -17,6 +17,8 @@ use crate::hardware::dtype::Dtype;
 use crate::hardware::profile::{Profile, Range};
 use crate::mesh::{Infeasible, Mesh, Reason};
 use crate::plan::{MaskSpec, Phase};
+use crate::routing::table::known;
+use crate::routing::{Choice, Law, Placement};
 use crate::running::Running;
 
 /// Formats the point asks for in place of the spec's.
@@ -143,11 +145,13 @@ impl Mapping {
         mesh: Mesh,
         formats: Formats,
         running: Running,
-        max_batched_tokens: f64,
+        settings: Settings,
     ) -> Result<Self, Infeasible> {
         mesh.check(graph)?;
+        let experts = routed(graph, mesh, running, settings.routings)?;
         let locked = if running.sm_clock_mhz > 0 { profile.at_clock(f64::from(running.sm_clock_mhz)) } else { None };
-        let lower = lower::Lowering { graph, profile: locked.as_ref().unwrap_or(profile), mesh, formats, running };
+        let lower =
+            lower::Lowering { graph, profile: locked.as_ref().unwrap_or(profile), mesh, formats, running, experts };
         let kinds = stage_kinds(graph, mesh.pp);
         let (prefill, found_first) = lower.phase(Phase::Prefill, &kinds);
         let (decode, found_then) = lower.phase(Phase::Decode, &kinds);
@@ -173,13 +177,62 @@ impl Mapping {
                 tdp_w: profile.power.tdp_w,
                 capacity_bytes: profile.memory.capacity_bytes,
                 reserve_bytes: profile.memory.reserve_bytes,
-                max_batched_tokens,
+                max_batched_tokens: settings.max_batched_tokens,
                 cause_variance: profile.uncertainty.causes().map(|deviation| deviation * deviation),
                 common_variance: lower.common_variance(),
                 range: lower.range(),
             },
         })
     }
+}
+
+/// Settings of a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// Prompt tokens of one pass.
+    pub max_batched_tokens: f64,
+    /// Laws that points may ask for.
+    pub routings: &'a [Law],
+}
+
+/// How tokens load the experts of a mesh.
+fn routed(graph: &Graph, mesh: Mesh, running: Running, laws: &[Law]) -> Result<Option<Experts>, Infeasible> {
+    let fault = |message: String, hint: &str| {
+        Err(Infeasible { reason: Reason::Experts, message, hint: hint.to_owned(), rank: None })
+    };
+    let Some(routed) = graph.routed else {
+        return match (running.routing, running.placement) {
+            (0, 0) => Ok(None),
+            _ => fault("a law of routing or a placement, but there are no experts".to_owned(), "leave both out"),
+        };
+    };
+    let own = graph.ranks.get(&routed.rank).map(|rank| &rank.routing);
+    let law = match running.routing {
+        0 => own,
+        asked => laws.get(usize::from(asked) - 1),
+    };
+    let Some(law) = law else { return fault("the plan has no such law of routing".to_owned(), "") };
+    let (experts, gpus) = (routed.extent as usize, mesh.ep as usize);
+    if let Law::Counts(layers) = law
+        && let Some(layer) = layers.iter().find(|layer| layer.len() != experts)
+    {
+        let message = format!("counts of {} experts for a model with {experts}", layer.len());
+        return fault(message, "count the tokens of every expert, of those without any too");
+    }
+    let placement = Placement::of(running.placement);
+    if placement != Placement::Contiguous && gpus == 1 {
+        return fault("a placement of experts, but one GPU holds them all".to_owned(), "use ep 2 or more");
+    }
+    if !(experts + placement.more()).is_multiple_of(gpus) {
+        let message = format!("{} copies besides {experts} experts do not divide over ep {gpus}", placement.more());
+        return fault(message, "use a multiple of ep");
+    }
+    let choice = Choice { experts, active: routed.active as usize, gpus };
+    Ok(Some(Experts {
+        pool: f64::from(mesh.dp),
+        local: (experts + placement.more()) as f64 / gpus as f64,
+        table: known(law, choice, placement),
+    }))
 }
 
 /// What holds the SM clock of a GPU, locked already if it is, down.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Problem, Problems, Step};
 use crate::hardware::profile::Profile;
+use crate::routing::Law;
 use crate::running::Where;
 
 /// A whole plan: models, GPUs and settings; a point indexes into it.
@@ -20,6 +21,19 @@ pub struct PlanSpec {
     pub models: Vec<ModelSpec>,
     /// GPU profiles, by position.
     pub gpus: Vec<Profile>,
+    /// Laws of routing that points may ask for.
+    #[serde(default)]
+    pub routings: Vec<NamedLaw>,
+}
+
+/// A law of routing with the name it was given.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NamedLaw {
+    /// Its name.
+    pub name: String,
+    /// The law.
+    #[serde(flatten)]
+    pub law: Law,
 }
 
 /// Engine settings shared by all points.
@@ -31,16 +45,16 @@ pub struct Settings {
 }
 
 /// Extent of a rank, and how much of it one token meets.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct RankSpec {
     /// Number of index values.
     pub extent: u64,
     /// For a routed rank, how many of them one token meets.
     pub active: Option<u64>,
-    /// Of a routed rank: load of the busiest GPU over the mean, less 1, by √(ep − 1).
+    /// Of a routed rank: how tokens choose.
     #[serde(default)]
-    pub imbalance: f64,
+    pub routing: Law,
 }
 
 /// Which cached tokens a new token sees.

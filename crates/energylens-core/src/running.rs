@@ -56,6 +56,10 @@ pub struct Running {
     pub sm_clock_mhz: u16,
     /// Cap on the power of a GPU.
     pub power_cap_w: u16,
+    /// How tokens choose experts: 0 leaves it to the spec, else a law of the plan, from 1 on.
+    pub routing: u16,
+    /// Which GPU holds which expert, by the code of a placement.
+    pub placement: u16,
 }
 
 impl Running {
@@ -90,6 +94,7 @@ impl Hash for Running {
                 | wide(self.sm_clock_mhz, 32)
                 | wide(self.power_cap_w, 48),
         );
+        state.write_u64(wide(self.routing, 0) | wide(self.placement, 16));
     }
 }
 

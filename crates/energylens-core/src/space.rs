@@ -53,6 +53,12 @@ pub struct SpaceSpec {
     /// Power cap; 0 is none.
     #[serde(default = "none")]
     pub power_cap_w: Vec<u16>,
+    /// How tokens choose experts; 0 leaves it to the spec, else a law of the plan, from 1 on.
+    #[serde(default = "none")]
+    pub routing: Vec<u16>,
+    /// Placement of experts, by code.
+    #[serde(default = "none")]
+    pub placement: Vec<u16>,
     /// Sequences.
     pub batch: Vec<f64>,
     /// Prompt tokens.
@@ -74,7 +80,7 @@ fn usual<X: Default>() -> Vec<X> {
 }
 
 /// Number of axes, and of those before the batch.
-pub const AXES: usize = 19;
+pub const AXES: usize = 21;
 const MAPPED: usize = AXES - 3;
 
 /// A checked space.
@@ -105,6 +111,8 @@ impl Space {
         "fused_norm",
         "sm_clock_mhz",
         "power_cap_w",
+        "routing",
+        "placement",
         "batch",
         "prompt_tokens",
         "output_tokens",
@@ -271,10 +279,12 @@ impl Space {
                 fused_norm: spec.fused_norm[d[13]],
                 sm_clock_mhz: spec.sm_clock_mhz[d[14]],
                 power_cap_w: spec.power_cap_w[d[15]],
+                routing: spec.routing[d[16]],
+                placement: spec.placement[d[17]],
             },
-            batch: spec.batch[d[16]],
-            prompt_tokens: spec.prompt_tokens[d[17]],
-            output_tokens: spec.output_tokens[d[18]],
+            batch: spec.batch[d[18]],
+            prompt_tokens: spec.prompt_tokens[d[19]],
+            output_tokens: spec.output_tokens[d[20]],
         }
     }
 }
@@ -297,6 +307,8 @@ fn lengths(spec: &SpaceSpec) -> [usize; AXES] {
         spec.fused_norm.len(),
         spec.sm_clock_mhz.len(),
         spec.power_cap_w.len(),
+        spec.routing.len(),
+        spec.placement.len(),
         spec.batch.len(),
         spec.prompt_tokens.len(),
         spec.output_tokens.len(),

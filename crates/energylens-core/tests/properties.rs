@@ -360,7 +360,7 @@ fn digits_and_index_are_inverse() {
     for index in 0..space.size() {
         assert!(seen.insert(space.digits(index)));
     }
-    assert_eq!(space.digits(space.size() - 1), [0, 0, 1, 0, 3, 2, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 3, 1, 1]);
+    assert_eq!(space.digits(space.size() - 1), [0, 0, 1, 0, 3, 2, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 1, 1]);
 }
 
 #[test]

@@ -9,12 +9,24 @@ use pyo3::types::PyDict;
 
 use crate::plan::fault;
 
-/// How points run: context parallelism, overlap (stages, SMs, where), sequence parallelism, fused norms, clock, power cap.
-pub type Way = (u32, u16, u16, String, bool, bool, u16, u16);
+/// How points run: context parallelism, overlap (stages, SMs, where), sequence parallelism, fused norms, clock, power cap, law of
+/// routing, placement of experts.
+pub type Way = (u32, u16, u16, String, bool, bool, u16, u16, u16, u16);
 
 /// Reads a way of running.
 pub fn running(
-    (cp, overlap_stages, overlap_sms, place, sequence_parallel, fused_norm, sm_clock_mhz, power_cap_w): Way,
+    (
+        cp,
+        overlap_stages,
+        overlap_sms,
+        place,
+        sequence_parallel,
+        fused_norm,
+        sm_clock_mhz,
+        power_cap_w,
+        routing,
+        placement,
+    ): Way,
 ) -> PyResult<(u32, Running)> {
     let found = Where::ALL.into_iter().find(|(name, _)| *name == place);
     let overlap_where = found.ok_or_else(|| fault("overlap", format!("`{place}` is no phase to overlap in")))?.1;
@@ -26,6 +38,8 @@ pub fn running(
         fused_norm,
         sm_clock_mhz,
         power_cap_w,
+        routing,
+        placement,
     };
     Ok((cp, running))
 }

@@ -43,6 +43,8 @@ class SpaceOptions:
     fused_norm: Annotated[str, Parameter(help=f"{running.HELP['fused_norm']}: off,on.")] = "off"
     sm_clock_mhz: Annotated[str, Parameter(help=f"{running.HELP['sm_clock_mhz']}, own for as measured.")] = "own"
     power_cap_w: Annotated[str, Parameter(help=f"{running.HELP['power_cap_w']}, own for the limit.")] = "own"
+    routing: Annotated[str, Parameter(help=f"{running.HELP['routing']}; own for the spec's.")] = "own"
+    placement: Annotated[str, Parameter(help=running.HELP["placement"])] = "contiguous"
     batch: Annotated[str, Parameter(help="Sequences running in the engine.")] = ",".join(map(str, DEFAULT_BATCHES))
     prompt_tokens: Annotated[str, Parameter(help="Prompt tokens of a request.")] = "1024"
     output_tokens: Annotated[str, Parameter(help="Output tokens of a request.")] = "256"

@@ -38,6 +38,8 @@ def predict(
     power_cap_w: Annotated[
         int | None, Parameter(converter=axes.whole, help=f"{HELP['power_cap_w']}; the limit if not given.")
     ] = None,
+    routing: Annotated[str | None, Parameter(help=f"{HELP['routing']}; the spec's own if not given.")] = None,
+    placement: Annotated[str, Parameter(help=f"{HELP['placement']}.")] = "contiguous",
     batch: Annotated[int, Parameter(converter=axes.whole, help="Sequences running in the engine.")] = 1,
     prompt_tokens: Annotated[int, Parameter(converter=axes.whole, help="Prompt tokens of each.")] = 1024,
     output_tokens: Annotated[int, Parameter(converter=axes.whole, help="Output tokens of each.")] = 256,
@@ -71,6 +73,8 @@ def predict(
         "fused_norm": fused_norm,
         "sm_clock_mhz": sm_clock_mhz,
         "power_cap_w": power_cap_w,
+        "routing": routing,
+        "placement": placement,
     }
     asked = {axis: value for axis, value in given.items() if value != RUNNING[axis]}
     found = predict_one(model, gpu, max_batched_tokens=max_batched_tokens, **degrees, **asked, **sizes, **formats)

@@ -6,12 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from energylens import routing
 from energylens.running import Where
-from energylens.spec.form import Count, Form, NonNegative, Positive, Text, plain_name
-
-IMBALANCE = 0.25
-"""Load of the busiest GPU over the mean, less 1, by √(ep - 1): at 64 tokens Qwen3-30B-A3B routes 1.67 times the mean to
-the busiest of 8 GPUs, and √7·0.25 = 0.66 (at 1,024 tokens 1.43)."""
+from energylens.spec.form import Count, Form, Positive, Text, plain_name
 
 
 class Rank(Form):
@@ -19,7 +16,7 @@ class Rank(Form):
 
     extent: Count
     active: Count | None = None
-    imbalance: NonNegative = IMBALANCE
+    routing: Text = routing.DEFAULT
 
 
 class Mask(Form):
@@ -97,6 +94,10 @@ class ModelSpec(Form):
     def _plain_name(cls, name: str) -> str:
         return plain_name(name, "model")
 
+    @staticmethod
+    def _routing(rank: Rank) -> dict[str, Any]:
+        return {} if rank.active is None else {"routing": routing.read(rank.routing).canonical()}
+
     def canonical(self) -> dict[str, Any]:
         """Return the spec as the plan holds it: every shorthand written out, mappings with an order as lists."""
 
@@ -109,7 +110,7 @@ class ModelSpec(Form):
         return {
             "name": self.name,
             "ranks": {
-                name: {"extent": rank.extent, "active": rank.active, "imbalance": rank.imbalance}
+                name: {"extent": rank.extent, "active": rank.active, **self._routing(rank)}
                 for name, rank in self.ranks.items()
             },
             "blocks": [

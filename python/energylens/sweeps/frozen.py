@@ -74,10 +74,11 @@ class Sweep:
         """The space, of this content alone."""
         content = self.content
         sizes = {"batch", "prompt_tokens", "output_tokens"}
+        laws = [law["name"] for law in content["plan"].get("routings", ())]
         axes = {
             name: [int(value) for value in values]
             if name in sizes
-            else [running.given(value, name) for value in values]
+            else [running.given(value, name, laws) for value in values]
             for name, values in content["space"].items()
             if name not in {"model", "gpu"}
         }

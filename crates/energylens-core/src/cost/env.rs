@@ -1,9 +1,12 @@
 //! The variables of a step for one block of points: sequences, tokens, masks, experts hit.
 
+use std::sync::Arc;
+
 use super::attention::{reach, visible};
 use super::lanes::{Basis, LANES, Lane};
-use super::moe::Hits;
 use crate::plan::MaskSpec;
+use crate::routing::Table;
+use crate::routing::table::{Places, places};
 
 /// The step's variables for one block of points, and everything derived from them alone.
 #[derive(Clone, Debug)]
@@ -12,15 +15,17 @@ pub struct Env<const L: usize = LANES> {
     pub plain: Basis<L>,
     /// By mask: monomials with visible pairs, and with the reach into the cache.
     pub masks: Vec<(Basis<L>, Basis<L>)>,
-    /// Local experts hit.
+    /// Experts hit on a mean GPU.
     pub hits: Lane<L>,
-    /// Rows of each.
-    pub rows: Lane<L>,
+    /// Experts hit on the busiest GPU.
+    pub busy_hits: Lane<L>,
+    /// Where the table of routing is looked up.
+    pub places: Places<L>,
 }
 
 impl<const L: usize> Default for Env<L> {
     fn default() -> Self {
-        Self { plain: Basis::NONE, masks: Vec::new(), hits: [0.0; L], rows: [0.0; L] }
+        Self { plain: Basis::NONE, masks: Vec::new(), hits: [0.0; L], busy_hits: [0.0; L], places: places(&[1.0; L]) }
     }
 }
 
@@ -60,23 +65,22 @@ impl<const L: usize> Env<L> {
             for i in 0..L {
                 tokens[i] = experts.pool * (b[i] * s[i]);
             }
-            self.hits = experts.hits.at(&tokens);
-            for i in 0..L {
-                self.rows[i] = tokens[i] * experts.active_per_gpu / self.hits[i];
-            }
+            self.places = places(&tokens);
+            let loads = experts.table.loads(&self.places);
+            (self.hits, self.busy_hits) = (loads.hits, loads.busy_hits);
         }
     }
 }
 
 /// Routing constants of one mapping.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Experts {
     /// Data-parallel ranks whose tokens meet.
     pub pool: f64,
-    /// active/ep.
-    pub active_per_gpu: f64,
-    /// Experts hit.
-    pub hits: Hits,
+    /// Experts of a GPU, copies included.
+    pub local: f64,
+    /// What tokens load on GPUs.
+    pub table: Arc<Table>,
 }
 
 impl<const L: usize> Env<L> {

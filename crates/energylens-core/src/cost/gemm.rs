@@ -1,9 +1,11 @@
 //! Matrix products: tiles, waves and split-K.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::lanes::{Basis, LANES, Lane, ceiling};
 use crate::einsum::shape::Poly;
+use crate::routing::Table;
+use crate::routing::table::{Places, TILE_ROWS};
 
 /// Ways of cutting the depth; grouped products are not cut.
 const SPLITS: [f64; 4] = [1.0, 2.0, 4.0, 8.0];
@@ -16,7 +18,7 @@ const TABLE_UNITS: usize = 1024;
 pub struct Product {
     /// Batch count.
     pub batch: Poly,
-    /// Rows M; of a grouped product unused, its rows come from the experts hit.
+    /// Rows M; of a grouped product unused, its tiles come from the table of routing.
     pub rows: Poly,
     /// Columns N.
     pub columns: Poly,
@@ -24,10 +26,25 @@ pub struct Product {
     pub depth: Poly,
     /// Seconds of one FLOP on one SM at the reached rate.
     pub seconds_per_flop: f64,
-    /// Rows come from the experts hit, batch is their number.
-    pub grouped: bool,
+    /// One of experts.
+    pub grouped: Option<Grouped>,
     /// Times by row units, made at the first look-up.
     pub table: OnceLock<Vec<f64>>,
+}
+
+/// What a grouped product has besides.
+#[derive(Clone, Debug)]
+pub struct Grouped {
+    /// What tokens load on GPUs.
+    pub table: Arc<Table>,
+    /// Experts that no token hit and that it works on all the same: a share of those of a GPU, and their number.
+    pub idle: (f64, f64),
+}
+
+impl PartialEq for Grouped {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.table, &other.table) && self.idle == other.idle
+    }
 }
 
 impl PartialEq for Product {
@@ -44,7 +61,7 @@ impl PartialEq for Product {
 impl Product {
     /// Ways of cutting its depth.
     fn splits(&self) -> &'static [f64] {
-        if self.grouped { &SPLITS[..1] } else { &SPLITS }
+        if self.grouped.is_some() { &SPLITS[..1] } else { &SPLITS }
     }
 }
 
@@ -81,14 +98,14 @@ impl Tiling {
         &self,
         product: &Product,
         basis: &Basis<L>,
-        experts: (&Lane<L>, &Lane<L>),
+        experts: (&Places<L>, &Lane<L>),
         tables: bool,
         time: &mut Lane<L>,
     ) {
         let constants = (product.columns.as_constant(), product.depth.as_constant(), product.batch.as_constant());
         let best = match constants {
-            (Some(columns), Some(depth), _) if product.grouped => {
-                self.best(experts.0, experts.1, columns, depth, product)
+            (Some(columns), Some(depth), _) if let Some(grouped) = &product.grouped => {
+                self.grouped(grouped, experts, columns, depth, product)
             }
             (Some(columns), Some(depth), Some(batch)) => {
                 let rows = basis.value(&product.rows);
@@ -153,6 +170,33 @@ impl Tiling {
         best
     }
 
+    /// The best time of a grouped product: tiles of the busiest GPU, which are not cut.
+    #[inline(always)]
+    fn grouped<const L: usize>(
+        &self,
+        grouped: &Grouped,
+        (places, busy_hits): (&Places<L>, &Lane<L>),
+        columns: f64,
+        depth: f64,
+        product: &Product,
+    ) -> Lane<L> {
+        let mut best = [f64::INFINITY; L];
+        let inverse_sms = 1.0 / self.sms;
+        let (share_idle, local) = grouped.idle;
+        for &(m, n, share) in &self.tiles {
+            let at = TILE_ROWS.iter().position(|rows| f64::from(*rows) >= m).unwrap_or(TILE_ROWS.len() - 1);
+            let tiles = grouped.table.tiles(at, places);
+            let across = ceiling(columns * (1.0 / n));
+            let wave = 2.0 * m * n * (depth + self.depth_0) * (product.seconds_per_flop / share);
+            for i in 0..L {
+                let all = tiles[i] + share_idle * (local - busy_hits[i]);
+                let time = ceiling(ceiling(all * across) * inverse_sms) * wave;
+                best[i] = if time < best[i] { time } else { best[i] };
+            }
+        }
+        best
+    }
+
     #[inline(always)]
     fn general<const L: usize>(&self, product: &Product, basis: &Basis<L>) -> Lane<L> {
         let (batch, rows) = (basis.value(&product.batch), basis.value(&product.rows));
@@ -179,6 +223,7 @@ impl Tiling {
 mod tests {
     use super::*;
     use crate::cost::lanes::ZERO;
+    use crate::routing::table::places;
 
     fn product(rows: Poly) -> Product {
         Product {
@@ -187,7 +232,7 @@ mod tests {
             columns: Poly::constant(512.0),
             depth: Poly::constant(64.0),
             seconds_per_flop: 1e-12,
-            grouped: false,
+            grouped: None,
             table: OnceLock::new(),
         }
     }
@@ -195,7 +240,7 @@ mod tests {
     fn time(tiling: &Tiling, rows: &Lane, tables: bool) -> Lane {
         let basis = Basis::new(rows, &ZERO, &ZERO, &ZERO);
         let mut time = ZERO;
-        tiling.add(&product(Poly::monomial(1, 1.0)), &basis, (&ZERO, &ZERO), tables, &mut time);
+        tiling.add(&product(Poly::monomial(1, 1.0)), &basis, (&places(&ZERO), &ZERO), tables, &mut time);
         time
     }
 

@@ -27,8 +27,32 @@ pub struct Timing {
     pub vector: Vector,
     /// Seconds added to the rest: quantising inputs, sorting tokens by expert.
     pub added: Poly,
-    /// Seconds added for each expert hit.
+    /// Seconds added for each expert worked on.
     pub expert_s: f64,
+    /// Experts worked on.
+    pub worked: Worked,
+}
+
+/// Experts worked on: those hit, and a share of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Worked {
+    /// Share of those hit, the rest being of all.
+    pub hit: f64,
+    /// Others, if none were hit.
+    pub rest: f64,
+}
+
+impl Worked {
+    /// Of `local` experts a share of those not hit too.
+    pub fn new(local: f64, idle: f64) -> Self {
+        Self { hit: 1.0 - idle, rest: idle * local }
+    }
+
+    /// How many.
+    #[inline(always)]
+    pub fn of(self, hits: f64) -> f64 {
+        self.hit * hits + self.rest
+    }
 }
 
 /// Bytes a kernel moves.
@@ -235,7 +259,7 @@ impl Timing {
         pairs.add(&self.added, 1.0, kernel_s);
         if self.expert_s > 0.0 {
             for i in 0..L {
-                kernel_s[i] += self.expert_s * env.hits[i];
+                kernel_s[i] += self.expert_s * self.worked.of(env.busy_hits[i]);
             }
         }
         out
@@ -246,7 +270,7 @@ impl Timing {
     fn compute_s<const L: usize>(&self, pairs: &Basis<L>, env: &Env<L>, tables: bool) -> Lane<L> {
         let mut compute = [0.0; L];
         for product in &self.products {
-            self.tiling.add(product, pairs, (&env.hits, &env.rows), tables, &mut compute);
+            self.tiling.add(product, pairs, (&env.places, &env.busy_hits), tables, &mut compute);
         }
         if let Some(attention) = &self.attention {
             attention.add(pairs, self.tiling.sms, &mut compute);
@@ -304,7 +328,7 @@ impl Timed {
         }
         if self.expert_bytes > 0.0 {
             for i in 0..L {
-                bytes[i] += self.expert_bytes * env.hits[i];
+                bytes[i] += self.expert_bytes * self.timing.worked.of(env.busy_hits[i]);
             }
         }
         bytes
@@ -385,8 +409,9 @@ impl KernelCost {
         env.plain.add(&self.traffic.cache_written, self.prices.cache_j, &mut cost.cache_j);
         let slice = self.beside.as_ref().and_then(|beside| divided.get(beside.env?)).unwrap_or(env);
         for i in 0..L {
-            cost.weights_j[i] += self.reads() * self.traffic.expert_bytes * self.prices.weight_j * slice.hits[i];
-            cost.compute_j[i] += self.padding_j * env.hits[i];
+            let (sliced, whole) = (self.timing.worked.of(slice.hits[i]), self.timing.worked.of(env.hits[i]));
+            cost.weights_j[i] += self.reads() * self.traffic.expert_bytes * self.prices.weight_j * sliced;
+            cost.compute_j[i] += self.padding_j * whole;
         }
         let turns = self.beside.as_ref().is_some_and(|beside| beside.order == Order::Turns);
         match Self::overlapped([self]) {

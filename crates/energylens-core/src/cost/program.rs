@@ -283,17 +283,20 @@ impl Stage {
     fn add_joules(&mut self, kernel: &KernelCost, times: f64) {
         let (traffic, prices, reads) = (&kernel.traffic, &kernel.prices, kernel.reads());
         let experts = times * reads * traffic.expert_bytes * prices.weight_j;
+        let worked = kernel.timing.worked;
         match kernel.beside.as_ref().and_then(|beside| beside.env).filter(|_| experts > 0.0) {
-            Some(env) => self.divided_weights_j.push((env, experts)),
-            None => self.expert_weights_j += experts,
+            Some(env) => self.divided_weights_j.push((env, experts * worked.hit)),
+            None => self.expert_weights_j += experts * worked.hit,
         }
+        self.plain[WEIGHTS_J].add(&Poly::constant(experts * worked.rest));
+        self.plain[COMPUTE_J].add(&Poly::constant(times * kernel.padding_j * worked.rest));
         for collective in &kernel.collectives {
             self.plain[LINK_J].add(&collective.joules().scaled(times));
         }
         if let Some(Beside { ring: Some(ring), stages, .. }) = &kernel.beside {
             self.plain[LINK_J].add(&ring.joules().scaled(times * stages));
         }
-        self.expert_padding_j += times * kernel.padding_j;
+        self.expert_padding_j += times * kernel.padding_j * worked.hit;
         self.plain[CACHE_J].add(&traffic.cache_written.scaled(times * prices.cache_j));
         let (pairs, reach) = match kernel.mask {
             None => (&mut self.plain, None),

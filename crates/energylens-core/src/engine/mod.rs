@@ -16,9 +16,10 @@ use crate::error::{Problem, Problems};
 use crate::graph::Graph;
 use crate::hardware::dtype::DTYPES;
 use crate::hardware::profile::Profile;
-use crate::mapping::{Formats, Mapping};
+use crate::mapping::{Formats, Mapping, Settings};
 use crate::mesh::{Infeasible, Mesh, Reason};
 use crate::plan::PlanSpec;
+use crate::routing::Law;
 use crate::running::Running;
 use crate::simd::Level;
 
@@ -143,6 +144,7 @@ pub struct Plan {
     /// GPUs.
     pub profiles: Vec<Profile>,
     max_batched_tokens: f64,
+    routings: Vec<Law>,
     /// Instructions used.
     pub level: Level,
     kept: RwLock<KeyMap<Mapped>>,
@@ -174,6 +176,7 @@ impl Plan {
             graphs,
             profiles: spec.gpus,
             max_batched_tokens: spec.settings.max_batched_tokens,
+            routings: spec.routings.into_iter().map(|named| named.law).collect(),
             level: Level::best(),
             kept: RwLock::new(KeyMap::default()),
             passed: RwLock::new(KeyMap::default()),
@@ -202,7 +205,8 @@ impl Plan {
         let formats: Formats = Formats { weights: format(point.weights), cache: format(point.cache) };
         let made = match (self.graphs.get(point.model as usize), self.profiles.get(point.gpu as usize)) {
             (Some(graph), Some(profile)) => {
-                Mapping::new(graph, profile, point.mesh(), formats, point.running, self.max_batched_tokens)
+                let settings = Settings { max_batched_tokens: self.max_batched_tokens, routings: &self.routings };
+                Mapping::new(graph, profile, point.mesh(), formats, point.running, settings)
             }
             _ => Err(Infeasible {
                 reason: Reason::Shard,

@@ -51,7 +51,7 @@ pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSp
                     ),
                     _ => {}
                 }
-                ranks.insert(c, *rank);
+                ranks.insert(c, rank.clone());
             }
         }
     }
@@ -87,8 +87,7 @@ pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSp
 
 /// The one routed rank.
 pub fn routed(ranks: &BTreeMap<Rank, RankSpec>, problems: &mut Problems) -> Option<Routed> {
-    let mut found =
-        ranks.iter().filter_map(|(rank, spec)| spec.active.map(|active| (*rank, spec.extent, active, spec.imbalance)));
+    let mut found = ranks.iter().filter_map(|(rank, spec)| spec.active.map(|active| (*rank, spec.extent, active)));
     let first = found.next();
     if let Some((rank, ..)) = found.next() {
         problems.push(
@@ -97,12 +96,7 @@ pub fn routed(ranks: &BTreeMap<Rank, RankSpec>, problems: &mut Problems) -> Opti
                 .inside(&["ranks".into(), rank.to_string().as_str().into()]),
         );
     }
-    first.map(|(rank, extent, active, imbalance)| Routed {
-        rank,
-        extent: extent as f64,
-        active: active as f64,
-        imbalance,
-    })
+    first.map(|(rank, extent, active)| Routed { rank, extent: extent as f64, active: active as f64 })
 }
 
 /// Ranks known, results derivable, tensors used as they were made.

@@ -178,8 +178,6 @@ pub struct Routed {
     pub extent: f64,
     /// Experts a token meets.
     pub active: f64,
-    /// Load of the busiest GPU over the mean, less 1, by √(ep − 1).
-    pub imbalance: f64,
 }
 
 impl Graph {

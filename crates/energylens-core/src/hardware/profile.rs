@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::clock::Clock;
 use super::curve::Implementation;
 use super::dtype::{Arithmetic, Dtype};
-use crate::cost::moe::power;
+use crate::cost::exact::power;
 use crate::cost::overlap::Contention;
 use crate::error::Problem;
 
@@ -177,6 +177,9 @@ pub struct TimeSet {
     /// Rows whose FLOPs a grouped product spends on padding, for each expert hit.
     #[serde(default)]
     pub padding_rows: f64,
+    /// Share of the experts that no token hit which a grouped product works on all the same.
+    #[serde(default)]
+    pub idle_experts: f64,
     /// Depth that beginning and end of a tile are worth.
     #[serde(default)]
     pub depth_0: f64,

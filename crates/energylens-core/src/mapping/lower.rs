@@ -7,7 +7,6 @@ use super::timing::Measure;
 use super::{CacheShape, Formats, MappedKernel, MappedPhase, StageKind};
 use crate::cost::collective::{Collective, Group, Operation};
 use crate::cost::kernel::{Beside, Experts, KernelCost, Prices, Traffic};
-use crate::cost::moe::Hits;
 use crate::cost::overlap::Order;
 use crate::cost::program::Program;
 use crate::einsum::count::Work;
@@ -32,6 +31,8 @@ pub struct Lowering<'a> {
     pub formats: Formats,
     /// How it runs.
     pub running: Running,
+    /// Routed experts.
+    pub experts: Option<Experts>,
 }
 
 /// What a phase was found to have.
@@ -319,11 +320,7 @@ impl Lowering<'_> {
 
     /// Routing constants.
     pub fn experts(&self) -> Option<Experts> {
-        self.graph.routed.map(|routed| Experts {
-            pool: f64::from(self.mesh.dp),
-            active_per_gpu: routed.active / f64::from(self.mesh.ep),
-            hits: Hits::new(routed.extent, routed.active, f64::from(self.mesh.ep)),
-        })
+        self.experts.clone()
     }
 
     /// Weight bytes of one repetition of each block.
@@ -335,7 +332,13 @@ impl Lowering<'_> {
             for (name, (ranks, routed)) in &self.graph.block_weights(block) {
                 let tied = self.graph.tied.get(name);
                 if tied.is_none_or(|name| tied_seen.insert(name)) {
-                    let elements = self.mesh.held(self.graph, block, ranks, *routed);
+                    let copies = match (&self.experts, self.graph.routed) {
+                        (Some(experts), Some(rank)) if *routed && ranks.contains(&rank.rank) => {
+                            experts.local * f64::from(self.mesh.ep) / rank.extent
+                        }
+                        _ => 1.0,
+                    };
+                    let elements = copies * self.mesh.held(self.graph, block, ranks, *routed);
                     bytes += elements * self.format(name, "weights").bytes;
                 }
             }

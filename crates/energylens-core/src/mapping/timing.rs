@@ -1,13 +1,13 @@
 //! Seconds and joules of one kernel, before any batch and length: products, attention, vector work.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::lower::Lowering;
 use crate::cost::attention::{Attention, Blocks, QUERY_ROWS};
 use crate::cost::elementwise::Vector;
-use crate::cost::gemm::{Product, Tiling};
-use crate::cost::kernel::Timing;
-use crate::cost::moe::power;
+use crate::cost::exact::power;
+use crate::cost::gemm::{Grouped, Product, Tiling};
+use crate::cost::kernel::{Timing, Worked};
 use crate::einsum::count::{MatrixRanks, Work};
 use crate::einsum::shape::{B, Poly, S, T};
 use crate::einsum::{Function, Rank};
@@ -56,27 +56,27 @@ impl Lowering<'_> {
         joules.add(&vector.flops.scaled(profile.energy.flop_j.vector));
         let format = if class == Class::Attention { self.cache_format(kernel) } else { first.unwrap_or(DTYPES[1]) };
         let set = self.time_set(class, phase, format).0.clone();
-        let busiest = match self.graph.routed {
-            Some(routed) if class == Class::GroupedGemm => 1.0 + routed.imbalance * f64::from(self.mesh.ep - 1).sqrt(),
-            _ => 1.0,
-        };
         let tiles: Vec<(f64, f64, f64)> =
             set.tiles.iter().map(|&(m, n, share)| (f64::from(m), f64::from(n), share)).collect();
-        let rate = |arithmetic| profile.peak(arithmetic) * set.compute_efficiency / busiest;
-        let bandwidth = profile.memory.bandwidth_bytes_per_s / busiest;
+        let rate = |arithmetic| profile.peak(arithmetic) * set.compute_efficiency;
+        let bandwidth = profile.memory.bandwidth_bytes_per_s;
         let attention =
             (class == Class::Attention).then(|| self.attention(phase, block, kernel, &matrix, (sms, total_sms), &set));
-        let products =
-            if class == Class::Attention { Vec::new() } else { self.products(block, &matrix, total_sms, &rate) };
-        let padding: f64 = products.iter().filter(|product| product.grouped).map(padded_elements).sum();
+        let products = if class == Class::Attention {
+            Vec::new()
+        } else {
+            self.products(block, &matrix, total_sms, &rate, set.idle_experts)
+        };
+        let padding: f64 = products.iter().filter(|product| product.grouped.is_some()).map(padded_elements).sum();
         let padding_j =
             2.0 * set.padding_rows * padding * profile.flop_j(profile.arithmetic(first.unwrap_or(DTYPES[1])));
         let timing = Timing {
             seconds_per_byte: 1.0 / (bandwidth * set.memory_efficiency),
             tiling: Tiling::new(&tiles, sms, set.depth_0, set.split_s),
             added: self.added(&products, &set, bandwidth),
-            expert_s: if class == Class::GroupedGemm { set.expert_s * busiest } else { 0.0 },
-            set: TimeSet { root_s_per_sqrt_byte: set.root_s_per_sqrt_byte * busiest, ..set },
+            expert_s: if class == Class::GroupedGemm { set.expert_s } else { 0.0 },
+            worked: Worked::new(self.experts().map_or(0.0, |experts| experts.local), set.idle_experts),
+            set,
             products,
             attention,
             vector,
@@ -94,11 +94,13 @@ impl Lowering<'_> {
     /// Seconds added to a kernel of matrix products: quantising their inputs, sorting tokens by expert.
     fn added(&self, products: &[Product], set: &TimeSet, bandwidth: f64) -> Poly {
         let mut added = Poly::default();
-        for product in products.iter().filter(|product| !product.grouped && set.quantise_bytes > 0.0) {
+        for product in products.iter().filter(|product| product.grouped.is_none() && set.quantise_bytes > 0.0) {
             let elements = times(&times(&product.batch, &product.rows), &product.depth);
             added.add(&elements.scaled(set.quantise_bytes / bandwidth));
         }
-        if let (Some(first), Some(routed)) = (products.iter().find(|product| product.grouped), self.graph.routed) {
+        if let (Some(first), Some(routed)) =
+            (products.iter().find(|product| product.grouped.is_some()), self.graph.routed)
+        {
             let tokens = Poly::monomial(B | S, f64::from(self.mesh.dp) * routed.active);
             added.add(&times(&tokens, &first.depth).scaled(set.routed_bytes / bandwidth));
         }
@@ -142,11 +144,14 @@ impl Lowering<'_> {
         matrix: &[(&Line, &MatrixRanks, Arithmetic)],
         sms: f64,
         rate: &dyn Fn(Arithmetic) -> f64,
+        idle: f64,
     ) -> Vec<Product> {
+        let experts = self.experts();
         let mut merged: Vec<(&Line, &MatrixRanks, Arithmetic, Product)> = Vec::new();
         for &(line, ranks, arithmetic) in matrix {
             let extent = |list: &[Rank]| self.extent(block, line, list);
             let grouped = line.grouped();
+            let of = experts.as_ref().filter(|_| grouped);
             let tokens_on_the_right = grouped && ranks.columns.contains(&'b');
             let columns = if tokens_on_the_right { extent(&ranks.rows) } else { extent(&ranks.columns) };
             let same = merged.iter_mut().find(|(other, other_ranks, other_arithmetic, _)| {
@@ -168,7 +173,7 @@ impl Lowering<'_> {
                         columns,
                         depth: extent(&ranks.depth),
                         seconds_per_flop: sms / rate(arithmetic),
-                        grouped,
+                        grouped: of.map(|own| Grouped { table: Arc::clone(&own.table), idle: (idle, own.local) }),
                         table: OnceLock::new(),
                     },
                 )),

@@ -1,6 +1,4 @@
-//! Experts hit by a pool of tokens.
-
-use super::lanes::Lane;
+//! Exponentials and logarithms with the same bits on every machine.
 
 /// `1/k!` for k from 14 down to 0.
 const SERIES: [f64; 15] = {
@@ -32,7 +30,7 @@ pub fn exp_neg(x: f64) -> f64 {
 }
 
 /// `ln x` for 0 < x < 1: the same bits on every machine, unlike a library's.
-fn ln(x: f64) -> f64 {
+pub fn ln(x: f64) -> f64 {
     let (mut x, mut halvings) = (x, 0.0);
     while x < 0.75 {
         x *= 2.0;
@@ -57,34 +55,9 @@ pub fn power(x: f64, power: f64) -> f64 {
     }
 }
 
-/// Local experts hit by `tokens` tokens: `X_l·(1 − (1 − k/X)^T)`, uniform routing.
-#[derive(Clone, Copy, Debug)]
-pub struct Hits {
-    local: f64,
-    log_miss: f64,
-}
-
-impl Hits {
-    /// For `extent` experts of which a token meets `active`, over `ep` GPUs.
-    pub fn new(extent: f64, active: f64, ep: f64) -> Self {
-        Self { local: extent / ep, log_miss: if active < extent { ln((extent - active) / extent) } else { -700.0 } }
-    }
-
-    /// Experts hit, for each lane of tokens.
-    #[inline(always)]
-    pub fn at<const L: usize>(&self, tokens: &Lane<L>) -> Lane<L> {
-        let mut out = [0.0; L];
-        for i in 0..L {
-            out[i] = self.local * (1.0 - exp_neg(tokens[i] * self.log_miss));
-        }
-        out
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::lanes::LANES;
 
     #[test]
     fn exp_matches_the_library() {
@@ -100,12 +73,5 @@ mod tests {
             let x = f64::from(i) / 1000.0;
             assert!((ln(x) - x.ln()).abs() < 1e-14 * (1.0 + x.ln().abs()), "{x}");
         }
-    }
-
-    #[test]
-    fn hits_match_the_closed_form() {
-        let hits = Hits::new(128.0, 8.0, 4.0).at(&[64.0; LANES])[0];
-        assert!((hits - 32.0 * (1.0 - 0.9375_f64.powi(64))).abs() < 1e-12);
-        assert_eq!(Hits::new(8.0, 8.0, 1.0).at(&[1.0; LANES])[0], 8.0);
     }
 }

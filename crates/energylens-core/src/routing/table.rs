@@ -1,0 +1,375 @@
+//! What a law, a placement and a number of tokens load on the busiest GPU, and on a mean one.
+
+use std::sync::{Arc, RwLock};
+
+use super::draw::{Draw, Urn, chances};
+use super::placement::{Placed, Placement};
+use super::{Choice, Law};
+use crate::cost::lanes::Lane;
+
+/// Rows of tiles that loads are counted in.
+pub const TILE_ROWS: [u32; 6] = [8, 16, 32, 64, 128, 256];
+
+/// Experts hit on a mean GPU.
+const HITS: usize = 0;
+/// Experts hit on the busiest GPU.
+const BUSY_HITS: usize = 1;
+/// Tokens there.
+const BUSY_TOKENS: usize = 2;
+/// Tiles there, by [`TILE_ROWS`].
+const TILES: usize = 3;
+const WIDTH: usize = TILES + TILE_ROWS.len();
+
+/// Steps between a number and its double.
+const STEPS: u64 = 4;
+/// Doublings the table covers; loads beyond grow with the tokens.
+const DOUBLINGS: u64 = 14;
+const ROWS: usize = (STEPS * DOUBLINGS) as usize + 1;
+
+/// Tokens up to which choices are drawn one by one; beyond, counts are normal about their means.
+const ONE_BY_ONE: u32 = 64;
+/// Experts drawn in all, and draws of a law at least and at most.
+const DRAWN: usize = 16_384;
+const DRAWS: std::ops::RangeInclusive<usize> = 128..=2048;
+const SEED: u64 = 2026;
+
+/// Loads by number of tokens.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// By quantity, then by row.
+    values: Box<[[f64; ROWS]; WIDTH]>,
+}
+
+/// What one block of lanes finds.
+#[derive(Clone, Debug)]
+pub struct Loads<const L: usize> {
+    /// Experts hit on a mean GPU.
+    pub hits: Lane<L>,
+    /// Experts hit on the busiest GPU.
+    pub busy_hits: Lane<L>,
+    /// Tokens there.
+    pub busy_tokens: Lane<L>,
+}
+
+/// Where in a table a block of lanes looks.
+#[derive(Clone, Debug)]
+pub struct Places<const L: usize> {
+    row: [u32; L],
+    part: Lane<L>,
+    scale: Lane<L>,
+}
+
+/// What one GPU was given.
+#[derive(Default)]
+struct Busiest<'a> {
+    copies: &'a [(u32, u32, u32)],
+    tokens: u64,
+    hits: u32,
+}
+
+type Kept = (Law, Choice, Placement, Arc<Table>);
+
+/// Tables kept, whoever asked for them: one takes some ten milliseconds to make, whatever the model's size.
+static KEPT: RwLock<Vec<Kept>> = RwLock::new(Vec::new());
+const MOST_KEPT: usize = 1024;
+
+/// The table of a law and a placement, made at its first use and kept.
+pub fn known(law: &Law, choice: Choice, placement: Placement) -> Arc<Table> {
+    let same = |(l, c, p, _): &&Kept| *c == choice && *p == placement && l == law;
+    if let Ok(kept) = KEPT.read()
+        && let Some((.., table)) = kept.iter().find(same)
+    {
+        return Arc::clone(table);
+    }
+    let table = Arc::new(Table::new(law, choice, placement));
+    if let Ok(mut kept) = KEPT.write() {
+        if let Some((.., table)) = kept.iter().find(same) {
+            return Arc::clone(table);
+        }
+        if kept.len() >= MOST_KEPT {
+            kept.clear();
+        }
+        kept.push((law.clone(), choice, placement, Arc::clone(&table)));
+    }
+    table
+}
+
+/// Tokens of a row.
+fn tokens_of(row: usize) -> f64 {
+    let (doubling, step) = (row as u64 / STEPS, row as u64 % STEPS);
+    (1_u64 << doubling) as f64 * (1.0 + step as f64 / STEPS as f64)
+}
+
+/// Finds the rows of a block of tokens.
+#[inline(always)]
+pub fn places<const L: usize>(tokens: &Lane<L>) -> Places<L> {
+    const SHIFT: u32 = 50;
+    const MOST: f64 = (1_u64 << DOUBLINGS) as f64;
+    let one = 1.0_f64.to_bits();
+    let mut out = Places { row: [0; L], part: [0.0; L], scale: [1.0; L] };
+    for i in 0..L {
+        let within = if tokens[i] > 1.0 { tokens[i] } else { 1.0 };
+        let within = if within < MOST { within } else { MOST };
+        let bits = within.to_bits();
+        out.row[i] = ((bits >> SHIFT) - (one >> SHIFT)) as u32;
+        out.part[i] = (f64::from_bits((bits & ((1 << SHIFT) - 1)) | one) - 1.0) * STEPS as f64;
+        out.scale[i] = tokens[i] / within;
+    }
+    out
+}
+
+impl Table {
+    /// The table of a law and a placement.
+    pub fn new(law: &Law, choice: Choice, placement: Placement) -> Self {
+        let draws = (DRAWN / choice.experts.max(1)).clamp(*DRAWS.start(), *DRAWS.end());
+        // Of one GPU nothing is the busiest of several.
+        Self::drawn(law, choice, placement, if choice.gpus == 1 { draws / 4 } else { draws })
+    }
+
+    /// The same from so many draws.
+    pub fn drawn(law: &Law, choice: Choice, placement: Placement, draws: usize) -> Self {
+        let mut table = Self { values: Box::new([[0.0; ROWS]; WIDTH]) };
+        match law {
+            Law::Balanced => table.balanced(choice),
+            Law::PowerLaw(alpha) => table.power_law(*alpha, choice, placement, draws.div_ceil(4)),
+            _ => table.choices(law, choice, placement, draws),
+        }
+        if *law == Law::Uniform && placement.more() == 0 {
+            let (experts, miss) = (choice.experts as f64, 1.0 - choice.active as f64 / choice.experts as f64);
+            let hits = |row: usize| experts * (1.0 - miss.powi_exact(tokens_of(row)));
+            for row in 0..ROWS {
+                table.values[HITS][row] = hits(row) / choice.gpus as f64;
+            }
+        }
+        table
+    }
+
+    /// As many tokens for every expert.
+    fn balanced(&mut self, choice: Choice) {
+        let local = choice.experts as f64 / choice.gpus as f64;
+        for row in 0..ROWS {
+            let tokens = tokens_of(row) * choice.active as f64 / choice.gpus as f64;
+            let hits = if tokens < local { tokens } else { local };
+            let rows = tokens / hits;
+            self.values[HITS][row] = hits;
+            self.values[BUSY_HITS][row] = hits;
+            self.values[BUSY_TOKENS][row] = tokens;
+            for (tile, of) in TILE_ROWS.iter().enumerate() {
+                self.values[TILES + tile][row] = hits * (rows / f64::from(*of)).ceil();
+            }
+        }
+    }
+
+    /// Rows whose tokens are whole numbers, and those between two of them.
+    fn between(&mut self) {
+        for row in 0..ROWS {
+            let tokens = tokens_of(row);
+            if tokens.fract() > 0.0 {
+                let (low, high) = (row_of(tokens.floor()), row_of(tokens.ceil()));
+                for values in self.values.iter_mut() {
+                    values[row] = values[low] + (values[high] - values[low]) * tokens.fract();
+                }
+            }
+        }
+    }
+
+    fn power_law(&mut self, alpha: f64, choice: Choice, placement: Placement, draws: usize) {
+        let mut loads = vec![0.0; choice.experts];
+        for row in (0..ROWS).filter(|row| tokens_of(*row).fract() == 0.0) {
+            // The same shares for every number of tokens, so that loads grow smoothly.
+            let mut draw = Draw::new(SEED);
+            for _ in 0..draws {
+                let counts = draw.power_law(alpha, tokens_of(row) as usize, choice);
+                loads.iter_mut().zip(&counts).for_each(|(load, count)| *load = f64::from(*count));
+                self.count(row, &counts, &placement.place(&loads, choice.gpus), 1.0 / draws as f64);
+            }
+        }
+        self.between();
+    }
+
+    fn choices(&mut self, law: &Law, choice: Choice, placement: Placement, draws: usize) {
+        let mut draw = Draw::new(SEED);
+        let mut taken = Vec::with_capacity(choice.active);
+        let share = 1.0 / draws as f64;
+        for turn in 0..draws {
+            let weights = draw.weights(law, choice.experts, turn);
+            let chances = chances(&weights, choice.active);
+            let placed = placement.place(&chances, choice.gpus);
+            let mut urn = Urn::new(&weights);
+            let mut counts = vec![0_u32; choice.experts];
+            for tokens in 1..=ONE_BY_ONE {
+                urn.choose(choice.active, &mut draw, &mut taken, &mut counts);
+                let row = row_of(f64::from(tokens));
+                if tokens_of(row) == f64::from(tokens) {
+                    self.count(row, &counts, &placed, share);
+                }
+            }
+            let deviations: Vec<f64> = chances.iter().map(|_| draw.normal()).collect();
+            for row in row_of(f64::from(ONE_BY_ONE)) + 1..ROWS {
+                let tokens = tokens_of(row);
+                for ((count, chance), deviation) in counts.iter_mut().zip(&chances).zip(&deviations) {
+                    let spread = (tokens * chance * (1.0 - chance)).sqrt();
+                    *count = (tokens * chance + spread * deviation).round().clamp(0.0, tokens) as u32;
+                }
+                self.count(row, &counts, &placed, share);
+            }
+        }
+        self.between();
+        // Of the busiest GPU among one, and of all of them, the tokens are known.
+        for row in 0..ROWS {
+            let all = tokens_of(row) * choice.active as f64;
+            let least = all / choice.gpus as f64;
+            let busy = &mut self.values[BUSY_TOKENS][row];
+            *busy = if choice.gpus == 1 { all } else { busy.clamp(least, all) };
+        }
+    }
+
+    /// Adds what counts of tokens load on GPUs.
+    fn count(&mut self, row: usize, counts: &[u32], placed: &Placed, share: f64) {
+        let (mut hits, mut busiest) = (0, Busiest::default());
+        for copies in &placed.gpus {
+            let mut here = Busiest { copies, ..Busiest::default() };
+            for (expert, copy, of) in copies {
+                let own = (counts[*expert as usize] + copy) / of;
+                here.tokens += u64::from(own);
+                here.hits += u32::from(own > 0);
+            }
+            hits += here.hits;
+            if here.tokens > busiest.tokens || busiest.copies.is_empty() {
+                busiest = here;
+            }
+        }
+        let mut tiles = [0_u64; TILE_ROWS.len()];
+        for (expert, copy, of) in busiest.copies {
+            let own = (counts[*expert as usize] + copy) / of;
+            tiles.iter_mut().zip(TILE_ROWS).for_each(|(tiles, rows)| *tiles += u64::from(own.div_ceil(rows)));
+        }
+        self.values[HITS][row] += share * f64::from(hits) / placed.gpus.len() as f64;
+        self.values[BUSY_HITS][row] += share * f64::from(busiest.hits);
+        self.values[BUSY_TOKENS][row] += share * busiest.tokens as f64;
+        for (tile, tiles) in tiles.iter().enumerate() {
+            self.values[TILES + tile][row] += share * *tiles as f64;
+        }
+    }
+
+    #[inline(always)]
+    fn at<const L: usize>(&self, quantity: usize, places: &Places<L>) -> Lane<L> {
+        let values = &self.values[quantity];
+        let mut out = [0.0; L];
+        for i in 0..L {
+            let row = (places.row[i] as usize).min(ROWS - 1);
+            let (here, next) = (values[row], values[(row + 1).min(ROWS - 1)]);
+            out[i] = here + (next - here) * places.part[i];
+        }
+        out
+    }
+
+    /// Experts hit and tokens.
+    #[inline(always)]
+    pub fn loads<const L: usize>(&self, places: &Places<L>) -> Loads<L> {
+        let mut found = Loads {
+            hits: self.at(HITS, places),
+            busy_hits: self.at(BUSY_HITS, places),
+            busy_tokens: self.at(BUSY_TOKENS, places),
+        };
+        for i in 0..L {
+            let fewer = if places.scale[i] < 1.0 { places.scale[i] } else { 1.0 };
+            found.hits[i] *= fewer;
+            found.busy_hits[i] *= fewer;
+            found.busy_tokens[i] *= places.scale[i];
+        }
+        found
+    }
+
+    /// Tiles of so many rows on the busiest GPU, by position in [`TILE_ROWS`].
+    #[inline(always)]
+    pub fn tiles<const L: usize>(&self, tile: usize, places: &Places<L>) -> Lane<L> {
+        let mut found = self.at(TILES + tile, places);
+        for i in 0..L {
+            found[i] *= places.scale[i];
+        }
+        found
+    }
+}
+
+/// The row of a number of tokens, or the last before it.
+fn row_of(tokens: f64) -> usize {
+    places(&[tokens]).row[0] as usize
+}
+
+trait PowerOfTokens {
+    /// `self^tokens` for 0 ≤ self < 1, with the same bits on every machine.
+    fn powi_exact(self, tokens: f64) -> f64;
+}
+
+impl PowerOfTokens for f64 {
+    fn powi_exact(self, tokens: f64) -> f64 {
+        if self > 0.0 { crate::cost::exact::power(self, tokens) } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(experts: usize, active: usize, gpus: usize) -> Choice {
+        Choice { experts, active, gpus }
+    }
+
+    fn at(table: &Table, tokens: f64) -> Loads<1> {
+        table.loads(&places(&[tokens]))
+    }
+
+    #[test]
+    fn rows_are_found_and_lie_between() {
+        for tokens in [1.0, 1.25, 3.0, 64.0, 100.0, 16_000.0] {
+            let found = places(&[tokens]);
+            let row = found.row[0] as usize;
+            let (low, high) = (tokens_of(row), tokens_of(row + 1));
+            assert!(low <= tokens && tokens < high);
+            assert!((low + (high - low) * found.part[0] - tokens).abs() < 1e-9 * tokens);
+        }
+        assert_eq!(row_of((1_u64 << DOUBLINGS) as f64), ROWS - 1);
+    }
+
+    #[test]
+    fn a_uniform_law_hits_as_many_as_the_closed_form() {
+        let table = Table::new(&Law::Uniform, choice(128, 8, 4), Placement::Contiguous);
+        let exact = 32.0 * (1.0 - 0.9375_f64.powi(64));
+        assert!((at(&table, 64.0).hits[0] - exact).abs() < 1e-9);
+        let drawn = Table::drawn(&Law::Dirichlet(1e6), choice(128, 8, 4), Placement::Contiguous, 128);
+        assert!((at(&drawn, 64.0).hits[0] / exact - 1.0).abs() < 0.01);
+    }
+
+    /// Expected load of the busiest of two GPUs with two of four experts each, two of which each of two tokens takes.
+    #[test]
+    fn draws_are_near_what_is_counted_out() {
+        // One token takes both of one GPU with 1/3: 2·1/3 + 1·2/3. Two: 3 or 4 on one GPU unless each has 2.
+        let table = Table::new(&Law::Uniform, choice(4, 2, 2), Placement::Contiguous);
+        assert!((at(&table, 1.0).busy_tokens[0] / (4.0 / 3.0) - 1.0).abs() < 0.01);
+        // Loads on the first GPU of two tokens: 0, 1, 2, 3, 4 with 1, 8, 18, 8, 1 in 36.
+        let exact = (2.0 * 4.0 + 16.0 * 3.0 + 18.0 * 2.0) / 36.0;
+        assert!((at(&table, 2.0).busy_tokens[0] / exact - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn balance_and_copies_lower_the_load_of_the_busiest() {
+        let load = |placement| at(&Table::new(&Law::Zipf(0.8), choice(64, 4, 8), placement), 4096.0).busy_tokens[0];
+        let (plain, balanced, copied) =
+            (load(Placement::Contiguous), load(Placement::Balanced), load(Placement::Replicated(16)));
+        let mean = 4096.0 * 4.0 / 8.0;
+        assert!(plain > balanced && balanced > copied && copied >= 0.999 * mean, "{plain} {balanced} {copied} {mean}");
+    }
+
+    #[test]
+    fn all_tokens_are_somewhere() {
+        for law in [Law::Uniform, Law::Dirichlet(0.5), Law::Zipf(1.0), Law::PowerLaw(1.2), Law::Balanced] {
+            let table = Table::new(&law, choice(32, 4, 1), Placement::Contiguous);
+            for tokens in [1.0, 3.0, 64.0, 4096.0] {
+                let found = at(&table, tokens);
+                assert!((found.busy_tokens[0] / (4.0 * tokens) - 1.0).abs() < 1e-9, "{law:?} {tokens}");
+                assert!(found.hits[0] <= 32.0 + 1e-9 && found.hits[0] >= 4.0 - 0.2, "{law:?} {tokens}");
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+"""How tokens choose experts, and which GPU holds which: the words for both, and counts measured by people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from energylens.errors import Problem, SpecError, did_you_mean
+
+DEFAULT: Final = "dirichlet:0.8"
+"""Law of a spec that gives none (docs/physics.md, section 6)."""
+
+LAWS: Final[Mapping[str, tuple[str, float, float] | None]] = {
+    "uniform": None,
+    "balanced": None,
+    "dirichlet": ("shape", 1e-3, 1e6),
+    "zipf": ("exponent", 0.0, 10.0),
+    "power_law": ("exponent", 0.0, 10.0),
+}
+"""Laws with the name of their number, its least and its greatest value."""
+
+_MOST_COPIES: Final = 4096
+_WORDS: Final = "uniform, balanced, dirichlet:0.8, zipf:0.5, power_law:1.2 or counts:FILE"
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law of routing: its name as given, and what the core takes."""
+
+    text: str
+    law: str
+    value: float | tuple[tuple[float, ...], ...] | None = None
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the law as the plan holds it."""
+        known = {"law": self.law}
+        return known if self.value is None else known | {"value": self.value}
+
+
+def problem(text: object) -> Problem | None:
+    """Return what is wrong with the word for a law, files apart."""
+    if not isinstance(text, str):
+        return Problem(f"`{text}` is no law of routing", hint=f"write {_WORDS}", code="routing")
+    name, colon, number = text.partition(":")
+    if name == "counts" and number:
+        return None
+    if name not in LAWS:
+        hint = did_you_mean(name, [*LAWS, "counts"]) or f"write {_WORDS}"
+        return Problem(f"`{text}` is no law of routing", hint=hint, code="routing")
+    asked = LAWS[name]
+    if asked is None:
+        wrong = f"`{name}` takes no number" if colon else None
+        return Problem(wrong, hint=f"write {name}", code="routing") if wrong else None
+    what, least, most = asked
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        hint = f"write a {what} from {least:g} to {most:g}, as in {name}:0.8"
+        return Problem(f"cannot read the {what} of `{text}`", hint=hint, code="routing")
+    return None
+
+
+def read(text: str, folder: Path | None = None) -> Law:
+    """Return the law of a word such as `dirichlet:0.8` or `counts:picks.csv`; raise `SpecError`."""
+    if wrong := problem(text):
+        raise SpecError(wrong)
+    name, _, rest = text.partition(":")
+    if name == "counts":
+        return Law(text, "counts", counts((folder or Path()) / rest))
+    return Law(text, name, None if LAWS[name] is None else float(rest))
+
+
+def counts(path: Path) -> tuple[tuple[float, ...], ...]:
+    """Return tokens of every expert by layer, from a CSV or Parquet file; raise `SpecError`.
+
+    Columns are `expert` and `tokens`, or `token` and `expert` for one row a choice; `layer` if there are several.
+    Experts are numbered from 0; those without tokens have a row with 0.
+    """
+    try:
+        rows = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+    except FileNotFoundError:
+        raise SpecError(Problem("no such file of counts", where=str(path), code="no-file")) from None
+    except (OSError, pl.exceptions.PolarsError) as error:
+        told = str(error).splitlines()[0]
+        raise SpecError(Problem(f"cannot read the counts: {told}", where=str(path), code="form")) from None
+    if "tokens" not in rows.columns and {"token", "expert"} <= set(rows.columns):
+        rows = rows.group_by(*(name for name in ("layer", "expert") if name in rows.columns)).agg(tokens=pl.len())
+    wanted = [name for name in ("expert", "tokens") if name not in rows.columns]
+    if wanted or not rows.height:
+        hint = "give expert,tokens (or token,expert for one row a choice), and layer if there are several"
+        fault = f"no column `{wanted[0]}`" if wanted else "no rows"
+        raise SpecError(Problem(f"{fault} in the counts", hint=hint, where=str(path), code="form"))
+    problems = [
+        Problem(f"column `{name}` of the counts is not made of whole numbers", where=str(path), code="form")
+        for name in ("layer", "expert", "tokens")
+        if name in rows.columns and (not rows[name].dtype.is_numeric() or rows[name].null_count())
+    ]
+    if problems:
+        raise SpecError(problems)
+    for name in ("expert", "tokens"):
+        if bad := rows.filter(pl.col(name) < 0).height:
+            message = f"{bad} rows of the counts have a negative `{name}`"
+            problems.append(Problem(message, where=str(path), code="negative"))
+    layers = rows.partition_by("layer", maintain_order=True) if "layer" in rows.columns else [rows]
+    found = [layer.sort("expert") for layer in layers]
+    number = 1 + int(rows["expert"].max())  # type: ignore[arg-type]
+    for layer in found:
+        which = f" of layer {layer['layer'][0]}" if "layer" in layer.columns else ""
+        if layer["expert"].to_list() != list(range(number)):
+            absent = sorted(set(range(number)) - set(layer["expert"].to_list()))
+            fault = f"expert {absent[0]} has no row" if absent else "an expert has two rows"
+            message = f"the counts{which} are not of {number} experts once each: {fault}"
+            problems.append(
+                Problem(message, hint="give 0 tokens where there are none", where=str(path), code="experts")
+            )
+    sums = {float(layer["tokens"].sum()) for layer in found}
+    if len(sums) > 1 or sums == {0.0}:
+        told = "there are no tokens" if sums == {0.0} else f"layers have {min(sums):,.0f} to {max(sums):,.0f} tokens"
+        message = f"the counts do not sum up: {told}"
+        problems.append(Problem(message, hint="every layer sees the same tokens", where=str(path), code="sum"))
+    if problems:
+        raise SpecError(problems)
+    return tuple(tuple(float(n) for n in layer["tokens"].to_list()) for layer in found)
+
+
+def placement_problem(text: object) -> Problem | None:
+    """Return what is wrong with the word for a placement."""
+    if text in ("contiguous", "balanced"):
+        return None
+    name, _, number = str(text).partition(":")
+    if name == "replicated" and number.isdigit() and 1 <= int(number) <= _MOST_COPIES:
+        return None
+    known = ["contiguous", "balanced", "replicated"]
+    hint = "write contiguous, balanced, or replicated:32 for 32 copies of the most popular experts besides"
+    hint = hint if name in known else did_you_mean(name, known) or hint
+    return Problem(f"`{text}` is no placement of experts", hint=hint, code="placement")
+
+
+def placement_code(text: str) -> int:
+    """Return a placement as the core takes it."""
+    name, _, number = text.partition(":")
+    return {"contiguous": 0, "balanced": 1}.get(name) if not number else 1 + int(number)  # type: ignore[return-value]
+
+
+def placement_text(code: int) -> str:
+    """Return the word for a placement that the core was given."""
+    return ("contiguous", "balanced")[code] if code < 2 else f"replicated:{code - 1}"
+
+
+def laws(values: Sequence[object]) -> list[str]:
+    """Return the different laws among values of the axis, but for the spec's own."""
+    return [str(value) for value in dict.fromkeys(values) if value is not None]
