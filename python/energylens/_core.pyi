@@ -14,6 +14,7 @@ __all__ = [
     "DTYPES",
     "FUNCTIONS",
     "REASONS",
+    "TILE_ROWS",
     "Nsga",
     "Plan",
     "PlanError",
@@ -29,10 +30,16 @@ DEBUG_BUILD: Final[bool]
 DTYPES: Final[list[str]]
 FUNCTIONS: Final[list[str]]
 REASONS: Final[list[str]]
+TILE_ROWS: Final[list[int]]
 __version__: Final[str]
 
 class PlanError(ValueError):
     """A plan is faulty; the argument is the JSON list of problems."""
+
+def routing_loads(
+    law: str, experts: int, active: int, gpus: int, placement: int, tokens: Sequence[float]
+) -> tuple[list[float], list[float], list[float], list[list[float]]]:
+    """Return experts hit on a mean GPU, experts hit and tokens on the busiest, and tiles there by `TILE_ROWS`."""
 
 def non_dominated(rows: Sequence[Sequence[float]]) -> list[int]:
     """Positions of the rows nothing dominates (all columns minimised), in order."""

@@ -5,6 +5,7 @@ mod errors;
 mod nsga;
 mod plan;
 mod reduction;
+mod routing;
 
 use pyo3::prelude::*;
 
@@ -19,6 +20,8 @@ mod _core {
     use super::plan::Plan;
     #[pymodule_export]
     use super::reduction::Reduction;
+    #[pymodule_export]
+    use super::routing::routing_loads;
     use super::*;
 
     /// Positions of the rows nothing dominates (all columns minimised), in order.
@@ -39,6 +42,7 @@ mod _core {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
         module.add("COLUMNS", energylens_core::serving::column_names().to_vec())?;
+        module.add("TILE_ROWS", energylens_core::routing::table::TILE_ROWS.to_vec())?;
         module.add("REASONS", energylens_core::mesh::Reason::NAMES.to_vec())?;
         module.add("CAUSES", energylens_core::step::CAUSES.to_vec())?;
         module.add("AXES", energylens_core::space::Space::AXES.to_vec())?;

@@ -1,7 +1,8 @@
-"""Fit of fused mixture-of-experts kernels with balanced routing: two grouped products and an activation."""
+"""Fit of fused mixture-of-experts kernels, balanced and skewed: two grouped products and an activation."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from energylens import _core
 from energylens.calibrate.device import BYTES, Device
 from energylens.calibrate.fitting import Coefficient, Index, fit, held_out, ranges, sample, score
-from energylens.calibrate.formulas import Array, memory_time, smooth_max, tile_time, tile_work
+from energylens.calibrate.formulas import Array, memory_time, smooth_max, tile_time
 from energylens.calibrate.tables import check_units, load, one_kernel
 
 FORMS = {
@@ -23,11 +25,12 @@ FORMS = {
 NOT_GATED = ((2688, 1856), (1024, 2688), (2048, 5120), (8192, 5120), (3584, 3072))
 """(hidden, expert) sizes of the tables whose experts are two matrices or another activation."""
 
-BALANCED = ("balanced", "uniform")
+SKEWS = {"balanced": 0.0, "uniform": 0.0, "power_law_1.01": 1.01, "power_law_1.2": 1.2}
+"""Exponents of the power laws by which the tables deal tokens to experts; 0 deals all experts as many."""
 
 TILES = ((16, 128), (32, 128), (64, 128), (128, 128))
 SHARPNESS = (1, 2, 4, 8)
-MOST_GROUPS = 8
+MOST_GROUPS = 64
 """Widest expert parallelism that is fitted."""
 
 KEYS = (
@@ -39,7 +42,7 @@ NAMES = ("t0_s", "memory_efficiency", "root_s_per_sqrt_byte", "depth_0", "expert
 
 @dataclass(frozen=True)
 class Experts:
-    """Fused kernels: hidden and expert size, experts a token, experts, tensor and expert groups, tokens, s."""
+    """Fused kernels: hidden and expert size, experts a token, experts, tensor and expert groups, tokens, skew, s."""
 
     hidden: Array
     inner: Array
@@ -48,6 +51,7 @@ class Experts:
     tensor: Array
     groups: Array
     tokens: Array
+    skew: Array
     seconds: Array
 
     def take(self, index: Index) -> Experts:
@@ -55,24 +59,46 @@ class Experts:
         return Experts(**{name: part[index] for name, part in vars(self).items()})
 
 
+def loads(found: Experts) -> tuple[Array, Array]:
+    """Return experts hit on the busiest GPU, and tiles there by rows of a tile (`TILES`), of every kernel."""
+    hits, tiles = np.empty(len(found.tokens)), np.empty((len(TILES), len(found.tokens)))
+    which = np.stack([found.skew, found.experts, found.active, found.groups])
+    places = [_core.TILE_ROWS.index(rows) for rows, _ in TILES]
+    kinds, kind = np.unique(which, axis=1, return_inverse=True)
+    for turn, (skew, number, active, groups) in enumerate(kinds.T):
+        law = json.dumps({"law": "power_law", "value": skew} if skew else {"law": "balanced"})
+        mine = np.flatnonzero(kind.ravel() == turn)
+        _, hit, _, tile = _core.routing_loads(
+            law, int(number), int(active), int(groups), 0, found.tokens[mine].tolist()
+        )
+        hits[mine] = hit
+        tiles[:, mine] = np.array(tile)[places]
+    return hits, tiles
+
+
 class MoeModel:
-    """`t = t0 + P_p(sum of both products' tiles, t_m) + c E + q T k H/BW` for balanced rows."""
+    """`t = t0 + P_p(sum of both products' tiles, t_m) + c E + q T k H/BW` on the busiest GPU."""
 
     def __init__(self, found: Experts, device: Device, form: str) -> None:
-        local = found.experts / found.groups
-        rows = found.tokens * found.active / found.groups
-        self.hit = np.minimum(local, np.maximum(1, rows))
-        each = np.maximum(1, rows / self.hit)
         inner = found.inner / found.tensor
-        pairs = [(m, n, 1) for m, n in TILES]
-        self.up = tile_work(each, 2 * inner, found.hidden, self.hit, pairs, device.sms)
-        self.down = tile_work(each, found.hidden, inner, self.hit, pairs, device.sms)
+        self.hit, tiles = loads(found)
+        self.up, self.down = (
+            self._work(tiles, columns, depth, device.sms)
+            for columns, depth in ((2 * inner, found.hidden), (found.hidden, inner))
+        )
         weights = 3 * self.hit * found.hidden * inner * BYTES[form]
         self.size = weights + 4 * found.tokens * found.hidden
         self.routed = found.tokens * found.active * found.hidden
-        self.splits = np.ones(len(pairs))
+        self.splits = np.ones(len(TILES))
         self.peak, self.bandwidth = device.peak(form), device.bandwidth
-        self.ideal = np.maximum(6 * self.hit * each * found.hidden * inner / self.peak, weights / self.bandwidth)
+        mean = 6 * found.tokens * found.active / found.groups * found.hidden * inner
+        self.ideal = np.maximum(mean / self.peak, weights / self.bandwidth)
+
+    @staticmethod
+    def _work(tiles: Array, columns: Array, depth: Array, sms: int) -> tuple[Array, Array]:
+        rows, wide = (np.array(part, dtype=np.float64)[:, None] for part in zip(*TILES, strict=True))
+        each = np.ceil(np.ceil(tiles * np.ceil(columns / wide)) / sms) * 2 * rows * wide * sms
+        return each * depth, each
 
     def seconds(self, values: Array, sharpness: int) -> Array:
         """Return the time of every kernel, in s."""
@@ -100,19 +126,33 @@ def fit_moe(directory: Path, system: str, framework: str, form: str, device: Dev
     columns = (*KEYS, "moe_dtype", "distribution", "kernel_source")
     where = (
         (pl.col("moe_dtype") == FORMS[form])
-        & pl.col("distribution").is_in(BALANCED)
+        & pl.col("distribution").is_in(list(SKEWS))
         & ~pl.col("kernel_source").str.contains("nongated|situ|min_latency")
     )
     for hidden, inner in NOT_GATED:
         where &= (pl.col("hidden_size") != hidden) | (pl.col("inter_size") != inner)
     table = load(directory, system, "moe", framework, "moe", columns, form, where)
     rows, kernel = one_kernel(table.rows, table.path, f"`{form}` experts")
-    rows = rows.group_by(*KEYS).agg(pl.col("latency").median()).sort(*KEYS)
-    parts = [rows[name].to_numpy().astype(np.float64) for name in (*KEYS, "latency")]
-    hide, inside, active, number, tensor, groups, tokens, latency = parts
-    experts = Experts(hide, inside, active, number, tensor, groups, tokens, latency * 1e-3)
+    rows = rows.with_columns(skew=pl.col("distribution").replace_strict(SKEWS, return_dtype=pl.Float64))
+    rows = rows.group_by(*KEYS, "skew").agg(pl.col("latency").median()).sort(*KEYS, "skew")
+    parts = [rows[name].to_numpy().astype(np.float64) for name in (*KEYS, "skew", "latency")]
+    experts = Experts(*parts[:-1], parts[-1] * 1e-3)
     check_units(experts.seconds, MoeModel(experts, device, form).ideal, table.path)
     return {**fit_experts(experts, device, form), "kernel": kernel, "framework_version": table.version}
+
+
+def ratios(found: Experts, predicted: Array) -> list[dict[str, float]]:
+    """Return measured and predicted mean ratios of skewed to balanced kernels, by skew, groups and tokens."""
+    keys = ["hidden", "inner", "active", "experts", "tensor", "groups", "tokens"]
+    frame = pl.DataFrame({name: getattr(found, name) for name in [*keys, "skew", "seconds"]} | {"predicted": predicted})
+    both = frame.filter(pl.col("skew") > 0).join(frame.filter(skew=0), on=keys, suffix="_flat")
+    band = pl.when(pl.col("tokens") <= 64).then(64).when(pl.col("tokens") < 2048).then(2047).otherwise(16384)
+    told = both.group_by("skew", "groups", band.alias("tokens_up_to")).agg(
+        rows=pl.len(),
+        measured=(pl.col("seconds") / pl.col("seconds_flat")).mean(),
+        predicted=(pl.col("predicted") / pl.col("predicted_flat")).mean(),
+    )
+    return told.sort("skew", "groups", "tokens_up_to").to_dicts()
 
 
 def fit_experts(experts: Experts, device: Device, form: str) -> dict[str, object]:
@@ -120,7 +160,7 @@ def fit_experts(experts: Experts, device: Device, form: str) -> dict[str, object
     shape = (experts.hidden, experts.inner, experts.active, experts.experts, experts.tensor, experts.groups)
     held = held_out(*shape)
     narrow = experts.groups <= MOST_GROUPS
-    used = experts.take(sample(held | ~narrow, *shape, experts.tokens))
+    used = experts.take(sample(held | ~narrow, *shape, experts.tokens, experts.skew))
     model = MoeModel(used, device, form)
     starts = [
         [
@@ -142,6 +182,11 @@ def fit_experts(experts: Experts, device: Device, form: str) -> dict[str, object
     apart = experts.take(np.flatnonzero(held))
     predicted = MoeModel(apart, device, form).seconds(values, power)
     near = apart.groups <= MOST_GROUPS
+    by_skew = {
+        name: score(predicted[here], apart.seconds[here]).as_dict()
+        for name, skew in SKEWS.items()
+        if name != "uniform" and (here := near & (apart.skew == skew)).any()
+    }
     tiles = [[*TILES[i], float(values[len(NAMES) + i])] for i in sorted(model.winners(values))]
     return {
         "coefficients": {
@@ -151,6 +196,8 @@ def fit_experts(experts: Experts, device: Device, form: str) -> dict[str, object
         },
         "held_out": score(predicted[near], apart.seconds[near]).as_dict(),
         "held_out_all_groups": score(predicted, apart.seconds).as_dict(),
+        "held_out_by_skew": by_skew,
+        "ratios": ratios(apart, predicted),
         "ranges": ranges(
             hidden=experts.hidden, inner=experts.inner, active=experts.active, experts=experts.experts,
             tokens=experts.tokens, tensor=experts.tensor, groups=experts.groups[narrow],
