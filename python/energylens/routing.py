@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from energylens.errors import Problem, SpecError, did_you_mean
+from energylens import _core
+from energylens.errors import Problem, SpaceError, SpecError, did_you_mean
+
+if TYPE_CHECKING:
+    from energylens.builder import Model
 
 DEFAULT: Final = "dirichlet:0.8"
 """Law of a spec that gives none (docs/physics.md, section 6)."""
@@ -152,6 +158,61 @@ def placement_code(text: str) -> int:
 def placement_text(code: int) -> str:
     """Return the word for a placement that the core was given."""
     return ("contiguous", "balanced")[code] if code < 2 else f"replicated:{code - 1}"
+
+
+def loads(
+    model: str | Path | Model,
+    *,
+    gpus: Sequence[int] = (8,),
+    tokens: Sequence[float] = (64, 1024, 8192),
+    routings: Sequence[str | None] = (None,),
+    placements: Sequence[str] = ("contiguous",),
+) -> pl.DataFrame:
+    """Return what tokens load on the GPUs that hold a model's experts (docs/physics.md, section 6), case by case.
+
+    `experts_per_gpu` copies each; `experts_hit` on a mean GPU, `busiest_experts_hit` and `busiest_tokens` on the one
+    with the most tokens, `load` = `busiest_tokens`/(tokens·active/gpus), `tiles_16`: tiles of 16 rows there. A routing
+    of None is the spec's own. Raises `SpecError` or `SpaceError`.
+    """
+    from energylens.library import load_model
+
+    spec = load_model(model).spec
+    ranks = [rank for rank in spec.ranks.values() if rank.active is not None]
+    if not ranks:
+        raise SpaceError(Problem(f"{spec.name} has no routed experts", code="routing"))
+    experts, active, own = ranks[0].extent, ranks[0].active or 1, ranks[0].routing
+    problems = [wrong for text in placements if (wrong := placement_problem(text))]
+    problems += [Problem(f"`tokens` are numbers from 1, found `{n}`", code="axis-value") for n in tokens if not n >= 1]
+    read_laws = [read(text or own) for text in routings]
+    problems += [
+        Problem(f"{law.text} counts {len(layer)} experts, {spec.name} has {experts}", code="experts")
+        for law in read_laws
+        if isinstance(law.value, tuple) and len(layer := law.value[0]) != experts
+    ]
+    rows = []
+    for law, placement, count in itertools.product(read_laws, placements, gpus):
+        if problems:
+            break
+        code = placement_code(placement)
+        copies = experts + max(0, code - 1)
+        if count < 1 or copies % count:
+            hint = f"use a divisor of {copies}"
+            problems.append(Problem(f"{copies} experts do not divide over {count} GPUs", hint=hint, code="experts"))
+            continue
+        hit, busy_hit, busy, tiles = _core.routing_loads(
+            json.dumps(law.canonical()), experts, active, count, code, [float(n) for n in tokens]
+        )
+        rows += [
+            {
+                "routing": law.text, "placement": placement, "gpus": count, "experts_per_gpu": copies / count,
+                "tokens": n, "experts_hit": hit[i], "busiest_experts_hit": busy_hit[i], "busiest_tokens": busy[i],
+                "load": busy[i] * count / (n * active), "tiles_16": tiles[_core.TILE_ROWS.index(16)][i],
+            }
+            for i, n in enumerate(tokens)
+        ]  # fmt: skip
+    if problems:
+        raise SpaceError(list({problem.message: problem for problem in problems}.values()))
+    return pl.DataFrame(rows)
 
 
 def laws(values: Sequence[object]) -> list[str]:

@@ -121,6 +121,29 @@ def _at(model: MoeModel, sharpness: int, values: Array) -> Array:
     return model.seconds(values, sharpness)
 
 
+SLOWER = 1.3
+"""Times as long as on fewer GPUs, of the same experts and tokens, beyond which a kernel was measured wrongly."""
+
+
+def sound(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows without the series of a width at which the balanced kernel is slower than on fewer GPUs.
+
+    A GPU that holds fewer experts has less to do: where the tables say otherwise (up to 15 times), the framework chose
+    an unfit kernel when it was measured. The rule looks at measured times alone.
+    """
+    shape = [name for name in KEYS if name not in ("moe_ep_size", "moe_tp_size", "num_tokens")]
+    flat = rows.filter(skew=0.0).with_columns(width=pl.col("moe_ep_size") * pl.col("moe_tp_size"))
+    wrong = None
+    for fixed, wide in (("moe_tp_size", "moe_ep_size"), ("moe_ep_size", "moe_tp_size")):
+        found = flat.sort(wide).with_columns(
+            least=pl.col("latency").cum_min().shift(1).over(*shape, fixed, "num_tokens", order_by=wide)
+        )
+        found = found.filter(pl.col("latency") > SLOWER * pl.col("least")).select(*shape, "moe_tp_size", "moe_ep_size")
+        wrong = found if wrong is None else pl.concat([wrong, found])
+    assert wrong is not None
+    return rows.join(wrong.unique(), on=[*shape, "moe_tp_size", "moe_ep_size"], how="anti")
+
+
 def fit_moe(directory: Path, system: str, framework: str, form: str, device: Device) -> dict[str, object]:
     """Return coefficients and held-out errors of one framework's fused kernel in one number format."""
     columns = (*KEYS, "moe_dtype", "distribution", "kernel_source")
@@ -135,10 +158,18 @@ def fit_moe(directory: Path, system: str, framework: str, form: str, device: Dev
     rows, kernel = one_kernel(table.rows, table.path, f"`{form}` experts")
     rows = rows.with_columns(skew=pl.col("distribution").replace_strict(SKEWS, return_dtype=pl.Float64))
     rows = rows.group_by(*KEYS, "skew").agg(pl.col("latency").median()).sort(*KEYS, "skew")
-    parts = [rows[name].to_numpy().astype(np.float64) for name in (*KEYS, "skew", "latency")]
+    kept = sound(rows).sort(*KEYS, "skew")
+    parts = [kept[name].to_numpy().astype(np.float64) for name in (*KEYS, "skew", "latency")]
     experts = Experts(*parts[:-1], parts[-1] * 1e-3)
     check_units(experts.seconds, MoeModel(experts, device, form).ideal, table.path)
-    return {**fit_experts(experts, device, form), "kernel": kernel, "framework_version": table.version}
+    left_out = rows.height - kept.height
+    return {
+        **fit_experts(experts, device, form),
+        "unsound": left_out,
+        "rows": rows.height,
+        "kernel": kernel,
+        "framework_version": table.version,
+    }
 
 
 def ratios(found: Experts, predicted: Array) -> list[dict[str, float]]:

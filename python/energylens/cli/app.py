@@ -33,6 +33,7 @@ def run(argv: list[str]) -> int:
         explore,
         library,
         predict,
+        routing,
         split,
         sweep,
         validate,
