@@ -18,7 +18,7 @@ from energylens.errors import Problem, SpaceError, SpecError, did_you_mean
 if TYPE_CHECKING:
     from energylens.builder import Model
 
-DEFAULT: Final = "dirichlet:0.8"
+DEFAULT: Final = "dirichlet:0.5"
 """Law of a spec that gives none (docs/physics.md, section 6)."""
 
 LAWS: Final[Mapping[str, tuple[str, float, float] | None]] = {

@@ -1,4 +1,6 @@
-"""Whether a point can run as it asks to (physics.md sections 1 and 11)."""
+"""Whether a point can run as it asks to (physics.md sections 1, 6 and 11)."""
+
+import json
 
 from .clock import clock_or_power_reason
 from .schedule import Schedule, make_schedule
@@ -20,6 +22,19 @@ def overlap_allowed(setup: Setup, schedules: dict[str, Schedule]) -> bool:
     return bool(found) or mesh.pp > 1
 
 
+def experts_allowed(setup: Setup) -> bool:
+    """Whether the routing and the placement asked for exist."""
+    model, mesh, run = setup.model, setup.mesh, setup.run
+    placed = run.placement != "contiguous"
+    if not model.active:
+        return run.routing is None and not placed
+    (routed,) = model.active
+    experts, law = model.extents[routed], json.loads(run.routing or model.routing[routed])
+    if law["law"] == "counts" and any(len(layer) != experts for layer in law["value"]):
+        return False
+    return not (placed and mesh.ep == 1) and (experts + run.copies) % mesh.ep == 0
+
+
 def attends(setup: Setup) -> list[bool]:
     """For every block that reads a cache tensor along t, whether one of its attention kernels does."""
     _, step = setup.prefill_passes()
@@ -33,10 +48,12 @@ def attends(setup: Setup) -> list[bool]:
 
 
 def run_reason(setup: Setup) -> str:
-    """First reason why a point cannot run as it asks to (cp, then section 11), or "ok"."""
+    """First reason why a point cannot run as it asks to (cp, experts, then section 11), or "ok"."""
     run, mesh = setup.run, setup.mesh
     if mesh.cp > 1 and not (attends(setup) and all(attends(setup))):
         return "shard"
+    if not experts_allowed(setup):
+        return "experts"
     schedules: dict[str, Schedule] = {}
     if run.sequence_parallel or run.fused_norm or run.stages >= 2:
         for _, step in (setup.prefill_passes(), setup.decode_passes()):

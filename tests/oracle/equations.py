@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .how import law_json
+
 # FLOP per element of the largest argument.
 FUNCTION_FLOPS: dict[str, float] = {
     "add": 1, "mul": 1, "scale": 1, "relu": 1, "sigmoid": 4, "silu": 5, "gelu": 8, "swiglu": 8,
@@ -87,7 +89,7 @@ class Model:
 
     extents: dict[str, int]
     active: dict[str, int]  # routed ranks only
-    imbalance: dict[str, float]  # of these
+    routing: dict[str, str]  # of these: JSON of their laws
     blocks: tuple[Block, ...]
     cache: frozenset[str]
     dtypes: dict[str, str]
@@ -181,11 +183,11 @@ def parse_model(raw: dict[str, Any]) -> Model:
     """Parse one model of the plan."""
     extents = {rank: int(entry["extent"]) for rank, entry in raw["ranks"].items()}
     active: dict[str, int] = {}
-    imbalance: dict[str, float] = {}
+    routing: dict[str, str] = {}
     for rank, entry in raw["ranks"].items():
         if entry.get("active") is not None:
             active[rank] = int(entry["active"])
-            imbalance[rank] = float(entry.get("imbalance", 0.0))
+            routing[rank] = law_json(entry.get("routing", {"law": "uniform"}))
 
     parsed: list[list[Equation]] = []
     for block in raw["blocks"]:
@@ -225,7 +227,7 @@ def parse_model(raw: dict[str, Any]) -> Model:
     return Model(
         extents=extents,
         active=active,
-        imbalance=imbalance,
+        routing=routing,
         blocks=tuple(blocks),
         cache=frozenset(raw.get("cache") or []),
         dtypes=dict(raw["dtypes"]),

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .equations import Kernel
+from .loads import experts_hit as experts_hit
+from .loads import worked
 from .local import Env, Product, ceil
 from .mesh import split
 from .traffic import Cost, add_reads, add_writes
-from .traffic import experts_hit as experts_hit
 
 SPLITS = (1, 2, 4, 8)
 
@@ -44,12 +45,12 @@ def merged_products(env: Env, kernel: Kernel) -> list[Merged]:
 
 
 def tiled_time(
-    entry: dict[str, Any], count: float, rows: float, columns: float, depth: float, rate: float, sms: int, cut: bool
+    entry: dict[str, Any], down: dict[int, float], columns: float, depth: float, rate: float, sms: int, cut: bool
 ) -> float:
-    """Shortest time of `count` products over tiles and splits; `rate` is the FLOP/s of one SM (sections 5 and 6)."""
+    """Shortest time over tiles and splits; `down` counts tiles over the rows, by theirs; `rate` is that of one SM."""
     best = math.inf
     for tile_m, tile_n, share in entry["tiles"]:
-        number = ceil(count * ceil(rows / tile_m) * ceil(columns / tile_n))
+        number = ceil(down[tile_m] * ceil(columns / tile_n))
         for parts in SPLITS if cut else (1,):
             waves = ceil(number * parts / sms)
             deep = depth / parts + entry.get("depth_0", 0)
@@ -71,20 +72,12 @@ def matrix_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[st
         depth = math.prod(extents[rank] for rank in product.k)
         count = math.prod(extents[rank] for rank in product.batch)
         rows = math.prod(extents[rank] for rank in product.m)
-        if product.grouped:
-            routed = product.equation.routed
-            assert routed is not None
-            hit = experts_hit(env, routed)
-            count = hit * count
-            rows = rows * env.mesh.dp * env.model.active[routed] / (env.mesh.ep * hit)
-        slower = busiest(env) if product.grouped else 1.0
-        total += slower * tiled_time(entry, count, rows, merged.n_elements, depth, rate, sms, not product.grouped)
+        down = {tile_m: count * ceil(rows / tile_m) for tile_m, _, _ in entry["tiles"]}
+        if product.grouped and product.equation.routed is not None:
+            tiles = worked(env, product.equation.routed, entry).tiles
+            down = {tile_m: count * tiles[tile_m] for tile_m in down}
+        total += tiled_time(entry, down, merged.n_elements, depth, rate, sms, not product.grouped)
     return total
-
-
-def busiest(env: Env) -> float:
-    """Load of the busiest GPU of the experts over the mean (section 6)."""
-    return 1 + max(env.model.imbalance.values(), default=0.0) * math.sqrt(env.mesh.ep - 1)
 
 
 def attention_rate(
@@ -144,19 +137,20 @@ def shrink(env: Env, kernel: Kernel, cost: Cost) -> None:
             return
     cost.vector_flops /= env.mesh.tp
     cost.weight_bytes /= env.mesh.tp
+    cost.busiest_weight_bytes /= env.mesh.tp
     cost.kv_bytes /= env.mesh.tp
     cost.activation_bytes /= env.mesh.tp
     cost.on_chip_bytes /= env.mesh.tp
 
 
 def add_padding(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any], cost: Cost) -> None:
-    """FLOPs of the rows that pad each expert hit: joules, not time (section 6)."""
+    """FLOPs of the rows that pad each expert worked on: joules, not time (section 6)."""
     for merged in products:
         routed = merged.first.equation.routed
         if merged.first.grouped and routed is not None:
             extents = env.equation_extents(merged.first.equation, kernel)
             elements = merged.n_elements * math.prod(extents[rank] for rank in merged.first.k)
-            padding = 2 * entry["padding_rows"] * experts_hit(env, routed) * elements
+            padding = 2 * entry["padding_rows"] * worked(env, routed, entry).mean * elements
             kind = env.arithmetic(products[0].first.equation)
             cost.padding_flops[kind] = cost.padding_flops.get(kind, 0.0) + padding
 
@@ -168,9 +162,10 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0, fused: frozense
     collective that it runs in (None: it runs by itself).
     """
     cost = Cost()
-    add_reads(env, kernel, cost, fused or frozenset())
-    add_writes(env, kernel, cost)
     products = merged_products(env, kernel)
+    entry = coefficients(env, kernel, products)
+    add_reads(env, kernel, cost, fused or frozenset(), entry)
+    add_writes(env, kernel, cost)
     for merged in products:
         kind = env.arithmetic(merged.first.equation)
         cost.matrix_flops[kind] = cost.matrix_flops.get(kind, 0.0) + merged.flops
@@ -182,7 +177,6 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0, fused: frozense
         shrink(env, kernel, cost)
 
     kind_of_kernel = env.kernel_class(kernel)
-    entry = coefficients(env, kernel, products)
     if kind_of_kernel == "grouped_gemm":
         add_padding(env, kernel, products, entry, cost)
     all_sms = int(env.gpu["compute"]["sms"])
@@ -192,20 +186,19 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0, fused: frozense
         t_compute += cost.vector_flops / (env.gpu["compute"]["peak_flops"]["vector"] * sms / all_sms)
     if products:
         t_compute += matrix_time(env, kernel, products, entry, sms)
-    traffic = cost.weight_bytes + cost.kv_bytes + cost.activation_bytes
+    traffic = cost.busiest_weight_bytes + cost.kv_bytes + cost.activation_bytes
     bandwidth = env.gpu["memory"]["bandwidth_bytes_per_s"] * entry["memory_efficiency"]
     t_memory = traffic / bandwidth + entry["root_s_per_sqrt_byte"] * math.sqrt(traffic)
-    slower = busiest(env) if kind_of_kernel == "grouped_gemm" else 1.0
     cost.time = 0.0 if fused is not None else entry["t0_s"]
-    cost.time += power_mean(t_compute, slower * t_memory, entry["sharpness"])
-    cost.clocked = clocked_seconds(t_compute, slower * t_memory, entry["sharpness"])
+    cost.time += power_mean(t_compute, t_memory, entry["sharpness"])
+    cost.clocked = clocked_seconds(t_compute, t_memory, entry["sharpness"])
     if kind_of_kernel in ("gemm", "grouped_gemm"):
-        cost.time += added_time(env, kernel, products, entry) * slower
+        cost.time += added_time(env, kernel, products, entry)
     return cost
 
 
 def added_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any]) -> float:
-    """Quantising inputs of products, sorting tokens by expert, and seconds of each expert hit (sections 5, 6)."""
+    """Quantising inputs of products, sorting tokens by expert, and seconds of each expert worked on (sections 5, 6)."""
     moved, seconds, sorted_once = 0.0, 0.0, False
     for merged in products:
         product = merged.first
@@ -218,7 +211,7 @@ def added_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str
         elif routed is not None and not sorted_once:
             sorted_once = True
             moved += entry.get("routed_bytes", 0) * env.tokens() * env.model.active[routed] * depth
-            seconds += entry.get("expert_s", 0) * experts_hit(env, routed)
+            seconds += entry.get("expert_s", 0) * worked(env, routed, entry).busiest
     return float(moved / env.gpu["memory"]["bandwidth_bytes_per_s"] + seconds)
 
 

@@ -187,6 +187,8 @@ class Env:
         depth = [rank for rank in contracted if not (grouped and rank == equation.routed)]
         if not rows or not columns:
             return None
+        if grouped and set(columns) <= {"b", "s"}:  # written the other way round
+            rows, columns = columns, rows
         return Product(equation, tuple(batch), tuple(rows), tuple(columns), tuple(depth), grouped)
 
     def kernel_class(self, kernel: Kernel) -> str:

@@ -21,6 +21,8 @@ def layer_weight_bytes(env: Env, counted_tied: set[str]) -> float:
                     continue
                 seen.add(name)
                 elements = env.elements(tensor, equation, None)  # a routed rank is split over ep like any other
+                if equation.routed is not None and equation.routed in tensor.ranks:
+                    elements *= 1 + env.run.copies / env.model.extents[equation.routed]
                 total += elements * BYTES[env.dtype(tensor, "weights")]
     counted_tied.update(seen & env.model.tied)
     return total

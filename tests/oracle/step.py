@@ -146,7 +146,7 @@ def predict(plan: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
             model.dtypes[kind] = point[key]
     mesh = Mesh(point["tp"], point["pp"], point["dp"], point["ep"], point.get("cp") or 1)
     batch, prompt, output = point["batch"], point["prompt_tokens"], point["output_tokens"]
-    run = read_run(point)
+    run = read_run(point, plan.get("routings", []))
     setup = Setup(model, gpu, mesh, plan["settings"]["max_batched_tokens"], batch, prompt, output, run)
     reason = infeasible_reason(model, mesh, batch)
     if reason in ("ok", "batch"):  # "batch" comes after the reasons of section 11

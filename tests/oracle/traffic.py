@@ -1,8 +1,10 @@
-"""Bytes of one kernel, and the experts that tokens hit (physics.md sections 4 and 6)."""
+"""Bytes of one kernel (physics.md sections 4 and 6)."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from .equations import Equation, Factor, Kernel, Tensor, reads_from_memory
+from .loads import worked
 from .local import BYTES, Env
 
 
@@ -16,37 +18,35 @@ class Cost:
     padding_flops: dict[str, float] = field(default_factory=dict)
     vector_flops: float = 0.0
     weight_bytes: float = 0.0
+    busiest_weight_bytes: float = 0.0  # of the GPU with the most tokens: seconds, not joules
     kv_bytes: float = 0.0
     activation_bytes: float = 0.0
     on_chip_bytes: float = 0.0
 
 
-def experts_hit(env: Env, routed: str) -> float:
-    """E, the local experts hit by at least one token of the pool (section 6)."""
-    extent, active = env.model.extents[routed], env.model.active[routed]
-    hit: float = 1 - (1 - active / extent) ** env.tokens()
-    return extent / env.mesh.ep * hit
-
-
-def weight_elements(env: Env, tensor: Tensor, equation: Equation, factor: Factor, kernel: Kernel) -> float:
-    """Elements of a weight that the kernel reads."""
+def weight_elements(
+    env: Env, tensor: Tensor, equation: Equation, factor: Factor, kernel: Kernel, entry: dict[str, Any]
+) -> tuple[float, float]:
+    """Elements of a weight that the kernel reads on a mean GPU, and on the one with the most tokens."""
     if factor.function == "embed":
-        index = Tensor("", env.factor_ranks(factor, equation))
-        return env.elements(index, equation, kernel)
-    if equation.routed is not None and equation.routed in tensor.ranks:
+        tensor = Tensor("", env.factor_ranks(factor, equation))
+    elif equation.routed is not None and equation.routed in tensor.ranks:
         expert = Tensor(tensor.name, tuple(rank for rank in tensor.ranks if rank != equation.routed))
-        return experts_hit(env, equation.routed) * env.elements(expert, equation, kernel)
-    return env.elements(tensor, equation, kernel)
+        hit, elements = worked(env, equation.routed, entry), env.elements(expert, equation, kernel)
+        return hit.mean * elements, hit.busiest * elements
+    elements = env.elements(tensor, equation, kernel)
+    return elements, elements
 
 
-def add_reads(env: Env, kernel: Kernel, cost: Cost, handed: frozenset[str]) -> None:
+def add_reads(env: Env, kernel: Kernel, cost: Cost, handed: frozenset[str], entry: dict[str, Any]) -> None:
     """HBM reads of a kernel (section 4), less what the collective it is fused with hands to it."""
     for tensor, equation, factor in reads_from_memory(kernel):
         if tensor.name in handed:
             continue
         if tensor.name in env.model.weights:
-            elements = weight_elements(env, tensor, equation, factor, kernel)
-            cost.weight_bytes += elements * BYTES[env.dtype(tensor, "weights")]
+            mean, busiest = weight_elements(env, tensor, equation, factor, kernel, entry)
+            cost.weight_bytes += mean * BYTES[env.dtype(tensor, "weights")]
+            cost.busiest_weight_bytes += busiest * BYTES[env.dtype(tensor, "weights")]
         elif tensor.name in env.model.cache and "t" in tensor.ranks:
             elements = env.elements(tensor, equation, kernel)
             window = env.window(kernel)

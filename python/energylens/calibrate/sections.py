@@ -71,7 +71,11 @@ def _kernels(spec: GpuSpec, framework: str, fitted: Mapping[str, Any], package: 
             measured, one = (good or found)[0]
             sets[form] = _set(spec, one, measured, framework, package)
         if kind == "grouped_gemm":
-            sets = {form: {**one, "padding_rows": padding_rows(form, blackwell)} for form, one in sets.items()}
+            sets = {
+                form: {**one, "padding_rows": padding_rows(form, blackwell and not padded(framework, form))}
+                | ({"idle_experts": 1.0} if padded(framework, form) else {})
+                for form, one in sets.items()
+            }
         kernels[kind] = sets
     return kernels | {"elementwise": ELEMENTWISE}
 
@@ -86,6 +90,15 @@ def padding_rows(form: str, blackwell: bool) -> int:
     if blackwell:
         return 8
     return 128 if form.startswith("fp8") else 32
+
+
+def padded(framework: str, form: str) -> bool:
+    """Return whether a grouped product works on every expert of a GPU, 128 rows at least, hit or not.
+
+    vLLM's kernels of block-wise FP8 experts (DeepGEMM, contiguous layout) are launched without knowing how many tokens
+    each expert has, for `tokens*active + experts*(128 - 1)` rows: its `compute_aligned_M`.
+    """
+    return framework == "vllm" and form == "fp8_block"
 
 
 def _source(package: str, framework: str, version: str, kernel: str) -> str:

@@ -27,7 +27,10 @@ ABSENT = "no-table"
 
 TRAPS: dict[tuple[str, str, str], tuple[tuple[str, ...], str]] = {
     ("vllm", "gemm", "fp8_block"): (("0.24.0",), "host overhead sets a floor of 55-150 us"),
-    ("vllm", "moe", "fp8_block"): (("0.24.0",), "host overhead; balanced rows are slower than skewed ones"),
+    ("vllm", "moe", "fp8_block"): (
+        ("0.24.0", "0.22.0", "0.19.0"),
+        "host overhead, balanced rows slower than skewed ones; Triton kernels where vLLM runs DeepGEMM",
+    ),
 }
 """Versions not to use, by framework, family and number format."""
 

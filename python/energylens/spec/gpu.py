@@ -174,6 +174,7 @@ class TimeSet(Form):
     expert_s: NonNegative = 0.0
     routed_bytes: NonNegative = 0.0
     padding_rows: NonNegative = 0.0
+    idle_experts: Annotated[float, Field(ge=0, le=1)] = 0.0
     sequence_head_s: NonNegative = 0.0
     head_dim_power: NonNegative = 0.0
     length_factor: NonNegative = 0.0
