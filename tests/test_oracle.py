@@ -58,7 +58,12 @@ GPU: dict[str, Any] = {
 
 RAW_MOE: dict[str, Any] = {
     "name": "moe",
-    "ranks": {"d": {"extent": 64}, "x": {"extent": 8, "active": 2}, "m": {"extent": 32}, "v": {"extent": 128}},
+    "ranks": {
+        "d": {"extent": 64},
+        "x": {"extent": 8, "active": 2, "routing": {"law": "balanced"}},
+        "m": {"extent": 32},
+        "v": {"extent": 128},
+    },
     "blocks": [
         {"name": "in", "repeat": 1, "kernels": [{"name": "e", "equations": ["X[b,s,d] = embed(Tok[b,s], We[v,d])"]}]},
         {

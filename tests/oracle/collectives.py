@@ -185,9 +185,9 @@ class Deriver:
             self.add(after, place, whole)
         else:
             message = mesh.dp * elements * size
-            self.add(self.plan.before, self.first_routed(place), Collective("all_gather", mesh.dp, span, message))
             self.add(after, place, Collective("reduce_scatter", gpus, span, message))
             self.add(after, place, whole)
+            self.add(after, place, Collective("all_gather", mesh.dp, span, message))
 
     def routed_rank(self, env: Env) -> str:
         """Return the routed rank of the block."""
