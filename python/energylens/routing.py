@@ -18,8 +18,13 @@ from energylens.errors import Problem, SpaceError, SpecError, did_you_mean
 if TYPE_CHECKING:
     from energylens.builder import Model
 
-DEFAULT: Final = "dirichlet:0.5"
-"""Law of a spec that gives none (docs/physics.md, section 6)."""
+DEFAULT: Final = "dirichlet:0.35"
+"""Law of a spec that gives none (docs/physics.md, section 6).
+
+The shape under which serving runs of mixtures of experts on H100, each model left out in turn, are predicted best, of
+0.2, 0.35, 0.5, 0.8, 1, 2 and uniform. Experts hit by Qwen3-30B-A3B, measured: 60 of 128 at 64 tokens, 83 at 1,024, the
+busiest of 8 GPUs 1.67 and 1.43 times the mean; so drawn: 78, 109, 1.63 and 1.60.
+"""
 
 LAWS: Final[Mapping[str, tuple[str, float, float] | None]] = {
     "uniform": None,
