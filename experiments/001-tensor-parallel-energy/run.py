@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from string import Template
@@ -14,6 +14,10 @@ import polars as pl
 from polars.testing import assert_frame_equal
 
 import energylens as el
+
+sys.path.append(str(Path(__file__).parents[1]))  # pages.py, which all experiments share
+
+from pages import markdown, must
 
 HERE = Path(__file__).parent
 MODEL = "llama-3.1-70b"
@@ -89,16 +93,6 @@ def times(low_high: tuple[float, float]) -> str:
 
 def percent(low: float, high: float) -> str:
     return f"{100 * high:.0f} %" if low == high else f"{100 * low:.0f} to {100 * high:.0f} %"
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
-
-
-def must(holds: object, sentence: str) -> None:
-    """Stop if a sentence of template.md is no longer true."""
-    if not holds:
-        sys.exit(f"no longer true: {sentence}")
 
 
 def best_tp(table: pl.DataFrame, phase: str) -> str:

@@ -15,6 +15,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from pages import differences, markdown, must, rounded
+
 HERE = Path(__file__).parent
 RESULTS, PEER, README = HERE / "results.json", HERE / "peer.json", HERE / "README.md"
 TOLERANCE = 0.05
@@ -37,38 +39,9 @@ QUANTITIES = {
 FITS = {"in_sample": "in the fit", "left_out": "left out"}
 
 
-def must(holds: object, sentence: str) -> None:
-    """Stop if a sentence of template.md is no longer true."""
-    if not holds:
-        sys.exit(f"no longer true: {sentence}")
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
-
-
-def rounded(node: Any) -> Any:
-    """Return plain data with numbers of few digits and no others than JSON knows."""
-    if isinstance(node, dict):
-        return {key: rounded(value) for key, value in node.items()}
-    if isinstance(node, (list, tuple)):
-        return [rounded(value) for value in node]
-    if isinstance(node, float):
-        return round(node, DIGITS) if node == node else None
-    return node
-
-
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return where two results differ by more than the tolerance."""
-    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
-        return [line for key in old for line in differences(old[key], new[key], f"{path}/{key}")]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            line for i, (a, b) in enumerate(zip(old, new, strict=True)) for line in differences(a, b, f"{path}/{i}")
-        ]
-    number = (int, float)
-    close = isinstance(old, number) and isinstance(new, number) and abs(old - new) <= TOLERANCE
-    return [] if close or old == new else [f"{path}: committed {old!r}, now {new!r}"]
+def few_digits(value: float) -> float | None:
+    """Return a number of few digits, and none that JSON does not know."""
+    return round(value, DIGITS) if value == value else None
 
 
 def paper(meshes: list[dict[str, Any]]) -> str:
@@ -344,8 +317,9 @@ def main() -> None:
         if have:
             import measure
 
-            fresh = json.loads(json.dumps(rounded(measure.results()[0])))
-            off = differences(json.loads(RESULTS.read_text(encoding="utf-8")), fresh)
+            fresh = json.loads(json.dumps(rounded(measure.results()[0], few_digits)))
+            committed = json.loads(RESULTS.read_text(encoding="utf-8"))
+            off = differences(committed, fresh, lambda old, new: abs(old - new) <= TOLERANCE)
             must(not off, "\n".join(["results.json is what the data give", *off[:20]]))
             print("results.json is what the data give")
         else:
@@ -359,7 +333,7 @@ def main() -> None:
 
         found, account = measure.results()
         RESULTS.write_text(
-            json.dumps(rounded(found), separators=(",", ":")).replace("},", "},\n") + "\n", encoding="utf-8"
+            json.dumps(rounded(found, few_digits), separators=(",", ":")).replace("},", "},\n") + "\n", encoding="utf-8"
         )
         measure.draw(account, HERE)
     README.write_text(readme(), encoding="utf-8")

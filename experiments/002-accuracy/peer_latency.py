@@ -30,6 +30,10 @@ from scipy.optimize import least_squares
 from energylens.closed_loop import Column, Load, Serving, Steady, steady_state
 from energylens.report.text import table
 
+sys.path.append(str(Path(__file__).parents[1]))  # pages.py, which all experiments share
+
+from pages import rounded
+
 HERE = Path(__file__).parent
 VALIDATION, SEED, OTHER_SEEDS = 1_000, 2026, range(1, 9)
 TTFT_WEIGHT, SOFT = 1.0, 0.1
@@ -256,15 +260,6 @@ def whole(options: argparse.Namespace, told: dict[str, Any], usable: pl.DataFram
     return content
 
 
-def rounded(node: Any) -> Any:
-    """Return plain data with numbers of two decimals."""
-    if isinstance(node, dict):
-        return {key: rounded(value) for key, value in node.items()}
-    if isinstance(node, (list, tuple)):
-        return [rounded(value) for value in node]
-    return round(node, 2) if isinstance(node, float) else node
-
-
 def main() -> None:
     """Read, run both tools, fit, and print."""
     parser = argparse.ArgumentParser(description="Latency errors of energylens and AIConfigurator.")
@@ -285,7 +280,8 @@ def main() -> None:
     print(report(rows, constants, every))
     if options.json:
         content = whole(options, headline(rows, constants, every), usable)
-        options.json.write_text(json.dumps(rounded(content), indent=1) + "\n", encoding="utf-8")
+        told = rounded(content, lambda value: round(value, 2))
+        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import os
 import sys
 from pathlib import Path
 from string import Template
-from typing import Any
 
-from overlap_tables import must, words
+from overlap_tables import words
+from pages import differences, must, rounded
 
 HERE = Path(__file__).parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"
@@ -22,26 +22,14 @@ TOLERANCE = 0.02
 """Share by which a figure may differ where it is worked out again; choices may flip on another machine's arithmetic."""
 
 
-def rounded(node: Any) -> Any:
-    """Return plain data with numbers of five digits."""
-    if isinstance(node, dict):
-        return {key: rounded(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [rounded(value) for value in node]
-    return float(f"{node:.5g}") if isinstance(node, float) else node
+def few_digits(value: float) -> float:
+    """Return a number of five digits."""
+    return float(f"{value:.5g}")
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return where two results differ by more than the tolerance."""
-    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
-        return [line for key in old for line in differences(old[key], new[key], f"{path}/{key}")]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            line for i, (a, b) in enumerate(zip(old, new, strict=True)) for line in differences(a, b, f"{path}/{i}")
-        ]
-    number = (int, float)
-    close = isinstance(old, number) and isinstance(new, number) and abs(old - new) <= TOLERANCE * max(1.0, abs(old))
-    return [] if close or old == new else [f"{path}: committed {old!r}, now {new!r}"]
+def close(old: float, new: float) -> bool:
+    """Whether two figures differ by less than the tolerance."""
+    return abs(old - new) <= TOLERANCE * max(1.0, abs(old))
 
 
 def readme() -> str:
@@ -66,12 +54,12 @@ def main() -> None:
         from energylens.calibrate.measured import data_dir
 
         found, runs, predicted = results(data_dir())
-        fresh = json.loads(json.dumps(rounded(found)))
+        fresh = json.loads(json.dumps(rounded(found, few_digits)))
     if options.check:
         must(README.read_text(encoding="utf-8") == readme(), "README.md is what run.py writes")
         print("README.md is what the committed results make it; the A100 profile carries the fitted coefficients")
         if have:
-            off = differences(json.loads(RESULTS.read_text(encoding="utf-8")), fresh)
+            off = differences(json.loads(RESULTS.read_text(encoding="utf-8")), fresh, close)
             must(not off, "\n".join(["results.json is what the data give", *off[:20]]))
             print("results.json is what the data give")
         else:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
 from typing import Any
+
+from pages import markdown, must
 
 from energylens.library import load_gpu
 
 TARGETS = {"joules": 6.0, "ms": 8.0, "least": 90.0, "front": 80.0}
 PAPER = {"joules": "12.97", "front": "69", "heuristic": "20"}
-
-
-def must(holds: object, sentence: str) -> None:
-    """Stop if a sentence of template.md is no longer true."""
-    if not holds:
-        sys.exit(f"no longer true: {sentence}")
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
 def verdict(held: bool) -> str:

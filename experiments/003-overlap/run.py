@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))  # pages.py, which all experiments share
+
 from overlap_page import main
 
 if __name__ == "__main__":

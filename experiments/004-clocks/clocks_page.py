@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from string import Template
 
 import polars as pl
@@ -28,6 +28,7 @@ from clocks import (
     sweep,
 )
 from clocks_draw import NAMES, SATURATED_SWEEPS, draw_caps, draw_clocks
+from pages import markdown, must
 from polars.testing import assert_frame_equal
 
 KNEE = {"a100-sxm-80gb": 1110, "h100-sxm": 1200}
@@ -36,16 +37,6 @@ SLOWER = (1.1, 1.25)
 """Times as long as without a limit at which cap and lock are compared."""
 WITHIN = 4
 """Percent."""
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
-
-
-def must(holds: object, sentence: str) -> None:
-    """Stop if a sentence of template.md is no longer true."""
-    if not holds:
-        sys.exit(f"no longer true: {sentence}")
 
 
 def span(values: pl.Series | Sequence[float], pattern: str = "{:.0f}") -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Iterable, Sequence
 from string import Template
 from typing import Any
 
@@ -13,6 +11,7 @@ import allreduce_power
 import altair as alt
 import polars as pl
 from communication import BATCHES, FLEETS, FOLDED, GPUS, HERE, LENGTHS, TPOT_S, TPS, TTFT_S, fleets, shares, ways
+from pages import markdown, must
 from polars.testing import assert_frame_equal
 
 PAPER_SHARE = 0.23
@@ -21,16 +20,6 @@ REFERENCE_BATCH = 16
 PARTS = {"moved": "bytes over link and HBM", "running": "SMs that move them", "static": "static meanwhile"}
 COLOURS = ["#D55E00", "#56B4E9", "#999999"]  # Okabe-Ito and grey
 RESULTS = HERE / "results.json"
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
-
-
-def must(holds: object, sentence: str) -> None:
-    """Stop if a sentence of template.md is no longer true."""
-    if not holds:
-        sys.exit(f"no longer true: {sentence}")
 
 
 def span(values: pl.Series, pattern: str = "{:.0f}", scale: float = 100) -> str:

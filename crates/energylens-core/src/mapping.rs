@@ -241,7 +241,7 @@ fn governor(profile: &Profile, running: Running) -> Option<Governor> {
     let locked = (running.sm_clock_mhz > 0).then(|| f64::from(running.sm_clock_mhz));
     let mhz = locked.unwrap_or(clocks.max_mhz);
     let watts = Some(f64::from(running.power_cap_w)).filter(|watts| *watts > 0.0);
-    (locked.is_some() || watts.is_some()).then(|| Governor {
+    running.governed().then(|| Governor {
         lock: locked.map_or(Lower::SAME, |mhz| clocks.lower(mhz, clocks.max_mhz)),
         clocks: clocks.below(clocks.max_mhz),
         cap: watts.filter(|watts| *watts < power.tdp_w).map(|watts| Cap { watts, clocks: clocks.below(mhz) }),
@@ -277,13 +277,15 @@ impl Running {
         let sms = profile.compute.sms;
         if !self.agrees(sms) {
             let (stages, place) = (self.overlap_stages, self.overlap_where.name());
-            let message = match stages {
-                0 => format!("overlap in {place} on {} SMs, but in no stages", self.overlap_sms),
-                _ => format!("overlap in {stages} stages with {} communication SMs in {place}", self.overlap_sms),
-            };
-            let hint = match self.overlap_stages {
-                0 => "say in how many stages and on how many SMs as well".to_owned(),
-                _ => format!("use 2 or more stages with 1 to {} SMs, or 1 stage with none, in prefill", sms - 1),
+            let (message, hint) = match stages {
+                0 => (
+                    format!("overlap in {place} on {} SMs, but in no stages", self.overlap_sms),
+                    "say in how many stages and on how many SMs as well".to_owned(),
+                ),
+                _ => (
+                    format!("overlap in {stages} stages with {} communication SMs in {place}", self.overlap_sms),
+                    format!("use 2 or more stages with 1 to {} SMs, or 1 stage with none, in prefill", sms - 1),
+                ),
             };
             return fault(Reason::Overlap, message, hint);
         }

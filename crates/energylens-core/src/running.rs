@@ -68,6 +68,11 @@ impl Running {
         self.overlap_stages > 1
     }
 
+    /// Whether the SM clock is held down by more than the limit of the board.
+    pub fn governed(&self) -> bool {
+        self.sm_clock_mhz > 0 || self.power_cap_w > 0
+    }
+
     /// Whether serving runs behind the fits ran like this.
     pub fn measured(&self) -> bool {
         *self == Self { overlap_stages: if self.overlaps() { 0 } else { self.overlap_stages }, ..Self::default() }

@@ -200,14 +200,14 @@ pub struct KernelSeconds<const L: usize> {
     pub clocked_s: Lane<L>,
 }
 
-/// `(a^p + b^p)^(1/p)` for p a power of two, exact in every operation, and its share `a^p/(a^p + b^p)`.
+/// `(a^p + b^p)^(1/p)` for p a power of two, exact in every operation, and what of it follows a: `a^p/(a^p + b^p)` of it.
 #[inline(always)]
 pub fn smooth_maximum(a: f64, b: f64, doublings: u32) -> (f64, f64) {
     let KernelSeconds { kernel_s: [maximum], clocked_s: [clocked] } = smooth_maxima(&[a], &[b], doublings, true);
     (maximum, clocked)
 }
 
-/// [`smooth_maximum`] of all lanes, the share where it is asked for.
+/// [`smooth_maximum`] of all lanes, what follows a where it is asked for.
 #[inline(always)]
 fn smooth_maxima<const L: usize>(a: &Lane<L>, b: &Lane<L>, doublings: u32, clocked: bool) -> KernelSeconds<L> {
     let (mut large, mut ratio, mut share) = ([0.0; L], [0.0; L], [0.0; L]);

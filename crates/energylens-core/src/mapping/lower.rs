@@ -106,8 +106,7 @@ impl Lowering<'_> {
             let group = Group { size: 2, span: self.mesh.gpus() };
             Collective::new(self.profile, Operation::SendRecv, group, message)
         });
-        let clocked = self.running.sm_clock_mhz > 0 || self.running.power_cap_w > 0;
-        let mut program = Program::new(phase == Phase::Decode, clocked);
+        let mut program = Program::new(phase == Phase::Decode, self.running.governed());
         for kind in kinds {
             program.next_stage();
             for (kernels, count) in blocks.iter().zip(&kind.counts).filter(|(_, count)| **count > 0.0) {
