@@ -22,14 +22,14 @@ OTHER_INPUT_TOKENS: Final = 200.0
 """Assumed mean input of tasks that produce thousands of tokens: prompts are then a hundredth of the work."""
 
 TIME: Final = {
-    "host_s": (1e-3, 5e-5, 5e-3),
-    "sequence_s": (4e-5, 1e-7, 3e-4),
-    "gemm": (1.05, 0.7, 1.6),
-    "attention": (1.2, 0.7, 1.5),
-    "grouped_gemm": (1.05, 0.7, 2.0),
-    "chat_input_tokens": (240.0, 100.0, 600.0),
+    "host_s": (1e-3, 0.7),
+    "sequence_s": (4e-5, 0.5),
+    "gemm": (1.05, 0.05),
+    "attention": (1.2, 0.15),
+    "chat_input_tokens": (240.0, 0.2),
+    "grouped_gemm": (1.2, 0.2),
 }
-"""Fitted seconds, factors and tokens: start, least, most."""
+"""Fitted seconds, factors and tokens: median, and standard deviation of the logarithm, before any run is seen."""
 
 PRICES: Final = ("active_w", "sequence_w", "hbm_weight", "hbm_kv", "hbm_activation", "bf16", "narrow")
 """Fitted watts and prices, each as a factor of what the profile had, or of `SEQUENCE_W`."""
@@ -45,7 +45,15 @@ FREEDOM: Final = {
 measured are held, those lent by a neighbour are freer."""
 
 _SOFT = 0.1
+"""A residual from which on errors count by their size, not its square."""
+
+_TIME_PRIOR = 0.4
+"""Residual that one standard deviation of a time counts as: `_SOFT`, four times, since the runs of one model miss
+together and a hundred of them tell no more than a few independent ones."""
+
 _PRIOR = 0.15
+"""The same of a price."""
+
 _NEAR_CAP = 0.96
 
 
@@ -122,26 +130,32 @@ def predicted_times(runs: Runs, t: dict[str, float]) -> tuple[Column, Column]:
 def fit_time(runs: Runs, known: dict[str, float]) -> dict[str, float]:
     """Return host and kernel factors that give the measured inter-token latency and tokens/s (soft L1 of logarithms).
 
-    What is known beforehand is not fitted.
+    Dense models, whose kernels are known best, tell all but the factor of routed experts; what is known is not fitted.
     """
+    found = {name: median for name, (median, _) in TIME.items()} | known
+    routed = _routed(runs)
+    rest = tuple(name for name in TIME if name not in known and name != "grouped_gemm")
+    for part, names in ((~routed, rest), (routed, ("grouped_gemm",))):
+        if part.any():
+            found = _fit_some(runs.take(part), found, names)
+    return {name: significant(value) for name, value in found.items()}
+
+
+def _fit_some(runs: Runs, start: dict[str, float], names: tuple[str, ...]) -> dict[str, float]:
     from scipy.optimize import least_squares
 
     batch, itl = runs.column("batch"), runs.column("itl_s")
     step = batch / runs.column("output_tokens_per_s")
-    asked = {name: bounds for name, bounds in TIME.items() if name not in known}
-    fitted = {name: bounds for name, bounds in asked.items() if name != "grouped_gemm" or _routed(runs).any()}
+    medians, deviations = (np.array([TIME[name][i] for name in names]) for i in range(2))
 
-    def values(x: Column) -> dict[str, float]:
-        start = {name: start for name, (start, _, _) in TIME.items()} | known
-        return start | dict(zip(fitted, map(float, x), strict=True))
+    def values(z: Column) -> dict[str, float]:
+        return start | dict(zip(names, map(float, medians * np.exp(z)), strict=True))
 
-    def residuals(x: Column) -> Column:
-        mixed, median = predicted_times(runs, values(x))
-        return np.concatenate([np.log(median / itl), np.log(mixed / step)])
+    def residuals(z: Column) -> Column:
+        mixed, median = predicted_times(runs, values(z))
+        return np.concatenate([np.log(median / itl), np.log(mixed / step), _TIME_PRIOR * z / deviations])
 
-    start, low, high = (np.array([bounds[i] for bounds in fitted.values()]) for i in range(3))
-    found = least_squares(residuals, start, bounds=(low, high), loss="soft_l1", f_scale=_SOFT, x_scale=0.3 * start)
-    return {name: significant(value) for name, value in values(found.x).items()}
+    return values(least_squares(residuals, np.zeros(len(names)), loss="soft_l1", f_scale=_SOFT).x)
 
 
 def _routed(runs: Runs) -> NDArray[np.bool_]:
