@@ -102,7 +102,7 @@ def counts(path: Path) -> tuple[tuple[float, ...], ...]:
         told = str(error).splitlines()[0]
         raise SpecError(Problem(f"cannot read the counts: {told}", where=str(path), code="form")) from None
     if "tokens" not in rows.columns and {"token", "expert"} <= set(rows.columns):
-        rows = rows.group_by(*(name for name in ("layer", "expert") if name in rows.columns)).agg(tokens=pl.len())
+        rows = _counted(rows)
     wanted = [name for name in ("expert", "tokens") if name not in rows.columns]
     if wanted or not rows.height:
         hint = "give expert,tokens (or token,expert for one row a choice), and layer if there are several"
@@ -139,6 +139,20 @@ def counts(path: Path) -> tuple[tuple[float, ...], ...]:
     if problems:
         raise SpecError(problems)
     return tuple(tuple(float(n) for n in layer["tokens"].to_list()) for layer in found)
+
+
+def _counted(choices: pl.DataFrame) -> pl.DataFrame:
+    """Return counts of a table with one row a choice; experts up to the last one chosen anywhere have 0 without."""
+    keys = [name for name in ("layer", "expert") if name in choices.columns]
+    found = choices.group_by(*keys).agg(tokens=pl.len())
+    last = choices["expert"].max()
+    if not isinstance(last, int) or not choices["expert"].dtype.is_integer():
+        return found
+    every = pl.DataFrame({"expert": range(last + 1)}, schema={"expert": choices["expert"].dtype})
+    if "layer" in keys:
+        every = choices.select("layer").unique().join(every, how="cross")
+    outside = found.join(every, on=keys, how="anti")
+    return pl.concat([every.join(found, on=keys, how="left").fill_null(0).select(found.columns), outside])
 
 
 def placement_problem(text: object) -> Problem | None:

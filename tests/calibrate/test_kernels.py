@@ -79,7 +79,8 @@ def test_decode_and_prefill_coefficients_come_back() -> None:
 def test_expert_coefficients_come_back() -> None:
     shape = grid([2048, 4096, 7168], [768, 2048], [4, 8], [64, 128, 256], [1, 4], [1, 8], [1, 16, 128, 1024, 8192])
     hidden, inner, active, number, tensor, groups, tokens = shape
-    experts = Experts(hidden, inner, active, number, tensor, groups, tokens, np.ones_like(hidden))
+    balanced = np.zeros_like(hidden)
+    experts = Experts(hidden, inner, active, number, tensor, groups, tokens, balanced, np.ones_like(hidden))
     values = np.array([2e-5, 0.8, 1e-9, 50.0, 5e-8, 2.0, 0.2, 0.3, 0.4, 0.5])
     times = MoeModel(experts, GPU, "bf16").seconds(values, 2)
     found = fit_experts(replace(experts, seconds=times), GPU, "bf16")

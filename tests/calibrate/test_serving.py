@@ -54,6 +54,12 @@ def made() -> pl.DataFrame:
     return rows.hstack(told.select("itl_s", "output_tokens_per_s", "power_w_per_gpu", "energy_per_output_token_j"))
 
 
+@pytest.fixture
+def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_TIME_PRIOR", 1e-4)
+
+
+@pytest.mark.usefixtures("_nothing_known")
 def test_known_times_come_back() -> None:
     rows = made().drop("input_tokens")
     layer = serving.fit(features(rows, start()), start(), "lent", {})
@@ -63,6 +69,7 @@ def test_known_times_come_back() -> None:
     assert layer.time["chat_input_tokens"] == pytest.approx(300, rel=0.1)
 
 
+@pytest.mark.usefixtures("_nothing_known")
 def test_narrow_caches_and_data_parallel_ranks_are_fitted_as_they_are_predicted() -> None:
     rows = points().filter(pl.col("model") == "llama-3.1-8b")
     rows = pl.concat(
@@ -74,6 +81,15 @@ def test_narrow_caches_and_data_parallel_ranks_are_fitted_as_they_are_predicted(
     layer = serving.fit(features(rows, start()), start(), "lent", {"chat_input_tokens": 300.0})
     for name in ("sequence_s", "gemm", "attention"):
         assert layer.time[name] == pytest.approx(TIME[name], rel=0.05), name
+
+
+def test_dense_models_tell_all_but_the_factor_of_routed_experts() -> None:
+    rows = made()
+    slower = pl.when(pl.col("model") == "qwen3-30b-a3b").then(1.3).otherwise(1.0)
+    changed = rows.with_columns(pl.col("itl_s") * slower, pl.col("output_tokens_per_s") / slower)
+    before, after = (serving.fit(features(one, start()), start(), "lent", {}).time for one in (rows, changed))
+    assert after.pop("grouped_gemm") > 1.1 * before.pop("grouped_gemm")
+    assert after == before
 
 
 def test_what_is_known_is_not_fitted() -> None:

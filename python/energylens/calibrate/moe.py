@@ -159,8 +159,11 @@ def fit_moe(directory: Path, system: str, framework: str, form: str, device: Dev
     rows = rows.with_columns(skew=pl.col("distribution").replace_strict(SKEWS, return_dtype=pl.Float64))
     rows = rows.group_by(*KEYS, "skew").agg(pl.col("latency").median()).sort(*KEYS, "skew")
     kept = sound(rows).sort(*KEYS, "skew")
-    parts = [kept[name].to_numpy().astype(np.float64) for name in (*KEYS, "skew", "latency")]
-    experts = Experts(*parts[:-1], parts[-1] * 1e-3)
+    parts = {
+        field: kept[name].to_numpy().astype(np.float64)
+        for field, name in zip(Experts.__dataclass_fields__, (*KEYS, "skew", "latency"), strict=True)
+    }
+    experts = Experts(**parts | {"seconds": 1e-3 * parts["seconds"]})
     check_units(experts.seconds, MoeModel(experts, device, form).ideal, table.path)
     left_out = rows.height - kept.height
     return {

@@ -24,7 +24,7 @@ OTHER_INPUT_TOKENS: Final = 200.0
 TIME: Final = {
     "host_s": (1e-3, 0.7),
     "sequence_s": (4e-5, 0.5),
-    "gemm": (1.05, 0.05),
+    "gemm": (1.05, 0.1),
     "attention": (1.2, 0.15),
     "chat_input_tokens": (240.0, 0.2),
     "grouped_gemm": (1.2, 0.2),
