@@ -13,7 +13,9 @@ from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu
 from energylens.plan import Plan
 
-OPERATIONS: Final = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "send_recv")
+OPERATIONS: Final = (
+    "all_reduce", "reduce_scatter", "all_gather", "all_to_all", "send_recv", "dispatch", "combine",
+)  # fmt: skip
 SIZES: Final = tuple(2**power for power in range(10, 31, 2))
 MOST_GPUS: Final = 1024
 
@@ -37,7 +39,8 @@ def collectives(
     loaded = load_gpu(gpu)
     plan, profile = Plan([], [loaded]), loaded.completed[0]
     _check(operations, gpus, sizes, sms)
-    names = {one["name"].partition("-")[0] for name in operations for one in profile["collectives"][name]}
+    known = {name: profile["collectives"].get(name) or profile["collectives"]["all_to_all"] for name in operations}
+    names = {one["name"].partition("-")[0] for name in operations for one in known[name]}
     if implementation is not None and implementation not in names:
         hint = did_you_mean(implementation, sorted(names))
         raise SpaceError(Problem(f"no implementation `{implementation}`", hint=hint, code="implementation"))
@@ -45,8 +48,7 @@ def collectives(
     watts = power["static_w"] + energy.get("communication_w", 0.0)
     rows = []
     for operation in operations:
-        known = profile["collectives"][operation]
-        most = max(int(size) for one in known for size in one["by_gpus"])
+        most = max(int(size) for one in known[operation] for size in one["by_gpus"])
         for count in gpus:
             factor = {"all_reduce": 2 * (count - 1) / count, "send_recv": 1.0}.get(operation, (count - 1) / count)
             for taken in sms:

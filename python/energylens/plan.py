@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from energylens import _core, routing
@@ -31,6 +32,11 @@ class LoadedModel:
 
     spec: ModelSpec
     document: Document | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where files that the spec names are looked for; none is the working directory."""
+        return Path(self.document.file).parent if self.document else None
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ class Plan:
         content = {
             "format": 1,
             "settings": {"max_batched_tokens": float(max_batched_tokens)},
-            "models": [model.spec.canonical() for model in models],
+            "models": [model.spec.canonical(model.folder) for model in models],
             "gpus": [_canonical(gpu) for gpu in gpus],
         }
         if routings:

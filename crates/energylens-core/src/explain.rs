@@ -193,7 +193,7 @@ impl Formula<'_> {
                     Partial::Tp => "tp",
                     Partial::MoeTp => "moe_tp (all GPUs of the stage)",
                     Partial::Experts => {
-                        "ep·moe_tp (all GPUs of the stage; all_to_all or gather and scatter where dp > 1)"
+                        "ep·moe_tp (all GPUs of the stage; dispatch and combine, or gather and scatter, where dp > 1)"
                     }
                 };
                 format!("all_reduce {} over {over}: {elements}", tensor.name)
@@ -345,7 +345,7 @@ fn phase(
         stories.push(step("host", constants.host_s, 0.0, "host"));
     }
     if let Some(send) = &mapped.send {
-        let seconds = send.seconds(&env.plain, 1.0, 1.0)[0];
+        let seconds = send.seconds(env, 1.0, 1.0)[0];
         let link_j = env.plain.value(&send.joules())[0] + constants.communication_w * seconds;
         stories.push(KernelCostStory { link_j, ..step("hand_over", 0.0, seconds, "link") });
     }

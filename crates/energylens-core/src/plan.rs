@@ -55,6 +55,12 @@ pub struct RankSpec {
     /// Of a routed rank: how tokens choose.
     #[serde(default)]
     pub routing: Law,
+    /// Of a routed rank: groups of its values, in order, that one token meets some of only.
+    #[serde(default)]
+    pub groups: Option<u64>,
+    /// How many of them.
+    #[serde(default)]
+    pub active_groups: Option<u64>,
 }
 
 /// Which cached tokens a new token sees.

@@ -150,7 +150,7 @@ pub fn phase_cost<const L: usize>(
     let constants = &mapping.constants;
 
     let handed_s = match &phase.send {
-        Some(send) => send.seconds(&env.plain, 1.0, 1.0),
+        Some(send) => send.seconds(env, 1.0, 1.0),
         None => [0.0; L],
     };
     let (mut all_s, mut slowest_s) = ([0.0; L], [0.0; L]);

@@ -1,7 +1,7 @@
 //! The `Plan` class: one string in, columns out.
 
 use energylens_core::cost::collective::{Collective, Group, Operation};
-use energylens_core::cost::lanes::Basis;
+use energylens_core::cost::env::Env;
 use energylens_core::einsum::shape::Poly;
 use energylens_core::engine::{Plan as CorePlan, Point};
 use energylens_core::error::{Problem, Problems};
@@ -133,7 +133,7 @@ impl Plan {
         let one = one.ok_or_else(|| fault("gpus", "a collective needs two GPUs or more"))?;
         let slower = sms.map_or(1.0, |sms| profile.link.slower(sms));
         let joules = one.joules().as_constant().unwrap_or(0.0);
-        let seconds = sizes.iter().map(|size| one.seconds(&Basis::<1>::NONE, *size, slower)[0]).collect();
+        let seconds = sizes.iter().map(|size| one.seconds(&Env::<1>::default(), *size, slower)[0]).collect();
         Ok((seconds, sizes.iter().map(|size| size * joules).collect()))
     }
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from energylens.calibrate import pieces
 from energylens.calibrate.fitting import rounded, score
 from energylens.calibrate.formulas import Array
 from energylens.calibrate.pieces import MOST
-from energylens.calibrate.tables import Table, check_units, fault, load
+from energylens.calibrate.tables import ABSENT, Table, check_units, fault, load
 
 OPERATIONS = {
     "all_reduce": "all_reduce",
@@ -24,8 +25,17 @@ OPERATIONS = {
 ELEMENT = 2
 """Bytes of one element of a message."""
 
+WAYS = {"deepep": ("normal", "prefill", "gpu"), "deepep-ll": ("ll", "decode", "expert")}
+"""Ways of DeepEP: their tables, the phase that SGLang's `--deepep-mode auto` takes them in, what a copy is for."""
+
+SENT = {"dispatch": 1 + 4 / 128, "combine": 2.0}
+"""Bytes of an element: FP8 with a scale of 4 bytes for 128 of them, and bf16 back."""
+
 CUSTOM_MOST = 8 * 2**20
 """Bytes up to which the error of a framework's own all-reduce is told; larger messages it mostly leaves to NCCL."""
+
+EXCHANGING = {"gb200": 4, "gb300": 4}
+"""GPUs that DeepEP was measured on, where not 8."""
 
 FEWEST = 8
 FOLDS = 5
@@ -96,6 +106,83 @@ def _implementations(
         }
         for piece, own in enumerate(names)
     ]
+
+
+def reach(gpus: int, experts: Array, active: Array) -> Array:
+    """Return the GPUs of `gpus` that have any of the `active` of `experts` of a token (docs/physics.md, section 7)."""
+    absent = np.ones_like(experts)
+    for taken in range(int(active.max())):
+        free = np.maximum(0.0, experts - experts / gpus - taken) / np.maximum(1.0, experts - taken)
+        absent = np.where(taken < active, absent * free, absent)
+    return gpus * (1.0 - absent)
+
+
+def _sent(values: Array, bytes_sent: Array, sms: Array) -> Array:
+    """Return `alpha + root sqrt(S) + S/bandwidth max(1, n/SMs)` in s, S the bytes that leave the GPU."""
+    alpha, root, slope, wanted = np.exp(values)
+    seconds: Array = alpha + root * np.sqrt(bytes_sent) + slope * bytes_sent * np.maximum(1.0, wanted / sms)
+    return seconds
+
+
+def fit_exchange(directory: Path, system: str, operation: str) -> list[Found]:
+    """Return DeepEP's curves of one leg inside a node; held-out errors are of hidden sizes and experts left out."""
+    return [_way(directory, system, operation, name) for name in WAYS]
+
+
+def _way(directory: Path, system: str, operation: str, name: str) -> Found:
+    from scipy.optimize import least_squares
+
+    mode, phase, copies = WAYS[name]
+    model = ("hidden_size", "num_topk", "num_experts")
+    normal = mode == "normal"
+    columns = ("node_num", *model, "num_token", *((f"{operation}_sms",) if normal else ()))
+    latency = f"{operation}_transmit_us" if normal else f"{operation}_avg_t_us"
+    several = (pl.col("node_num") == 1) & (pl.col("num_topk") > 1)
+    table = load(directory, system, "comm", "sglang", f"wideep_deepep_{mode}", columns, where=several, latency=latency)
+    keys = [name for name in columns if name != "node_num"]
+    rows = table.rows.group_by(keys).agg(pl.col("latency").median()).sort(keys)
+    if rows.height < FEWEST:
+        raise fault(f"no rows of {name} inside a node", table.path, code=ABSENT)
+    tokens, hidden, active, experts = (
+        rows[name].to_numpy().astype(np.float64) for name in ("num_token", "hidden_size", "num_topk", "num_experts")
+    )
+    sms = rows[f"{operation}_sms"].to_numpy().astype(np.float64) if normal else np.full(len(tokens), 1.0)
+    gpus = EXCHANGING.get(system, 8)
+    factor = busfactor("all_to_all", gpus)
+    size = tokens * hidden * SENT[operation] * (reach(gpus, experts, active) if copies == "gpu" else active)
+    seconds = 1e-3 * rows["latency"].to_numpy().astype(np.float64)
+    which = rows.select(pl.struct(model).rank("dense")).to_series().to_numpy() % FOLDS
+
+    def fitted(keep: NDArray[np.bool_]) -> Array:
+        def residuals(values: Array) -> Array:
+            found: Array = np.log(_sent(values, factor * size[keep], sms[keep]) / seconds[keep])
+            return found
+
+        wanted = (np.log(sms.min()), np.log(sms.max()) + 1e-9)
+        bounds = ([-np.inf, -60.0, -np.inf, wanted[0]], [0.0, 0.0, 0.0, wanted[1]])
+        start = [np.log(2e-5), np.log(2e-9), np.log(3e-12), wanted[0] + 0.8 * (wanted[1] - wanted[0])]
+        values: Array = least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=0.05).x
+        return values
+
+    predicted = np.empty_like(seconds)
+    for part in range(FOLDS):
+        out = which == part
+        if out.any():
+            predicted[out] = _sent(fitted(~out), factor * size[out], sms[out])
+    alpha, root, slope, _ = np.exp(fitted(np.full(len(seconds), True)))
+    check_units(seconds, factor * size * slope, table.path)
+    curve = {"alpha_s": rounded(float(alpha)), "bandwidth_bytes_per_s": rounded(float(1.0 / slope))}
+    if root > 1e-12:
+        curve["root_s_per_sqrt_byte"] = rounded(float(root * np.sqrt(factor)))
+    return {
+        "name": name,
+        "phase": phase,
+        "copies": copies,
+        "bytes_per_element": SENT[operation],
+        "by_gpus": {str(gpus): curve},
+        "held_out": score(predicted, seconds).as_dict(),
+        "framework_version": table.version,
+    }
 
 
 def fit_nccl(directory: Path, system: str, operation: str, link: float) -> list[Found]:

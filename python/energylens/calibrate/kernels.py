@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from energylens.calibrate.attention import fit_decode, fit_prefill
-from energylens.calibrate.collectives import OPERATIONS, fit_custom, fit_nccl
+from energylens.calibrate.collectives import OPERATIONS, SENT, fit_custom, fit_exchange, fit_nccl
 from energylens.calibrate.device import SYSTEMS, Device, device
 from energylens.calibrate.gemm import FORMS as GEMM_FORMS
 from energylens.calibrate.gemm import fit_gemm
@@ -101,11 +101,13 @@ def calibrate(
         found["all_reduce"] = _each(("custom",), own, left_out, f"{framework} all_reduce", told)
         by_framework[framework] = found
     nccl = _each(tuple(OPERATIONS), partial(_nccl, directory, folder, link), left_out, "nccl", told)
+    exchanges = _each(tuple(SENT), partial(fit_exchange, directory, folder), left_out, "deepep", told)
     return {
         "gpu": spec.name,
         "system": folder,
         "package": f"aiconfigurator-core {package_version(directory)}",
         "frameworks": by_framework,
         "nccl": nccl,
+        "exchanges": exchanges,
         "left_out": left_out,
     }

@@ -39,19 +39,19 @@ ELEMENTWISE = {
 def sections(spec: GpuSpec, found: Mapping[str, Any]) -> dict[str, Any]:
     """Return `kernels`, `collectives` and `frameworks` of a profile, from what `calibrate.kernels.calibrate` found."""
     package, fitted = str(found["package"]), found["frameworks"]
-    nccl = found["nccl"]
+    nccl, exchanges = found["nccl"], found["exchanges"]
     default = DEFAULT if fitted.get(DEFAULT, {}).get("gemm") else next(iter(fitted))
     others = {
         name: {
             "kernels": _kernels(spec, name, fitted, package),
-            "collectives": _collectives(spec, own, nccl, package, name),
+            "collectives": _collectives(own, nccl, exchanges, package, name),
         }
         for name, own in fitted.items()
         if name != default and own.get("gemm")
     }
     return {
         "kernels": _kernels(spec, default, fitted, package),
-        "collectives": _collectives(spec, fitted[default], nccl, package, default),
+        "collectives": _collectives(fitted[default], nccl, exchanges, package, default),
         "frameworks": others or None,
     }
 
@@ -152,11 +152,20 @@ def _pair(curve: Mapping[str, float]) -> dict[str, float]:
     return found | ({"max_bytes": curve["max_bytes"] / 2} if "max_bytes" in curve else {})
 
 
+def _exchange(one: Mapping[str, Any], package: str) -> dict[str, Any]:
+    source = _source(package, "sglang", str(one["framework_version"]), "DeepEP, in place of what other frameworks take")
+    fit = _fit(one) | {"data": f"fitted {DATE}; error on held-out models"}
+    return {name: one[name] for name in ("name", "phase", "copies", "bytes_per_element", "by_gpus")} | {
+        "source": source,
+        "fit": fit,
+    }
+
+
 PAIR = "modelled: the 2-GPU all_to_all, of which half a message crosses, without its root term"
 
 
 def _collectives(
-    spec: GpuSpec, own: Mapping[str, Any], nccl: Mapping[str, Any], package: str, framework: str
+    own: Mapping[str, Any], nccl: Mapping[str, Any], exchanges: Mapping[str, Any], package: str, framework: str
 ) -> dict[str, Any] | None:
     """Return every operation; None if one has no table."""
     if any(name not in nccl for name in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")):
@@ -174,4 +183,4 @@ def _collectives(
         {"name": one["name"], "by_gpus": {"2": _pair(one["by_gpus"]["2"])}, "source": PAIR}
         for one in found["all_to_all"]
     ]
-    return found
+    return found | {operation: [_exchange(one, package) for one in ways] for operation, ways in exchanges.items()}

@@ -96,8 +96,8 @@ def versions(directory: Path, system: str, family: str, framework: str, operatio
     return sorted(found, key=_order, reverse=True)
 
 
-def read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Return the named columns and the latency, which must be positive milliseconds."""
+def read(path: Path, columns: tuple[str, ...], latency: str = "latency") -> pl.DataFrame:
+    """Return the named columns and the latency (from the column so called), which must be positive milliseconds."""
     try:
         rows = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -107,6 +107,8 @@ def read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
         pl.lit(value).alias(name) for name, value in ADDED.items() if name in columns and name not in rows.columns
     ]
     rows = rows.with_columns(absent)
+    if latency.endswith("_us") and latency in rows.columns:
+        rows = rows.with_columns((1e-3 * pl.col(latency)).alias("latency"))
     if missing := [name for name in (*columns, "latency") if name not in rows.columns]:
         raise fault(f"the table lacks the column `{missing[0]}`", path, f"columns: {', '.join(rows.columns)}")
     rows = rows.select(*columns, "latency")
@@ -129,8 +131,12 @@ def load(
     columns: tuple[str, ...],
     form: str = "",
     where: pl.Expr | None = None,
+    latency: str = "latency",
 ) -> Table:
-    """Return the rows `where` holds of the newest table without a known trap that has enough of them, latency in ms."""
+    """Return the rows `where` holds of the newest table without a known trap that has enough of them, latency in ms.
+
+    It stands in the column called `latency`; those that end on `_us` are in microseconds.
+    """
     names = versions(directory, system, family, framework, operation)
     barred, reason = TRAPS.get((framework, family, form), ((), ""))
     usable = [name for name in names if name not in barred]
@@ -140,7 +146,7 @@ def load(
     found: Table | None = None
     for name in usable:
         path = directory / system / family / framework / name / f"{operation}_perf.parquet"
-        rows = read(path, columns)
+        rows = read(path, columns, latency)
         table = Table(rows if where is None else rows.filter(where), path, framework, name)
         found = found or table
         if where is None or table.rows.height >= FEWEST:

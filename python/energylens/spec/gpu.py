@@ -272,6 +272,12 @@ def _sizes(table: object) -> object:
     return {str(size): curve for size, curve in table.items()} if isinstance(table, dict) else table
 
 
+def _numbers_of_gpus(table: dict[str, Curve]) -> dict[str, Curve]:
+    if bad := [size for size in table if not size.isdigit() or int(size) < 2]:
+        raise ValueError(f"`by_gpus` is keyed by a number of GPUs of at least 2, found `{bad[0]}`")
+    return table
+
+
 class Implementation(Form):
     """One implementation of a collective, by number of GPUs."""
 
@@ -281,27 +287,38 @@ class Implementation(Form):
     source: Text
     fit: Fit | None = None
 
-    @field_validator("by_gpus")
-    @classmethod
-    def _numbers(cls, table: dict[str, Curve]) -> dict[str, Curve]:
-        if bad := [size for size in table if not size.isdigit() or int(size) < 2]:
-            raise ValueError(f"`by_gpus` is keyed by a number of GPUs of at least 2, found `{bad[0]}`")
-        return table
+    _sizes_are_numbers = field_validator("by_gpus")(_numbers_of_gpus)
 
 
 Implementations = Annotated[list[Implementation], Field(min_length=1)]
 
 
+class Exchange(Form):
+    """A way to send tokens to their experts' GPUs or back: a copy for each expert or GPU, bytes of an element."""
+
+    name: Text
+    phase: Literal["prefill", "decode"] | None = None
+    copies: Literal["expert", "gpu"]
+    bytes_per_element: Positive
+    by_gpus: Annotated[dict[str, Curve], BeforeValidator(_sizes), Field(min_length=1)]
+    source: Text
+    fit: Fit | None = None
+
+    _sizes_are_numbers = field_validator("by_gpus")(_numbers_of_gpus)
+
+
 class Collectives(Form):
-    """Implementations by operation."""
+    """Implementations by operation; without ways of its own, what is sent to experts goes by `all_to_all`."""
 
     all_reduce: Implementations
     all_gather: Implementations
     reduce_scatter: Implementations
     all_to_all: Implementations
     send_recv: Implementations
+    dispatch: list[Exchange] = []
+    combine: list[Exchange] = []
 
-    @field_validator("*")
+    @field_validator("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
     @classmethod
     def _unlimited(cls, found: list[Implementation]) -> list[Implementation]:
         def limited(one: Implementation) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -12,11 +13,16 @@ from energylens.spec.form import Count, Form, Positive, Text, plain_name
 
 
 class Rank(Form):
-    """Extent of a rank; `active` makes it routed: one token meets that many of its values."""
+    """Extent of a rank; `active` makes it routed: one token meets that many of its values.
+
+    They are all in `active_groups` of its `groups`, if these are given.
+    """
 
     extent: Count
     active: Count | None = None
     routing: Text = routing.DEFAULT
+    groups: Count | None = None
+    active_groups: Count | None = None
 
 
 class Mask(Form):
@@ -95,11 +101,16 @@ class ModelSpec(Form):
         return plain_name(name, "model")
 
     @staticmethod
-    def _routing(rank: Rank) -> dict[str, Any]:
-        return {} if rank.active is None else {"routing": routing.read(rank.routing).canonical()}
+    def _routed(rank: Rank, folder: Path | None) -> dict[str, Any]:
+        law = {} if rank.active is None else {"routing": routing.read(rank.routing, folder).canonical()}
+        groups = {"groups": rank.groups, "active_groups": rank.active_groups}
+        return law | {name: number for name, number in groups.items() if number is not None}
 
-    def canonical(self) -> dict[str, Any]:
-        """Return the spec as the plan holds it: every shorthand written out, mappings with an order as lists."""
+    def canonical(self, folder: Path | None = None) -> dict[str, Any]:
+        """Return the spec as the plan holds it: every shorthand written out, mappings with an order as lists.
+
+        Files that it names are looked for in `folder`.
+        """
 
         def masks(own: Masks) -> dict[str, Any]:
             return {tensor: {"window": mask.window} for tensor, mask in own.items()}
@@ -110,7 +121,7 @@ class ModelSpec(Form):
         return {
             "name": self.name,
             "ranks": {
-                name: {"extent": rank.extent, "active": rank.active, **self._routing(rank)}
+                name: {"extent": rank.extent, "active": rank.active, **self._routed(rank, folder)}
                 for name, rank in self.ranks.items()
             },
             "blocks": [

@@ -1,8 +1,12 @@
 //! Collectives inside a node and across nodes, by message size.
 
-use super::lanes::{Basis, Lane};
+use super::env::Env;
+use super::lanes::Lane;
 use crate::einsum::shape::Poly;
+use crate::graph::Routed;
+use crate::hardware::curve::{Copies, Implementation};
 use crate::hardware::profile::Profile;
+use crate::plan::Phase;
 
 /// A collective operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,11 +21,23 @@ pub enum Operation {
     AllToAll,
     /// One to one.
     SendRecv,
+    /// Tokens to the GPUs of their experts.
+    Dispatch,
+    /// And back.
+    Combine,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::AllReduce, Self::AllGather, Self::ReduceScatter, Self::AllToAll, Self::SendRecv];
+    pub const ALL: [Self; 7] = [
+        Self::AllReduce,
+        Self::AllGather,
+        Self::ReduceScatter,
+        Self::AllToAll,
+        Self::SendRecv,
+        Self::Dispatch,
+        Self::Combine,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -31,14 +47,21 @@ impl Operation {
             Self::ReduceScatter => "reduce_scatter",
             Self::AllToAll => "all_to_all",
             Self::SendRecv => "send_recv",
+            Self::Dispatch => "dispatch",
+            Self::Combine => "combine",
         }
+    }
+
+    /// Whether each sends to each what is meant for it alone.
+    pub fn each_to_each(self) -> bool {
+        matches!(self, Self::AllToAll | Self::Dispatch | Self::Combine)
     }
 
     /// Network latencies one after the other: the depth of a tree of nodes; one where each node sends to each.
     pub fn hops(self, nodes: u32) -> f64 {
         match self {
             _ if nodes <= 1 => 0.0,
-            Self::AllToAll | Self::SendRecv => 1.0,
+            _ if self == Self::SendRecv || self.each_to_each() => 1.0,
             _ => f64::from(nodes.next_power_of_two().trailing_zeros()),
         }
     }
@@ -108,6 +131,8 @@ pub struct Collective {
     pub message: Poly,
     /// Whether it completes sums over tp and nothing else.
     pub over_tp: bool,
+    /// Whether the busiest GPU's load tells how long it takes.
+    skewed: bool,
     choices: Vec<Choice>,
     net_alpha_s: f64,
     net_seconds_per_byte: f64,
@@ -128,45 +153,83 @@ impl Collective {
         message: Poly,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Option<Self> {
+        let known = &profile.collectives;
+        let implementations = match operation {
+            Operation::AllReduce => &known.all_reduce,
+            Operation::AllGather => &known.all_gather,
+            Operation::ReduceScatter => &known.reduce_scatter,
+            Operation::SendRecv => &known.send_recv,
+            Operation::AllToAll | Operation::Dispatch | Operation::Combine => &known.all_to_all,
+        };
+        let own: Vec<&Implementation> = known.exchanges(operation).iter().map(|own| &own.implementation).collect();
+        let all = if own.is_empty() { implementations.iter().collect() } else { own };
+        let some: Vec<&Implementation> = all.into_iter().filter(|one| wanted(&one.name)).collect();
+        Self::made(profile, operation, group, message, &some, 1.0)
+    }
+
+    /// Tokens sent to their experts or back: `elements` of all tokens, of so many bytes each if nobody says otherwise.
+    pub fn routed(
+        profile: &Profile,
+        (operation, phase): (Operation, Phase),
+        group: Group,
+        (elements, bytes): (&Poly, f64),
+        routed: &Routed,
+    ) -> Option<Self> {
+        let known = &profile.collectives;
+        let mut own = known.exchanges(operation).iter().filter(|own| own.phase.is_none_or(|of| of == phase));
+        let Some(own) = own.next() else {
+            let all: Vec<&Implementation> = known.all_to_all.iter().collect();
+            let message = elements.scaled(routed.active * bytes);
+            return Self::made(profile, operation, group, message, &all, 1.0);
+        };
+        let copies = |n: f64| if own.copies == Copies::Gpu { routed.reach(n) } else { routed.active };
+        let all = copies(f64::from(group.size));
+        let (_, nodes) = Self::members(profile, operation, group);
+        let message = elements.scaled(all * own.bytes_per_element);
+        Self::made(profile, operation, group, message, &[&own.implementation], copies(f64::from(nodes)) / all)
+    }
+
+    /// Members a node, and nodes.
+    fn members(profile: &Profile, operation: Operation, group: Group) -> (f64, u32) {
+        if operation == Operation::SendRecv {
+            return if group.span > profile.link.gpus_per_node { (1.0, 2) } else { (2.0, 1) };
+        }
+        let nodes = group.span.div_ceil(profile.link.gpus_per_node).min(group.size);
+        ((f64::from(group.size) / f64::from(nodes)).max(1.0), nodes)
+    }
+
+    /// Of implementations, of which the fastest takes a message; so much of it is for all nodes.
+    fn made(
+        profile: &Profile,
+        operation: Operation,
+        group: Group,
+        message: Poly,
+        implementations: &[&Implementation],
+        for_nodes: f64,
+    ) -> Option<Self> {
         if group.size <= 1 {
             return None;
         }
-        let (m, nodes) = if operation == Operation::SendRecv {
-            if group.span > profile.link.gpus_per_node { (1.0, 2) } else { (2.0, 1) }
-        } else {
-            let nodes = group.span.div_ceil(profile.link.gpus_per_node).min(group.size);
-            ((f64::from(group.size) / f64::from(nodes)).max(1.0), nodes)
-        };
+        let (m, nodes) = Self::members(profile, operation, group);
         let mut choices = vec![Choice { max_bytes: f64::INFINITY, alpha_s: 0.0, root: 0.0, seconds_per_byte: 0.0 }];
         if m > 1.0 {
             let inside = operation.bus_factor(m);
-            let implementations = match operation {
-                Operation::AllReduce => &profile.collectives.all_reduce,
-                Operation::AllGather => &profile.collectives.all_gather,
-                Operation::ReduceScatter => &profile.collectives.reduce_scatter,
-                Operation::AllToAll => &profile.collectives.all_to_all,
-                Operation::SendRecv => &profile.collectives.send_recv,
-            };
-            choices = implementations
-                .iter()
-                .filter(|implementation| wanted(&implementation.name))
-                .filter_map(|implementation| {
-                    let curve = implementation.curve(m.ceil() as u32)?;
-                    Some(Choice {
-                        max_bytes: [implementation.max_bytes, curve.max_bytes]
-                            .into_iter()
-                            .flatten()
-                            .fold(f64::INFINITY, f64::min),
-                        alpha_s: curve.alpha_s,
-                        root: if operation == Operation::SendRecv { 0.0 } else { curve.root_s_per_sqrt_byte },
-                        seconds_per_byte: inside / curve.bandwidth_bytes_per_s,
-                    })
+            let resolved = implementations.iter().filter_map(|implementation| {
+                let curve = implementation.curve(m.ceil() as u32)?;
+                Some(Choice {
+                    max_bytes: [implementation.max_bytes, curve.max_bytes]
+                        .into_iter()
+                        .flatten()
+                        .fold(f64::INFINITY, f64::min),
+                    alpha_s: curve.alpha_s,
+                    root: if operation == Operation::SendRecv { 0.0 } else { curve.root_s_per_sqrt_byte },
+                    seconds_per_byte: inside / curve.bandwidth_bytes_per_s,
                 })
-                .collect();
-            choices = useful(choices);
+            });
+            choices = useful(resolved.collect());
         }
-        let rails = if operation == Operation::AllToAll { 1.0 } else { m };
-        let beyond = if nodes > 1 { 1.0 / rails } else { 0.0 };
+        let rails = if operation.each_to_each() { 1.0 } else { m };
+        let beyond = if nodes > 1 { for_nodes / rails } else { 0.0 };
         let within = if m > 1.0 { 1.0 } else { 0.0 };
         let once = profile.link.net_reduction && operation == Operation::AllReduce;
         let across = if once { beyond } else { operation.bus_factor(f64::from(nodes)) * beyond };
@@ -175,6 +238,7 @@ impl Collective {
             group,
             message,
             over_tp: false,
+            skewed: matches!(operation, Operation::Dispatch | Operation::Combine),
             choices,
             net_alpha_s: profile.link.net_alpha_s * operation.hops(nodes),
             net_seconds_per_byte: across / profile.link.net_bandwidth_bytes_per_s,
@@ -190,9 +254,14 @@ impl Collective {
 
     /// Seconds of a part of the message, its bytes inside the node so many times slower.
     #[inline(always)]
-    pub fn seconds<const L: usize>(&self, basis: &Basis<L>, part: f64, slower: f64) -> Lane<L> {
+    pub fn seconds<const L: usize>(&self, env: &Env<L>, part: f64, slower: f64) -> Lane<L> {
         let mut bytes = [0.0; L];
-        basis.add(&self.message, part, &mut bytes);
+        env.plain.add(&self.message, part, &mut bytes);
+        if self.skewed {
+            for i in 0..L {
+                bytes[i] *= env.load[i];
+            }
+        }
         let (mut best, mut roots) = ([f64::INFINITY; L], [0.0; L]);
         for i in 0..L {
             roots[i] = bytes[i].sqrt();

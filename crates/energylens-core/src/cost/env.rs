@@ -19,13 +19,22 @@ pub struct Env<const L: usize = LANES> {
     pub hits: Lane<L>,
     /// Experts hit on the busiest GPU.
     pub busy_hits: Lane<L>,
+    /// Tokens of the busiest GPU by those of a mean one.
+    pub load: Lane<L>,
     /// Where the table of routing is looked up.
     pub places: Places<L>,
 }
 
 impl<const L: usize> Default for Env<L> {
     fn default() -> Self {
-        Self { plain: Basis::NONE, masks: Vec::new(), hits: [0.0; L], busy_hits: [0.0; L], places: places(&[1.0; L]) }
+        Self {
+            plain: Basis::NONE,
+            masks: Vec::new(),
+            hits: [0.0; L],
+            busy_hits: [0.0; L],
+            load: [1.0; L],
+            places: places(&[1.0; L]),
+        }
     }
 }
 
@@ -68,6 +77,9 @@ impl<const L: usize> Env<L> {
             self.places = places(&tokens);
             let loads = experts.table.loads(&self.places);
             (self.hits, self.busy_hits) = (loads.hits, loads.busy_hits);
+            for i in 0..L {
+                self.load[i] = loads.busy_tokens[i] / (tokens[i] * experts.share);
+            }
         }
     }
 }
@@ -77,6 +89,8 @@ impl<const L: usize> Env<L> {
 pub struct Experts {
     /// Data-parallel ranks whose tokens meet.
     pub pool: f64,
+    /// Choices a token makes on a mean GPU.
+    pub share: f64,
     /// Experts of a GPU, copies included.
     pub local: f64,
     /// What tokens load on GPUs.

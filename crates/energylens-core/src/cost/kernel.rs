@@ -428,7 +428,7 @@ impl KernelCost {
             None => cost.kernel_s = self.timed(&self.timing).seconds(env, How::default()).kernel_s,
         }
         for collective in self.exposed() {
-            let seconds = collective.seconds(&env.plain, 1.0, 1.0);
+            let seconds = collective.seconds(env, 1.0, 1.0);
             for i in 0..L {
                 cost.exposed_s[i] += seconds[i];
             }

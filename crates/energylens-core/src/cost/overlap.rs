@@ -86,7 +86,7 @@ impl Overlapped {
         let (part, laps) = if self.order == Order::Ring { (1.0, self.stages) } else { (1.0 / self.stages, 1.0) };
         let mut out = [0.0; L];
         for collective in &self.collectives {
-            let seconds = collective.seconds(&env.plain, part, self.slower);
+            let seconds = collective.seconds(env, part, self.slower);
             for i in 0..L {
                 out[i] += laps * seconds[i];
             }

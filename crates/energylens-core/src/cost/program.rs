@@ -113,7 +113,7 @@ impl Bending {
             }
         }
         for (collective, counts) in &self.collectives.items {
-            add_counted(counts, &collective.seconds(&env.plain, 1.0, 1.0), EXPOSED_S, out);
+            add_counted(counts, &collective.seconds(env, 1.0, 1.0), EXPOSED_S, out);
         }
         for (overlapped, counts) in &self.overlapped.items {
             let seconds = overlapped.seconds(env, divided, how);

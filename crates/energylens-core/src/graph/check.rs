@@ -9,6 +9,7 @@ use crate::einsum::{Equation, Rank, TensorRef};
 use crate::error::{Problem, Problems, Step, nearest};
 use crate::hardware::dtype::dtype;
 use crate::plan::{ModelSpec, RankSpec};
+use crate::routing::Groups;
 
 const STEP_RANKS: [Rank; 3] = ['b', 's', 't'];
 const KINDS: [&str; 3] = ["weights", "activations", "cache"];
@@ -51,6 +52,13 @@ pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSp
                     ),
                     _ => {}
                 }
+                if let Some(message) = groups_fault(rank) {
+                    fault(
+                        "rank-groups",
+                        format!("rank `{c}`: {message}"),
+                        "`groups` divide the extent; one token meets `active_groups` of them, with room for its active",
+                    );
+                }
                 ranks.insert(c, rank.clone());
             }
         }
@@ -85,9 +93,30 @@ pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSp
     ranks
 }
 
+/// What is wrong with the groups of a rank.
+fn groups_fault(rank: &RankSpec) -> Option<String> {
+    let active = match (rank.groups, rank.active_groups) {
+        (None, None) => return None,
+        (groups, None) | (groups @ None, _) => {
+            let absent = if groups.is_none() { "groups" } else { "active_groups" };
+            return Some(format!("its groups lack `{absent}`"));
+        }
+        _ => rank.active,
+    };
+    let (groups, some) = (rank.groups.unwrap_or(1), rank.active_groups.unwrap_or(1));
+    let Some(active) = active else { return Some("only a routed rank has groups".to_owned()) };
+    if groups == 0 || some == 0 || !rank.extent.is_multiple_of(groups) {
+        return Some(format!("{groups} groups, {some} of them active, of {}", rank.extent));
+    }
+    if some > groups || active > some * (rank.extent / groups) {
+        return Some(format!("{active} active in {some} of {groups} groups of {}", rank.extent / groups));
+    }
+    None
+}
+
 /// The one routed rank.
 pub fn routed(ranks: &BTreeMap<Rank, RankSpec>, problems: &mut Problems) -> Option<Routed> {
-    let mut found = ranks.iter().filter_map(|(rank, spec)| spec.active.map(|active| (*rank, spec.extent, active)));
+    let mut found = ranks.iter().filter_map(|(rank, spec)| spec.active.map(|active| (*rank, spec, active)));
     let first = found.next();
     if let Some((rank, ..)) = found.next() {
         problems.push(
@@ -96,7 +125,11 @@ pub fn routed(ranks: &BTreeMap<Rank, RankSpec>, problems: &mut Problems) -> Opti
                 .inside(&["ranks".into(), rank.to_string().as_str().into()]),
         );
     }
-    first.map(|(rank, extent, active)| Routed { rank, extent: extent as f64, active: active as f64 })
+    first.map(|(rank, spec, active)| {
+        let both = spec.groups.zip(spec.active_groups);
+        let groups = both.map(|(number, active)| Groups { number: number as f64, active: active as f64 });
+        Routed { rank, extent: spec.extent as f64, active: active as f64, groups }
+    })
 }
 
 /// Ranks known, results derivable, tensors used as they were made.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::einsum::count::Work;
 use crate::einsum::{Equation, Function, Rank};
 use crate::plan::{MaskSpec, OverlapSpec, Phase, RankSpec};
+use crate::routing::{Groups, reach};
 
 /// A mesh axis: one way of splitting work over GPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -178,6 +179,15 @@ pub struct Routed {
     pub extent: f64,
     /// Experts a token meets.
     pub active: f64,
+    /// Groups they are limited to.
+    pub groups: Option<Groups>,
+}
+
+impl Routed {
+    /// Of `n` equal parts of the experts, those that hold any of a token's.
+    pub fn reach(&self, n: f64) -> f64 {
+        reach(n, self.extent, self.active, self.groups)
+    }
 }
 
 impl Graph {

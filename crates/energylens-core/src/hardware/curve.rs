@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::plan::Phase;
+
 /// One implementation of a collective inside a node.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Implementation {
@@ -13,6 +15,31 @@ pub struct Implementation {
     pub max_bytes: Option<f64>,
     /// Coefficients by number of GPUs.
     pub by_gpus: BTreeMap<u32, LinkCurve>,
+}
+
+/// How many copies of a token are sent.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Copies {
+    /// One for each of its experts.
+    Expert,
+    /// One to each GPU that has any of its experts.
+    Gpu,
+}
+
+/// A way to send tokens to the GPUs of their experts, or back.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Exchange {
+    /// Its curves.
+    #[serde(flatten)]
+    pub implementation: Implementation,
+    /// Phase it is for; none is both.
+    #[serde(default)]
+    pub phase: Option<Phase>,
+    /// Copies of a token.
+    pub copies: Copies,
+    /// Bytes sent of one element, scales included.
+    pub bytes_per_element: f64,
 }
 
 /// `t = alpha + root·√S + busfactor·S/bandwidth`.

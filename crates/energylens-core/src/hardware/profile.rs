@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::clock::Clock;
-use super::curve::Implementation;
+use super::curve::{Exchange, Implementation};
 use super::dtype::{Arithmetic, Dtype};
+use crate::cost::collective::Operation;
 use crate::cost::exact::power;
 use crate::cost::overlap::Contention;
 use crate::error::Problem;
@@ -335,6 +336,23 @@ pub struct Collectives {
     pub all_to_all: Vec<Implementation>,
     /// One to one.
     pub send_recv: Vec<Implementation>,
+    /// Tokens to the GPUs of their experts.
+    #[serde(default)]
+    pub dispatch: Vec<Exchange>,
+    /// And back.
+    #[serde(default)]
+    pub combine: Vec<Exchange>,
+}
+
+impl Collectives {
+    /// Ways to send tokens to their experts or back; none for other operations.
+    pub fn exchanges(&self, operation: Operation) -> &[Exchange] {
+        match operation {
+            Operation::Dispatch => &self.dispatch,
+            Operation::Combine => &self.combine,
+            _ => &[],
+        }
+    }
 }
 
 impl Profile {

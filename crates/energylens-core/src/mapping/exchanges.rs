@@ -26,7 +26,7 @@ impl Lowering<'_> {
         let kernels = &flow.kernels;
         let mut collectives: Vec<Vec<Collective>> = kernels
             .iter()
-            .map(|kernel| kernel.exchanges.iter().flat_map(|e| self.collectives(block, e)).collect())
+            .map(|kernel| kernel.exchanges.iter().flat_map(|e| self.collectives(phase, block, e)).collect())
             .collect();
         let mut reduced_before: Vec<BTreeSet<&str>> = vec![BTreeSet::new(); kernels.len()];
         for (at, own) in collectives.iter().enumerate().filter(|_| self.running.fused_norm) {
@@ -113,7 +113,7 @@ impl Lowering<'_> {
     }
 
     /// Collectives of one exchange, the one behind the kernel first and a dispatch before it last.
-    fn collectives(&self, block: &Block, exchange: &Exchange) -> Vec<Collective> {
+    fn collectives(&self, phase: Phase, block: &Block, exchange: &Exchange) -> Vec<Collective> {
         let (mesh, pool, stage) = (self.mesh, self.mesh.pool_gpus(), self.mesh.stage_gpus());
         let all = Group { size: pool, span: if mesh.dp == 1 { pool } else { stage } };
         let tp = self.tp_group();
@@ -140,13 +140,12 @@ impl Lowering<'_> {
             }
             Exchange::Reduce { tensor, .. } if mesh.dp == 1 => vec![make(Operation::AllReduce, all, local(tensor))],
             Exchange::Reduce { tensor, .. } if mesh.moe_tp() == 1 => {
-                let active = self.graph.routed.map_or(1.0, |r| r.active);
-                let message = local(tensor).scaled(active / f64::from(mesh.tp));
-                vec![
-                    make(Operation::AllToAll, all, message.clone()),
-                    make(Operation::AllGather, tp, local(tensor)),
-                    make(Operation::AllToAll, all, message),
-                ]
+                let elements = local(tensor).scaled(1.0 / (bytes * f64::from(mesh.tp)));
+                let sent = |operation| {
+                    let routed = self.graph.routed.as_ref()?;
+                    Collective::routed(self.profile, (operation, phase), all, (&elements, bytes), routed)
+                };
+                vec![sent(Operation::Combine), make(Operation::AllGather, tp, local(tensor)), sent(Operation::Dispatch)]
             }
             Exchange::Reduce { tensor, .. } => {
                 let message = local(tensor).scaled(f64::from(mesh.dp));

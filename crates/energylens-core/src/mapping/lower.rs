@@ -133,7 +133,7 @@ impl Lowering<'_> {
     ) -> Vec<MappedKernel> {
         let exchanged = self.exchanged(phase, block, flow);
         shared.found.reduced |= exchanged.reduced;
-        let turns = exchanged.collectives.iter().flatten().any(|c| c.operation == Operation::AllToAll);
+        let turns = exchanged.collectives.iter().flatten().any(|c| c.operation == Operation::Dispatch);
         let kernels = flow.kernels.iter().zip(exchanged.collectives).zip(&exchanged.reduced_before);
         let mapped = kernels.map(|((own, collectives), reduced)| {
             let ring = self.ring(phase, block, flow, own.kernel);

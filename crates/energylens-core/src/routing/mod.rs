@@ -29,6 +29,35 @@ pub enum Law {
     Counts(Vec<Vec<f64>>),
 }
 
+/// Experts in groups, in order; those that a token chooses are all in some of the groups.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Groups {
+    /// Groups.
+    pub number: f64,
+    /// Groups that a token's experts are in, at most.
+    pub active: f64,
+}
+
+/// Parts of `n` equal ones in which a token that chooses `k` of `x` different experts has any: `n·(1 − C(x − x/n, k)/C(x, k))`.
+fn parts(n: f64, x: f64, k: f64) -> f64 {
+    let (mut absent, mut taken) = (1.0, 0.0);
+    while taken < k {
+        let free = x - x / n - taken;
+        absent *= if free > 0.0 { free / (x - taken) } else { 0.0 };
+        taken += 1.0;
+    }
+    n * (1.0 - absent)
+}
+
+/// Parts of `n` equal ones, GPUs or nodes, in which a token has any of its `k` of `x` experts.
+pub fn reach(n: f64, x: f64, k: f64, groups: Option<Groups>) -> f64 {
+    match groups {
+        None => parts(n, x, k),
+        Some(Groups { number, active }) if n < number => parts(n, x, k).min(parts(n, number, active)),
+        Some(Groups { number, active }) => parts(n * active / number, x * active / number, k),
+    }
+}
+
 /// Experts, those a token chooses, and the GPUs they are dealt to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
@@ -38,4 +67,31 @@ pub struct Choice {
     pub active: usize,
     /// GPUs.
     pub gpus: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Groups, parts, reach};
+
+    #[test]
+    fn reach_against_enumeration() {
+        // Two of four experts on two nodes: two of the six pairs are on one node.
+        assert!((parts(2.0, 4.0, 2.0) - (2.0 * 4.0 + 2.0) / 6.0).abs() < 1e-12);
+        assert!((parts(8.0, 256.0, 1.0) - 1.0).abs() < 1e-12);
+        assert!((parts(4.0, 4.0, 3.0) - 3.0).abs() < 1e-12);
+        assert!((parts(1.0, 8.0, 8.0) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn groups_bound_the_nodes() {
+        let limited = |n, active| reach(n, 256.0, 8.0, Some(Groups { number: 8.0, active }));
+        let free = |n| reach(n, 256.0, 8.0, None);
+        for n in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0] {
+            assert!(limited(n, 4.0) <= free(n) + 1e-12);
+            assert!(limited(n, 4.0) >= 1.0 - 1e-12);
+            assert!((limited(n, 8.0) - free(n)).abs() < 1e-9, "{n}");
+        }
+        assert!(limited(8.0, 4.0) <= 4.0 && limited(8.0, 4.0) > 3.5);
+        assert!((limited(4.0, 1.0) - 1.0).abs() < 1e-12);
+    }
 }

@@ -20,6 +20,8 @@ def ranks(shape: Shape) -> Spec:
         out["f"] = shape.dense.extent
     if shape.experts:
         out["x"] = {"extent": shape.experts.extent, "active": shape.experts.active}
+        if shape.experts.groups:
+            out["x"] |= dict(zip(("groups", "active_groups"), shape.experts.groups, strict=True))
         out["m"] = shape.experts.intermediate
         if shape.experts.shared:
             out["u"] = shape.experts.shared

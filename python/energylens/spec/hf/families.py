@@ -232,7 +232,19 @@ def _experts(
     active = fields.integer("num_experts_per_tok", "experts_per_token")
     if active >= extent > 1:
         fields.problem(f"num_experts_per_tok {active} must be less than {count} {extent}")
-    return Experts(extent, active, fields.integer(width), activation or _activation(fields), shared, shared_gate)
+    inner, function = fields.integer(width), activation or _activation(fields)
+    return Experts(extent, active, inner, function, shared, shared_gate, _groups(fields, extent, active))
+
+
+def _groups(fields: Fields, extent: int, active: int) -> tuple[int, int] | None:
+    """Return groups of experts and those that a token's are limited to; None where the limit is none."""
+    groups, some = (fields.integer(name, default=1) for name in ("n_group", "topk_group"))
+    if some >= groups:
+        return None
+    if extent % groups or active > some * (extent // groups):
+        fields.problem(f"topk_group {some} of n_group {groups} has no room for {active} of {extent} experts")
+        return None
+    return groups, some
 
 
 def _qwen_moe(fields: Fields, attention: Grouped, experts: Experts) -> Shape:

@@ -40,7 +40,10 @@ class Dense:
 
 @dataclass(frozen=True)
 class Experts:
-    """Routed experts, of which a token meets `active`, with the width of the shared experts (0: none)."""
+    """Routed experts, of which a token meets `active`, with the width of the shared experts (0: none).
+
+    `groups`: how many there are, and in how many of them all experts of a token are.
+    """
 
     extent: int
     active: int
@@ -48,6 +51,7 @@ class Experts:
     activation: str
     shared: int = 0
     shared_gate: bool = False
+    groups: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
