@@ -3,6 +3,7 @@
 import json
 
 from .clock import clock_or_power_reason
+from .exchange import KINDS
 from .schedule import Schedule, make_schedule
 from .setup import Setup
 
@@ -17,7 +18,7 @@ def overlap_allowed(setup: Setup, schedules: dict[str, Schedule]) -> bool:
     if run.stages < 2 or not 1 <= run.sms < setup.gpu["compute"]["sms"]:
         return False
     found = [one for phase in run.phases() for own in schedules[phase].listed.values() for one in own]
-    if mesh.cp > 1 and any(one.kind == "all_to_all" for one in found):
+    if mesh.cp > 1 and any(one.kind in KINDS for one in found):
         return False
     return bool(found) or mesh.pp > 1
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from .communication import Collective as Collective
 from .communication import collective_energy as collective_energy
 from .communication import collective_time as collective_time
-from .communication import pair
+from .communication import nodes_and_members, pair
 from .equations import Equation, Tensor, reads_from_memory
+from .exchange import copies, element_bytes
+from .loads import loads
 from .local import BYTES, Env
 from .mesh import axis_of, split
 
@@ -177,17 +179,24 @@ class Deriver:
         elif mesh.dp == 1:
             self.add(after, place, Collective("all_reduce", gpus, span, elements * size, name))
         elif mesh.moe_tp == 1:
-            tokens = env.step.b * env.new
-            active = env.model.active[self.routed_rank(env)]
-            message = tokens / mesh.tp * active * (elements / tokens) * size
-            self.add(self.plan.before, self.first_routed(place), Collective("all_to_all", gpus, span, message))
-            self.add(after, place, Collective("all_to_all", gpus, span, message))
+            self.add(self.plan.before, self.first_routed(place), self.exchange(env, "dispatch", elements))
+            self.add(after, place, self.exchange(env, "combine", elements))
             self.add(after, place, whole)
         else:
             message = mesh.dp * elements * size
             self.add(after, place, Collective("reduce_scatter", gpus, span, message))
             self.add(after, place, whole)
             self.add(after, place, Collective("all_gather", mesh.dp, span, message))
+
+    def exchange(self, env: Env, kind: str, elements: float) -> Collective:
+        """Build the dispatch or the combine of a tensor, of which a tp rank sends its share of the tokens."""
+        mesh, routed = env.mesh, self.routed_rank(env)
+        gpus, span = mesh.stage_gpus, mesh.wide_span
+        sent = copies(env, kind, routed, gpus)
+        message = elements / mesh.tp * sent * element_bytes(env, kind)
+        nodes, _ = nodes_and_members(env, Collective(kind, gpus, span, message))
+        across = copies(env, kind, routed, nodes) / sent
+        return Collective(kind, gpus, span, message, across=across, load=loads(env, routed).excess)
 
     def routed_rank(self, env: Env) -> str:
         """Return the routed rank of the block."""

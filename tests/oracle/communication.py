@@ -2,8 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+from .exchange import KINDS, entry_of
 from .local import Env
+
+PAIRWISE = ("all_to_all", *KINDS)
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,8 @@ class Collective:
     message: float
     tensor: str = ""
     group: str = ""  # "tp" (over tp alone), "cp", or anything else
+    across: float = 1.0  # of a dispatch or a combine: share of its message that counts between nodes
+    load: float = 1.0  # of these, in time: bytes of the busiest GPU over those of a mean one
 
 
 def bus_factor(kind: str, n: float) -> float:
@@ -31,10 +37,18 @@ def nodes_and_members(env: Env, collective: Collective) -> tuple[int, float]:
     return nodes, max(1.0, collective.gpus / nodes)
 
 
+def implementations(env: Env, kind: str) -> list[dict[str, Any]]:
+    """Ways to run a collective: those of its kind, of which a dispatch or a combine has one, or else all_to_all's."""
+    if kind not in KINDS:
+        return list(env.gpu["collectives"][kind])
+    entry = entry_of(env, kind)
+    return list(env.gpu["collectives"]["all_to_all"]) if entry is None else [entry]
+
+
 def inside_node_time(env: Env, kind: str, members: float, message: float, slower: float) -> float:
     """Fastest implementation inside a node, with its bytes taking `slower` times as long."""
     best = math.inf
-    for implementation in env.gpu["collectives"][kind]:
+    for implementation in implementations(env, kind):
         sizes = sorted(int(size) for size in implementation["by_gpus"])
         size = next((size for size in sizes if size >= members), sizes[-1])
         entry = implementation["by_gpus"][str(size)]
@@ -54,15 +68,16 @@ def collective_time(env: Env, collective: Collective, message: float, slower: fl
     """t(S) of a collective for a message of S bytes."""
     kind = collective.kind
     nodes, members = nodes_and_members(env, collective)
+    message *= collective.load
     time = 0.0
     if members > 1:
         time += inside_node_time(env, kind, members, message, slower)
     if nodes > 1:
         link = env.gpu["link"]
-        share = 1.0 if kind in ("all_to_all", "send_recv") else members
+        share = 1.0 if kind in (*PAIRWISE, "send_recv") else members
         once = kind == "all_reduce" and bool(link.get("net_reduction"))
-        moved = (1.0 if once else bus_factor(kind, nodes)) * message / share
-        hops = 1 if kind in ("all_to_all", "send_recv") else math.ceil(math.log2(nodes))
+        moved = (1.0 if once else bus_factor(kind, nodes)) * message * collective.across / share
+        hops = 1 if kind in (*PAIRWISE, "send_recv") else math.ceil(math.log2(nodes))
         time += hops * link["net_alpha_s"] + moved / link["net_bandwidth_bytes_per_s"]
     return time
 
@@ -73,7 +88,7 @@ def collective_energy(env: Env, collective: Collective) -> float:
     nodes, members = nodes_and_members(env, collective)
     moved = message if members > 1 else 0.0
     if nodes > 1:
-        moved += message / (1.0 if kind == "all_to_all" else members)
+        moved += message * collective.across / (1.0 if kind in PAIRWISE else members)
     return float(env.gpu["energy"]["link_j_per_byte"] * (1.0 if kind == "all_reduce" else 0.5) * moved)
 
 

@@ -90,6 +90,7 @@ class Model:
     extents: dict[str, int]
     active: dict[str, int]  # routed ranks only
     routing: dict[str, str]  # of these: JSON of their laws
+    groups: dict[str, tuple[int, int]]  # of these, if limited: groups of experts, and in how many a token's are
     blocks: tuple[Block, ...]
     cache: frozenset[str]
     dtypes: dict[str, str]
@@ -184,10 +185,13 @@ def parse_model(raw: dict[str, Any]) -> Model:
     extents = {rank: int(entry["extent"]) for rank, entry in raw["ranks"].items()}
     active: dict[str, int] = {}
     routing: dict[str, str] = {}
+    groups: dict[str, tuple[int, int]] = {}
     for rank, entry in raw["ranks"].items():
         if entry.get("active") is not None:
             active[rank] = int(entry["active"])
             routing[rank] = law_json(entry.get("routing", {"law": "uniform"}))
+            if entry.get("groups") is not None:
+                groups[rank] = int(entry["groups"]), int(entry["active_groups"])
 
     parsed: list[list[Equation]] = []
     for block in raw["blocks"]:
@@ -228,6 +232,7 @@ def parse_model(raw: dict[str, Any]) -> Model:
         extents=extents,
         active=active,
         routing=routing,
+        groups=groups,
         blocks=tuple(blocks),
         cache=frozenset(raw.get("cache") or []),
         dtypes=dict(raw["dtypes"]),

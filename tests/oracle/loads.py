@@ -11,12 +11,16 @@ from .local import Env
 
 @dataclass(frozen=True)
 class Loads:
-    """Experts held by a GPU, worked on by a mean one (E), by that with the most tokens (E_b); its tiles by rows (W)."""
+    """Experts held by a GPU, worked on by a mean one (E), by that with the most tokens (E_b); its tiles by rows (W).
+
+    `excess`: its tokens over those of a mean one.
+    """
 
     held: float
     mean: float
     busiest: float
     tiles: dict[int, float]
+    excess: float
 
     def with_idle(self, share: float) -> "Loads":
         """Add the share of experts without tokens that a kernel works on all the same, with a tile each."""
@@ -29,9 +33,9 @@ class Loads:
 @cache
 def table(law: str, experts: int, active: int, ep: int, placement: int, copies: int, tokens: float) -> Loads:
     """Interpolate the table at T; its rows are data, drawn by the core."""
-    hit, busiest, _, tiles = _core.routing_loads(law, experts, active, ep, placement, [tokens])
+    hit, busiest, most, tiles = _core.routing_loads(law, experts, active, ep, placement, [tokens])
     by_rows = {rows: number[0] for rows, number in zip(_core.TILE_ROWS, tiles, strict=True)}
-    return Loads((experts + copies) / ep, hit[0], busiest[0], by_rows)
+    return Loads((experts + copies) / ep, hit[0], busiest[0], by_rows, most[0] * ep / (tokens * active))
 
 
 def loads(env: Env, routed: str) -> Loads:

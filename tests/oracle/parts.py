@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from .communication import Collective, both, collective_energy, collective_time, on_sms
 from .equations import Kernel
+from .exchange import KINDS
 from .kernels import kernel_cost
 from .local import Env
 from .schedule import ring
@@ -152,7 +153,7 @@ def block_part(env: Env, works: tuple[Work, ...]) -> Part:
 
 def layer_parts(env: Env, works: tuple[Work, ...]) -> list[Part]:
     """Return the parts of one layer."""
-    exchanged = any(one.kind == "all_to_all" for _, listed, _ in works for one in listed)
+    exchanged = any(one.kind in KINDS for _, listed, _ in works for one in listed)
     if exchanged and env.run.overlaps(env.step.phase):
         return [block_part(env, works)]
     return [kernel_part(env, work) for work in works]

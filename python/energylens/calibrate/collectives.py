@@ -25,7 +25,7 @@ OPERATIONS = {
 ELEMENT = 2
 """Bytes of one element of a message."""
 
-WAYS = {"deepep": ("normal", "prefill", "gpu"), "deepep-ll": ("ll", "decode", "expert")}
+WAYS = {"deepep_normal": ("normal", "prefill", "gpu"), "deepep_low_latency": ("ll", "decode", "expert")}
 """Ways of DeepEP: their tables, the phase that SGLang's `--deepep-mode auto` takes them in, what a copy is for."""
 
 SENT = {"dispatch": 1 + 4 / 128, "combine": 2.0}

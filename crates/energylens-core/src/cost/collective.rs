@@ -153,16 +153,7 @@ impl Collective {
         message: Poly,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Option<Self> {
-        let known = &profile.collectives;
-        let implementations = match operation {
-            Operation::AllReduce => &known.all_reduce,
-            Operation::AllGather => &known.all_gather,
-            Operation::ReduceScatter => &known.reduce_scatter,
-            Operation::SendRecv => &known.send_recv,
-            Operation::AllToAll | Operation::Dispatch | Operation::Combine => &known.all_to_all,
-        };
-        let own: Vec<&Implementation> = known.exchanges(operation).iter().map(|own| &own.implementation).collect();
-        let all = if own.is_empty() { implementations.iter().collect() } else { own };
+        let all = profile.collectives.of(operation, None);
         let some: Vec<&Implementation> = all.into_iter().filter(|one| wanted(&one.name)).collect();
         Self::made(profile, operation, group, message, &some, 1.0)
     }
@@ -175,18 +166,14 @@ impl Collective {
         (elements, bytes): (&Poly, f64),
         routed: &Routed,
     ) -> Option<Self> {
-        let known = &profile.collectives;
-        let mut own = known.exchanges(operation).iter().filter(|own| own.phase.is_none_or(|of| of == phase));
-        let Some(own) = own.next() else {
-            let all: Vec<&Implementation> = known.all_to_all.iter().collect();
-            let message = elements.scaled(routed.active * bytes);
-            return Self::made(profile, operation, group, message, &all, 1.0);
-        };
-        let copies = |n: f64| if own.copies == Copies::Gpu { routed.reach(n) } else { routed.active };
+        let known = profile.collectives.of(operation, Some(phase));
+        let first = known.first()?;
+        let copies = |n: f64| if first.copies == Copies::Gpu { routed.reach(n) } else { routed.active };
         let all = copies(f64::from(group.size));
         let (_, nodes) = Self::members(profile, operation, group);
-        let message = elements.scaled(all * own.bytes_per_element);
-        Self::made(profile, operation, group, message, &[&own.implementation], copies(f64::from(nodes)) / all)
+        let message = elements.scaled(all * first.bytes_per_element.unwrap_or(bytes));
+        let ways = if first.bytes_per_element.is_some() { &known[..1] } else { &known[..] };
+        Self::made(profile, operation, group, message, ways, copies(f64::from(nodes)) / all)
     }
 
     /// Members a node, and nodes.

@@ -15,31 +15,26 @@ pub struct Implementation {
     pub max_bytes: Option<f64>,
     /// Coefficients by number of GPUs.
     pub by_gpus: BTreeMap<u32, LinkCurve>,
+    /// Of a way to send tokens to their experts: the phase it is for; none is both.
+    #[serde(default)]
+    pub phase: Option<Phase>,
+    /// Copies of a token it sends.
+    #[serde(default)]
+    pub copies: Copies,
+    /// Bytes it sends of one element, scales included; as many as activations have if nobody says.
+    #[serde(default)]
+    pub bytes_per_element: Option<f64>,
 }
 
 /// How many copies of a token are sent.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Copies {
     /// One for each of its experts.
+    #[default]
     Expert,
     /// One to each GPU that has any of its experts.
     Gpu,
-}
-
-/// A way to send tokens to the GPUs of their experts, or back.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Exchange {
-    /// Its curves.
-    #[serde(flatten)]
-    pub implementation: Implementation,
-    /// Phase it is for; none is both.
-    #[serde(default)]
-    pub phase: Option<Phase>,
-    /// Copies of a token.
-    pub copies: Copies,
-    /// Bytes sent of one element, scales included.
-    pub bytes_per_element: f64,
 }
 
 /// `t = alpha + root·√S + busfactor·S/bandwidth`.

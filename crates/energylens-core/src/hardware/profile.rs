@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::clock::Clock;
-use super::curve::{Exchange, Implementation};
+use super::curve::Implementation;
 use super::dtype::{Arithmetic, Dtype};
 use crate::cost::collective::Operation;
 use crate::cost::exact::power;
 use crate::cost::overlap::Contention;
 use crate::error::Problem;
+use crate::plan::Phase;
 
 /// Everything known of one GPU type.
 #[derive(Clone, Debug, Deserialize)]
@@ -338,20 +339,27 @@ pub struct Collectives {
     pub send_recv: Vec<Implementation>,
     /// Tokens to the GPUs of their experts.
     #[serde(default)]
-    pub dispatch: Vec<Exchange>,
+    pub dispatch: Vec<Implementation>,
     /// And back.
     #[serde(default)]
-    pub combine: Vec<Exchange>,
+    pub combine: Vec<Implementation>,
 }
 
 impl Collectives {
-    /// Ways to send tokens to their experts or back; none for other operations.
-    pub fn exchanges(&self, operation: Operation) -> &[Exchange] {
-        match operation {
+    /// Implementations of an operation; tokens go to their experts as all else does where there are none for them.
+    pub fn of(&self, operation: Operation, phase: Option<Phase>) -> Vec<&Implementation> {
+        let own = match operation {
+            Operation::AllReduce => &self.all_reduce,
+            Operation::AllGather => &self.all_gather,
+            Operation::ReduceScatter => &self.reduce_scatter,
+            Operation::AllToAll => &self.all_to_all,
+            Operation::SendRecv => &self.send_recv,
             Operation::Dispatch => &self.dispatch,
             Operation::Combine => &self.combine,
-            _ => &[],
-        }
+        };
+        let fits = |one: &&Implementation| phase.is_none_or(|asked| one.phase.is_none_or(|own| own == asked));
+        let found: Vec<&Implementation> = own.iter().filter(fits).collect();
+        if found.is_empty() { self.all_to_all.iter().collect() } else { found }
     }
 }
 

@@ -1,0 +1,50 @@
+"""How many copies of a token go to its experts' GPUs, and by which entry of the profile (physics.md section 7)."""
+
+import math
+from typing import Any
+
+from .equations import Model
+from .local import BYTES, Env
+
+KINDS = ("dispatch", "combine")
+
+
+def entry_of(env: Env, kind: str) -> dict[str, Any] | None:
+    """Return the first entry for the phase of a dispatch or a combine; None: it goes as an all_to_all."""
+    entries = env.gpu["collectives"].get(kind) or []
+    return next((dict(one) for one in entries if one.get("phase") in (None, env.step.phase)), None)
+
+
+def none_in(whole: float, part: float, drawn: int) -> float:
+    """Chance that none of `drawn` different ones of `whole` is among `part` of them: C(whole - part, k)/C(whole, k)."""
+    return math.prod(max(0.0, whole - part - i) / (whole - i) for i in range(drawn))
+
+
+def parts_met(parts: float, extent: float, drawn: int) -> float:
+    """How many of `parts` equal parts of `extent` experts hold at least one of `drawn`, on average."""
+    return parts * (1 - none_in(extent, extent / parts, drawn))
+
+
+def reach(model: Model, routed: str, parts: int) -> float:
+    """How many of so many GPUs, or nodes, hold an expert of a token."""
+    extent, active = model.extents[routed], model.active[routed]
+    if routed not in model.groups:
+        return parts_met(parts, extent, active)
+    groups, some = model.groups[routed]
+    if parts < groups:
+        return min(parts_met(parts, extent, active), parts_met(parts, groups, some))
+    share = some / groups
+    return parts_met(parts * share, extent * share, active)
+
+
+def copies(env: Env, kind: str, routed: str, parts: int) -> float:
+    """Copies of a token that are sent to so many GPUs or nodes."""
+    entry = entry_of(env, kind)
+    by_gpu = entry is not None and entry["copies"] == "gpu"
+    return reach(env.model, routed, parts) if by_gpu else float(env.model.active[routed])
+
+
+def element_bytes(env: Env, kind: str) -> float:
+    """Bytes that an element of a token takes on its way."""
+    entry = entry_of(env, kind)
+    return BYTES[env.model.dtypes["activations"]] if entry is None else float(entry["bytes_per_element"])
