@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Column = NDArray[np.float64]
 
-_KEPT = ("model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep")
+_KEPT = ("model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "routing", "placement")
 _AMPLE_BYTES = 1e18
 Z_80 = 1.281_551_565_544_6
 """Standard deviations to either side of the mean between which four values in five of a normal distribution lie."""

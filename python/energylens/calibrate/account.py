@@ -81,7 +81,8 @@ def predict(rows: pl.DataFrame, gpu: LoadedGpu) -> pl.DataFrame:
     host = gpu.spec.host
     tokens = (host.task_input_tokens if host else None) or {}
     inputs = pl.col("task").replace_strict(tokens, default=serving.OTHER_INPUT_TOKENS, return_dtype=pl.Float64)
-    return steady_state(rows.select(*_KEYS).with_columns(inputs.alias("input_tokens")), gpus=[gpu])
+    keys = [name for name in (*_KEYS, "routing") if name in rows.columns]
+    return steady_state(rows.select(keys).with_columns(inputs.alias("input_tokens")), gpus=[gpu])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from energylens import _core
+from energylens import _core, routing
 from energylens.errors import EnergylensError, Problem
 from energylens.library import load_model
 from energylens.plan import LoadedGpu, Plan, core_problems
@@ -82,13 +82,15 @@ def between(parts: Sequence[Step], input_tokens: Column) -> Step:
 def runs(rows: pl.DataFrame, gpu: LoadedGpu) -> Runs:
     """Return the runs with the sums that the profile's kernels give; its host and watts play no part.
 
-    Where `rows` have a column `input_tokens`, only these lengths are worked out.
+    Where `rows` have a column `input_tokens`, only these lengths are worked out; where they have one `routing`, tokens
+    choose experts by that law.
     """
     bare = _without_host(gpu)
     energy = bare.spec.energy
     if energy is None:
         raise ValueError("a profile without prices of bytes and FLOPs cannot be calibrated on serving runs")
     plans: dict[str, Plan] = {}
+    laws = routing.laws(rows["routing"].to_list()) if "routing" in rows.columns else []
     mixed: list[Step] = []
     alone: list[Step] = []
     told_inputs = "input_tokens" in rows.columns
@@ -100,7 +102,7 @@ def runs(rows: pl.DataFrame, gpu: LoadedGpu) -> Runs:
         plain = inputs + outputs / 2
         for sequences, length, into in ((together, context, mixed), (batch, plain, alone)):
             told = [
-                _sums(_plan(plans, row["model"], bare), row, float(n), float(t), energy)
+                _sums(_plan(plans, row["model"], bare, laws), row, float(n), float(t), energy)
                 for row, n, t in zip(asked.iter_rows(named=True), sequences, length, strict=True)
             ]
             into.append(Step({name: np.array([one[name] for one in told]) for name in SUMS}))
@@ -118,9 +120,9 @@ def _without_host(gpu: LoadedGpu) -> LoadedGpu:
     return LoadedGpu(spec.model_copy(update={"host": host, "energy": energy}), gpu.document)
 
 
-def _plan(plans: dict[str, Plan], model: str, gpu: LoadedGpu) -> Plan:
+def _plan(plans: dict[str, Plan], model: str, gpu: LoadedGpu, laws: Sequence[str]) -> Plan:
     if model not in plans:
-        plans[model] = Plan([load_model(model)], [gpu])
+        plans[model] = Plan([load_model(model)], [gpu], routings=laws)
     return plans[model]
 
 
@@ -129,7 +131,8 @@ def _sums(plan: Plan, row: dict[str, Any], sequences: float, context: float, ene
     tp, dp, ep = degrees
     try:
         told = plan.core.explain_point(
-            0, 0, row["weight_dtype"], row.get("kv_dtype"), tp, 1, dp, ep, way({}),
+            0, 0, row["weight_dtype"], row.get("kv_dtype"), tp, 1, dp, ep,
+            way({"routing": row.get("routing")}, plan.routings),
             max(1.0, round(sequences)), max(1.0, round(context - 1)), 2.0,
         )  # fmt: skip
     except _core.PlanError as error:

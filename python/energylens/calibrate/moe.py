@@ -144,8 +144,19 @@ def sound(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.join(wrong.unique(), on=[*shape, "moe_tp_size", "moe_ep_size"], how="anti")
 
 
-def fit_moe(directory: Path, system: str, framework: str, form: str, device: Device) -> dict[str, object]:
-    """Return coefficients and held-out errors of one framework's fused kernel in one number format."""
+@dataclass(frozen=True)
+class Measured:
+    """Sound rows of one framework's fused kernel in one number format, and how many there were in all."""
+
+    experts: Experts
+    rows: int
+    kernel: str
+    framework_version: str
+    path: Path
+
+
+def measured(directory: Path, system: str, framework: str, form: str) -> Measured:
+    """Return the rows of a fused kernel that a fit may use."""
     columns = (*KEYS, "moe_dtype", "distribution", "kernel_source")
     where = (
         (pl.col("moe_dtype") == FORMS[form])
@@ -164,15 +175,26 @@ def fit_moe(directory: Path, system: str, framework: str, form: str, device: Dev
         for field, name in zip(Experts.__dataclass_fields__, (*KEYS, "skew", "latency"), strict=True)
     }
     experts = Experts(**parts | {"seconds": 1e-3 * parts["seconds"]})
-    check_units(experts.seconds, MoeModel(experts, device, form).ideal, table.path)
-    left_out = rows.height - kept.height
+    return Measured(experts, rows.height, kernel, table.version, table.path)
+
+
+def fit_moe(directory: Path, system: str, framework: str, form: str, device: Device) -> dict[str, object]:
+    """Return coefficients and held-out errors of one framework's fused kernel in one number format."""
+    found = measured(directory, system, framework, form)
+    check_units(found.experts.seconds, MoeModel(found.experts, device, form).ideal, found.path)
     return {
-        **fit_experts(experts, device, form),
-        "unsound": left_out,
-        "rows": rows.height,
-        "kernel": kernel,
-        "framework_version": table.version,
+        **fit_experts(found.experts, device, form),
+        "unsound": found.rows - len(found.experts.seconds),
+        "rows": found.rows,
+        "kernel": found.kernel,
+        "framework_version": found.framework_version,
     }
+
+
+def held_out_of(experts: Experts) -> Experts:
+    """Return the kernels whose shapes no fit sees."""
+    shape = (experts.hidden, experts.inner, experts.active, experts.experts, experts.tensor, experts.groups)
+    return experts.take(np.flatnonzero(held_out(*shape) & (experts.groups <= MOST_GROUPS)))
 
 
 def ratios(found: Experts, predicted: Array) -> list[dict[str, float]]:

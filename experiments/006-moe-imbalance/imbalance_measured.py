@@ -1,0 +1,166 @@
+"""Figures of results.json: coefficients against measured fused kernels, serving runs with and without skew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from energylens.calibrate.account import QUANTITIES, Account, serving_rows
+from energylens.calibrate.device import SYSTEMS, device
+from energylens.calibrate.fitting import score
+from energylens.calibrate.formulas import Array
+from energylens.calibrate.measured import data_dir, serving_runs
+from energylens.calibrate.moe import FORMS, NAMES, SKEWS, TILES, Experts, MoeModel, held_out_of, measured, ratios
+from energylens.calibrate.tables import home
+from energylens.errors import SpecError
+from energylens.library import load_gpu
+from energylens.routing import DEFAULT
+
+GPUS = ("h100-sxm", "h200-sxm", "b200", "gb200")
+FRAMEWORKS = ("vllm", "trtllm", "sglang")
+SERVED = ("h100-sxm", "b200")
+SHOWN = {"gpu": "h100-sxm", "framework": "vllm", "format": "bf16"}
+"""The kernel whose ratios are shown one by one."""
+LAWS = ("balanced", "uniform", "dirichlet:1", "dirichlet:0.5", DEFAULT, "dirichlet:0.2")
+ROUTED = ("gpt-oss-20b", "qwen3-235b-a22b", "qwen3-30b-a3b")
+
+
+def results(tables: Path | None) -> dict[str, Any]:
+    """Return everything that run.py keeps in results.json; needs the measured runs and the measured kernel tables."""
+    kernels, cells = _kernels(home(tables))
+    shown = [cell for cell in cells if all(cell[name] == value for name, value in SHOWN.items())]
+    runs = serving_runs(data_dir())
+    return {
+        "kernels": kernels,
+        "ratios": _summary(cells),
+        "cells": [{name: value for name, value in cell.items() if name not in SHOWN} for cell in shown],
+        "serving": [row for gpu in SERVED for row in _serving(runs, gpu)],
+        "pairs": [row for gpu in SERVED for row in _pairs(runs, gpu)],
+    }
+
+
+def _values(entry: Mapping[str, Any]) -> tuple[Array, int]:
+    """Return the coefficients of a profile in the order of a fit; tiles it leaves out are never the fastest."""
+    known = {(rows, columns): share for rows, columns, share in entry["tiles"]}
+    tiles = [known.get(tile, 0.0) for tile in TILES]
+    return np.array([*(entry.get(name, 0.0) for name in NAMES), *tiles]), int(entry["sharpness"])
+
+
+def _kernels(directory: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return errors on shapes no fit saw, by framework and format, and ratios of skewed to balanced of all shapes."""
+    rows, cells = [], []
+    for gpu in GPUS:
+        spec = load_gpu(gpu).spec
+        for framework in FRAMEWORKS:
+            others = spec.frameworks or {}
+            kernels = (
+                spec.kernels if framework == "vllm" else others[framework].kernels if framework in others else None
+            )
+            entries = (kernels.model_dump(exclude_none=True) if kernels else {}).get("grouped_gemm", {})
+            for form, entry in entries.items():
+                if form not in FORMS or "has no table of its own" in entry["source"]:
+                    continue
+                try:
+                    found = measured(directory, SYSTEMS[gpu], framework, form)
+                except SpecError:
+                    continue
+                values, sharpness = _values(entry)
+                own = {"gpu": gpu, "framework": framework, "format": form}
+                apart = held_out_of(found.experts)
+                times = MoeModel(apart, device(spec), form).seconds(values, sharpness)
+                told = {
+                    name: score(times[here], apart.seconds[here]).mape_percent
+                    for name, skew in SKEWS.items()
+                    if name != "uniform" and (here := apart.skew == skew).any()
+                }
+                whole = score(times, apart.seconds)
+                left_out = 100 * (1 - len(found.experts.seconds) / found.rows)
+                rows.append(own | {"rows": whole.rows, "all": whole.mape_percent, "unsound": left_out} | told)
+                narrow = found.experts.take(np.flatnonzero(found.experts.groups <= 64))
+                cells += [own | cell for cell in _cells(narrow, values, sharpness, gpu, form)]
+    return rows, cells
+
+
+def _cells(experts: Experts, values: Array, sharpness: int, gpu: str, form: str) -> list[dict[str, Any]]:
+    return ratios(experts, MoeModel(experts, device(load_gpu(gpu).spec), form).seconds(values, sharpness))
+
+
+def _summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return how near predicted ratios of skewed to balanced kernels are to measured ones, and how near 1 would be."""
+    miss = (pl.col("predicted") - pl.col("measured")).abs()
+    keys = ["gpu", "framework", "format"]
+    told = pl.DataFrame(cells).group_by(keys, maintain_order=True).agg(
+        cells=pl.len(), in_5=(miss <= 0.05).sum(), in_10=(miss <= 0.1).sum(), mean=miss.mean(),
+        without=(pl.col("measured") - 1).abs().mean(),
+    )  # fmt: skip
+    return told.to_dicts()
+
+
+def _under(runs: pl.DataFrame, law: str | None) -> pl.DataFrame:
+    """Return the runs with routed models under a law; None is the one their specs have."""
+    routed = pl.col("model").is_in(ROUTED)
+    return runs if law is None else runs.with_columns(routing=pl.when(routed).then(pl.lit(law)))
+
+
+def _serving(runs: pl.DataFrame, gpu: str) -> list[dict[str, Any]]:
+    """Return errors (percent) of runs whose model was left out, the serving layer fitted anew under every law."""
+    rows = serving_rows(runs, gpu)
+    told = []
+    for law in LAWS:
+        account = Account.of(_under(rows, law), load_gpu(gpu))
+        for model in (None, *ROUTED):
+            where = None if model is None else rows["model"] == model
+            found = account.errors(account.left_out, where)
+            one: dict[str, Any] = {"gpu": gpu, "law": law, "model": model, "rows": found[QUANTITIES[0]].rows}
+            told.append(one | {name: found[name].mape_percent for name in QUANTITIES})
+            if model is None:
+                moe = account.errors(account.left_out, rows["model"].is_in(ROUTED))
+                told.append(one | {"model": "routed"} | {name: moe[name].mape_percent for name in QUANTITIES})
+    return told
+
+
+def _pairs(runs: pl.DataFrame, gpu: str) -> list[dict[str, Any]]:
+    """Return runs of one model, format and batch on different numbers of GPUs: what the wider costs of the narrower."""
+    rows = serving_rows(runs, gpu)
+    account = Account.of(rows, load_gpu(gpu))
+    name = "energy_per_output_token_j"
+    keys = ["model", "task", "weight_dtype", "concurrency"]
+    told = rows.select(
+        "model",
+        "task",
+        "weight_dtype",
+        "gpus",
+        "tp",
+        "ep",
+        concurrency=pl.col("batch").round().cast(pl.Int64),
+        measured=name,
+    ).with_columns(account.left_out[name].alias("predicted"))
+    once = told.group_by([*keys, "gpus", "tp", "ep"], maintain_order=True).agg(pl.col("measured", "predicted").mean())
+    both = once.join(once, on=keys, suffix="_wide", nulls_equal=True).filter(pl.col("gpus_wide") > pl.col("gpus"))
+    both = both.with_columns(
+        gpu=pl.lit(gpu),
+        measured=pl.col("measured_wide") / pl.col("measured"),
+        predicted=pl.col("predicted_wide") / pl.col("predicted"),
+    )
+    kept = ["gpu", "model", "concurrency", "gpus", "gpus_wide", "measured", "predicted"]
+    return both.select(kept).sort("gpu", "model", "gpus", "concurrency").to_dicts()
+
+
+def write(path: Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Keep the figures, four digits each, one row a line."""
+
+    def plain(value: object) -> object:
+        return float(f"{value:.4g}") if isinstance(value, float) else value
+
+    parts = [
+        f' "{name}": [\n  '
+        + ",\n  ".join(json.dumps({key: plain(value) for key, value in row.items()}) for row in rows)
+        + "\n ]"
+        for name, rows in found.items()
+    ]
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")

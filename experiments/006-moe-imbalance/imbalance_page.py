@@ -1,0 +1,306 @@
+"""The page, the tables and the pictures: README.md from template.md, sweep.csv, placements.csv, ways.csv, two PNGs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import altair as alt
+import imbalance_measured
+import polars as pl
+from imbalance_predicted import ALPHAS, HERE, MODELS, REPORTED, SHAPES, placements, shapes, sweep, ways
+from pages import markdown, must
+from polars.testing import assert_frame_equal
+
+from energylens.routing import DEFAULT
+
+RESULTS = HERE / "results.json"
+SHORT = {"h100-sxm": "H100", "h200-sxm": "H200", "b200": "B200", "gb200": "GB200"}
+FRAMEWORKS = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
+KERNEL_TARGET, SERVING_TARGET = 12, 12
+SKEWED = 1.2
+ENERGY, ITL = "energy_per_output_token_j", "itl_s"
+JOINED = ["model", "ep", "batch_of_gpu"]
+
+
+def kernel_figures(found: dict[str, Any]) -> dict[str, str]:
+    """Return held-out errors by framework and format, and how near the ratios of skewed to balanced kernels are."""
+    kernels = pl.DataFrame(found["kernels"])
+    rows = [
+        [SHORT[one["gpu"]], FRAMEWORKS[one["framework"]], one["format"], f"{one['all']:.1f} %"]
+        + [f"{one[name]:.1f} %" for name in ("balanced", "power_law_1.01", "power_law_1.2")]
+        + [f"{one['rows']:,}", f"{one['unsound']:.0f} %"]
+        for one in found["kernels"]
+        if one["format"] in ("bf16", "fp8", "fp8_block", "nvfp4", "mxfp4")
+    ]
+    asked = kernels.filter(pl.col("format").is_in(["bf16", "fp8"]))
+    met, missed = asked.filter(pl.col("all") <= KERNEL_TARGET), asked.filter(pl.col("all") > KERNEL_TARGET)
+    must((missed["framework"] == "sglang").all(), "only SGLang's bf16 misses the target of kernels")
+    near = pl.DataFrame(found["ratios"])
+    cells, five, ten = (int(near[name].sum()) for name in ("cells", "in_5", "in_10"))
+    ours, without = ((near[name] * near["cells"]).sum() / cells for name in ("mean", "without"))
+    must(2 * ours < without, "the loads explain more than half of what skew does to kernels")
+    worst = near.sort("mean", descending=True).head(2)
+    must(set(worst["framework"]) == {"trtllm"} and set(worst["format"]) == {"bf16"}, "TensorRT-LLM's bf16 is worst")
+    flat = {(c["skew"], c["groups"], c["tokens_up_to"]): c for c in found["cells"]}
+    few, many = flat[SKEWED, 1.0, 64], flat[SKEWED, 8.0, 16384]
+    return {
+        "table_kernels": markdown(
+            ["GPU", "framework", "format", "all", "balanced", "α = 1.01", "α = 1.2", "rows", "left out as unsound"],
+            rows,
+        ),
+        "kernels_met": f"{met.height} of {asked.height}",
+        "kernels_least": f"{min(asked['all']):.0f}",
+        "kernels_most": f"{max(met['all']):.0f}",
+        "kernels_missed": ", ".join(f"{SHORT[one['gpu']]} {one['all']:.0f} %" for one in missed.to_dicts()),
+        "cells": f"{cells:,}",
+        "in_five": f"{100 * five / cells:.0f}",
+        "in_ten": f"{100 * ten / cells:.0f}",
+        "ratio_error": f"{100 * ours:.0f}",
+        "ratio_without": f"{100 * without:.0f}",
+        "few_measured": f"{few['measured']:.2f}",
+        "few_predicted": f"{few['predicted']:.2f}",
+        "many_measured": f"{many['measured']:.2f}",
+        "many_predicted": f"{many['predicted']:.2f}",
+    }
+
+
+def serving_figures(found: dict[str, Any]) -> dict[str, str]:
+    """Return errors of serving runs by law, and the pairs of runs on fewer and more GPUs."""
+    told = pl.DataFrame(found["serving"], infer_schema_length=None)
+    names: dict[str | None, str] = {"routed": "all three", **{name: name for name in imbalance_measured.ROUTED}, None: "all models, dense too"}
+    rows, out = [], {}
+    for gpu in imbalance_measured.SERVED:
+        for law in imbalance_measured.LAWS:
+            here = told.filter(gpu=gpu, law=law)
+            cells = []
+            for model in names:
+                one = here.filter(pl.col("model").is_null() if model is None else pl.col("model") == model).row(
+                    0, named=True
+                )
+                cells.append(f"{one[ENERGY]:.1f} / {one[ITL]:.1f}")
+            rows.append([SHORT[gpu], f"**{law}**" if law == DEFAULT else law, *cells])
+    head = ["GPU", "law", *names.values()]
+
+    def error(gpu: str, law: str, model: str) -> float:
+        return float(told.filter(gpu=gpu, law=law, model=model)[ENERGY].item())
+
+    for gpu in imbalance_measured.SERVED:
+        for law, word in ((DEFAULT, "with"), ("uniform", "uniform"), ("balanced", "balanced")):
+            out[f"{SHORT[gpu]}_{word}"] = f"{error(gpu, law, 'routed'):.1f}"
+        for model in imbalance_measured.ROUTED:
+            out[f"{SHORT[gpu]}_{model.split('-')[1 if 'oss' not in model else 2]}"] = (
+                f"{error(gpu, DEFAULT, model):.1f}"
+            )
+    best = told.filter(gpu="h100-sxm", model="routed").sort(ENERGY)["law"][0]
+    must(error("h100-sxm", DEFAULT, "routed") < 1.01 * error("h100-sxm", best, "routed"), "the default is best on H100")
+    must(error("b200", DEFAULT, "routed") > error("b200", "uniform", "routed"), "on B200 uniform is better")
+    pairs = pl.DataFrame(found["pairs"])
+    lines = [
+        [
+            one["model"], SHORT[one["gpu"]], f"{one['gpus']} to {one['gpus_wide']}", f"{one['concurrency']}",
+            f"{one['measured']:.2f}", f"{one['predicted']:.2f}",
+        ]
+        for one in found["pairs"]
+    ]  # fmt: skip
+    right = (pairs["measured"] > 1) == (pairs["predicted"] > 1)
+    routed = pairs["model"].is_in(imbalance_measured.ROUTED)
+    must(right.filter(routed).all(), "the sign is right in every pair of a routed model")
+    must(not right.filter(~routed).any(), "it is wrong for Qwen3-32B")
+    return out | {
+        "target": str(SERVING_TARGET),
+        "kernel_target": str(KERNEL_TARGET),
+        "default": DEFAULT,
+        "table_serving": markdown(head, rows),
+        "table_pairs": markdown(["model", "GPU", "GPUs", "batch", "measured", "predicted"], lines),
+        "pairs_right": f"{right.filter(routed).sum()} of {routed.sum()}",
+        "pairs_dense": f"{(~routed).sum()}",
+    }
+
+
+def sweep_figures(table: pl.DataFrame) -> dict[str, str]:
+    """Return what skew costs by model and expert parallelism."""
+    skewed = _against_uniform(table).filter(alpha=SKEWED)
+    rows = []
+    for (model, ep), here in skewed.group_by(["model", "ep"], maintain_order=True):
+        few, many = here.row(0, named=True), here.row(-1, named=True)
+        cells = [f"{one['tpot']:.2f} / {one['decode']:.2f}" for one in (few, many)]
+        many_batch = f"{many['batch_of_gpu']}"
+        rows.append([MODELS[str(model)][0], str(ep), *cells, many_batch, f"{many['ttft']:.2f} / {many['prefill']:.2f}"])
+    head = ["model", "EP", "decode, 4 a GPU", "decode, most a GPU", "most", "prefill"]
+    small, large = skewed.filter(pl.col("batch_of_gpu") == 4, pl.col("ep") <= 8), skewed.filter(pl.col("ep") >= 32)
+    must((small["decode"] < 1).all(), "skew saves joules of small batches on few GPUs")
+    must(
+        (large["decode"] > 1).all() and (large["tpot"] > large["decode"]).all(),
+        "it costs more time than joules on many",
+    )
+    prefill = skewed.filter(pl.col("ep") >= 8)
+    must((prefill["ttft"] > prefill["prefill"]).all(), "prefill: more time than joules")
+
+    def span(values: pl.Series, sign: int = 1) -> str:
+        low, high = sorted(100 * sign * (value - 1) for value in (min(values), max(values)))
+        return f"{low:.0f} to {high:.0f}"
+
+    return {
+        "table_sweep": markdown(head, rows),
+        "small_saved": span(small["decode"], -1),
+        "large_time": span(large["tpot"]),
+        "large_joules": span(large["decode"]),
+        "prefill_time": span(prefill["ttft"]),
+        "prefill_joules": span(prefill["prefill"]),
+    }
+
+
+def _against_uniform(table: pl.DataFrame) -> pl.DataFrame:
+    flat = table.filter(alpha=0.0).drop("alpha")
+    both = table.join(flat, on=JOINED, suffix="_flat", maintain_order="left")
+    return both.with_columns(
+        tpot=pl.col("tpot_s") / pl.col("tpot_s_flat"),
+        ttft=pl.col("ttft_s") / pl.col("ttft_s_flat"),
+        decode=pl.col("decode_j") / pl.col("decode_j_flat"),
+        prefill=pl.col("prefill_j") / pl.col("prefill_j_flat"),
+    )
+
+
+def placement_figures(table: pl.DataFrame) -> dict[str, str]:
+    """Return what placements buy."""
+    rows = []
+    for one in table.to_dicts():
+        base = table.filter(routing=one["routing"], placement="contiguous").row(0, named=True)
+        cells = [f"{one[f'load_{tokens}']:.2f}" for tokens in (2048, 65536)]
+        for name in ("tpot_s", "ttft_s", "energy_per_output_token_j"):
+            cells.append(f"{100 * (one[name] / base[name] - 1):+.0f} %")
+        rows.append([one["routing"], one["placement"], *cells, f"{one['memory_bytes_per_gpu'] / 1e9:.1f} GB"])
+    head = ["law", "placement", "load, 2,048 tokens", "65,536 tokens", "TPOT", "TTFT", "J/token", "memory of a GPU"]
+    copies = table.filter(placement="replicated:32")
+    must((copies["load_65536"] < 1.1).all(), "32 copies level the load")
+    return {"table_placements": markdown(head, rows)}
+
+
+def shape_figures(table: pl.DataFrame) -> dict[str, str]:
+    """Return experts hit and loads by law, beside those reported."""
+    rows = []
+    for law in table["routing"].unique(maintain_order=True):
+        cells = []
+        for tokens, *_ in REPORTED:
+            one = table.filter(routing=law, tokens=tokens).row(0, named=True)
+            cells += [f"{one['experts_hit']:.0f}", f"{one['load']:.2f}"]
+        rows.append([law, *cells])
+    told = ["**reported**"]
+    for _, hit, load in REPORTED:
+        told += [str(hit), f"{load:.2f}"]
+    head = ["law"]
+    for tokens, *_ in REPORTED:
+        head += [f"hit of 128, {tokens:,} tokens", "busiest of 8"]
+    fits = []
+    for shape in SHAPES:
+        here = table.filter(routing=f"dirichlet:{shape:g}")
+        fits.append((sum(abs(a / b[1] - 1) for a, b in zip(here["experts_hit"], REPORTED, strict=True)), shape))
+    return {"table_shapes": markdown(head, [told, *rows]), "shape_of_hits": f"{min(fits)[1]:g}"}
+
+
+def way_figures(table: pl.DataFrame) -> dict[str, str]:
+    """Return joules and time of Qwen3-235B by mesh."""
+    rows = []
+    for (tp, dp, ep, gpus), here in table.group_by(["tp", "dp", "ep", "gpus"], maintain_order=True):
+        cells = [
+            f"{one['energy_per_output_token_j']:.2f} ({1e3 * one['tpot_s']:.0f} ms)"
+            if one["reason"] == "ok"
+            else "does not fit"
+            for one in here.to_dicts()
+        ]
+        rows.append([str(gpus), str(tp), str(dp), str(ep), *cells])
+    eight = table.filter(gpus=8)
+    tensor, expert = (eight.filter(tp=8, ep=ep)[ENERGY].to_list() for ep in (1, 8))
+    apart = max(abs(a / b - 1) for a, b in zip(tensor, expert, strict=True))
+    must(apart < 0.05, "EP or TP inside experts: within 5 %")
+    sharded = eight.filter(dp=8, batch=512)[ENERGY].item() / eight.filter(tp=8, ep=8, batch=512)[ENERGY].item()
+    must(sharded < 0.75, "data-parallel attention saves joules of large batches")
+    return {
+        "table_ways": markdown(["GPUs", "TP", "DP", "EP", *(f"batch {batch}" for batch in (8, 64, 512))], rows),
+        "ep_against_tp": f"{100 * apart:.0f}",
+        "sharded": f"{100 * (1 - sharded):.0f}",
+    }
+
+
+def draw_ratios(cells: list[dict[str, Any]]) -> alt.ConcatChart:
+    """Return measured and predicted ratios of skewed to balanced kernels against expert parallelism."""
+    bands = {64: "up to 64 tokens", 2047: "65 to 2,047", 16384: "2,048 to 16,384"}
+    rows = pl.DataFrame(cells).filter(skew=SKEWED)
+    long = rows.unpivot(
+        ["measured", "predicted"], index=["groups", "tokens_up_to"], variable_name="what", value_name="ratio"
+    )
+    colour = alt.Color("what:N", title=None).scale(domain=["measured", "predicted"], range=["#0072B2", "#E69F00"])
+    charts = []
+    for band, title in bands.items():
+        base = alt.Chart(long.filter(tokens_up_to=band), title=title, width=210, height=200)
+        x = alt.X("groups:Q", title="EP").scale(type="log", base=2).axis(values=[1, 2, 4, 8, 16, 32, 64], format="d")
+        y = alt.Y("ratio:Q", title="time of skewed by balanced").scale(domain=[0.7, 1.8])
+        charts.append(
+            base.mark_line(point=alt.OverlayMarkDef(size=45)).encode(
+                x, y, colour, alt.Shape("what:N", title=None).scale(domain=["measured", "predicted"])
+            )
+        )
+    head = alt.TitleParams("Fused experts of vLLM on H100, bf16, power law 1.2", anchor="middle")
+    both: alt.ConcatChart = alt.concat(*charts, columns=3, title=head)
+    return both
+
+
+def draw_sweep(table: pl.DataFrame) -> alt.ConcatChart:
+    """Return time and joules of a decode step against skew, by expert parallelism."""
+    rows = _against_uniform(table).filter(pl.col("batch_of_gpu") == 64)
+    charts = []
+    for model in ("qwen3-30b-a3b", "deepseek-v3"):
+        name, widths = MODELS[model]
+        here = rows.filter(model=model).with_columns(width=pl.format("EP {}", "ep"))
+        order = [f"EP {width}" for width in widths]
+        colour = alt.Color("width:N", title=None, sort=order).scale(
+            domain=order, range=["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
+        )
+        for column, what in (("tpot", "time per token"), ("decode", "joules per token")):
+            x = alt.X("alpha:Q", title="α of the power law (0: uniform)").axis(values=list(ALPHAS), format="~g")
+            y = alt.Y(f"{column}:Q", title=f"{what} by uniform").scale(zero=False)
+            chart = alt.Chart(here, title=f"{name}: {what}", width=300, height=180)
+            charts.append(chart.mark_line(point=True).encode(x, y, colour))
+    head = alt.TitleParams("What skew costs in decode on H200, 64 sequences a GPU, predicted", anchor="middle")
+    both: alt.ConcatChart = alt.concat(*charts, columns=2, title=head).resolve_scale(color="independent")
+    return both
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare the committed results with a fresh run")
+    parser.add_argument(
+        "--refresh", action="store_true", help="judge against what was measured again (ENERGYLENS_DATA)"
+    )
+    parser.add_argument(
+        "--tables", type=Path, help="folder of the unpacked aiconfigurator-core wheel, if not installed"
+    )
+    asked = parser.parse_args()
+    if asked.refresh:
+        imbalance_measured.write(RESULTS, imbalance_measured.results(asked.tables))
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    tables = {"sweep": sweep(), "placements": placements(), "ways": ways()}
+    figures = kernel_figures(found) | serving_figures(found) | sweep_figures(tables["sweep"])
+    figures |= placement_figures(tables["placements"]) | shape_figures(shapes()) | way_figures(tables["ways"])
+    readme = Template((HERE / "template.md").read_text(encoding="utf-8")).substitute(figures)
+    for name, table in tables.items():
+        kept = table.with_columns(pl.col(pl.Float64).round_sig_figs(6))
+        if asked.check:
+            assert_frame_equal(pl.read_csv(HERE / f"{name}.csv"), kept, check_dtypes=False, rel_tol=1e-5)
+        else:
+            kept.write_csv(HERE / f"{name}.csv")
+    if asked.check:
+        must((HERE / "README.md").read_text(encoding="utf-8") == readme, "README.md is what a fresh run writes")
+        print("the committed results equal a fresh run")
+        return
+    (HERE / "README.md").write_text(readme, encoding="utf-8")
+    draw_ratios(found["cells"]).save(HERE / "ratios.png", scale_factor=1.5)
+    draw_sweep(tables["sweep"]).save(HERE / "skew.png", scale_factor=1.5)
+
+
+if __name__ == "__main__":
+    main()
