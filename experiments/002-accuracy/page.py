@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -182,7 +183,8 @@ def serving_figures(results: dict[str, Any]) -> dict[str, str]:
             out[f"top1_{short}_{fit}"] = f"{own[fit]['top1_percent']:.0f} %"
             out[f"strict_{short}_{fit}"] = f"{own[fit]['top1_strictly_percent']:.0f} %"
             reached = own[fit]["top1_percent"] >= TOP1_TARGET
-            must(reached == (short == "H100"), "the target of right choices is reached on H100, missed on B200")
+            told = "the target of right choices is reached on H100 with every model in the fit, missed else"
+            must(reached == (short == "H100" and fit == "in_sample"), told)
             must(own[fit]["top1_strictly_percent"] < TOP1_TARGET, "strictly, it is missed on both")
             for name, word in (("energy_per_output_token_j", "energy"), ("itl_s", "itl")):
                 out[f"{word}_{short}_{fit}"] = f"{own[fit][name]['mape_percent']:.1f} %"
@@ -217,21 +219,14 @@ def serving_figures(results: dict[str, Any]) -> dict[str, str]:
     near = {(row["gpu"], row["model"], row["ep"]): row for row in results["meshes"]}
     for model, energy, latency in (("llama-3.1-8b", 11.31, 11.3), ("llama-3.1-70b", 12.18, 12.39)):
         row = near["h100-sxm", model, 1]
-        below = row["energy_left_out"] < energy and row["energy_in_sample"] < energy
-        must(below and row["itl_in_sample"] < latency, "dense, H100: below the paper's, but for ITL left out")
-    itl = near["h100-sxm", "llama-3.1-70b", 1]["itl_left_out"]
-    must(
-        12.39 < itl < 14 and near["h100-sxm", "llama-3.1-8b", 1]["itl_left_out"] < 11.3,
-        "70B: ITL left out a little above",
-    )
-    out["itl_70b"] = f"{itl:.1f} %"
-    small = [row for (_, model, _), row in near.items() if model == "qwen3-30b-a3b"]
-    must(
-        min(min(row["energy_in_sample"], row["energy_left_out"]) for row in small) > 9.25,
-        "30B-A3B: energy above 9.25 %",
-    )
-    for key in (("h100-sxm", "qwen3-30b-a3b", 2), ("b200", "qwen3-30b-a3b", 1)):
-        must(near[key]["itl_left_out"] < 21.85, "30B-A3B: ITL below 21.85 %, H100 with EP 2 and B200")
+        below = max(row["energy_left_out"], row["energy_in_sample"]) < energy
+        must(below and max(row["itl_left_out"], row["itl_in_sample"]) < latency, "dense, H100: below the paper's")
+    small = {
+        gpu: [row for (on, model, _), row in near.items() if (on, model) == (gpu, "qwen3-30b-a3b")] for gpu in GPUS
+    }
+    must(max(row["energy_left_out"] for row in small["h100-sxm"]) < 9.25, "30B-A3B: energy below 9.25 % on H100")
+    must(min(row["energy_left_out"] for row in small["b200"]) > 9.25, "30B-A3B: energy above 9.25 % on B200")
+    must(max(row["itl_left_out"] for row in chain(*small.values())) < 21.85, "30B-A3B: ITL below 21.85 %")
     repeats = results["repeats"]
     out |= {"repeats": str(repeats["pairs"])}
     out |= {f"repeats_{end}": f"{repeats[f'{end}_percent']:.0f}" for end in ("least", "most")}

@@ -71,7 +71,8 @@ def kernel_figures(found: dict[str, Any]) -> dict[str, str]:
 def serving_figures(found: dict[str, Any]) -> dict[str, str]:
     """Return errors of serving runs by law, and the pairs of runs on fewer and more GPUs."""
     told = pl.DataFrame(found["serving"], infer_schema_length=None)
-    names: dict[str | None, str] = {"routed": "all three", **{name: name for name in imbalance_measured.ROUTED}, None: "all models, dense too"}
+    names: dict[str | None, str] = {"routed": "all three", None: "all models, dense too"}
+    names |= {name: name for name in imbalance_measured.ROUTED}
     rows, out = [], {}
     for gpu in imbalance_measured.SERVED:
         for law in imbalance_measured.LAWS:
