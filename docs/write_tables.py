@@ -59,11 +59,11 @@ def kernels() -> str:
         spec = load_gpu(name).spec
         assert spec.collectives is not None
         cells = []
-        for operation in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all"):
+        for operation in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "dispatch", "combine"):
             one = getattr(spec.collectives, operation)
             cells.append(", ".join(f"{i.name} {i.fit.mape_percent:g}" for i in one if i.fit is not None))
         collectives.append([name, *cells])
-    heads = ["GPU", "all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
+    heads = ["GPU", "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "dispatch", "combine"]
     return f"{table}\n\n(* of another framework's table.)\n\n{_markdown(heads, collectives)}"
 
 

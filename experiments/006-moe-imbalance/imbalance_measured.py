@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from energylens.calibrate.account import QUANTITIES, Account, serving_rows
+from energylens.calibrate.collectives import reach
 from energylens.calibrate.device import SYSTEMS, device
 from energylens.calibrate.fitting import score
 from energylens.calibrate.formulas import Array
@@ -20,12 +21,15 @@ from energylens.calibrate.tables import home
 from energylens.errors import SpecError
 from energylens.library import load_gpu
 from energylens.routing import DEFAULT
+from energylens.spec.gpu import Exchange, GpuSpec
 
 GPUS = ("h100-sxm", "h200-sxm", "b200", "gb200")
 FRAMEWORKS = ("vllm", "trtllm", "sglang")
 SERVED = ("h100-sxm", "b200")
 SHOWN = {"gpu": "h100-sxm", "framework": "vllm", "format": "bf16"}
 """The kernel whose ratios are shown one by one."""
+NODES_VERSION = "0.5.6.post2"
+"""SGLang whose tables have dispatch and combine over several nodes."""
 LAWS = ("balanced", "uniform", "dirichlet:1", "dirichlet:0.5", DEFAULT, "dirichlet:0.2")
 ROUTED = ("gpt-oss-20b", "qwen3-235b-a22b", "qwen3-30b-a3b")
 
@@ -39,6 +43,7 @@ def results(tables: Path | None) -> dict[str, Any]:
         "kernels": kernels,
         "ratios": _summary(cells),
         "cells": [{name: value for name, value in cell.items() if name not in SHOWN} for cell in shown],
+        "nodes": _nodes(home(tables)),
         "serving": [row for gpu in SERVED for row in _serving(runs, gpu)],
         "pairs": [row for gpu in SERVED for row in _pairs(runs, gpu)],
     }
@@ -88,6 +93,49 @@ def _kernels(directory: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 
 def _cells(experts: Experts, values: Array, sharpness: int, gpu: str, form: str) -> list[dict[str, Any]]:
     return ratios(experts, MoeModel(experts, device(load_gpu(gpu).spec), form).seconds(values, sharpness))
+
+
+def _nodes(directory: Path) -> list[dict[str, Any]]:
+    """Return errors of DeepEP's dispatch and combine over 2 to 8 nodes of H100, which no fit saw."""
+    spec = load_gpu("h100-sxm").spec
+    assert spec.collectives is not None
+    folder = directory / SYSTEMS["h100-sxm"] / "comm" / "sglang" / NODES_VERSION
+    told = []
+    for mode, name, latency in (("normal", "deepep_normal", "transmit_us"), ("ll", "deepep_low_latency", "avg_t_us")):
+        table = pl.read_parquet(folder / f"wideep_deepep_{mode}_perf.parquet").filter(pl.col("node_num") > 1)
+        for operation in ("dispatch", "combine"):
+            one = next(way for way in getattr(spec.collectives, operation) if way.name == name)
+            rows = table.with_columns(measured=1e-6 * pl.col(f"{operation}_{latency}")).filter(pl.col("measured") > 0)
+            sms = rows[f"{operation}_sms"].to_numpy() if mode == "normal" else np.full(rows.height, np.inf)
+            predicted = _across(rows, one, sms, spec)
+            for nodes in (2, 4, 8):
+                here = (rows["node_num"] == nodes).to_numpy()
+                ratio = predicted[here] / rows["measured"].to_numpy()[here] - 1
+                own = {"name": name, "operation": operation, "nodes": nodes, "rows": int(here.sum())}
+                told.append(own | {"mape": float(100 * np.abs(ratio).mean()), "bias": float(100 * ratio.mean())})
+    return told
+
+
+def _across(rows: pl.DataFrame, way: Exchange, sms: Array, spec: GpuSpec) -> Array:
+    """Return seconds by section 7 of the physics: inside a node and across, the SMs slowing what is inside."""
+    tokens, hidden, active, experts, nodes = (
+        rows[name].to_numpy().astype(np.float64)
+        for name in ("num_token", "hidden_size", "num_topk", "num_experts", "node_num")
+    )
+    (curve,) = way.by_gpus.values()
+    seconds = np.empty(rows.height)
+    for h in np.unique(nodes):
+        at = nodes == h
+        inside, across = active[at], active[at]
+        if way.copies == "gpu":
+            inside, across = (reach(int(n), experts[at], active[at]) for n in (8 * h, h))
+        size = tokens[at] * hidden[at] * way.bytes_per_element
+        slower = np.maximum(1.0, spec.link.sms_to_saturate / sms[at])
+        link = 7 / 8 * size * inside / curve.bandwidth_bytes_per_s * slower
+        link += curve.alpha_s + curve.root_s_per_sqrt_byte * np.sqrt(size * inside)
+        net = (h - 1) / h * size * across / spec.link.net_bandwidth_bytes_per_s
+        seconds[at] = link + net + spec.link.net_alpha_s
+    return seconds
 
 
 def _summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -68,6 +68,27 @@ def kernel_figures(found: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def node_figures(found: dict[str, Any]) -> dict[str, str]:
+    """Return errors of dispatch and combine across nodes."""
+    rows = [
+        [
+            one["name"],
+            one["operation"],
+            str(one["nodes"]),
+            str(one["rows"]),
+            f"{one['mape']:.0f} %",
+            f"{one['bias']:+.0f} %",
+        ]
+        for one in found["nodes"]
+    ]
+    errors = [one["mape"] for one in found["nodes"]]
+    return {
+        "table_nodes": markdown(["way", "operation", "nodes", "rows", "mean error", "mean signed"], rows),
+        "nodes_least": f"{min(errors):.0f}",
+        "nodes_most": f"{max(errors):.0f}",
+    }
+
+
 def serving_figures(found: dict[str, Any]) -> dict[str, str]:
     """Return errors of serving runs by law, and the pairs of runs on fewer and more GPUs."""
     told = pl.DataFrame(found["serving"], infer_schema_length=None)
@@ -285,7 +306,7 @@ def main() -> None:
         imbalance_measured.write(RESULTS, imbalance_measured.results(asked.tables))
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     tables = {"sweep": sweep(), "placements": placements(), "ways": ways()}
-    figures = kernel_figures(found) | serving_figures(found) | sweep_figures(tables["sweep"])
+    figures = kernel_figures(found) | node_figures(found) | serving_figures(found) | sweep_figures(tables["sweep"])
     figures |= placement_figures(tables["placements"]) | shape_figures(shapes()) | way_figures(tables["ways"])
     readme = Template((HERE / "template.md").read_text(encoding="utf-8")).substitute(figures)
     for name, table in tables.items():
