@@ -73,7 +73,7 @@ def problem(text: object) -> Problem | None:
     except ValueError:
         value = math.nan
     if not least <= value <= most:
-        hint = f"write a {what} from {least:g} to {most:g}, as in {name}:0.8"
+        hint = f"give its {what}, from {least:g} to {most:g}, as in {name}:0.8"
         return Problem(f"cannot read the {what} of `{text}`", hint=hint, code="routing")
     return None
 
@@ -195,29 +195,37 @@ def loads(
     """
     from energylens.library import load_model
 
-    spec = load_model(model).spec
+    loaded = load_model(model)
+    spec = loaded.spec
     ranks = [rank for rank in spec.ranks.values() if rank.active is not None]
     if not ranks:
         raise SpaceError(Problem(f"{spec.name} has no routed experts", code="routing"))
     experts, active, own = ranks[0].extent, ranks[0].active or 1, ranks[0].routing
     problems = [wrong for text in placements if (wrong := placement_problem(text))]
     problems += [Problem(f"`tokens` are numbers from 1, found `{n}`", code="axis-value") for n in tokens if not n >= 1]
-    read_laws = [read(text or own) for text in routings]
+    read_laws: list[Law] = []
+    for text in routings:
+        try:
+            read_laws.append(read(text or own, None if text else loaded.folder))
+        except SpecError as error:
+            problems += error.problems
     problems += [
         Problem(f"{law.text} counts {len(layer)} experts, {spec.name} has {experts}", code="experts")
         for law in read_laws
         if isinstance(law.value, tuple) and len(layer := law.value[0]) != experts
     ]
     rows = []
-    for law, placement, count in itertools.product(read_laws, placements, gpus):
+    good = [text for text in placements if placement_problem(text) is None]
+    for placement, count in itertools.product(good, gpus):
+        copies = experts + max(0, placement_code(placement) - 1)
+        if count < 1 or copies % count or experts % count:
+            hint = f"use a divisor of {math.gcd(experts, copies)}"
+            problems.append(Problem(f"{copies} experts do not divide over {count} GPUs", hint=hint, code="experts"))
+    for law, placement, count in itertools.product(read_laws, good, gpus):
         if problems:
             break
         code = placement_code(placement)
         copies = experts + max(0, code - 1)
-        if count < 1 or copies % count:
-            hint = f"use a divisor of {copies}"
-            problems.append(Problem(f"{copies} experts do not divide over {count} GPUs", hint=hint, code="experts"))
-            continue
         hit, busy_hit, busy, tiles = _core.routing_loads(
             json.dumps(law.canonical()), experts, active, count, code, [float(n) for n in tokens]
         )

@@ -24,6 +24,13 @@ class Rank(Form):
     groups: Count | None = None
     active_groups: Count | None = None
 
+    @field_validator("routing")
+    @classmethod
+    def _law(cls, text: str) -> str:
+        if wrong := routing.problem(text):
+            raise ValueError(f"{wrong.message}; {wrong.hint}")
+        return text
+
 
 class Mask(Form):
     """Causal attention, over a sliding `window` of tokens if one is given."""
