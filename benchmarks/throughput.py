@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,23 @@ def points_of(model: str, gpu: str, tp: list[int], ep: list[int], count: int) ->
             "output_tokens": draw.integers(1, 2048, count),
         }
     )
+
+
+def wide_points(model: str, count: int) -> pl.DataFrame:
+    """Return random points of a mixture of experts on 32 GPUs, tokens sharded."""
+    draw = np.random.default_rng(0)
+    lengths = {name: draw.integers(1, 2048, count) for name in ("batch", "prompt_tokens", "output_tokens")}
+    return pl.DataFrame({"model": model, "gpu": "gb200", "dp": 32, "ep": 32} | lengths)
+
+
+def trillion(folder: Path) -> str:
+    """Write a spec of 10^12 parameters, DeepSeek-V3 with 384 experts, and return its path."""
+    text = (Path(energylens.__file__).parent / "specs" / "models" / "deepseek-v3.yaml").read_text(encoding="utf-8")
+    path = folder / "trillion.yaml"
+    path.write_text(
+        text.replace("extent: 256", "extent: 384").replace("name: deepseek-v3", "name: trillion"), encoding="utf-8"
+    )
+    return str(path)
 
 
 def core_call(frame: pl.DataFrame, columns: list[str], threads: int) -> Callable[[], object]:
@@ -140,6 +159,13 @@ def main() -> None:
             part = product(model, gpu, tp, ep, batches)
             seconds = min(energylens.explore(part).seconds for _ in range(3))
             add(f"front of {model}, factored", part.size, seconds, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in (
+            ("qwen3-30b-a3b", "qwen3-30b-a3b"),
+            ("a model of 10^12 parameters", trillion(Path(folder))),
+        ):
+            frame = wide_points(model, 1_000_000)
+            add(f"evaluate, {name} on 32 GPUs", frame.height, best_of(partial(energylens.evaluate, frame)), threads)
     llama = points_of(*CASES[0], 1)
     add("core, one call with one point, 14 columns", 1, best_of(core_call(llama, _core.COLUMNS[:14], 1), 2000), 1)
     add("predict, one point", 1, best_of(lambda: energylens.predict("llama-3.1-70b", tp=4), 50), 1)

@@ -40,7 +40,11 @@ def models(draw: st.DrawFn) -> Model:
     if draw(st.booleans()):
         overlap["experts" if routed else "down"] = {"stages": draw(st.integers(1, 4)), "sms": draw(st.integers(1, 40))}
     if routed:
-        ranks |= {"x": {"extent": experts, "active": draw(st.integers(1, experts))}, "m": 48, "u": 96}
+        active = draw(st.integers(1, experts))
+        groups = draw(st.sampled_from([n for n in (1, 2, 4) if experts % n == 0]))
+        some = draw(st.integers(-(-active * groups // experts), groups))
+        limit = draw(st.sampled_from([{}, {"groups": groups, "active_groups": some}]))
+        ranks |= {"x": {"extent": experts, "active": active} | limit, "m": 48, "u": 96}
     window = draw(st.sampled_from([None, 1, 7, 64, 4096]))
     mask: dict[str, Any] = {"S": {"window": window} if window else "causal"} if draw(st.booleans()) else {}
     shard = {"b": "dp", "g": "tp", "r": "tp", "f": "tp", "v": "tp", "repeat": "pp"}

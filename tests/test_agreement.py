@@ -53,6 +53,14 @@ def every_term(gpu: str) -> LoadedGpu:
     data["kernels"]["grouped_gemm"]["bf16"] |= {"padding_rows": 16.0}
     spread = {cause: 0.02 * (index + 1) for index, cause in enumerate(_core.CAUSES)}
     data["uncertainty"] = spread | {"common": 0.05, "routed": 0.11, "narrow": 0.07, "source": "x"}
+    curve = {"alpha_s": 7e-6, "root_s_per_sqrt_byte": 4e-9, "bandwidth_bytes_per_s": 2e11}
+    by_gpus = {"4": curve, "8": curve | {"bandwidth_bytes_per_s": 3e11}}
+    sent = {"name": "sent", "copies": "gpu", "bytes_per_element": 1.03125, "by_gpus": by_gpus, "source": "x"}
+    data["collectives"]["dispatch"] = [
+        sent | {"phase": "prefill"},
+        sent | {"phase": "prefill", "bytes_per_element": 4.0},
+    ]
+    data["collectives"]["combine"] = [sent | {"phase": "decode", "copies": "expert"}, sent | {"bytes_per_element": 2.0}]
     data["link"] |= {"sms_to_saturate": 14.0, "sms_sharpness": 1.5}
     data["link"]["contention"] = {"compute": 0.2, "communication": 0.6}
     data["clock"] = {
@@ -204,6 +212,58 @@ def test_bundled_models(model: str) -> None:
         plan = Plan([load_model(model)], [load_gpu(point["gpu"])])
         assert_same(plan, point, row)
     assert frame["feasible"].sum() >= 3
+
+
+def routed_model(extent: int, active: int, groups: int, active_groups: int) -> Model:
+    """Return a small model with experts in groups."""
+    experts = {"extent": extent, "active": active, "groups": groups, "active_groups": active_groups}
+    shard = {"b": "dp", "x": "ep", "m": "moe_tp", "repeat": "pp"}
+    model = Model("limited", ranks={"d": 960, "x": experts, "m": 48, "v": 128}, shard=shard)
+    model.block(1, name="start", kernels={"embed": "X[b,s,d] = embed(Tokens[b,s], We[v,d])"})
+    kernels = {
+        "router": "R[b,s,x] = X[b,s,d] * Wr[d,x]",
+        "gate": "C[b,s,x] = topk(R[b,s,x])",
+        "up": ["H[b,s,x,m] = X[b,s,d] * Wu[x,d,m]", "J[b,s,x,m] = gelu(H[b,s,x,m])"],
+        "down": ["D[b,s,x,d] = J[b,s,x,m] * Wd[x,m,d]", "M[b,s,d] = C[b,s,x] * D[b,s,x,d]"],
+        "add": "X[b,s,d] = add(X[b,s,d], M[b,s,d])",
+    }
+    model.block(3, name="layer", kernels=kernels)
+    return model
+
+
+@pytest.mark.parametrize(
+    "experts", [(12, 3, 4, 2), (24, 5, 6, 2), (24, 1, 8, 7), (36, 4, 9, 3), (16, 2, 16, 3), (256, 8, 8, 4)]
+)
+def test_tokens_sent_to_experts_in_groups(experts: tuple[int, int, int, int]) -> None:
+    model, full = routed_model(*experts), every_term("h100-sxm").spec
+    for per_node in (1, 4, 6, 8):
+        link = full.link.model_copy(update={"gpus_per_node": per_node})
+        gpu = LoadedGpu(full.model_copy(update={"link": link}))
+        asked: list[dict[str, Any]] = [
+            {
+                "model": "limited",
+                "gpu": "h100-sxm",
+                "tp": tp,
+                "pp": 1,
+                "dp": ep // tp,
+                "ep": ep,
+                "batch": batch,
+                "prompt_tokens": 70,
+                "output_tokens": 9,
+                "weight_dtype": None,
+                "kv_dtype": None,
+            }
+            | PLAIN
+            | WAYS[turn % 3]
+            | {"routing": ("uniform", "dirichlet:0.2", "balanced")[turn % 4 % 3]}
+            for turn, (ep, tp, batch) in enumerate(itertools.product((2, 3, 4, 6, 12, 16, 24), (1, 2), (24, 70)))
+            if experts[0] % ep == 0 and ep % tp == 0 and ep > tp
+        ]
+        frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), models=[model], gpus=[gpu], breakdown=True)
+        plan = Plan([model.loaded()], [gpu], routings=["uniform", "dirichlet:0.2", "balanced"])
+        for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+            assert_same(plan, point, row)
+        assert frame["feasible"].all()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from oracle import predict
 from oracle.collectives import Collective, Deriver, collective_energy, collective_time, send_recv
 from oracle.equations import parse_model, reads_from_memory
+from oracle.exchange import reach
 from oracle.kernels import experts_hit, kernel_cost, merged_products, power_mean
 from oracle.local import Env, Pass, mean_visible
 from oracle.mesh import Mesh, infeasible_reason
@@ -366,8 +367,8 @@ def test_collectives_of_the_routed_model() -> None:
     """The schemes of section 7, with their messages."""
     assert routed_collectives(ep=1) == ([], [], set())
     assert routed_collectives(tp=4, ep=2) == ([], ["all_reduce"], {6 * 64 * 2})
-    assert routed_collectives(dp=4, ep=4) == (["all_to_all"], ["all_to_all"], {6 * 2 * 64 * 2})
-    kinds = (["all_to_all"], ["all_to_all", "all_gather"], {3 * 2 * 64 * 2})
+    assert routed_collectives(dp=4, ep=4) == (["dispatch"], ["combine"], {6 * 2 * 64 * 2})
+    kinds = (["dispatch"], ["combine", "all_gather"], {3 * 2 * 64 * 2})
     assert routed_collectives(dp=2, tp=2, ep=4) == kinds
     assert routed_collectives(dp=2, tp=1, ep=1) == ([], ["reduce_scatter", "all_gather"], {2 * 6 * 64 * 2})
 
@@ -394,8 +395,8 @@ def test_partial_results_are_carried_on() -> None:
     """Routed and shared expert are summed before one all_reduce where both are partial over the same GPUs."""
     add = "F[b,s,d] = add(M[b,s,d], SD[b,s,d])"
     assert shared_expert(add, tp=4, ep=2) == [(), (), ("all_reduce",)]
-    assert shared_expert(add, tp=2, dp=2, ep=4) == [("all_to_all", "all_gather"), ("all_reduce",), ()]
-    assert shared_expert(add, dp=4, ep=4) == [("all_to_all",), (), ()]
+    assert shared_expert(add, tp=2, dp=2, ep=4) == [("combine", "all_gather"), ("all_reduce",), ()]
+    assert shared_expert(add, dp=4, ep=4) == [("combine",), (), ()]
     mul = "F[b,s,d] = mul(M[b,s,d], SD[b,s,d])"
     assert shared_expert(mul, tp=4, ep=2) == [("all_reduce",), ("all_reduce",), ()]
 
@@ -421,6 +422,109 @@ def test_collective_time_and_energy_across_nodes() -> None:
     assert collective_time(env, every, 8e6) == pytest.approx(1e-6 + 7 / 8 * 8e6 / 1e9 + 1e-5 + 0.5 * 8e6 / 1e8)
     pair = Collective("all_to_all", 2, 16, 8e6)
     assert collective_time(env, pair, 8e6) == pytest.approx(1e-5 + 0.5 * 8e6 / 1e8)
+
+
+def with_experts(law: str = "balanced", /, **rank: int) -> dict[str, Any]:
+    """Return the routed model with another routed rank."""
+    experts = {**RAW_MOE["ranks"]["x"], "routing": {"law": law}, **rank}
+    return {**RAW_MOE, "ranks": {**RAW_MOE["ranks"], "x": experts}}
+
+
+def met(groups: int, some: int, each: int, active: int, parts: int) -> float:
+    """Mean number of parts met by `active` experts of `some` groups, over all choices of groups and experts."""
+    counts = []
+    for allowed in itertools.combinations(range(groups), some):
+        experts = [group * each + i for group in allowed for i in range(each)]
+        for picked in itertools.combinations(experts, active):
+            counts.append(len({expert * parts // (groups * each) for expert in picked}))
+    return sum(counts) / len(counts)
+
+
+def test_reach_against_enumeration() -> None:
+    """Count the GPUs that hold an expert of a token, over every choice of its experts."""
+    for extent, active in itertools.product((4, 6, 8, 12), (1, 2, 3, 4)):
+        model = parse_model(with_experts(extent=extent, active=active))
+        for parts in (n for n in range(1, extent + 1) if extent % n == 0):
+            assert reach(model, "x", parts) == pytest.approx(met(1, 1, extent, active, parts), rel=1e-12)
+
+
+def test_reach_of_limited_groups_against_enumeration() -> None:
+    """Exact for whole groups a part and for equal parts of groups; else as without groups."""
+    for groups, each, active in itertools.product((2, 4, 6), (2, 4), (1, 2, 3)):
+        for some in (g for g in range(1, groups + 1) if g * each >= active):
+            sizes = {"extent": groups * each, "groups": groups, "active_groups": some}
+            model = parse_model(with_experts(active=active, **sizes))
+            free = parse_model(with_experts(extent=groups * each, active=active))
+            for parts in range(1, groups * each + 1):
+                counted, found = met(groups, some, each, active, parts), reach(model, "x", parts)
+                if groups % parts == 0 or (parts % groups == 0 and each % (parts // groups) == 0):
+                    assert found == pytest.approx(counted, rel=1e-12)
+                elif parts % groups:
+                    assert found == pytest.approx(reach(free, "x", parts), rel=1e-12)
+
+
+def test_reach_by_hand() -> None:
+    """Two of 8 experts on 4 GPUs or 2 nodes; 8 of 256 in 4 of 8 groups, on GPUs with parts of a group or two each."""
+    model = parse_model(RAW_MOE)
+    assert [reach(model, "x", n) for n in (1, 2, 4, 8)] == pytest.approx([1, 11 / 7, 13 / 7, 2], rel=1e-12)
+    limited = parse_model(with_experts(extent=256, active=8, groups=8, active_groups=4))
+    missed = math.comb(128 - 8, 8) / math.comb(128, 8)  # 4 of 8 groups are 16 of 32 GPUs with 128 experts
+    assert reach(limited, "x", 32) == pytest.approx(16 * (1 - missed), rel=1e-12)
+    open_to = [math.comb(32 * groups, 8) / math.comb(128, 8) for groups in range(5)]
+    missed = (
+        15 * open_to[4] + 40 * open_to[3] + 15 * open_to[2]
+    ) / 70  # none, one, both of the groups of a GPU are its
+    assert reach(limited, "x", 4) == pytest.approx(4 * (1 - missed), rel=1e-12)
+    missed = (open_to[4] + 16 * open_to[3] + 36 * open_to[2] + 16 * open_to[1]) / 70
+    assert reach(limited, "x", 2) == pytest.approx(2 * (1 - missed), rel=1e-12)
+
+
+def test_dispatch_across_nodes_by_phase() -> None:
+    """A copy to each of 13/7 GPUs on 11/7 nodes in decode; in prefill, which has no entry, as an all_to_all."""
+    entry = {"name": "deep", "phase": "decode", "copies": "gpu", "bytes_per_element": 1.03125}
+    slow = {"alpha_s": 3e-6, "root_s_per_sqrt_byte": 1e-8, "bandwidth_bytes_per_s": 5e8}
+    second = {**entry, "phase": None, "copies": "expert", "by_gpus": {"2": slow}}
+    found = {"dispatch": [{**entry, "by_gpus": {"2": slow, "4": COEFFICIENTS}}], "combine": [second, entry]}
+    gpu = {**GPU, "link": {**GPU["link"], "gpus_per_node": 2}, "collectives": {**GPU["collectives"], **found}}
+    sent = 6 * 64
+    for phase in ("prefill", "decode"):
+        env = replace(env_of(with_experts(), 1, Pass(phase, 6, 1, 9), dp=4, ep=4), gpu=gpu)
+        plan = Deriver([env]).run()
+        (dispatch,), (combine,) = plan.before[0, 3], plan.after[0, 3]
+        assert (dispatch.kind, combine.kind) == ("dispatch", "combine")
+        if phase == "decode":
+            message = sent * 13 / 7 * 1.03125
+            seconds = 3e-6 + 1e-8 * math.sqrt(message) + message / 2 / 5e8 + 1e-5 + message * 11 / 13 / 2 / 1e8
+            joules = 1e-9 / 2 * message * (1 + 11 / 13)
+        else:
+            message = sent * 2 * 2
+            seconds, joules = 1e-6 + message / 2 / 1e9 + 1e-5 + message / 2 / 1e8, 1e-9 / 2 * 2 * message
+        assert dispatch.message == pytest.approx(message, rel=1e-12)
+        assert collective_time(env, dispatch, dispatch.message) == pytest.approx(seconds, rel=1e-12)
+        assert collective_energy(env, dispatch) == pytest.approx(joules, rel=1e-12)
+        message = sent * 2 * 1.03125  # a copy for each of two experts, in both phases: the first entry that fits
+        seconds = 3e-6 + 1e-8 * math.sqrt(message) + message / 2 / 5e8 + 1e-5 + message / 2 / 1e8
+        assert combine.message == pytest.approx(message, rel=1e-12)
+        assert collective_time(env, combine, combine.message) == pytest.approx(seconds, rel=1e-12)
+        assert collective_energy(env, combine) == pytest.approx(1e-9 / 2 * 2 * message, rel=1e-12)
+
+
+def test_load_of_the_busiest_gpu_in_an_exchange() -> None:
+    """One token with one expert goes to one GPU of four: four times the mean bytes in time, but not in joules."""
+    curve = {"alpha_s": 1e-6, "root_s_per_sqrt_byte": 1e-7, "bandwidth_bytes_per_s": 1e9}
+    listed = {**GPU["collectives"], "all_to_all": [{"name": "x", "by_gpus": {"2": curve}}]}
+    gpu = {**GPU, "link": {**GPU["link"], "gpus_per_node": 2}, "collectives": listed}
+    entry = {"name": "deep", "copies": "gpu", "bytes_per_element": 2.0, "by_gpus": {"2": curve}}
+    message = 64 / 4 * 2  # a quarter of the token on each dp rank
+    seconds = 1e-6 + 1e-7 * math.sqrt(4 * message) + 4 * message / 2 / 1e9 + 1e-5 + 4 * message / 2 / 1e8
+    for entries in ([], [entry]):
+        own = {**gpu, "collectives": {**listed, "dispatch": entries}}
+        env = env_of(with_experts("uniform", active=1), 1, Pass("decode", 0.25, 1, 9), dp=4, ep=4)
+        (dispatch,) = Deriver([replace(env, gpu=own)]).run().before[0, 3]
+        assert dispatch.message == pytest.approx(message, rel=1e-12)
+        found = collective_time(replace(env, gpu=own), dispatch, dispatch.message)
+        assert found == pytest.approx(seconds, rel=1e-12)
+        assert collective_energy(replace(env, gpu=own), dispatch) == pytest.approx(1e-9 * message, rel=1e-12)
 
 
 def test_parameters_of_llama() -> None:

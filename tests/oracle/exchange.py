@@ -31,10 +31,17 @@ def reach(model: Model, routed: str, parts: int) -> float:
     if routed not in model.groups:
         return parts_met(parts, extent, active)
     groups, some = model.groups[routed]
-    if parts < groups:
-        return min(parts_met(parts, extent, active), parts_met(parts, groups, some))
     share = some / groups
-    return parts_met(parts * share, extent * share, active)
+    if parts % groups == 0:
+        return parts_met(parts * share, extent * share, active)
+    if groups % parts:
+        return parts_met(parts, extent, active)
+    wide, each = groups // parts, extent // groups
+    missed = 0.0
+    for own in range(min(wide, some) + 1):
+        chance = math.comb(wide, own) * math.comb(groups - wide, some - own) / math.comb(groups, some)
+        missed += chance * none_in(some * each, own * each, active)
+    return parts * (1 - missed)
 
 
 def copies(env: Env, kind: str, routed: str, parts: int) -> float:

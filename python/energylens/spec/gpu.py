@@ -306,6 +306,13 @@ class Exchange(Form):
 
     _sizes_are_numbers = field_validator("by_gpus")(_numbers_of_gpus)
 
+    @field_validator("by_gpus")
+    @classmethod
+    def _whole(cls, table: dict[str, Curve]) -> dict[str, Curve]:
+        if any(curve.max_bytes is not None for curve in table.values()):
+            raise ValueError("a way to send tokens takes any number of them: leave out `max_bytes`")
+        return table
+
 
 class Collectives(Form):
     """Implementations by operation; without ways of its own, what is sent to experts goes by `all_to_all`."""

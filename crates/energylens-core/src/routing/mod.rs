@@ -40,22 +40,52 @@ pub struct Groups {
 
 /// Parts of `n` equal ones in which a token that chooses `k` of `x` different experts has any: `n·(1 − C(x − x/n, k)/C(x, k))`.
 fn parts(n: f64, x: f64, k: f64) -> f64 {
-    let (mut absent, mut taken) = (1.0, 0.0);
-    while taken < k {
-        let free = x - x / n - taken;
-        absent *= if free > 0.0 { free / (x - taken) } else { 0.0 };
-        taken += 1.0;
-    }
-    n * (1.0 - absent)
+    n * (1.0 - ways_of(x - x / n, k, x))
 }
 
 /// Parts of `n` equal ones, GPUs or nodes, in which a token has any of its `k` of `x` experts.
 pub fn reach(n: f64, x: f64, k: f64, groups: Option<Groups>) -> f64 {
-    match groups {
-        None => parts(n, x, k),
-        Some(Groups { number, active }) if n < number => parts(n, x, k).min(parts(n, number, active)),
-        Some(Groups { number, active }) => parts(n * active / number, x * active / number, k),
+    let Some(Groups { number, active }) = groups else { return parts(n, x, k) };
+    let (each, open) = (x / number, active * x / number);
+    if n % number == 0.0 {
+        return parts(n * active / number, open, k);
     }
+    let wide = number / n;
+    if wide.fract() != 0.0 {
+        return parts(n, x, k);
+    }
+    let (mut absent, mut chance, mut j) = (0.0, ways(number - wide, active) / ways(number, active), 0.0);
+    if number - wide < active {
+        // Some of a part's groups are always among the token's.
+        j = active - (number - wide);
+        chance = ways(wide, j) / ways(number, active);
+    }
+    while j <= wide.min(active) {
+        absent += chance * ways_of((active - j) * each, k, open);
+        chance *= (wide - j) * (active - j) / ((j + 1.0) * (number - wide - active + j + 1.0));
+        j += 1.0;
+    }
+    n * (1.0 - absent)
+}
+
+/// Ways to choose `k` of `x`.
+fn ways(x: f64, k: f64) -> f64 {
+    let (mut found, mut i) = (1.0, 0.0);
+    while i < k {
+        found *= (x - i) / (i + 1.0);
+        i += 1.0;
+    }
+    found
+}
+
+/// Chance that all `k` chosen of `x` are among `some` of them.
+fn ways_of(some: f64, k: f64, x: f64) -> f64 {
+    let (mut chance, mut taken) = (1.0, 0.0);
+    while taken < k {
+        chance *= if some > taken { (some - taken) / (x - taken) } else { 0.0 };
+        taken += 1.0;
+    }
+    chance
 }
 
 /// Experts, those a token chooses, and the GPUs they are dealt to.
@@ -92,6 +122,11 @@ mod tests {
             assert!((limited(n, 8.0) - free(n)).abs() < 1e-9, "{n}");
         }
         assert!(limited(8.0, 4.0) <= 4.0 && limited(8.0, 4.0) > 3.5);
+        // Two experts of one of two groups of two on two nodes, and of two of four groups of one.
+        let small = |n, x, k, number, active| reach(n, x, k, Some(Groups { number, active }));
+        assert!((small(2.0, 4.0, 2.0, 2.0, 1.0) - 1.0).abs() < 1e-12);
+        assert!((small(2.0, 4.0, 2.0, 4.0, 2.0) - (2.0 * 4.0 + 2.0) / 6.0).abs() < 1e-12);
+        assert!((small(2.0, 8.0, 3.0, 4.0, 4.0) - reach(2.0, 8.0, 3.0, None)).abs() < 1e-12);
         assert!((limited(4.0, 1.0) - 1.0).abs() < 1e-12);
     }
 }
