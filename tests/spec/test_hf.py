@@ -203,6 +203,16 @@ def test_latent_attention_without_low_rank_queries() -> None:
     assert parameters(spec) - parameters(low) == 4 * (queries - lower)
 
 
+def test_experts_of_a_token_in_some_groups_only() -> None:
+    limited = hf.spec_from_hf(tiny_latent(n_group=4, topk_group=2))
+    assert limited["ranks"]["x"] == {"extent": 8, "active": 2, "groups": 4, "active_groups": 2}
+    for free in ({"n_group": 1, "topk_group": 1}, {"n_group": 4, "topk_group": 2, "topk_method": "greedy"}, {}):
+        assert hf.spec_from_hf(tiny_latent(**free))["ranks"]["x"] == {"extent": 8, "active": 2}
+    for wrong in ({"n_group": 3, "topk_group": 2}, {"n_group": 8, "topk_group": 1}):
+        with pytest.raises(hf.InvalidConfig, match="has no room for 2 of 8 experts"):
+            hf.spec_from_hf(tiny_latent(**wrong))
+
+
 def test_shared_expert_behind_a_gate() -> None:
     sizes = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
     names = {"architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "mlp_only_layers": [0]}

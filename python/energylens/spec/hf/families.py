@@ -239,7 +239,7 @@ def _experts(
 def _groups(fields: Fields, extent: int, active: int) -> tuple[int, int] | None:
     """Return groups of experts and those that a token's are limited to; None where the limit is none."""
     groups, some = (fields.integer(name, default=1) for name in ("n_group", "topk_group"))
-    if some >= groups:
+    if some >= groups or fields.raw("topk_method") == "greedy":
         return None
     if extent % groups or active > some * (extent // groups):
         fields.problem(f"topk_group {some} of n_group {groups} has no room for {active} of {extent} experts")
