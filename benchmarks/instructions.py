@@ -19,7 +19,7 @@ from energylens.report.text import table
 ROOT = Path(__file__).parent.parent
 KEPT = Path(__file__).with_suffix(".json")
 PLAN = ROOT / "target" / "bench-plan.json"
-POINTS = {"mapping": 1, "direct": 4 * 64 * 64, "factored": 4 * 64 * 64, "random": 4096, "search": 5000}
+POINTS = {"table": 1, "mapping": 1, "direct": 4 * 64 * 64, "factored": 4 * 64 * 64, "random": 4096, "search": 5000}
 TOLERANCE = 0.02
 
 

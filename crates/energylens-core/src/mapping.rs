@@ -230,7 +230,7 @@ fn routed(graph: &Graph, mesh: Mesh, running: Running, laws: &[Law]) -> Result<O
     let choice = Choice { experts, active: routed.active as usize, gpus };
     Ok(Some(Experts {
         pool: f64::from(mesh.dp),
-        share: routed.active / f64::from(mesh.ep),
+        share: (mesh.dp > 1).then(|| routed.active / f64::from(mesh.ep)),
         local: (experts + placement.more()) as f64 / gpus as f64,
         table: known(law, choice, placement),
     }))

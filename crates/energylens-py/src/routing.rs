@@ -36,7 +36,7 @@ pub fn routing_loads(
         let loads = table.loads(&place);
         found.0.push(loads.hits[0]);
         found.1.push(loads.busy_hits[0]);
-        found.2.push(loads.busy_tokens[0]);
+        found.2.push(table.busy_tokens(&place)[0]);
         for (tile, column) in found.3.iter_mut().enumerate() {
             column.push(table.tiles(tile, &place)[0]);
         }

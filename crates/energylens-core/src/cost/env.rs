@@ -77,8 +77,11 @@ impl<const L: usize> Env<L> {
             self.places = places(&tokens);
             let loads = experts.table.loads(&self.places);
             (self.hits, self.busy_hits) = (loads.hits, loads.busy_hits);
-            for i in 0..L {
-                self.load[i] = loads.busy_tokens[i] / (tokens[i] * experts.share);
+            if let Some(share) = experts.share {
+                let busy = experts.table.busy_tokens(&self.places);
+                for i in 0..L {
+                    self.load[i] = busy[i] / (tokens[i] * share);
+                }
             }
         }
     }
@@ -89,8 +92,8 @@ impl<const L: usize> Env<L> {
 pub struct Experts {
     /// Data-parallel ranks whose tokens meet.
     pub pool: f64,
-    /// Choices a token makes on a mean GPU.
-    pub share: f64,
+    /// Choices a token makes on a mean GPU, where tokens are sent there.
+    pub share: Option<f64>,
     /// Experts of a GPU, copies included.
     pub local: f64,
     /// What tokens load on GPUs.

@@ -47,8 +47,6 @@ pub struct Loads<const L: usize> {
     pub hits: Lane<L>,
     /// Experts hit on the busiest GPU.
     pub busy_hits: Lane<L>,
-    /// Tokens there.
-    pub busy_tokens: Lane<L>,
 }
 
 /// Where in a table a block of lanes looks.
@@ -264,27 +262,34 @@ impl Table {
         out
     }
 
-    /// Experts hit and tokens.
+    /// Experts hit.
     #[inline(always)]
     pub fn loads<const L: usize>(&self, places: &Places<L>) -> Loads<L> {
-        let mut found = Loads {
-            hits: self.at(HITS, places),
-            busy_hits: self.at(BUSY_HITS, places),
-            busy_tokens: self.at(BUSY_TOKENS, places),
-        };
+        let mut found = Loads { hits: self.at(HITS, places), busy_hits: self.at(BUSY_HITS, places) };
         for i in 0..L {
             let fewer = if places.scale[i] < 1.0 { places.scale[i] } else { 1.0 };
             found.hits[i] *= fewer;
             found.busy_hits[i] *= fewer;
-            found.busy_tokens[i] *= places.scale[i];
         }
         found
+    }
+
+    /// Tokens on the busiest GPU.
+    #[inline(always)]
+    pub fn busy_tokens<const L: usize>(&self, places: &Places<L>) -> Lane<L> {
+        self.grown(BUSY_TOKENS, places)
     }
 
     /// Tiles of so many rows on the busiest GPU, by position in [`TILE_ROWS`].
     #[inline(always)]
     pub fn tiles<const L: usize>(&self, tile: usize, places: &Places<L>) -> Lane<L> {
-        let mut found = self.at(TILES + tile, places);
+        self.grown(TILES + tile, places)
+    }
+
+    /// What grows with the tokens beyond the table.
+    #[inline(always)]
+    fn grown<const L: usize>(&self, quantity: usize, places: &Places<L>) -> Lane<L> {
+        let mut found = self.at(quantity, places);
         for i in 0..L {
             found[i] *= places.scale[i];
         }
@@ -320,6 +325,10 @@ mod tests {
         table.loads(&places(&[tokens]))
     }
 
+    fn busy(table: &Table, tokens: f64) -> f64 {
+        table.busy_tokens(&places(&[tokens]))[0]
+    }
+
     #[test]
     fn rows_are_found_and_lie_between() {
         for tokens in [1.0, 1.25, 3.0, 64.0, 100.0, 16_000.0] {
@@ -346,15 +355,15 @@ mod tests {
     fn draws_are_near_what_is_counted_out() {
         // One token takes both of one GPU with 1/3: 2·1/3 + 1·2/3. Two: 3 or 4 on one GPU unless each has 2.
         let table = Table::new(&Law::Uniform, choice(4, 2, 2), Placement::Contiguous);
-        assert!((at(&table, 1.0).busy_tokens[0] / (4.0 / 3.0) - 1.0).abs() < 0.01);
+        assert!((busy(&table, 1.0) / (4.0 / 3.0) - 1.0).abs() < 0.01);
         // Loads on the first GPU of two tokens: 0, 1, 2, 3, 4 with 1, 8, 18, 8, 1 in 36.
         let exact = (2.0 * 4.0 + 16.0 * 3.0 + 18.0 * 2.0) / 36.0;
-        assert!((at(&table, 2.0).busy_tokens[0] / exact - 1.0).abs() < 0.01);
+        assert!((busy(&table, 2.0) / exact - 1.0).abs() < 0.01);
     }
 
     #[test]
     fn balance_and_copies_lower_the_load_of_the_busiest() {
-        let load = |placement| at(&Table::new(&Law::Zipf(0.8), choice(64, 4, 8), placement), 4096.0).busy_tokens[0];
+        let load = |placement| busy(&Table::new(&Law::Zipf(0.8), choice(64, 4, 8), placement), 4096.0);
         let (plain, balanced, copied) =
             (load(Placement::Contiguous), load(Placement::Balanced), load(Placement::Replicated(16)));
         let mean = 4096.0 * 4.0 / 8.0;
@@ -367,7 +376,7 @@ mod tests {
             let table = Table::new(&law, choice(32, 4, 1), Placement::Contiguous);
             for tokens in [1.0, 3.0, 64.0, 4096.0] {
                 let found = at(&table, tokens);
-                assert!((found.busy_tokens[0] / (4.0 * tokens) - 1.0).abs() < 1e-9, "{law:?} {tokens}");
+                assert!((busy(&table, tokens) / (4.0 * tokens) - 1.0).abs() < 1e-9, "{law:?} {tokens}");
                 assert!(found.hits[0] <= 32.0 + 1e-9 && found.hits[0] >= 4.0 - 0.2, "{law:?} {tokens}");
             }
         }
