@@ -21,6 +21,7 @@ __all__ = [
     "Reduction",
     "__version__",
     "non_dominated",
+    "routing_loads",
 ]
 
 AXES: Final[list[str]]
