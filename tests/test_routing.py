@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energylens import _core
+from energylens import _core, explore, predict, search, sweep
+from energylens.cli import main
 from energylens.errors import EnergylensError, SpaceError, SpecError
 from energylens.evaluation import evaluate
 from energylens.routing import counts, loads, placement_problem, problem, read
@@ -51,13 +53,68 @@ def test_drawn_loads_are_within_one_per_cent_of_enumerated_ones(
     assert busy[0] == pytest.approx(exact[2], rel=0.01)
 
 
-def test_counted_weights_are_drawn_as_enumerated() -> None:
-    weights = [8.0, 1.0, 4.0, 2.0]
-    exact = enumerated(4, 2, 2, 2, weights)
-    law = json.dumps({"law": "counts", "value": [weights]})
-    hit, busy_hit, busy, _ = _core.routing_loads(law, 4, 2, 2, 0, [2])
-    assert [hit[0], busy[0]] == pytest.approx([exact[0], exact[2]], rel=0.01)
-    assert busy_hit[0] == pytest.approx(exact[1], rel=0.02)
+@pytest.mark.parametrize(("experts", "active", "gpus"), [(8, 2, 8), (8, 2, 4), (4, 3, 4), (32, 4, 8)])
+@pytest.mark.parametrize("tokens", [48, 80, 128])
+def test_drawn_loads_are_within_one_per_cent_of_simulated_ones(
+    experts: int, active: int, gpus: int, tokens: int
+) -> None:
+    draw = np.random.default_rng(7)
+    chosen = np.argsort(draw.random((4000, tokens, experts)), axis=2)[:, :, :active]
+    n = np.stack([np.bincount(one.ravel(), minlength=experts) for one in chosen])
+    busiest = n.reshape(len(n), gpus, -1).sum(axis=2).max(axis=1).mean()
+    _, _, busy, tiles = _core.routing_loads(UNIFORM, experts, active, gpus, 0, [tokens])
+    assert busy[0] == pytest.approx(busiest, rel=0.01)
+    assert tiles[-1][0] * 256 >= busy[0]
+
+
+def counted(seed: int, experts: int, active: int) -> list[float]:
+    """Return counts of a few popular experts, none of them more than the tokens there are."""
+    draw = np.random.default_rng(seed)
+    share = np.minimum(0.95, active * draw.dirichlet(np.full(experts, 0.2)))
+    for _ in range(50):
+        share = np.minimum(0.95, share * active / share.sum())
+    return [float(n) for n in np.floor(share * 100_000)]
+
+
+@pytest.mark.parametrize(("experts", "active", "gpus"), [(8, 2, 4), (128, 8, 8), (128, 8, 32), (256, 8, 32)])
+def test_counts_load_the_gpus_as_counted(experts: int, active: int, gpus: int) -> None:
+    numbers = counted(experts, experts, active)
+    law = json.dumps({"law": "counts", "value": [numbers]})
+    of_gpu = np.array(numbers).reshape(gpus, -1).sum(axis=1)
+    load = of_gpu.max() * gpus / of_gpu.sum()
+    tokens = [2048.0, 16384.0]
+    _, _, busy, _ = _core.routing_loads(law, experts, active, gpus, 0, tokens)
+    assert [found * gpus / (n * active) for found, n in zip(busy, tokens, strict=True)] == pytest.approx(
+        [load, load], rel=0.02
+    )
+    _, _, few, _ = _core.routing_loads(law, experts, active, gpus, 0, [64.0])
+    assert few[0] * gpus / (64 * active) == pytest.approx(load, rel=0.1)
+
+
+def test_counts_beyond_what_tokens_take_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "counts.csv"
+    path.write_text("expert,tokens\n0,4000\n" + "".join(f"{n},100\n" for n in range(1, 8)))
+    with pytest.raises(SpaceError, match=r"an expert with 1\.70 times as many tokens as there are"):
+        loads("mixtral-8x7b", routings=[f"counts:{path}"])
+    with pytest.raises(SpecError, match="times as many tokens as there are"):
+        evaluate(pl.DataFrame([{"model": "mixtral-8x7b", "gpu": "h100-sxm", "routing": f"counts:{path}"}]))
+
+
+def test_placing_experts_helps_only_where_popularity_lasts() -> None:
+    told = loads(
+        "qwen3-235b-a22b", gpus=[8], tokens=[1024], routings=["zipf:0.8", "dirichlet:0.35", "power_law:1.2"],
+        placements=["contiguous", "balanced"],
+    )  # fmt: skip
+    load = {(row["routing"], row["placement"]): row["load"] for row in told.to_dicts()}
+    assert load["zipf:0.8", "balanced"] < 0.9 * load["zipf:0.8", "contiguous"]
+    for law in ("dirichlet:0.35", "power_law:1.2"):
+        assert load[law, "balanced"] == pytest.approx(load[law, "contiguous"], rel=0.05)
+
+
+def test_balanced_tokens_meet_copies_too() -> None:
+    law = json.dumps({"law": "balanced"})
+    hit, busy_hit, _, _ = _core.routing_loads(law, 128, 8, 8, 17, [4096.0])
+    assert (hit[0], busy_hit[0]) == (18, 18)
 
 
 @settings(max_examples=25, deadline=None)
@@ -128,6 +185,8 @@ def test_one_gpu_has_no_all_to_all_and_skew_costs_time_and_joules() -> None:
         ("zipf", "cannot read the exponent of `zipf`"),
         ("dirichlet:-1", "cannot read the shape"),
         ("uniform:2", "`uniform` takes no number"),
+        ("zipf:1_0", "cannot read the exponent"),
+        ("counts:", "of which file"),
         (3, "`3` is no law"),
     ],
 )
@@ -139,7 +198,7 @@ def test_laws_that_cannot_be_read_are_told(text: object, words: str) -> None:
 
 def test_placements_that_cannot_be_read_are_told() -> None:
     assert placement_problem("replicated:8") is None
-    for text in ("replicated", "replicated:0", "random"):
+    for text in ("replicated", "replicated:0", "replicated:\u00b2", "replicated:\uff14", "random"):
         assert placement_problem(text) is not None
 
 
@@ -153,6 +212,13 @@ def test_placements_that_cannot_be_read_are_told() -> None:
         ("expert,tokens\n0,0\n1,0\n", "there are no tokens"),
         ("expert,n\n0,1\n", "no column `tokens`"),
         ("expert,tokens\n0,many\n", "not made of whole numbers"),
+        ("expert,tokens\n0,1.5\n1,2\n", "column `tokens` of the counts is not made of whole numbers"),
+        ("expert,tokens\n0,inf\n1,2\n", "column `tokens` of the counts is not made of whole numbers"),
+        ("expert,tokens\n0.5,1\n1.5,2\n", "column `expert` of the counts is not made of whole numbers"),
+        ("expert,tokens\n0,1\n99999999999,2\n", "column `expert` of the counts goes beyond 65,535"),
+        ("token,expert\n0,9999999999\n", "column `expert` of the counts goes beyond 65,535"),
+        ("token,expert\n0,1\n0,1\n", "a token takes an expert twice"),
+        ("token,expert\n0,1\n0,2\n1,1\n", "tokens take 1 to 2 experts"),
     ],
 )
 def test_counts_that_do_not_sum_are_told(tmp_path: Path, text: str, words: str) -> None:
@@ -166,17 +232,77 @@ def test_counts_of_choices_are_counted_and_must_fit_the_model(tmp_path: Path) ->
     path = tmp_path / "picks.parquet"
     pl.DataFrame({"token": [0, 0, 1, 1], "expert": [0, 1, 1, 2]}).write_parquet(path)
     assert counts(path) == ((1.0, 2.0, 1.0),)
-    with pytest.raises(SpaceError, match="counts 3 experts, qwen3-30b-a3b has 128"):
+    with pytest.raises(SpaceError, match="counts of 3 experts for a model with 128"):
         loads("qwen3-30b-a3b", routings=[f"counts:{path}"])
     with pytest.raises(SpecError, match="no such file"):
         counts(tmp_path / "none.csv")
-    found = evaluate(pl.DataFrame([{"model": "qwen3-30b-a3b", "gpu": "h100-sxm", "routing": f"counts:{path}"}]))
-    assert (found["feasible"][0], found["reason"][0]) == (False, "experts")
+    with pytest.raises(SpecError, match="a folder"):
+        counts(tmp_path)
+    with pytest.raises(SpecError, match="counts of 3 experts for a model with 128"):
+        evaluate(pl.DataFrame([{"model": "qwen3-30b-a3b", "gpu": "h100-sxm", "routing": f"counts:{path}"}]))
 
 
 def test_a_dense_model_has_nothing_to_route() -> None:
-    for point in ({"routing": "uniform"}, {"placement": "balanced"}):
-        found = evaluate(pl.DataFrame([{"model": "llama-3.1-8b", "gpu": "h100-sxm"} | point]))
-        assert found["reason"][0] == "experts"
+    for axis, value in (("routing", "uniform"), ("placement", "balanced")):
+        found = evaluate(pl.DataFrame([{"model": "llama-3.1-8b", "gpu": "h100-sxm", axis: value}]))
+        assert found["reason"][0] == axis
     with pytest.raises(EnergylensError, match="no routed experts"):
         loads("llama-3.1-8b")
+
+
+def test_a_front_does_not_choose_the_friendliest_law(tmp_path: Path) -> None:
+    axes: dict[str, Any] = {"models": "qwen3-30b-a3b", "gpus": "h100-sxm", "tp": [2], "ep": [2], "batch": [8, 64]}
+    laws = ["zipf:0.8", "uniform"]
+    for ask in (explore, search):
+        with pytest.raises(SpaceError, match="2 laws of routing, of which a front would take the friendliest"):
+            ask(**axes, routing=laws)
+    found = explore(**axes, routing=laws, best_per=["routing"])
+    assert found.best_per is not None
+    assert sorted(found.best_per["routing"].to_list()) == sorted(laws)
+    placed = explore(**axes, routing=["uniform"], placement=["contiguous", "balanced"])
+    assert placed.by_reason == {"ok": 4}
+
+
+def test_sweeps_have_laws_and_placements(tmp_path: Path) -> None:
+    (tmp_path / "counts.csv").write_text("expert,tokens\n" + "".join(f"{n},{10 + n}\n" for n in range(128)))
+    space = {"models": "qwen3-30b-a3b", "gpus": "h100-sxm", "tp": 2, "ep": 2, "batch": [8, 64]}
+    job = {"name": "routed", "space": space | {"routing": "counts:counts.csv", "placement": ["contiguous", "balanced"]}}
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    told = sweep(tmp_path / "job.yaml", tmp_path / "out")
+    assert told.points == 4
+    front = pl.read_parquet(tmp_path / "out" / "front.parquet")
+    assert front["routing"].str.ends_with("counts.csv").all()
+
+
+def test_tokens_sent_to_experts_take_longer_the_more_there_are_and_the_less_even() -> None:
+    base = {"model": "deepseek-v3", "gpu": "h200-sxm", "dp": 16, "ep": 16, "prompt_tokens": 512, "output_tokens": 2}
+
+    def sent(batch: int, law: str) -> float:
+        kernels = predict(**base, batch=batch, routing=law).kernels  # type: ignore[arg-type]
+        one = kernels.filter(pl.col("phase") == "prefill", pl.col("kernel").str.ends_with("experts"))
+        return float((one["communication_s"] * one["runs"]).sum())
+
+    even, more = sent(256, "balanced"), sent(512, "balanced")
+    skewed = sent(256, "power_law:1.2")
+    assert 1.7 * even < more < 2.1 * even
+    assert even < skewed < 16 / 5 * even  # a token is sent to a GPU once, to five of sixteen on average
+    alone = evaluate(pl.DataFrame([{"model": "qwen3-30b-a3b", "gpu": "h100-sxm", "batch": 8}]), breakdown=True)
+    assert alone["energy_prefill_communication_j"][0] == 0
+
+
+def test_nothing_is_written_for_counts_that_are_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.csv").write_text("expert,tokens\n0,5\n1,2\n")
+    out = tmp_path / "front.parquet"
+    asked = [
+        "explore",
+        "qwen3-30b-a3b",
+        "--gpu",
+        "h100-sxm",
+        "--routing",
+        f"counts:{tmp_path}/c.csv",
+        "--out",
+        str(out),
+    ]
+    assert main(asked) == 2
+    assert "counts of 2 experts for a model with 128" in capsys.readouterr().err
+    assert not out.exists()

@@ -84,8 +84,15 @@ def _kernels(directory: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
                     if name != "uniform" and (here := apart.skew == skew).any()
                 }
                 whole = score(times, apart.seconds)
-                left_out = 100 * (1 - len(found.experts.seconds) / found.rows)
-                rows.append(own | {"rows": whole.rows, "all": whole.mape_percent, "unsound": left_out} | told)
+                left_out = 100 * (1 - len(found.experts.seconds) / len(found.every.seconds))
+                every = held_out_of(found.every)
+                unfiltered = score(MoeModel(every, device(spec), form).seconds(values, sharpness), every.seconds)
+                rows.append(
+                    own
+                    | {"rows": whole.rows, "all": whole.mape_percent, "unsound": left_out}
+                    | {"with_unsound": unfiltered.mape_percent}
+                    | told
+                )
                 narrow = found.experts.take(np.flatnonzero(found.experts.groups <= 64))
                 cells += [own | cell for cell in _cells(narrow, values, sharpness, gpu, form)]
     return rows, cells
@@ -175,28 +182,20 @@ def _serving(runs: pl.DataFrame, gpu: str) -> list[dict[str, Any]]:
 def _pairs(runs: pl.DataFrame, gpu: str) -> list[dict[str, Any]]:
     """Return runs of one model, format and batch on different numbers of GPUs: what the wider costs of the narrower."""
     rows = serving_rows(runs, gpu)
-    account = Account.of(rows, load_gpu(gpu))
     name = "energy_per_output_token_j"
-    keys = ["model", "task", "weight_dtype", "concurrency"]
+    accounts = {"predicted": rows, "independent": _under(rows, "uniform")}
     told = rows.select(
-        "model",
-        "task",
-        "weight_dtype",
-        "gpus",
-        "tp",
-        "ep",
-        concurrency=pl.col("batch").round().cast(pl.Int64),
-        measured=name,
-    ).with_columns(account.left_out[name].alias("predicted"))
-    once = told.group_by([*keys, "gpus", "tp", "ep"], maintain_order=True).agg(pl.col("measured", "predicted").mean())
+        "model", "task", "weight_dtype", "gpus", concurrency=pl.col("batch").round().cast(pl.Int64), measured=name
+    ).with_columns(
+        Account.of(own, load_gpu(gpu)).left_out[name].alias(what) for what, own in accounts.items()
+    )  # fmt: skip
+    values, keys = ["measured", *accounts], ["model", "task", "weight_dtype", "concurrency"]
+    once = told.group_by([*keys, "gpus"], maintain_order=True).agg(pl.col(values).mean())
     both = once.join(once, on=keys, suffix="_wide", nulls_equal=True).filter(pl.col("gpus_wide") > pl.col("gpus"))
-    both = both.with_columns(
-        gpu=pl.lit(gpu),
-        measured=pl.col("measured_wide") / pl.col("measured"),
-        predicted=pl.col("predicted_wide") / pl.col("predicted"),
-    )
-    kept = ["gpu", "model", "concurrency", "gpus", "gpus_wide", "measured", "predicted"]
-    return both.select(kept).sort("gpu", "model", "gpus", "concurrency").to_dicts()
+    both = both.with_columns(pl.lit(gpu).alias("gpu"), *(pl.col(f"{value}_wide") / pl.col(value) for value in values))
+    wide = [pl.col(f"{value}_wide").alias(value) for value in values]
+    found = both.select("gpu", "model", "concurrency", "gpus", "gpus_wide", *wide)
+    return found.sort("gpu", "model", "gpus", "concurrency").to_dicts()
 
 
 def write(path: Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

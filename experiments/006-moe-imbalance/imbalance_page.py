@@ -10,6 +10,7 @@ from typing import Any
 
 import altair as alt
 import imbalance_measured
+import numpy as np
 import polars as pl
 from imbalance_predicted import ALPHAS, HERE, MODELS, REPORTED, SHAPES, placements, shapes, sweep, ways
 from pages import markdown, must
@@ -32,7 +33,7 @@ def kernel_figures(found: dict[str, Any]) -> dict[str, str]:
     rows = [
         [SHORT[one["gpu"]], FRAMEWORKS[one["framework"]], one["format"], f"{one['all']:.1f} %"]
         + [f"{one[name]:.1f} %" for name in ("balanced", "power_law_1.01", "power_law_1.2")]
-        + [f"{one['rows']:,}", f"{one['unsound']:.0f} %"]
+        + [f"{one['rows']:,}", f"{one['unsound']:.0f} %", f"{one['with_unsound']:.1f} %"]
         for one in found["kernels"]
         if one["format"] in ("bf16", "fp8", "fp8_block", "nvfp4", "mxfp4")
     ]
@@ -49,7 +50,18 @@ def kernel_figures(found: dict[str, Any]) -> dict[str, str]:
     few, many = flat[SKEWED, 1.0, 64], flat[SKEWED, 8.0, 16384]
     return {
         "table_kernels": markdown(
-            ["GPU", "framework", "format", "all", "balanced", "α = 1.01", "α = 1.2", "rows", "left out as unsound"],
+            [
+                "GPU",
+                "framework",
+                "format",
+                "all",
+                "balanced",
+                "α = 1.01",
+                "α = 1.2",
+                "rows",
+                "unsound",
+                "all with them",
+            ],
             rows,
         ),
         "kernels_met": f"{met.height} of {asked.height}",
@@ -124,11 +136,19 @@ def serving_figures(found: dict[str, Any]) -> dict[str, str]:
     lines = [
         [
             one["model"], SHORT[one["gpu"]], f"{one['gpus']} to {one['gpus_wide']}", f"{one['concurrency']}",
-            f"{one['measured']:.2f}", f"{one['predicted']:.2f}",
+            f"{one['measured']:.2f}", f"{one['predicted']:.2f}", f"{one['independent']:.2f}",
         ]
         for one in found["pairs"]
     ]  # fmt: skip
     right = (pairs["measured"] > 1) == (pairs["predicted"] > 1)
+    without = (pairs["measured"] > 1) == (pairs["independent"] > 1)
+    mixtures = pairs.filter(pl.col("model").is_in(imbalance_measured.ROUTED))
+    others = pairs.filter(~pl.col("model").is_in(imbalance_measured.ROUTED))
+    dense = [100 * (1 - value) for value in others["measured"]]
+    apart = [
+        float(np.mean(np.abs(100 * (mixtures[name] / mixtures["measured"] - 1).to_numpy())))
+        for name in ("predicted", "independent")
+    ]
     routed = pairs["model"].is_in(imbalance_measured.ROUTED)
     must(right.filter(routed).all(), "the sign is right in every pair of a routed model")
     must(not right.filter(~routed).any(), "it is wrong for Qwen3-32B")
@@ -137,9 +157,15 @@ def serving_figures(found: dict[str, Any]) -> dict[str, str]:
         "kernel_target": str(KERNEL_TARGET),
         "default": DEFAULT,
         "table_serving": markdown(head, rows),
-        "table_pairs": markdown(["model", "GPU", "GPUs", "batch", "measured", "predicted"], lines),
+        "table_pairs": markdown(
+            ["model", "GPU", "GPUs", "batch", "measured", "predicted", "independent choices"], lines
+        ),
         "pairs_right": f"{right.filter(routed).sum()} of {routed.sum()}",
         "pairs_dense": f"{(~routed).sum()}",
+        "pairs_without": f"{without.filter(routed).sum()} of {routed.sum()}",
+        "pairs_apart": f"{apart[0]:.0f}",
+        "pairs_apart_without": f"{apart[1]:.0f}",
+        "dense_saved": f"{min(dense):.0f} to {max(dense):.0f}",
     }
 
 
@@ -197,8 +223,11 @@ def placement_figures(table: pl.DataFrame) -> dict[str, str]:
             cells.append(f"{100 * (one[name] / base[name] - 1):+.0f} %")
         rows.append([one["routing"], one["placement"], *cells, f"{one['memory_bytes_per_gpu'] / 1e9:.1f} GB"])
     head = ["law", "placement", "load, 2,048 tokens", "65,536 tokens", "TPOT", "TTFT", "J/token", "memory of a GPU"]
-    copies = table.filter(placement="replicated:32")
+    copies = table.filter(pl.col("routing").str.starts_with("zipf"), placement="replicated:32")
     must((copies["load_65536"] < 1.1).all(), "32 copies level the load")
+    for one in table.filter(routing=DEFAULT).to_dicts():
+        base = table.filter(routing=DEFAULT, placement="contiguous")["energy_per_output_token_j"].item()
+        must(abs(one["energy_per_output_token_j"] / base - 1) < 0.06, "placing does not help under Dirichlet")
     return {"table_placements": markdown(head, rows)}
 
 
@@ -221,7 +250,19 @@ def shape_figures(table: pl.DataFrame) -> dict[str, str]:
     for shape in SHAPES:
         here = table.filter(routing=f"dirichlet:{shape:g}")
         fits.append((sum(abs(a / b[1] - 1) for a, b in zip(here["experts_hit"], REPORTED, strict=True)), shape))
-    return {"table_shapes": markdown(head, [told, *rows]), "shape_of_hits": f"{min(fits)[1]:g}"}
+    near = [
+        min(
+            SHAPES,
+            key=lambda shape: abs(table.filter(routing=f"dirichlet:{shape:g}", tokens=tokens)["load"].item() - load),
+        )
+        for tokens, _, load in REPORTED
+    ]
+    return {
+        "table_shapes": markdown(head, [told, *rows]),
+        "shape_of_hits": f"{min(fits)[1]:g}",
+        "shape_least": f"{min(near):g}",
+        "shape_most": f"{max(near):g}",
+    }
 
 
 def way_figures(table: pl.DataFrame) -> dict[str, str]:

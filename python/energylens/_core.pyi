@@ -21,6 +21,8 @@ __all__ = [
     "Reduction",
     "__version__",
     "non_dominated",
+    "reach",
+    "routing_fault",
     "routing_loads",
 ]
 
@@ -36,6 +38,12 @@ __version__: Final[str]
 
 class PlanError(ValueError):
     """A plan is faulty; the argument is the JSON list of problems."""
+
+def reach(parts: float, experts: float, active: float) -> float:
+    """Return of so many GPUs or nodes those that hold any of a token's experts, on average."""
+
+def routing_fault(law: str, experts: int, active: int) -> str | None:
+    """Return what keeps a law from being that of a model of so many experts."""
 
 def routing_loads(
     law: str, experts: int, active: int, gpus: int, placement: int, tokens: Sequence[float]

@@ -68,7 +68,8 @@ class Keep:
         return None if self.epsilon is None else max(0, math.ceil(-math.log2(self.epsilon)))
 
     def reduction(self, space: Space) -> _core.Reduction:
-        """Return an empty reduction of a space; raise `SpaceError` if there are too many groups."""
+        """Return an empty reduction of a space; raise `SpaceError` if there are too many groups or laws of routing."""
+        one_law(space, self.best_per)
         try:
             return _core.Reduction(
                 space.plan.core,
@@ -95,6 +96,15 @@ class Keep:
             "best_per": list(self.best_per),
             "distributions": list(self.distributions),
         }
+
+
+def one_law(space: Space, best_per: Sequence[str] = ()) -> None:
+    """Raise `SpaceError` for several laws of routing whose points would compete: nobody can choose the friendliest."""
+    laws = space.axes["routing"]
+    if len(laws) > 1 and "routing" not in best_per:
+        hint = 'give one, or keep the best of each: --best-per routing, in Python best_per=["routing"]'
+        message = f"{len(laws)} laws of routing, of which a front would take the friendliest: a law is no choice"
+        raise SpaceError(Problem(message, hint=hint, code="keep"))
 
 
 def point_frame(space: Space, indices: NDArray[np.uint64], threads: int, breakdown: bool = True) -> pl.DataFrame:

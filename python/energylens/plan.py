@@ -122,6 +122,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_typed.cache_clear)
 
 
+def _law(told: dict[str, Any]) -> str:
+    return json.dumps({part: told[part] for part in ("law", "value") if part in told})
+
+
 class Plan:
     """Models and GPUs, typed and ready to evaluate points."""
 
@@ -148,7 +152,29 @@ class Plan:
         }
         if routings:
             content["routings"] = [{"name": text} | routing.read(text).canonical() for text in routings]
+        self._check_counts(content)
         self._freeze(content)
+
+    def _check_counts(self, content: dict[str, Any]) -> None:
+        """Raise `SpecError` for counts of experts that no model here, or not the one that names them, can have."""
+        hint = "count the tokens of every expert, of those without any too"
+        problems: list[Problem] = []
+        asked: dict[str, list[str | None]] = {}
+        for model, loaded in zip(content["models"], self.models, strict=True):
+            for name, rank in model["ranks"].items():
+                if not rank["active"]:
+                    continue
+                sizes = rank["extent"], rank["active"]
+                if wrong := _core.routing_fault(_law(rank["routing"]), *sizes):
+                    fault, at = Problem(wrong, hint=hint, code="routing"), ("ranks", name, "routing")
+                    problems.append(place_problem(loaded.document, f"model {model['name']}", at, fault, None))
+                for law in content.get("routings", ()):
+                    asked.setdefault(law["name"], []).append(_core.routing_fault(_law(law), *sizes))
+        problems += [
+            Problem(f"{name}: {found[0]}", hint=hint, code="routing") for name, found in asked.items() if all(found)
+        ]
+        if problems:
+            raise SpecError(problems)
 
     @classmethod
     def thaw(cls, content: dict[str, Any]) -> Plan:

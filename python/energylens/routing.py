@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 DEFAULT: Final = "dirichlet:0.35"
 """Law of a spec that gives none (docs/physics.md, section 6).
 
-The shape under which serving runs of mixtures of experts on H100, each model left out in turn, are predicted best, of
-0.2, 0.35, 0.5, 0.8, 1, 2 and uniform. Experts hit by Qwen3-30B-A3B, measured: 60 of 128 at 64 tokens, 83 at 1,024, the
-busiest of 8 GPUs 1.67 and 1.43 times the mean; so drawn: 78, 109, 1.63 and 1.60.
+Under it serving runs of mixtures of experts on H100, each model left out in turn, are predicted best of the laws that
+experiments/006-moe-imbalance tries, with what is reported of experts hit.
 """
 
 LAWS: Final[Mapping[str, tuple[str, float, float] | None]] = {
@@ -36,6 +35,8 @@ LAWS: Final[Mapping[str, tuple[str, float, float] | None]] = {
 """Laws with the name of their number, its least and its greatest value."""
 
 _MOST_COPIES: Final = 4096
+_MOST_EXPERTS: Final = 65_536
+_MOST_TOKENS: Final = 2**53
 _WORDS: Final = "uniform, balanced, dirichlet:0.8, zipf:0.5, power_law:1.2 or counts:FILE"
 
 
@@ -60,16 +61,18 @@ def problem(text: object) -> Problem | None:
     name, colon, number = text.partition(":")
     if name == "counts" and number:
         return None
-    if name not in LAWS:
-        hint = did_you_mean(name, [*LAWS, "counts"]) or f"write {_WORDS}"
+    if name not in (*LAWS, "counts"):
+        hint = did_you_mean(name.lower(), LAWS) or f"write {_WORDS}"
         return Problem(f"`{text}` is no law of routing", hint=hint, code="routing")
+    if name == "counts":
+        return Problem("`counts` of which file?", hint="write counts:FILE", code="routing")
     asked = LAWS[name]
     if asked is None:
         wrong = f"`{name}` takes no number" if colon else None
         return Problem(wrong, hint=f"write {name}", code="routing") if wrong else None
     what, least, most = asked
     try:
-        value = float(number)
+        value = math.nan if "_" in number else float(number)
     except ValueError:
         value = math.nan
     if not least <= value <= most:
@@ -94,31 +97,15 @@ def counts(path: Path) -> tuple[tuple[float, ...], ...]:
     Columns are `expert` and `tokens`, or `token` and `expert` for one row a choice; `layer` if there are several.
     Experts are numbered from 0; those without tokens have a row with 0.
     """
-    try:
-        rows = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
-    except FileNotFoundError:
-        raise SpecError(Problem("no such file of counts", where=str(path), code="no-file")) from None
-    except (OSError, pl.exceptions.PolarsError) as error:
-        told = str(error).splitlines()[0]
-        raise SpecError(Problem(f"cannot read the counts: {told}", where=str(path), code="form")) from None
+    rows = _table(path)
     if "tokens" not in rows.columns and {"token", "expert"} <= set(rows.columns):
-        rows = _counted(rows)
+        rows = _counted(rows, path)
     wanted = [name for name in ("expert", "tokens") if name not in rows.columns]
     if wanted or not rows.height:
         hint = "give expert,tokens (or token,expert for one row a choice), and layer if there are several"
         fault = f"no column `{wanted[0]}`" if wanted else "no rows"
         raise SpecError(Problem(f"{fault} in the counts", hint=hint, where=str(path), code="form"))
-    problems = [
-        Problem(f"column `{name}` of the counts is not made of whole numbers", where=str(path), code="form")
-        for name in ("layer", "expert", "tokens")
-        if name in rows.columns and (not rows[name].dtype.is_numeric() or rows[name].null_count())
-    ]
-    if problems:
-        raise SpecError(problems)
-    for name in ("expert", "tokens"):
-        if bad := rows.filter(pl.col(name) < 0).height:
-            message = f"{bad} rows of the counts have a negative `{name}`"
-            problems.append(Problem(message, where=str(path), code="negative"))
+    rows, problems = _whole(rows, ("layer", "expert", "tokens"), path)
     layers = rows.partition_by("layer", maintain_order=True) if "layer" in rows.columns else [rows]
     found = [layer.sort("expert") for layer in layers]
     number = 1 + int(rows["expert"].max())  # type: ignore[arg-type]
@@ -141,18 +128,60 @@ def counts(path: Path) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(n) for n in layer["tokens"].to_list()) for layer in found)
 
 
-def _counted(choices: pl.DataFrame) -> pl.DataFrame:
+def _table(path: Path) -> pl.DataFrame:
+    if path.is_dir():
+        raise SpecError(Problem("a folder, not a file of counts", where=str(path), code="no-file"))
+    try:
+        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+    except FileNotFoundError:
+        raise SpecError(Problem("no such file of counts", where=str(path), code="no-file")) from None
+    except (OSError, pl.exceptions.PolarsError) as error:
+        told = str(error).splitlines()[0]
+        raise SpecError(Problem(f"cannot read the counts: {told}", where=str(path), code="form")) from None
+
+
+def _whole(rows: pl.DataFrame, names: Sequence[str], path: Path) -> tuple[pl.DataFrame, list[Problem]]:
+    """Return the columns as whole numbers, and faults of negative ones; raise `SpecError` with all others."""
+    problems, negatives = [], []
+    for name in (name for name in names if name in rows.columns):
+        column, whole = rows[name], False
+        if column.dtype.is_numeric() and not column.null_count():
+            wide = column.cast(pl.Float64)
+            whole = bool((wide.is_finite() & (wide == wide.floor())).all())
+        most = _MOST_EXPERTS - 1 if name == "expert" else _MOST_TOKENS
+        if not whole:
+            message = f"column `{name}` of the counts is not made of whole numbers"
+            problems.append(Problem(message, where=str(path), code="form"))
+        elif negative := int((wide < 0).sum()):
+            message = f"{negative} rows of the counts have a negative `{name}`"
+            negatives.append(Problem(message, where=str(path), code="negative"))
+        elif (wide > most).any():
+            message = f"column `{name}` of the counts goes beyond {most:,}"
+            problems.append(Problem(message, where=str(path), code="form"))
+    if problems:
+        raise SpecError(problems)
+    return rows.with_columns(pl.col(name).cast(pl.Int64) for name in names if name in rows.columns), negatives
+
+
+def _counted(choices: pl.DataFrame, path: Path) -> pl.DataFrame:
     """Return counts of a table with one row a choice; experts up to the last one chosen anywhere have 0 without."""
+    choices, problems = _whole(choices, ("layer", "token", "expert"), path)
+    if problems:
+        raise SpecError(problems)
     keys = [name for name in ("layer", "expert") if name in choices.columns]
-    found = choices.group_by(*keys).agg(tokens=pl.len())
-    last = choices["expert"].max()
-    if not isinstance(last, int) or not choices["expert"].dtype.is_integer():
-        return found
-    every = pl.DataFrame({"expert": range(last + 1)}, schema={"expert": choices["expert"].dtype})
+    each = choices.group_by(name for name in ("layer", "token") if name in choices.columns).agg(
+        rows=pl.len(), experts=pl.col("expert").n_unique()
+    )
+    least, most = min(each["rows"], default=0), max(each["rows"], default=0)
+    if (each["rows"] != each["experts"]).any():
+        raise SpecError(Problem("a token takes an expert twice in the choices", where=str(path), code="form"))
+    if least != most:
+        raise SpecError(Problem(f"tokens take {least} to {most} experts in the choices", where=str(path), code="form"))
+    every = pl.DataFrame({"expert": pl.int_range(int(choices["expert"].max() or 0) + 1, eager=True)})  # type: ignore[arg-type]
     if "layer" in keys:
-        every = choices.select("layer").unique().join(every, how="cross")
-    outside = found.join(every, on=keys, how="anti")
-    return pl.concat([every.join(found, on=keys, how="left").fill_null(0).select(found.columns), outside])
+        every = choices.select("layer").unique(maintain_order=True).join(every, how="cross")
+    found = every.join(choices.group_by(*keys).agg(tokens=pl.len()), on=keys, how="left")
+    return found.with_columns(pl.col("tokens").fill_null(0))
 
 
 def placement_problem(text: object) -> Problem | None:
@@ -160,7 +189,7 @@ def placement_problem(text: object) -> Problem | None:
     if text in ("contiguous", "balanced"):
         return None
     name, _, number = str(text).partition(":")
-    if name == "replicated" and number.isdigit() and 1 <= int(number) <= _MOST_COPIES:
+    if name == "replicated" and number.isascii() and number.isdigit() and 1 <= int(number) <= _MOST_COPIES:
         return None
     known = ["contiguous", "balanced", "replicated"]
     hint = "write contiguous, balanced, or replicated:32 for 32 copies of the most popular experts besides"
@@ -170,8 +199,9 @@ def placement_problem(text: object) -> Problem | None:
 
 def placement_code(text: str) -> int:
     """Return a placement as the core takes it."""
-    name, _, number = text.partition(":")
-    return {"contiguous": 0, "balanced": 1}.get(name) if not number else 1 + int(number)  # type: ignore[return-value]
+    if text in ("contiguous", "balanced"):
+        return int(text == "balanced")
+    return 1 + int(text.partition(":")[2])
 
 
 def placement_text(code: int) -> str:
@@ -202,25 +232,35 @@ def loads(
         raise SpaceError(Problem(f"{spec.name} has no routed experts", code="routing"))
     experts, active, own = ranks[0].extent, ranks[0].active or 1, ranks[0].routing
     problems = [wrong for text in placements if (wrong := placement_problem(text))]
-    problems += [Problem(f"`tokens` are numbers from 1, found `{n}`", code="axis-value") for n in tokens if not n >= 1]
+    numbers = (("tokens", tokens, float), ("GPUs", gpus, int))
+    problems += [
+        Problem(f"{what} are {'whole ' if kind is int else ''}numbers from 1, found `{n}`", code="axis-value")
+        for what, values, kind in numbers
+        for n in values
+        if not (isinstance(n, (int, kind)) and 1 <= n < math.inf)
+    ]
     read_laws: list[Law] = []
-    for text in routings:
+    for text in dict.fromkeys(own if text is None else text for text in routings):
         try:
-            read_laws.append(read(text or own, None if text else loaded.folder))
+            law = read(text, loaded.folder if text == own else None)
         except SpecError as error:
             problems += error.problems
-    problems += [
-        Problem(f"{law.text} counts {len(layer)} experts, {spec.name} has {experts}", code="experts")
-        for law in read_laws
-        if isinstance(law.value, tuple) and len(layer := law.value[0]) != experts
-    ]
+            continue
+        if fault := _core.routing_fault(json.dumps(law.canonical()), experts, active):
+            problems.append(Problem(f"{law.text}: {fault}", hint=f"{spec.name} has {experts} experts", code="routing"))
+        read_laws.append(law)
     rows = []
     good = [text for text in placements if placement_problem(text) is None]
     for placement, count in itertools.product(good, gpus):
-        copies = experts + max(0, placement_code(placement) - 1)
-        if count < 1 or copies % count or experts % count:
-            hint = f"use a divisor of {math.gcd(experts, copies)}"
-            problems.append(Problem(f"{copies} experts do not divide over {count} GPUs", hint=hint, code="experts"))
+        more = max(0, placement_code(placement) - 1)
+        if problems:
+            break
+        if experts % count:
+            hint = f"use a divisor of {experts}"
+            problems.append(Problem(f"{experts} experts do not divide over {count} GPUs", hint=hint, code="experts"))
+        elif more % count:
+            hint = f"use a multiple of {count}"
+            problems.append(Problem(f"{more} copies do not divide over {count} GPUs", hint=hint, code="placement"))
     for law, placement, count in itertools.product(read_laws, good, gpus):
         if problems:
             break
@@ -239,7 +279,7 @@ def loads(
         ]  # fmt: skip
     if problems:
         raise SpaceError(list({problem.message: problem for problem in problems}.values()))
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows).unique(maintain_order=True)
 
 
 def laws(values: Sequence[object]) -> list[str]:

@@ -40,7 +40,7 @@ HELP: Final[dict[str, str]] = {
     "fused_norm": "Norms inside the all-reduce before them",
     "sm_clock_mhz": "Locked SM clock in MHz",
     "power_cap_w": "Cap on the power of each GPU in W",
-    "routing": "How tokens choose experts: uniform, dirichlet:0.8, zipf:0.5, power_law:1.2, counts:FILE",
+    "routing": "How tokens choose experts: uniform, dirichlet:0.8, zipf:0.5, power_law:1.2, balanced, counts:FILE",
     "placement": "Which GPU holds which expert: contiguous, balanced, replicated:COPIES",
 }
 

@@ -23,17 +23,19 @@ def overlap_allowed(setup: Setup, schedules: dict[str, Schedule]) -> bool:
     return bool(found) or mesh.pp > 1
 
 
-def experts_allowed(setup: Setup) -> bool:
-    """Whether the routing and the placement asked for exist."""
+def routing_reason(setup: Setup) -> str:
+    """Why the routing or the placement asked for does not exist, or "ok"."""
     model, mesh, run = setup.model, setup.mesh, setup.run
     placed = run.placement != "contiguous"
     if not model.active:
-        return run.routing is None and not placed
+        return "routing" if run.routing is not None else "placement" if placed else "ok"
     (routed,) = model.active
     experts, law = model.extents[routed], json.loads(run.routing or model.routing[routed])
-    if law["law"] == "counts" and any(len(layer) != experts for layer in law["value"]):
-        return False
-    return not (placed and mesh.ep == 1) and (experts + run.copies) % mesh.ep == 0
+    if law["law"] == "counts":
+        most = max(model.active[routed] * max(layer) / sum(layer) for layer in law["value"])
+        if any(len(layer) != experts for layer in law["value"]) or most > 1 + 1e-9:
+            return "routing"
+    return "placement" if (placed and mesh.ep == 1) or (experts + run.copies) % mesh.ep else "ok"
 
 
 def attends(setup: Setup) -> list[bool]:
@@ -53,8 +55,8 @@ def run_reason(setup: Setup) -> str:
     run, mesh = setup.run, setup.mesh
     if mesh.cp > 1 and not (attends(setup) and all(attends(setup))):
         return "shard"
-    if not experts_allowed(setup):
-        return "experts"
+    if routing_reason(setup) != "ok":
+        return routing_reason(setup)
     schedules: dict[str, Schedule] = {}
     if run.sequence_parallel or run.fused_norm or run.stages >= 2:
         for _, step in (setup.prefill_passes(), setup.decode_passes()):

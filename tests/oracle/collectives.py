@@ -7,7 +7,7 @@ from .communication import collective_energy as collective_energy
 from .communication import collective_time as collective_time
 from .communication import nodes_and_members, pair
 from .equations import Equation, Tensor, reads_from_memory
-from .exchange import copies, element_bytes
+from .exchange import by_gpu, copies, element_bytes
 from .loads import loads
 from .local import BYTES, Env
 from .mesh import axis_of, split
@@ -196,7 +196,11 @@ class Deriver:
         message = elements / mesh.tp * sent * element_bytes(env, kind)
         nodes, _ = nodes_and_members(env, Collective(kind, gpus, span, message))
         across = copies(env, kind, routed, nodes) / sent
-        return Collective(kind, gpus, span, message, across=across, load=loads(env, routed).excess)
+        load = loads(env, routed).excess
+        if by_gpu(env, kind):  # of tokens, not of choices
+            chance = [1 - (1 - share / gpus) ** env.model.active[routed] for share in (load, 1.0)]
+            load = chance[0] / chance[1]
+        return Collective(kind, gpus, span, message, across=across, load=load)
 
     def routed_rank(self, env: Env) -> str:
         """Return the routed rank of the block."""

@@ -44,11 +44,15 @@ def reach(model: Model, routed: str, parts: int) -> float:
     return parts * (1 - missed)
 
 
+def by_gpu(env: Env, kind: str) -> bool:
+    """Whether a token is sent once to a GPU, however many of its experts are there."""
+    entry = entry_of(env, kind)
+    return entry is not None and entry["copies"] == "gpu"
+
+
 def copies(env: Env, kind: str, routed: str, parts: int) -> float:
     """Copies of a token that are sent to so many GPUs or nodes."""
-    entry = entry_of(env, kind)
-    by_gpu = entry is not None and entry["copies"] == "gpu"
-    return reach(env.model, routed, parts) if by_gpu else float(env.model.active[routed])
+    return reach(env.model, routed, parts) if by_gpu(env, kind) else float(env.model.active[routed])
 
 
 def element_bytes(env: Env, kind: str) -> float:

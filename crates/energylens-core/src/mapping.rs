@@ -197,13 +197,13 @@ pub struct Settings<'a> {
 
 /// How tokens load the experts of a mesh.
 fn routed(graph: &Graph, mesh: Mesh, running: Running, laws: &[Law]) -> Result<Option<Experts>, Infeasible> {
-    let fault = |message: String, hint: &str| {
-        Err(Infeasible { reason: Reason::Experts, message, hint: hint.to_owned(), rank: None })
-    };
+    let fault =
+        |reason, message: String, hint: &str| Err(Infeasible { reason, message, hint: hint.to_owned(), rank: None });
     let Some(routed) = graph.routed else {
         return match (running.routing, running.placement) {
             (0, 0) => Ok(None),
-            _ => fault("a law of routing or a placement, but there are no experts".to_owned(), "leave both out"),
+            (0, _) => fault(Reason::Placement, "a placement, but there are no experts".to_owned(), "leave it out"),
+            _ => fault(Reason::Routing, "a law of routing, but there are no experts".to_owned(), "leave it out"),
         };
     };
     let own = graph.ranks.get(&routed.rank).map(|rank| &rank.routing);
@@ -211,26 +211,25 @@ fn routed(graph: &Graph, mesh: Mesh, running: Running, laws: &[Law]) -> Result<O
         0 => own,
         asked => laws.get(usize::from(asked) - 1),
     };
-    let Some(law) = law else { return fault("the plan has no such law of routing".to_owned(), "") };
-    let (experts, gpus) = (routed.extent as usize, mesh.ep as usize);
-    if let Law::Counts(layers) = law
-        && let Some(layer) = layers.iter().find(|layer| layer.len() != experts)
-    {
-        let message = format!("counts of {} experts for a model with {experts}", layer.len());
-        return fault(message, "count the tokens of every expert, of those without any too");
+    let Some(law) = law else { return fault(Reason::Routing, "the plan has no such law of routing".to_owned(), "") };
+    let (experts, active, gpus) = (routed.extent as usize, routed.active as usize, mesh.ep as usize);
+    if let Some(message) = law.fault(experts, active) {
+        return fault(Reason::Routing, message, "count the tokens of every expert, of those without any too");
     }
     let placement = Placement::of(running.placement);
     if placement != Placement::Contiguous && gpus == 1 {
-        return fault("a placement of experts, but one GPU holds them all".to_owned(), "use ep 2 or more");
+        return fault(Reason::Placement, "a placement, but one GPU holds all experts".to_owned(), "use ep 2 or more");
     }
     if !(experts + placement.more()).is_multiple_of(gpus) {
         let message = format!("{} copies besides {experts} experts do not divide over ep {gpus}", placement.more());
-        return fault(message, "use a multiple of ep");
+        return fault(Reason::Placement, message, "use a multiple of ep");
     }
-    let choice = Choice { experts, active: routed.active as usize, gpus };
+    let choice = Choice { experts, active, gpus };
     Ok(Some(Experts {
         pool: f64::from(mesh.dp),
-        share: (mesh.dp > 1).then(|| routed.active / f64::from(mesh.ep)),
+        active: routed.active,
+        gpus: f64::from(mesh.ep),
+        sent: mesh.dp > 1,
         local: (experts + placement.more()) as f64 / gpus as f64,
         table: known(law, choice, placement),
     }))

@@ -28,12 +28,18 @@ pub enum Reason {
     Clock = 8,
     /// The power cap is not between what a waiting GPU draws and the limit.
     Power = 9,
+    /// A law of routing that the model has no experts for, or other ones.
+    Routing = 10,
+    /// A placement without experts to place, or whose copies do not divide.
+    Placement = 11,
 }
 
 impl Reason {
     /// All reasons' names, by code.
-    pub const NAMES: [&'static str; 10] =
-        ["ok", "ep", "experts", "shard", "layers", "batch", "memory", "overlap", "clock", "power"];
+    #[rustfmt::skip]
+    pub const NAMES: [&'static str; 12] = [
+        "ok", "ep", "experts", "shard", "layers", "batch", "memory", "overlap", "clock", "power", "routing", "placement",
+    ];
 }
 
 /// A reason with the values that caused it.

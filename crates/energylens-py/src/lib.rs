@@ -21,7 +21,7 @@ mod _core {
     #[pymodule_export]
     use super::reduction::Reduction;
     #[pymodule_export]
-    use super::routing::routing_loads;
+    use super::routing::{reach, routing_fault, routing_loads};
     use super::*;
 
     /// Positions of the rows nothing dominates (all columns minimised), in order.

@@ -1,7 +1,7 @@
 //! Loads of experts by law, placement and tokens, as columns.
 
 use energylens_core::routing::table::{TILE_ROWS, known, places};
-use energylens_core::routing::{Choice, Law, Placement};
+use energylens_core::routing::{self, Choice, Law, Placement};
 use pyo3::prelude::*;
 
 use crate::plan::fault;
@@ -22,12 +22,11 @@ pub fn routing_loads(
     let law: Law = serde_json::from_str(law).map_err(|e| fault("routing", e.to_string()))?;
     let placement = Placement::of(placement);
     let dealt = gpus > 0 && (experts + placement.more()).is_multiple_of(gpus);
-    let fits = match &law {
-        Law::Counts(layers) => !layers.is_empty() && layers.iter().all(|layer| layer.len() == experts),
-        _ => true,
-    };
-    if !(1..=experts).contains(&active) || !dealt || !fits {
-        return Err(fault("routing", "experts, those active, GPUs and counts do not agree"));
+    if !(1..=experts).contains(&active) || !dealt {
+        return Err(fault("experts", "experts, those active and GPUs do not agree"));
+    }
+    if let Some(message) = law.fault(experts, active) {
+        return Err(fault("routing", message));
     }
     let table = known(&law, Choice { experts, active, gpus }, placement);
     let mut found: Columns = (Vec::new(), Vec::new(), Vec::new(), vec![Vec::new(); TILE_ROWS.len()]);
@@ -42,4 +41,17 @@ pub fn routing_loads(
         }
     }
     Ok(found)
+}
+
+/// Of so many GPUs or nodes, those that hold any of a token's experts.
+#[pyfunction]
+pub fn reach(parts: f64, experts: f64, active: f64) -> f64 {
+    routing::reach(parts, experts, active, None)
+}
+
+/// What keeps a law, as JSON, from being that of a model of so many experts.
+#[pyfunction]
+pub fn routing_fault(law: &str, experts: usize, active: usize) -> PyResult<Option<String>> {
+    let law: Law = serde_json::from_str(law).map_err(|e| fault("routing", e.to_string()))?;
+    Ok(law.fault(experts, active))
 }

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from energylens import _core
 from energylens.calibrate import pieces
 from energylens.calibrate.fitting import rounded, score
 from energylens.calibrate.formulas import Array
@@ -110,11 +111,7 @@ def _implementations(
 
 def reach(gpus: int, experts: Array, active: Array) -> Array:
     """Return the GPUs of `gpus` that have any of the `active` of `experts` of a token (docs/physics.md, section 7)."""
-    absent = np.ones_like(experts)
-    for taken in range(int(active.max())):
-        free = np.maximum(0.0, experts - experts / gpus - taken) / np.maximum(1.0, experts - taken)
-        absent = np.where(taken < active, absent * free, absent)
-    return gpus * (1.0 - absent)
+    return np.array([_core.reach(gpus, *shape) for shape in zip(experts, active, strict=True)])
 
 
 def _sent(values: Array, bytes_sent: Array, sms: Array) -> Array:

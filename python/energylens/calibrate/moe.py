@@ -146,10 +146,10 @@ def sound(rows: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Measured:
-    """Sound rows of one framework's fused kernel in one number format, and how many there were in all."""
+    """Sound rows of one framework's fused kernel in one number format, and all of them."""
 
     experts: Experts
-    rows: int
+    every: Experts
     kernel: str
     framework_version: str
     path: Path
@@ -170,12 +170,15 @@ def measured(directory: Path, system: str, framework: str, form: str) -> Measure
     rows = rows.with_columns(skew=pl.col("distribution").replace_strict(SKEWS, return_dtype=pl.Float64))
     rows = rows.group_by(*KEYS, "skew").agg(pl.col("latency").median()).sort(*KEYS, "skew")
     kept = sound(rows).sort(*KEYS, "skew")
+    return Measured(_experts(kept), _experts(rows), kernel, table.version, table.path)
+
+
+def _experts(rows: pl.DataFrame) -> Experts:
     parts = {
-        field: kept[name].to_numpy().astype(np.float64)
+        field: rows[name].to_numpy().astype(np.float64)
         for field, name in zip(Experts.__dataclass_fields__, (*KEYS, "skew", "latency"), strict=True)
     }
-    experts = Experts(**parts | {"seconds": 1e-3 * parts["seconds"]})
-    return Measured(experts, rows.height, kernel, table.version, table.path)
+    return Experts(**parts | {"seconds": 1e-3 * parts["seconds"]})
 
 
 def fit_moe(directory: Path, system: str, framework: str, form: str, device: Device) -> dict[str, object]:
@@ -184,8 +187,8 @@ def fit_moe(directory: Path, system: str, framework: str, form: str, device: Dev
     check_units(found.experts.seconds, MoeModel(found.experts, device, form).ideal, found.path)
     return {
         **fit_experts(found.experts, device, form),
-        "unsound": found.rows - len(found.experts.seconds),
-        "rows": found.rows,
+        "unsound": len(found.every.seconds) - len(found.experts.seconds),
+        "rows": len(found.every.seconds),
         "kernel": found.kernel,
         "framework_version": found.framework_version,
     }

@@ -13,6 +13,7 @@ from energylens import _core
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.evaluation import checked_threads
 from energylens.exploration import explore, work
+from energylens.keep import one_law
 from energylens.progress import progress
 from energylens.result import Result, front_result
 from energylens.space import Space
@@ -67,6 +68,7 @@ def search(
     stalled = None if patience is None else Stalled(patience, tolerance)
     if method == "auto":
         method = "exhaustive" if work(space) <= FEW else "native"
+    one_law(space)
     if method == "exhaustive":
         return explore(space, threads=threads, show_progress=show_progress)
     if space.size > 2**62:

@@ -99,6 +99,12 @@ Degrees = Annotated[list[Annotated[list[int], _numbers(1024)]], BeforeValidator(
 Sizes = Annotated[list[Annotated[list[int], _numbers(LARGEST)]], BeforeValidator(_list), AfterValidator(_flat)]
 
 
+def _beside(folder: Path, law: str | None) -> str | None:
+    """Return a law whose file of counts is looked for in a folder."""
+    name, _, file = (law or "").partition(":")
+    return f"counts:{folder / file}" if name == "counts" else law
+
+
 class SpaceForm(Form):
     """Fields of a space; those left out are as in `Space`."""
 
@@ -116,6 +122,8 @@ class SpaceForm(Form):
     fused_norm: Ways | None = None
     sm_clock_mhz: Ways | None = None
     power_cap_w: Ways | None = None
+    routing: Ways | None = None
+    placement: Ways | None = None
     batch: Sizes | None = None
     prompt_tokens: Sizes | None = None
     output_tokens: Sizes | None = None
@@ -195,6 +203,8 @@ class Job:
         axes |= {"models": load("models", "models", load_model), "gpus": load("gpus", "hardware", load_gpu)}
         if problems:
             raise SpecError(problems)
+        if "routing" in axes:
+            axes["routing"] = [_beside(self.folder, law) for law in axes["routing"]]
         space = Space(**axes)
         try:
             _ = space.json, space.size, space.signed_objectives

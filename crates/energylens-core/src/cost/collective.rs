@@ -90,6 +90,17 @@ pub struct Group {
     pub span: u32,
 }
 
+/// What of the busiest GPU all wait for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Awaited {
+    /// All have as much to do.
+    Nothing,
+    /// Choices of experts there.
+    Choices,
+    /// Tokens with any there.
+    Tokens,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 struct Choice {
     max_bytes: f64,
@@ -131,8 +142,8 @@ pub struct Collective {
     pub message: Poly,
     /// Whether it completes sums over tp and nothing else.
     pub over_tp: bool,
-    /// Whether the busiest GPU's load tells how long it takes.
-    skewed: bool,
+    /// What of the busiest GPU tells how long it takes.
+    awaited: Awaited,
     choices: Vec<Choice>,
     net_alpha_s: f64,
     net_seconds_per_byte: f64,
@@ -168,12 +179,15 @@ impl Collective {
     ) -> Option<Self> {
         let known = profile.collectives.of(operation, Some(phase));
         let first = known.first()?;
-        let copies = |n: f64| if first.copies == Copies::Gpu { routed.reach(n) } else { routed.active };
+        // An entry made for this says how many bytes it sends; anything else sends a copy for each expert.
+        let ways = if first.bytes_per_element.is_some() { &known[..1] } else { &known[..] };
+        let once = first.copies == Copies::Gpu;
+        let copies = |n: f64| if once { routed.reach(n) } else { routed.active };
         let all = copies(f64::from(group.size));
         let (_, nodes) = Self::members(profile, operation, group);
         let message = elements.scaled(all * first.bytes_per_element.unwrap_or(bytes));
-        let ways = if first.bytes_per_element.is_some() { &known[..1] } else { &known[..] };
-        Self::made(profile, operation, group, message, ways, copies(f64::from(nodes)) / all)
+        let made = Self::made(profile, operation, group, message, ways, copies(f64::from(nodes)) / all)?;
+        Some(if once { Self { awaited: Awaited::Tokens, ..made } } else { made })
     }
 
     /// Members a node, and nodes.
@@ -225,7 +239,11 @@ impl Collective {
             group,
             message,
             over_tp: false,
-            skewed: matches!(operation, Operation::Dispatch | Operation::Combine),
+            awaited: if matches!(operation, Operation::Dispatch | Operation::Combine) {
+                Awaited::Choices
+            } else {
+                Awaited::Nothing
+            },
             choices,
             net_alpha_s: profile.link.net_alpha_s * operation.hops(nodes),
             net_seconds_per_byte: across / profile.link.net_bandwidth_bytes_per_s,
@@ -244,9 +262,14 @@ impl Collective {
     pub fn seconds<const L: usize>(&self, env: &Env<L>, part: f64, slower: f64) -> Lane<L> {
         let mut bytes = [0.0; L];
         env.plain.add(&self.message, part, &mut bytes);
-        if self.skewed {
+        let more = match self.awaited {
+            Awaited::Nothing => None,
+            Awaited::Choices => Some(&env.choices),
+            Awaited::Tokens => Some(&env.tokens),
+        };
+        if let Some(more) = more {
             for i in 0..L {
-                bytes[i] *= env.load[i];
+                bytes[i] *= more[i];
             }
         }
         let (mut best, mut roots) = ([f64::INFINITY; L], [0.0; L]);

@@ -19,8 +19,10 @@ pub struct Env<const L: usize = LANES> {
     pub hits: Lane<L>,
     /// Experts hit on the busiest GPU.
     pub busy_hits: Lane<L>,
-    /// Tokens of the busiest GPU by those of a mean one.
-    pub load: Lane<L>,
+    /// Choices that meet the busiest GPU, by those that meet a mean one.
+    pub choices: Lane<L>,
+    /// The same of tokens, each counted once.
+    pub tokens: Lane<L>,
     /// Where the table of routing is looked up.
     pub places: Places<L>,
 }
@@ -32,7 +34,8 @@ impl<const L: usize> Default for Env<L> {
             masks: Vec::new(),
             hits: [0.0; L],
             busy_hits: [0.0; L],
-            load: [1.0; L],
+            choices: [1.0; L],
+            tokens: [1.0; L],
             places: places(&[1.0; L]),
         }
     }
@@ -77,10 +80,21 @@ impl<const L: usize> Env<L> {
             self.places = places(&tokens);
             let loads = experts.table.loads(&self.places);
             (self.hits, self.busy_hits) = (loads.hits, loads.busy_hits);
-            if let Some(share) = experts.share {
+            if experts.sent {
+                let (active, gpus) = (experts.active, experts.gpus);
                 let busy = experts.table.busy_tokens(&self.places);
+                let (mut missed, mut mean) = ([1.0; L], 1.0);
                 for i in 0..L {
-                    self.load[i] = busy[i] / (tokens[i] * share);
+                    self.choices[i] = busy[i] * gpus / (tokens[i] * active);
+                }
+                for _ in 0..active as u32 {
+                    mean *= 1.0 - 1.0 / gpus;
+                    for i in 0..L {
+                        missed[i] *= 1.0 - self.choices[i] / gpus;
+                    }
+                }
+                for i in 0..L {
+                    self.tokens[i] = (1.0 - missed[i]) / (1.0 - mean);
                 }
             }
         }
@@ -92,8 +106,12 @@ impl<const L: usize> Env<L> {
 pub struct Experts {
     /// Data-parallel ranks whose tokens meet.
     pub pool: f64,
-    /// Choices a token makes on a mean GPU, where tokens are sent there.
-    pub share: Option<f64>,
+    /// Experts that a token takes.
+    pub active: f64,
+    /// GPUs that they are dealt to.
+    pub gpus: f64,
+    /// Whether tokens are sent there, each from one GPU.
+    pub sent: bool,
     /// Experts of a GPU, copies included.
     pub local: f64,
     /// What tokens load on GPUs.

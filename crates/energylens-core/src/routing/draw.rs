@@ -66,7 +66,7 @@ impl Draw {
     }
 
     /// Weights of the experts of one layer; counts are those of layer `turn`.
-    pub fn weights(&mut self, law: &Law, experts: usize, turn: usize) -> Vec<f64> {
+    pub fn weights(&mut self, law: &Law, Choice { experts, active, .. }: Choice, turn: usize) -> Vec<f64> {
         match law {
             Law::Balanced | Law::Uniform | Law::PowerLaw(_) => vec![1.0; experts],
             Law::Dirichlet(shape) => (0..experts).map(|_| self.gamma(*shape).max(1e-30)).collect(),
@@ -76,10 +76,29 @@ impl Draw {
                 weights
             }
             Law::Counts(layers) => match layers.get(turn % layers.len().max(1)) {
-                Some(layer) => layer.iter().map(|count| count.max(1e-30)).collect(),
+                Some(layer) => {
+                    // Weights under which each expert's chance is what was counted.
+                    let share = active as f64 / layer.iter().sum::<f64>();
+                    layer.iter().map(|count| (-ln((1.0 - share * count).max(1e-12))).max(1e-30)).collect()
+                }
                 None => vec![1.0; experts],
             },
         }
+    }
+
+    /// Deviations of counts by chance from `T·π`, divided by √T: normal with variance `π·(1 − π)`, and sum 0.
+    pub fn deviations(&mut self, chances: &[f64]) -> Vec<f64> {
+        let variance = |chance: &f64| chance * (1.0 - chance);
+        let mut found: Vec<f64> = chances.iter().map(|chance| variance(chance).sqrt() * self.normal()).collect();
+        let (sum, all) = (found.iter().sum::<f64>(), chances.iter().map(variance).sum::<f64>());
+        if all > 0.0 {
+            let wider = (chances.len() as f64 / (chances.len() as f64 - 1.0)).sqrt();
+            found
+                .iter_mut()
+                .zip(chances)
+                .for_each(|(one, chance)| *one = wider * (*one - sum * variance(chance) / all));
+        }
+        found
     }
 
     /// Tokens of each expert under a power law, T tokens: drawn shares rounded, then corrected to sum to all choices.

@@ -29,6 +29,28 @@ pub enum Law {
     Counts(Vec<Vec<f64>>),
 }
 
+impl Law {
+    /// What keeps it from being that of a model of so many experts, of which a token takes so many different ones.
+    pub fn fault(&self, experts: usize, active: usize) -> Option<String> {
+        let Self::Counts(layers) = self else { return None };
+        if let Some(layer) = layers.iter().find(|layer| layer.len() != experts) {
+            return Some(format!("counts of {} experts for a model with {experts}", layer.len()));
+        }
+        let most = |layer: &Vec<f64>| {
+            layer.iter().fold(0.0, |a: f64, b| a.max(*b)) * active as f64 / layer.iter().sum::<f64>()
+        };
+        let share = layers.iter().map(most).fold(0.0, f64::max);
+        (share > 1.0 + 1e-9).then(|| {
+            format!("an expert with {share:.2} times as many tokens as there are, each of which takes {active} different ones")
+        })
+    }
+
+    /// Whether it lasts who is popular, so that experts can be placed by it; if not, every batch has other ones.
+    pub fn lasts(&self) -> bool {
+        matches!(self, Self::Zipf(_) | Self::Counts(_))
+    }
+}
+
 /// Experts in groups, in order; those that a token chooses are all in some of the groups.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Groups {

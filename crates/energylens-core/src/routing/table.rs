@@ -119,16 +119,14 @@ pub fn places<const L: usize>(tokens: &Lane<L>) -> Places<L> {
 impl Table {
     /// The table of a law and a placement.
     pub fn new(law: &Law, choice: Choice, placement: Placement) -> Self {
-        let draws = (DRAWN / choice.experts.max(1)).clamp(*DRAWS.start(), *DRAWS.end());
-        // Of one GPU nothing is the busiest of several.
-        Self::drawn(law, choice, placement, if choice.gpus == 1 { draws / 4 } else { draws })
+        Self::drawn(law, choice, placement, (DRAWN / choice.experts.max(1)).clamp(*DRAWS.start(), *DRAWS.end()))
     }
 
     /// The same from so many draws.
     pub fn drawn(law: &Law, choice: Choice, placement: Placement, draws: usize) -> Self {
         let mut table = Self { values: Box::new([[0.0; ROWS]; WIDTH]) };
         match law {
-            Law::Balanced => table.balanced(choice),
+            Law::Balanced => table.balanced(choice, placement),
             Law::PowerLaw(alpha) => table.power_law(*alpha, choice, placement, draws.div_ceil(4)),
             _ => table.choices(law, choice, placement, draws),
         }
@@ -143,8 +141,8 @@ impl Table {
     }
 
     /// As many tokens for every expert.
-    fn balanced(&mut self, choice: Choice) {
-        let local = choice.experts as f64 / choice.gpus as f64;
+    fn balanced(&mut self, choice: Choice, placement: Placement) {
+        let local = (choice.experts + placement.more()) as f64 / choice.gpus as f64;
         for row in 0..ROWS {
             let tokens = tokens_of(row) * choice.active as f64 / choice.gpus as f64;
             let hits = if tokens < local { tokens } else { local };
@@ -172,14 +170,13 @@ impl Table {
     }
 
     fn power_law(&mut self, alpha: f64, choice: Choice, placement: Placement, draws: usize) {
-        let mut loads = vec![0.0; choice.experts];
+        let placed = placement.place(&vec![1.0; choice.experts], choice.gpus);
         for row in (0..ROWS).filter(|row| tokens_of(*row).fract() == 0.0) {
             // The same shares for every number of tokens, so that loads grow smoothly.
             let mut draw = Draw::new(SEED);
             for _ in 0..draws {
                 let counts = draw.power_law(alpha, tokens_of(row) as usize, choice);
-                loads.iter_mut().zip(&counts).for_each(|(load, count)| *load = f64::from(*count));
-                self.count(row, &counts, &placement.place(&loads, choice.gpus), 1.0 / draws as f64);
+                self.count(row, &counts, &placed, 1.0 / draws as f64);
             }
         }
         self.between();
@@ -189,10 +186,13 @@ impl Table {
         let mut draw = Draw::new(SEED);
         let mut taken = Vec::with_capacity(choice.active);
         let share = 1.0 / draws as f64;
+        let mut placed = placement.place(&vec![1.0; choice.experts], choice.gpus);
         for turn in 0..draws {
-            let weights = draw.weights(law, choice.experts, turn);
+            let weights = draw.weights(law, choice, turn);
             let chances = chances(&weights, choice.active);
-            let placed = placement.place(&chances, choice.gpus);
+            if law.lasts() {
+                placed = placement.place(&chances, choice.gpus);
+            }
             let mut urn = Urn::new(&weights);
             let mut counts = vec![0_u32; choice.experts];
             for tokens in 1..=ONE_BY_ONE {
@@ -202,12 +202,16 @@ impl Table {
                     self.count(row, &counts, &placed, share);
                 }
             }
-            let deviations: Vec<f64> = chances.iter().map(|_| draw.normal()).collect();
+            let deviations = draw.deviations(&chances);
             for row in row_of(f64::from(ONE_BY_ONE)) + 1..ROWS {
                 let tokens = tokens_of(row);
+                let mut rest = 0.0;
                 for ((count, chance), deviation) in counts.iter_mut().zip(&chances).zip(&deviations) {
-                    let spread = (tokens * chance * (1.0 - chance)).sqrt();
-                    *count = (tokens * chance + spread * deviation).round().clamp(0.0, tokens) as u32;
+                    // What rounding leaves goes to the next expert, so that no choice is lost.
+                    let exact = tokens * chance + tokens.sqrt() * deviation + rest;
+                    let whole = exact.round().clamp(0.0, tokens);
+                    rest = exact - whole;
+                    *count = whole as u32;
                 }
                 self.count(row, &counts, &placed, share);
             }
