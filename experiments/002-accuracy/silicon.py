@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import polars as pl
 
 import energylens
 from energylens.closed_loop import Column, Load
-from energylens.library import load_gpu, load_model
-from energylens.plan import LoadedGpu, LoadedModel
+from energylens.library import load_gpu
+from energylens.plan import LoadedGpu
 from energylens.spec.gpu import GpuSpec
 
 GPUS = {"h100_sxm": "h100-sxm", "h200_sxm": "h200-sxm", "b200_sxm": "b200", "gb200": "gb200"}
@@ -43,6 +42,11 @@ HARNESSES = ("inferencex", "powers", "thousands")
 MEASURED = ("silicon_ttft_ms", "silicon_tpot_ms")
 POOL = ("tp", "pp", "dp", "moe_tp", "ep")
 _WEIGHTS = {"fp8_block": "fp8_block", "fp8": "fp8", "nvfp4": "nvfp4"}
+
+
+LATER = "vllm-later"
+IDLE_UP_TO = 12
+"""Last minor version of vLLM whose block-wise FP8 experts work on those without tokens: rows of the fit say so."""
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -154,9 +158,10 @@ def quantities(rows: pl.DataFrame) -> pl.DataFrame:
     told = rows
     mean = pl.when(pl.col("harness") == "inferencex").then(MEAN_LENGTH).otherwise(1.0)
     rows = rows.with_columns((pl.col("isl", "osl") * mean).round().clip(1).cast(pl.Int64))
-    under = pl.concat_str(
-        "gpu", pl.when(pl.col("backend") != "vllm").then("@" + pl.col("backend")).otherwise(pl.lit(""))
-    )
+    # Compared as (major, minor): all rows but those of vLLM up to 0.12, which works on experts without tokens.
+    version = pl.col("backend_version").str.extract(r"^0\.(\d+)\.").cast(pl.Int64)
+    later = pl.when(version > IDLE_UP_TO).then(pl.lit("@" + LATER)).otherwise(pl.lit(""))
+    under = pl.concat_str("gpu", pl.when(pl.col("backend") != "vllm").then("@" + pl.col("backend")).otherwise(later))
     rows = rows.with_columns(under.alias("profile"))
     names = rows["profile"].unique().sort().to_list()
     whole, bare = _profiles(names, 1.0), _profiles(names, 1e-9)
@@ -195,7 +200,16 @@ def _profiles(names: list[str], fixed: float) -> list[LoadedGpu]:
 
     What serving adds is fitted here, for each framework on its own rows.
     """
-    return [LoadedGpu(GpuSpec.model_validate(_scaled(load_gpu(name).spec, fixed))) for name in names]
+    found = []
+    for name in names:
+        gpu, _, framework = name.partition("@")
+        data = _scaled(load_gpu(gpu if framework == LATER else name).spec, fixed)
+        if framework == LATER:
+            data["name"] = name
+            for one in data["kernels"]["grouped_gemm"].values():
+                one.pop("idle_experts", None)
+        found.append(LoadedGpu(GpuSpec.model_validate(data)))
+    return found
 
 
 def _scaled(spec: GpuSpec, fixed: float) -> dict[str, Any]:
@@ -212,14 +226,6 @@ def _scaled(spec: GpuSpec, fixed: float) -> dict[str, Any]:
     return data
 
 
-@lru_cache
-def _evenly_routed(name: str) -> LoadedModel:
-    """Return a model whose tokens go evenly to all GPUs: these benchmarks send random tokens (and fit rows agree)."""
-    loaded = load_model(name)
-    ranks = {letter: rank.model_copy(update={"imbalance": 0.0}) for letter, rank in loaded.spec.ranks.items()}
-    return LoadedModel(loaded.spec.model_copy(update={"ranks": ranks}), loaded.document)
-
-
 def _evaluated(
     rows: pl.DataFrame, gpus: list[LoadedGpu], pool: str, batch: pl.Expr, prompt: pl.Expr, output: pl.Expr
 ) -> pl.DataFrame:
@@ -228,8 +234,7 @@ def _evaluated(
     mesh = {"tp": pl.col(f"{pool}_tp"), "pp": pl.col(f"{pool}_pp"), "dp": pl.col(f"{pool}_dp"), "ep": ep}
     sizes = {"batch": batch, "prompt_tokens": prompt, "output_tokens": output}
     points = rows.select("model", pl.col("profile").alias("gpu"), "weight_dtype", "kv_dtype", **mesh, **sizes)
-    models = [_evenly_routed(name) for name in points["model"].unique().sort()]
-    return energylens.evaluate(points, models=models, gpus=gpus, threads=1)
+    return energylens.evaluate(points, gpus=gpus, threads=1)
 
 
 def loads(rows: pl.DataFrame) -> Load:

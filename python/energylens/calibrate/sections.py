@@ -96,7 +96,8 @@ def padded(framework: str, form: str) -> bool:
     """Return whether a grouped product works on every expert of a GPU, 128 rows at least, hit or not.
 
     vLLM's kernels of block-wise FP8 experts (DeepGEMM, contiguous layout) are launched without knowing how many tokens
-    each expert has, for `tokens*active + experts*(128 - 1)` rows: its `compute_aligned_M`.
+    each expert has, for `tokens*active + experts*(128 - 1)` rows:
+    its `compute_aligned_M`. So do versions 0.11 and 0.12; from 0.16 on they do not (experiments/002-accuracy).
     """
     return framework == "vllm" and form == "fp8_block"
 
