@@ -34,8 +34,8 @@ def collectives(
     `seconds` as in section 7 of the physics, the fastest implementation or those of one name (`nccl`, `custom`);
     `bus_bandwidth_bytes_per_s = busfactor·S/seconds`; `energy_per_gpu_j = (static_w + communication_w)·seconds` and the
     joules of the message; `dispatch` and `combine` by the profile's own ways, the faster one, S the bytes sent, or as
-    `all_to_all` where it has none; `sms` None is as many as it wants; `extrapolated` beyond one node or the measured sizes of
-    groups. Raises `SpaceError`.
+    `all_to_all` where it has none; `sms` None is as many as it wants; `extrapolated` beyond one node or the measured
+    sizes of groups. Raises `SpaceError`.
     """
     loaded = load_gpu(gpu)
     plan, profile = Plan([], [loaded]), loaded.completed[0]
