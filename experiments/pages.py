@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import polars as pl
+from polars.testing import assert_frame_equal
 
 
 def must(holds: object, sentence: str) -> None:
@@ -16,6 +20,25 @@ def must(holds: object, sentence: str) -> None:
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table."""
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
+def settled(folder: Path, readme: str, tables: Mapping[str, pl.DataFrame], check: bool) -> bool:
+    """Write README.md and the tables as CSV, six digits each; with `check`, stop unless they are written already.
+
+    Returns whether pictures are to be drawn.
+    """
+    for name, table in tables.items():
+        kept = table.with_columns(pl.col(pl.Float64).round_sig_figs(6))
+        if check:
+            assert_frame_equal(pl.read_csv(folder / f"{name}.csv"), kept, check_dtypes=False, rel_tol=1e-5)
+        else:
+            kept.write_csv(folder / f"{name}.csv")
+    if check:
+        must((folder / "README.md").read_text(encoding="utf-8") == readme, "README.md is what a fresh run writes")
+        print("the committed results equal a fresh run")
+    else:
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+    return not check
 
 
 def rounded(node: Any, number: Callable[[float], float | None]) -> Any:

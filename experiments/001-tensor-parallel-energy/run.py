@@ -11,13 +11,12 @@ from string import Template
 
 import altair as alt
 import polars as pl
-from polars.testing import assert_frame_equal
 
 import energylens as el
 
 sys.path.append(str(Path(__file__).parents[1]))  # pages.py, which all experiments share
 
-from pages import markdown, must
+from pages import markdown, must, settled
 
 HERE = Path(__file__).parent
 MODEL = "llama-3.1-70b"
@@ -223,20 +222,12 @@ def main() -> None:
     check = parser.parse_args().check
     tables = {phase: evaluate(phase) for phase in OUTPUTS}
     readme = Template((HERE / "template.md").read_text(encoding="utf-8")).substitute(figures(tables))
-    for phase, table in tables.items():
-        kept = table.filter(reason="ok").drop("reason", "share", "watts", *CAUSES)
-        kept = kept.with_columns(pl.col(pl.Float64).round_sig_figs(6))
-        if check:
-            assert_frame_equal(pl.read_csv(HERE / f"{phase}.csv"), kept, check_dtypes=False, rel_tol=1e-5)
-        else:
-            kept.write_csv(HERE / f"{phase}.csv")
-    if check:
-        must((HERE / "README.md").read_text(encoding="utf-8") == readme, "README.md is what a fresh run writes")
-        print("the committed results equal a fresh run")
-        return
-    (HERE / "README.md").write_text(readme, encoding="utf-8")
-    for name, chart in draw(tables).items():
-        chart.save(HERE / name, scale_factor=1.5)
+    kept = {
+        phase: table.filter(reason="ok").drop("reason", "share", "watts", *CAUSES) for phase, table in tables.items()
+    }
+    if settled(HERE, readme, kept, check):
+        for name, chart in draw(tables).items():
+            chart.save(HERE / name, scale_factor=1.5)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ from clocks import (
     sweep,
 )
 from clocks_draw import NAMES, SATURATED_SWEEPS, draw_caps, draw_clocks
-from pages import markdown, must
-from polars.testing import assert_frame_equal
+from pages import markdown, must, settled
 
 KNEE = {"a100-sxm-80gb": 1110, "h100-sxm": 1200}
 """The highest clock (MHz) with the lowest voltage."""
@@ -251,16 +250,9 @@ def main() -> None:
     table, runs = sweep(), measured()
     figures = clock_figures(table) | published_figures(runs) | cap_figures(table) | law_figures(*idle_law())
     readme = Template((HERE / "template.md").read_text(encoding="utf-8")).substitute(figures)
-    kept = table.drop("phase", "model").with_columns(pl.col(pl.Float64).round_sig_figs(6))
-    if check:
-        assert_frame_equal(pl.read_csv(HERE / "sweep.csv"), kept, check_dtypes=False, rel_tol=1e-5)
-        must((HERE / "README.md").read_text(encoding="utf-8") == readme, "README.md is what a fresh run writes")
-        print("the committed results equal a fresh run; the H100's voltages are what the law gives")
-        return
-    kept.write_csv(HERE / "sweep.csv")
-    (HERE / "README.md").write_text(readme, encoding="utf-8")
-    draw_clocks(table, runs).save(HERE / "clocks.png", scale_factor=1.5)
-    draw_caps(table).save(HERE / "caps.png", scale_factor=1.5)
+    if settled(HERE, readme, {"sweep": table.drop("phase", "model")}, check):
+        draw_clocks(table, runs).save(HERE / "clocks.png", scale_factor=1.5)
+        draw_caps(table).save(HERE / "caps.png", scale_factor=1.5)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ import allreduce_power
 import altair as alt
 import polars as pl
 from communication import BATCHES, FLEETS, FOLDED, GPUS, HERE, LENGTHS, TPOT_S, TPS, TTFT_S, fleets, shares, ways
-from pages import markdown, must
-from polars.testing import assert_frame_equal
+from pages import markdown, must, settled
 
 PAPER_SHARE = 0.23
 TARGET_PERCENT = 8
@@ -231,19 +230,9 @@ def main() -> None:
     figures = share_figures(tables["shares"], measured) | fleet_figures(tables["fleets"])
     figures |= way_figures(tables["ways"]) | power_figures(measured)
     readme = Template((HERE / "template.md").read_text(encoding="utf-8")).substitute(figures)
-    for name, table in tables.items():
-        kept = table.with_columns(pl.col(pl.Float64).round_sig_figs(6))
-        if asked.check:
-            assert_frame_equal(pl.read_csv(HERE / f"{name}.csv"), kept, check_dtypes=False, rel_tol=1e-5)
-        else:
-            kept.write_csv(HERE / f"{name}.csv")
-    if asked.check:
-        must((HERE / "README.md").read_text(encoding="utf-8") == readme, "README.md is what a fresh run writes")
-        print("the committed results equal a fresh run")
-        return
-    (HERE / "README.md").write_text(readme, encoding="utf-8")
-    draw_shares(tables["shares"]).save(HERE / "shares.png", scale_factor=1.5)
-    draw_power(measured).save(HERE / "power.png", scale_factor=1.5)
+    if settled(HERE, readme, tables, asked.check):
+        draw_shares(tables["shares"]).save(HERE / "shares.png", scale_factor=1.5)
+        draw_power(measured).save(HERE / "power.png", scale_factor=1.5)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import altair as alt
 import imbalance_measured
 import numpy as np
 import polars as pl
-from imbalance_predicted import ALPHAS, HERE, MODELS, REPORTED, SHAPES, placements, shapes, sweep, ways
-from pages import markdown, must
-from polars.testing import assert_frame_equal
+from imbalance_pictures import SKEWED, against_uniform, draw_ratios, draw_sweep
+from imbalance_predicted import HERE, MODELS, REPORTED, SHAPES, placements, shapes, sweep, ways
+from pages import markdown, must, settled
 
 from energylens.routing import DEFAULT
 
@@ -22,9 +21,7 @@ RESULTS = HERE / "results.json"
 SHORT = {"h100-sxm": "H100", "h200-sxm": "H200", "b200": "B200", "gb200": "GB200"}
 FRAMEWORKS = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
 KERNEL_TARGET, SERVING_TARGET = 12, 12
-SKEWED = 1.2
 ENERGY, ITL = "energy_per_output_token_j", "itl_s"
-JOINED = ["model", "ep", "batch_of_gpu"]
 
 
 def kernel_figures(found: dict[str, Any]) -> dict[str, str]:
@@ -171,7 +168,7 @@ def serving_figures(found: dict[str, Any]) -> dict[str, str]:
 
 def sweep_figures(table: pl.DataFrame) -> dict[str, str]:
     """Return what skew costs by model and expert parallelism."""
-    skewed = _against_uniform(table).filter(alpha=SKEWED)
+    skewed = against_uniform(table).filter(alpha=SKEWED)
     rows = []
     for (model, ep), here in skewed.group_by(["model", "ep"], maintain_order=True):
         few, many = here.row(0, named=True), here.row(-1, named=True)
@@ -200,17 +197,6 @@ def sweep_figures(table: pl.DataFrame) -> dict[str, str]:
         "prefill_time": span(prefill["ttft"]),
         "prefill_joules": span(prefill["prefill"]),
     }
-
-
-def _against_uniform(table: pl.DataFrame) -> pl.DataFrame:
-    flat = table.filter(alpha=0.0).drop("alpha")
-    both = table.join(flat, on=JOINED, suffix="_flat", maintain_order="left")
-    return both.with_columns(
-        tpot=pl.col("tpot_s") / pl.col("tpot_s_flat"),
-        ttft=pl.col("ttft_s") / pl.col("ttft_s_flat"),
-        decode=pl.col("decode_j") / pl.col("decode_j_flat"),
-        prefill=pl.col("prefill_j") / pl.col("prefill_j_flat"),
-    )
 
 
 def placement_figures(table: pl.DataFrame) -> dict[str, str]:
@@ -289,50 +275,6 @@ def way_figures(table: pl.DataFrame) -> dict[str, str]:
     }
 
 
-def draw_ratios(cells: list[dict[str, Any]]) -> alt.ConcatChart:
-    """Return measured and predicted ratios of skewed to balanced kernels against expert parallelism."""
-    bands = {64: "up to 64 tokens", 2047: "65 to 2,047", 16384: "2,048 to 16,384"}
-    rows = pl.DataFrame(cells).filter(skew=SKEWED)
-    long = rows.unpivot(
-        ["measured", "predicted"], index=["groups", "tokens_up_to"], variable_name="what", value_name="ratio"
-    )
-    colour = alt.Color("what:N", title=None).scale(domain=["measured", "predicted"], range=["#0072B2", "#E69F00"])
-    charts = []
-    for band, title in bands.items():
-        base = alt.Chart(long.filter(tokens_up_to=band), title=title, width=210, height=200)
-        x = alt.X("groups:Q", title="EP").scale(type="log", base=2).axis(values=[1, 2, 4, 8, 16, 32, 64], format="d")
-        y = alt.Y("ratio:Q", title="time of skewed by balanced").scale(domain=[0.7, 1.8])
-        charts.append(
-            base.mark_line(point=alt.OverlayMarkDef(size=45)).encode(
-                x, y, colour, alt.Shape("what:N", title=None).scale(domain=["measured", "predicted"])
-            )
-        )
-    head = alt.TitleParams("Fused experts of vLLM on H100, bf16, power law 1.2", anchor="middle")
-    both: alt.ConcatChart = alt.concat(*charts, columns=3, title=head)
-    return both
-
-
-def draw_sweep(table: pl.DataFrame) -> alt.ConcatChart:
-    """Return time and joules of a decode step against skew, by expert parallelism."""
-    rows = _against_uniform(table).filter(pl.col("batch_of_gpu") == 64)
-    charts = []
-    for model in ("qwen3-30b-a3b", "deepseek-v3"):
-        name, widths = MODELS[model]
-        here = rows.filter(model=model).with_columns(width=pl.format("EP {}", "ep"))
-        order = [f"EP {width}" for width in widths]
-        colour = alt.Color("width:N", title=None, sort=order).scale(
-            domain=order, range=["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
-        )
-        for column, what in (("tpot", "time per token"), ("decode", "joules per token")):
-            x = alt.X("alpha:Q", title="α of the power law (0: uniform)").axis(values=list(ALPHAS), format="~g")
-            y = alt.Y(f"{column}:Q", title=f"{what} by uniform").scale(zero=False)
-            chart = alt.Chart(here, title=f"{name}: {what}", width=300, height=180)
-            charts.append(chart.mark_line(point=True).encode(x, y, colour))
-    head = alt.TitleParams("What skew costs in decode on H200, 64 sequences a GPU, predicted", anchor="middle")
-    both: alt.ConcatChart = alt.concat(*charts, columns=2, title=head).resolve_scale(color="independent")
-    return both
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare the committed results with a fresh run")
@@ -350,19 +292,9 @@ def main() -> None:
     figures = kernel_figures(found) | node_figures(found) | serving_figures(found) | sweep_figures(tables["sweep"])
     figures |= placement_figures(tables["placements"]) | shape_figures(shapes()) | way_figures(tables["ways"])
     readme = Template((HERE / "template.md").read_text(encoding="utf-8")).substitute(figures)
-    for name, table in tables.items():
-        kept = table.with_columns(pl.col(pl.Float64).round_sig_figs(6))
-        if asked.check:
-            assert_frame_equal(pl.read_csv(HERE / f"{name}.csv"), kept, check_dtypes=False, rel_tol=1e-5)
-        else:
-            kept.write_csv(HERE / f"{name}.csv")
-    if asked.check:
-        must((HERE / "README.md").read_text(encoding="utf-8") == readme, "README.md is what a fresh run writes")
-        print("the committed results equal a fresh run")
-        return
-    (HERE / "README.md").write_text(readme, encoding="utf-8")
-    draw_ratios(found["cells"]).save(HERE / "ratios.png", scale_factor=1.5)
-    draw_sweep(tables["sweep"]).save(HERE / "skew.png", scale_factor=1.5)
+    if settled(HERE, readme, tables, asked.check):
+        draw_ratios(found["cells"]).save(HERE / "ratios.png", scale_factor=1.5)
+        draw_sweep(tables["sweep"]).save(HERE / "skew.png", scale_factor=1.5)
 
 
 if __name__ == "__main__":
