@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from energylens.library import load_gpu
-from energylens.spec.gpu import Fit, Kernels
+from energylens.spec.curves import Fit
+from energylens.spec.gpu import Kernels
 
 PAGES = (Path(__file__).parent / "calibration.md", Path(__file__).parent.parent / "README.md")
 FITTED = ("h100-sxm", "h200-sxm", "b200", "gb200", "a100-sxm-80gb", "l40s")

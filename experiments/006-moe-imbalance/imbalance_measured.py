@@ -21,7 +21,8 @@ from energylens.calibrate.tables import home
 from energylens.errors import SpecError
 from energylens.library import load_gpu
 from energylens.routing import DEFAULT
-from energylens.spec.gpu import Exchange, GpuSpec
+from energylens.spec.curves import Exchange
+from energylens.spec.gpu import GpuSpec
 
 GPUS = ("h100-sxm", "h200-sxm", "b200", "gb200")
 FRAMEWORKS = ("vllm", "trtllm", "sglang")
