@@ -18,6 +18,7 @@ from energylens.cli import main
 from energylens.errors import EnergylensError, SpaceError, SpecError
 from energylens.evaluation import evaluate
 from energylens.routing import counts, loads, placement_problem, problem, read
+from energylens.space import Space
 
 UNIFORM = json.dumps({"law": "uniform"})
 
@@ -240,6 +241,20 @@ def test_counts_of_choices_are_counted_and_must_fit_the_model(tmp_path: Path) ->
         counts(tmp_path)
     with pytest.raises(SpecError, match="counts of 3 experts for a model with 128"):
         evaluate(pl.DataFrame([{"model": "qwen3-30b-a3b", "gpu": "h100-sxm", "routing": f"counts:{path}"}]))
+
+
+def test_all_that_is_wrong_with_loads_is_told_at_once() -> None:
+    with pytest.raises(SpaceError) as caught:
+        loads("qwen3-235b-a22b", gpus=(3, 5, 8, 0), placements=("replicated:3", "nearby"))
+    told = str(caught.value)
+    for words in ("`nearby`", "found `0`", "over 3 GPUs", "over 5 GPUs", "3 copies do not divide over 8 GPUs"):
+        assert words in told
+
+
+def test_laws_may_come_from_an_iterator() -> None:
+    space = Space("qwen3-235b-a22b", "h100-sxm", routing=iter(["uniform", "zipf:0.5"]))
+    assert space.axes["routing"] == ["uniform", "zipf:0.5"]
+    assert space.size > 0
 
 
 def test_a_dense_model_has_nothing_to_route() -> None:

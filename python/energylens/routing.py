@@ -204,6 +204,11 @@ def placement_code(text: str) -> int:
     return 1 + int(text.partition(":")[2])
 
 
+def _copies_besides(placement: str) -> int:
+    """Return how many copies of experts a placement has beyond one of each."""
+    return max(0, placement_code(placement) - 1)
+
+
 def placement_text(code: int) -> str:
     """Return the word for a placement that the core was given."""
     return ("contiguous", "balanced")[code] if code < 2 else f"replicated:{code - 1}"
@@ -251,10 +256,9 @@ def loads(
         read_laws.append(law)
     rows = []
     good = [text for text in placements if placement_problem(text) is None]
-    for placement, count in itertools.product(good, gpus):
-        more = max(0, placement_code(placement) - 1)
-        if problems:
-            break
+    whole = [count for count in gpus if isinstance(count, int) and count >= 1]
+    for placement, count in itertools.product(good, whole):
+        more = _copies_besides(placement)
         if experts % count:
             hint = f"use a divisor of {experts}"
             problems.append(Problem(f"{experts} experts do not divide over {count} GPUs", hint=hint, code="experts"))
@@ -264,10 +268,9 @@ def loads(
     for law, placement, count in itertools.product(read_laws, good, gpus):
         if problems:
             break
-        code = placement_code(placement)
-        copies = experts + max(0, code - 1)
+        copies = experts + _copies_besides(placement)
         hit, busy_hit, busy, tiles = _core.routing_loads(
-            json.dumps(law.canonical()), experts, active, count, code, [float(n) for n in tokens]
+            json.dumps(law.canonical()), experts, active, count, placement_code(placement), [float(n) for n in tokens]
         )
         rows += [
             {

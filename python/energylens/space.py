@@ -130,26 +130,30 @@ class Space:
         """The plan of the space's models and GPUs."""
         models: list[LoadedModel] = distinct([load_model(m) for m in listed(self.models)], "model")
         gpus: list[LoadedGpu] = distinct([load_gpu(g) for g in listed(self.gpus)], "GPU")
-        laws = [
-            v
-            for part in listed(self.routing)
-            for v in (running.values(part, "routing") if isinstance(part, str) else [part])
-        ]
-        sound = [law for law in routing.laws(laws) if routing.problem(law) is None]
+        sound = [law for law in routing.laws(self._running["routing"]) if routing.problem(law) is None]
         return Plan(models, gpus, self.max_batched_tokens, sound)
+
+    @cached_property
+    def _running(self) -> dict[str, list[Any]]:
+        """Values of the axes of ways to run, read once: the plan needs the laws of routing, the axes all of them."""
+        return {
+            name: [
+                value
+                for part in listed(getattr(self, name))
+                for value in (running.values(part, name) if isinstance(part, str) else [part])
+            ]
+            for name in running.RUNNING
+        }
 
     @cached_property
     def axes(self) -> dict[str, list[Any]]:
         """Values of each axis, slowest first, as names and numbers; duplicates are dropped."""
         plan = self.plan
-        raw = {name: listed(getattr(self, name)) for name in _core.AXES if name not in {"model", "gpu"}}
+        given = set(_core.AXES) - {"model", "gpu"} - set(running.RUNNING)
+        raw = {name: listed(getattr(self, name)) for name in given}
         for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
             raw[name] = [v for part in raw[name] for v in (numbers(part, name) if isinstance(part, str) else [part])]
-        for name in running.RUNNING:
-            raw[name] = [
-                v for part in raw[name] for v in (running.values(part, name) if isinstance(part, str) else [part])
-            ]
-        axes = {"model": plan.model_names, "gpu": plan.gpu_names} | raw
+        axes = {"model": plan.model_names, "gpu": plan.gpu_names} | raw | self._running
         return {name: list(dict.fromkeys(axes[name])) for name in _core.AXES}
 
     @cached_property
