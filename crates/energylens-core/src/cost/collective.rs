@@ -187,7 +187,7 @@ impl Collective {
         let (_, nodes) = Self::members(profile, operation, group);
         let message = elements.scaled(all * first.bytes_per_element.unwrap_or(bytes));
         let made = Self::made(profile, operation, group, message, ways, copies(f64::from(nodes)) / all)?;
-        Some(if once { Self { awaited: Awaited::Tokens, ..made } } else { made })
+        Some(Self { awaited: if once { Awaited::Tokens } else { Awaited::Choices }, ..made })
     }
 
     /// Members a node, and nodes.
@@ -239,11 +239,7 @@ impl Collective {
             group,
             message,
             over_tp: false,
-            awaited: if matches!(operation, Operation::Dispatch | Operation::Combine) {
-                Awaited::Choices
-            } else {
-                Awaited::Nothing
-            },
+            awaited: Awaited::Nothing,
             choices,
             net_alpha_s: profile.link.net_alpha_s * operation.hops(nodes),
             net_seconds_per_byte: across / profile.link.net_bandwidth_bytes_per_s,
