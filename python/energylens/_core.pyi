@@ -21,7 +21,9 @@ __all__ = [
     "Reduction",
     "__version__",
     "non_dominated",
+    "prefix_found",
     "reach",
+    "replay",
     "routing_fault",
     "routing_loads",
 ]
@@ -52,6 +54,22 @@ def routing_loads(
 
 def non_dominated(rows: Sequence[Sequence[float]]) -> list[int]:
     """Positions of the rows nothing dominates (all columns minimised), in order."""
+
+def replay(
+    steps: dict[str, Any],
+    engine: dict[str, Any],
+    arrival_s: NDArray[np.float64],
+    prompts: NDArray[np.uint32],
+    outputs: NDArray[np.uint32],
+    blocks: Sequence[int],
+    starts: Sequence[int],
+) -> dict[str, Any]:
+    """Replay requests; steps by the names of `energylens.service.steps`, blocks of all and where each's begin."""
+
+def prefix_found(
+    blocks: Sequence[int], starts: Sequence[int], block_tokens: int, capacities: Sequence[int]
+) -> list[int]:
+    """Return tokens of prompts that least-recently-used caches of so many tokens would find."""
 
 @final
 class Nsga:

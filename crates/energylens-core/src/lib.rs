@@ -19,6 +19,7 @@ pub mod mesh;
 pub mod nsga;
 pub mod plan;
 pub mod reduce;
+pub mod replay;
 pub mod routing;
 pub mod running;
 pub mod serving;

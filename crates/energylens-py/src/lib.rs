@@ -5,6 +5,7 @@ mod errors;
 mod nsga;
 mod plan;
 mod reduction;
+mod replay;
 mod routing;
 
 use pyo3::prelude::*;
@@ -20,6 +21,8 @@ mod _core {
     use super::plan::Plan;
     #[pymodule_export]
     use super::reduction::Reduction;
+    #[pymodule_export]
+    use super::replay::{prefix_found, replay};
     #[pymodule_export]
     use super::routing::{reach, routing_fault, routing_loads};
     use super::*;
