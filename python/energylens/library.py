@@ -19,7 +19,7 @@ from energylens.spec.yaml import Document
 if TYPE_CHECKING:
     from energylens.builder import Model
 
-Kind = Literal["models", "hardware", "sweeps"]
+Kind = Literal["models", "hardware", "sweeps", "workloads"]
 
 DEFAULT_FRAMEWORK = "vllm"
 """The serving framework that a profile means when none is named."""
