@@ -44,14 +44,14 @@ class Limit:
     highest: float
 
     @classmethod
-    def parse(cls, text: str) -> Limit:
+    def parse(cls, text: str, columns: Sequence[str] = RESULTS, short: Mapping[str, str] | None = None) -> Limit:
         """Read `tpot_s<=0.05`, `tpot<=50ms` or `gpus<=8`; raise `SpaceError`."""
         match = _LIMIT.match(text)
         if match is None:
             hint = "write a column, <= or >=, and a number: tpot<=50ms, gpus<=8"
             raise SpaceError(Problem(f"cannot read the limit `{text}`", hint=hint, code="limit"))
         name, sense, number, suffix = match.groups()
-        column = result_column(_SHORT.get(name.lower(), name), "limit")
+        column = result_column((_SHORT if short is None else short).get(name.lower(), name), "limit", columns)
         scales = {"": 1.0} | _SCALES.get(str(UNITS.get(column)).split("/")[0], {})
         if suffix not in scales:
             known = ", ".join(name for name in scales if name) or "a plain number"
@@ -69,10 +69,10 @@ class Limit:
         )
 
 
-def result_column(name: str, what: str) -> str:
+def result_column(name: str, what: str, columns: Sequence[str] = RESULTS) -> str:
     """Return the name of a result column; raise `SpaceError` if there is none."""
-    if name not in RESULTS:
-        hint = did_you_mean(name, RESULTS) or f"columns are {', '.join(RESULTS)}"
+    if name not in columns:
+        hint = did_you_mean(name, columns) or f"columns are {', '.join(columns)}"
         raise SpaceError(Problem(f"unknown {what} `{name}`", hint=hint, code=f"unknown-{what}"))
     return name
 

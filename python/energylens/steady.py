@@ -11,16 +11,18 @@ import numpy as np
 import polars as pl
 
 from energylens import _core
+from energylens.builder import Model
 from energylens.evaluation import evaluate
 from energylens.library import load_gpu
-from energylens.plan import LoadedGpu
+from energylens.plan import LoadedGpu, LoadedModel
+from energylens.running import RUNNING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Column = NDArray[np.float64]
 
-_KEPT = ("model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "routing", "placement")
+_KEPT = ("model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", *RUNNING)
 _AMPLE_BYTES = 1e18
 Z_80 = 1.281_551_565_544_6
 """Standard deviations to either side of the mean between which four values in five of a normal distribution lie."""
@@ -48,7 +50,11 @@ def reading(starting: Column) -> Column:
 
 
 def steady_state(
-    points: pl.DataFrame, *, gpus: Sequence[str | Path | LoadedGpu] = (), threads: int | None = None
+    points: pl.DataFrame,
+    *,
+    models: Sequence[str | Path | Model | LoadedModel] = (),
+    gpus: Sequence[str | Path | LoadedGpu] = (),
+    threads: int | None = None,
 ) -> pl.DataFrame:
     """Return what serving does at constant concurrency, for each point.
 
@@ -62,12 +68,12 @@ def steady_state(
     own = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
     names = points["gpu"].unique(maintain_order=True).to_list()
     known = {name: own.get(name) or load_gpu(name) for name in names}
-    ample = [_bare(loaded) for loaded in known.values()]
+    ample = [bare(loaded) for loaded in known.values()]
     starting, together, context = steps(points)
     batch = points["batch"].cast(pl.Float64).to_numpy()
     inputs, outputs = (points[name].cast(pl.Float64).to_numpy() for name in ("input_tokens", "output_tokens"))
-    mixed = _sampled(_decode(points, together, context, ample, threads), batch, known)
-    alone = _sampled(_decode(points, batch, inputs + outputs / 2, ample, threads), batch, known)
+    mixed = _sampled(_decode(points, together, context, models, ample, threads), batch, known)
+    alone = _sampled(_decode(points, batch, inputs + outputs / 2, models, ample, threads), batch, known)
 
     share = reading(starting)
 
@@ -97,7 +103,7 @@ def steady_state(
     )
 
 
-def _bare(loaded: LoadedGpu) -> LoadedGpu:
+def bare(loaded: LoadedGpu) -> LoadedGpu:
     """Return a profile of ample memory that samples for nothing: tokens of prompts are not sampled from."""
     spec = loaded.spec
     changes: dict[str, object] = {"memory": spec.memory.model_copy(update={"capacity_bytes": _AMPLE_BYTES})}
@@ -137,7 +143,12 @@ def _sampled(step: pl.DataFrame, batch: Column, gpus: dict[str, LoadedGpu]) -> p
 
 
 def _decode(
-    points: pl.DataFrame, sequences: Column, context: Column, gpus: Sequence[LoadedGpu], threads: int | None
+    points: pl.DataFrame,
+    sequences: Column,
+    context: Column,
+    models: Sequence[str | Path | Model | LoadedModel],
+    gpus: Sequence[LoadedGpu],
+    threads: int | None,
 ) -> pl.DataFrame:
     """Return one decode step of so many sequences at a mean context, with its joules by cause."""
     frame = points.select(name for name in _KEPT if name in points.columns).with_columns(
@@ -145,7 +156,7 @@ def _decode(
         pl.Series("prompt_tokens", np.maximum(1.0, np.round(context - 1.0))).cast(pl.UInt32),
         pl.lit(2, dtype=pl.UInt32).alias("output_tokens"),
     )
-    return evaluate(frame, gpus=gpus, breakdown=True, threads=threads)
+    return evaluate(frame, models=models, gpus=gpus, breakdown=True, threads=threads)
 
 
 def _deviation(found: pl.DataFrame, causes: dict[str, Column], energy_j: Column, gpus: dict[str, LoadedGpu]) -> Column:
@@ -158,17 +169,18 @@ def _deviation(found: pl.DataFrame, causes: dict[str, Column], energy_j: Column,
     variance = np.zeros(found.height)
     whole_variance = np.zeros(found.height)
     for cause in _core.CAUSES:
-        relative = np.array([_relative(gpus[name], cause) for name in found["gpu"]])
+        own = np.array([relative(gpus[name], cause) for name in found["gpu"]])
         step = found[f"energy_decode_{cause}_j"].to_numpy()
-        variance += (relative * causes[cause]) ** 2
-        whole_variance += (relative * (step + found[f"energy_prefill_{cause}_j"].to_numpy())) ** 2
+        variance += (own * causes[cause]) ** 2
+        whole_variance += (own * (step + found[f"energy_prefill_{cause}_j"].to_numpy())) ** 2
     spread = (found["energy_hi_j"].to_numpy() - whole) / np.where(found["extrapolated"].to_numpy(), 2.0, 1.0) / Z_80
     common = np.maximum(0.0, spread**2 - whole_variance) / whole**2
     deviation: Column = np.sqrt(variance + common * energy_j**2)
     return deviation
 
 
-def _relative(loaded: LoadedGpu, cause: str) -> float:
+def relative(loaded: LoadedGpu, cause: str) -> float:
+    """Return the relative deviation of a profile's joules of a cause."""
     uncertainty = loaded.completed[0].get("uncertainty")
     return float((uncertainty or UNMEASURED)[cause])
 

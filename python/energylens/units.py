@@ -48,6 +48,21 @@ UNITS: Final[dict[str, str]] = {
     "memory_bytes_per_gpu": "bytes",
     "energy_lo_j": "J",
     "energy_hi_j": "J",
+    "ttft_p50_s": "s",
+    "ttft_p90_s": "s",
+    "ttft_p99_s": "s",
+    "tpot_p90_s": "s",
+    "running": "requests",
+    "slots": "requests",
+    "requests_per_s": "requests/s",
+    "power_w": "W",
+    "max_num_seqs": "sequences",
+    "token_budget": "tokens",
+    "energy_per_output_token_lo_j": "J/token",
+    "energy_per_output_token_hi_j": "J/token",
+    "energy_facility_per_output_token_j": "J/token",
+    "cost_per_million_output_tokens": "currency",
+    "carbon_g_per_million_output_tokens": "g",
 }
 
 RESULTS: Final[tuple[str, ...]] = (
