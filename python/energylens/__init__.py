@@ -1,7 +1,9 @@
 """Which way of serving a language model costs the fewest joules within its latency limits, before anything is deployed.
 
 The verbs: `predict` one configuration, `evaluate` a frame of them, `explore` a whole space, `search` a larger one,
-`sweep` one as a job that resumes (with `status` and `merge`), `split` prefill from decode.
+`sweep` one as a job that resumes (with `status` and `merge`), `split` prefill from decode; `serve` deployments under
+a workload, `serve_plan` and `serve_pools` to choose one, `replay` it request by request; `advise_batch`, `sweet_spots`
+and `advise_levers` for advice.
 The nouns: `Model` (a graph of einsums), `Space` (axes and limits), `Result` (a front as a Polars frame).
 """
 
@@ -10,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from energylens._core import __version__ as __version__
+    from energylens.advice.batch import advise_batch as advise_batch
+    from energylens.advice.levers import advise_levers as advise_levers
+    from energylens.advice.sweet_spots import sweet_spots as sweet_spots
     from energylens.builder import Model as Model
     from energylens.disaggregation import Split as Split
     from energylens.disaggregation import split as split
@@ -26,6 +31,16 @@ if TYPE_CHECKING:
     from energylens.prediction import predict as predict
     from energylens.result import Result as Result
     from energylens.search import search as search
+    from energylens.service.cost import Costs as Costs
+    from energylens.service.planning import ServicePlan as ServicePlan
+    from energylens.service.planning import serve_plan as serve_plan
+    from energylens.service.pools import serve_pools as serve_pools
+    from energylens.service.replaying import Replay as Replay
+    from energylens.service.replaying import replay as replay
+    from energylens.service.serving import serve as serve
+    from energylens.service.workload import Workload as Workload
+    from energylens.service.workload import load_workload as load_workload
+    from energylens.service.workload import workloads as workloads
     from energylens.space import Space as Space
     from energylens.spec.hf import spec_from_hf as spec_from_hf
     from energylens.store import read_parquet as read_parquet
@@ -35,57 +50,83 @@ if TYPE_CHECKING:
     from energylens.sweeps.status import status as status
 
 _HOMES = {
+    "Costs": "energylens.service.cost",
     "EnergylensError": "energylens.errors",
     "FrameError": "energylens.errors",
     "InfeasibleError": "energylens.errors",
     "Model": "energylens.builder",
     "Prediction": "energylens.prediction",
+    "Replay": "energylens.service.replaying",
     "Result": "energylens.result",
+    "ServicePlan": "energylens.service.planning",
     "Space": "energylens.space",
     "SpaceError": "energylens.errors",
     "SpecError": "energylens.errors",
-    "Status": "energylens.sweeps.status",
     "Split": "energylens.disaggregation",
+    "Status": "energylens.sweeps.status",
+    "Workload": "energylens.service.workload",
     "__version__": "energylens._core",
+    "advise_batch": "energylens.advice.batch",
+    "advise_levers": "energylens.advice.levers",
     "evaluate": "energylens.evaluation",
     "explore": "energylens.exploration",
     "gpus": "energylens.library",
+    "load_workload": "energylens.service.workload",
     "merge": "energylens.sweeps.merge",
     "models": "energylens.library",
     "predict": "energylens.prediction",
     "read_parquet": "energylens.store",
+    "replay": "energylens.service.replaying",
     "search": "energylens.search",
+    "serve": "energylens.service.serving",
+    "serve_plan": "energylens.service.planning",
+    "serve_pools": "energylens.service.pools",
     "spec_from_hf": "energylens.spec.hf",
     "split": "energylens.disaggregation",
     "status": "energylens.sweeps.status",
     "sweep": "energylens.sweeps.run",
+    "sweet_spots": "energylens.advice.sweet_spots",
+    "workloads": "energylens.service.workload",
 }
 
 __all__ = [
+    "Costs",
     "EnergylensError",
     "FrameError",
     "InfeasibleError",
     "Model",
     "Prediction",
+    "Replay",
     "Result",
+    "ServicePlan",
     "Space",
     "SpaceError",
     "SpecError",
     "Split",
     "Status",
+    "Workload",
     "__version__",
+    "advise_batch",
+    "advise_levers",
     "evaluate",
     "explore",
     "gpus",
+    "load_workload",
     "merge",
     "models",
     "predict",
     "read_parquet",
+    "replay",
     "search",
+    "serve",
+    "serve_plan",
+    "serve_pools",
     "spec_from_hf",
     "split",
     "status",
     "sweep",
+    "sweet_spots",
+    "workloads",
 ]
 
 

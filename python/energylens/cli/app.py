@@ -28,12 +28,14 @@ app = App(
 def run(argv: list[str]) -> int:
     """Parse and run; return the exit code: 0 done, 2 a mistake in what was given."""
     from energylens.cli import (  # noqa: F401  (each registers its commands)
+        advise,
         calibrate,
         collectives,
         explore,
         library,
         predict,
         routing,
+        service,
         split,
         sweep,
         validate,

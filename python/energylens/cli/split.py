@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.values import formats, names, numbers
 
 _SIDE = 'Axes of {}: "gpus=h100-sxm,b200; tp=1,2,4; batch=1:8; sm_clock_mhz=own,1200".'
-_NUMBERS = ("tp", "pp", "dp", "ep", "batch")
+_NUMBERS = ("tp", "pp", "dp", "ep", "batch", "max_num_seqs", "token_budget", "draft_tokens", "replicas")
 _NAMES = {"gpus": names, "weight_dtype": formats, "kv_dtype": formats}
 
 
@@ -40,13 +41,14 @@ def split(
 
     Example: energylens split llama-3.1-70b --prefill "gpus=b200; tp=2" --decode "gpus=h100-sxm; tp=4; batch=64"
     """
+    from energylens.disaggregation import SIDE_AXES
     from energylens.disaggregation import split as split_phases
     from energylens.report.split import split_text
     from energylens.store import write_parquet
 
     check_out(out)
     problems: list[Problem] = []
-    sides = _axes(prefill, "prefill", problems), _axes(decode, "decode", problems)
+    sides = [read_axes(text, side, SIDE_AXES, problems) for text, side in ((prefill, "prefill"), (decode, "decode"))]
     if problems:
         raise SpaceError(problems)
     found = split_phases(
@@ -71,21 +73,34 @@ def split(
         print(split_text(model, found))
 
 
-def _axes(text: str, side: str, problems: list[Problem]) -> dict[str, Any]:
+def read_axes(text: str, side: str, known: Sequence[str], problems: list[Problem]) -> dict[str, Any]:
     """Read `axis=values; axis=values`, adding what cannot be read to `problems`."""
-    from energylens.disaggregation import SIDE_AXES
-
     found: dict[str, Any] = {}
+    switches = {"on": True, "off": False}
     for part in filter(str.strip, text.split(";")):
         name, _, values = (piece.strip() for piece in part.partition("="))
         name = {"gpu": "gpus"}.get(name, name)
-        if not values or name not in SIDE_AXES:
-            hint = f"write {name}=..." if name in SIDE_AXES else did_you_mean(name, SIDE_AXES)
+        if not values or name not in known:
+            hint = f"write {name}=..." if name in known else did_you_mean(name, known)
             problems.append(Problem(f"cannot read `{part.strip()}` of --{side}", hint=hint, code="axis-value"))
             continue
         if name in found:
             hint = f"give all its values at once: {name}=..., ..."
             problems.append(Problem(f"--{side} gives {name} twice", hint=hint, code="axis-value"))
+        if name in ("chunked", "prefix_cache", "acceptance", "draft"):
+            try:
+                found[name] = (
+                    switches[values]
+                    if name in ("chunked", "prefix_cache")
+                    else values
+                    if name == "draft"
+                    else float(values)
+                )
+            except (KeyError, ValueError):
+                problems.append(
+                    Problem(f"cannot read `{part.strip()}` of --{side}", hint=f"write {name}=on", code="axis-value")
+                )
+            continue
         read = _NAMES.get(name) or partial(numbers if name in _NUMBERS else running.values, axis=name)
         try:
             found[name] = read(values)

@@ -17,8 +17,10 @@ _PREFIXES = (
 )
 
 
-def si(value: float, unit: str, digits: int = 3) -> str:
-    """Return a value with an SI prefix: `si(0.0224, "s")` is `22.4 ms`."""
+def si(value: float | None, unit: str, digits: int = 3) -> str:
+    """Return a value with an SI prefix: `si(0.0224, "s")` is `22.4 ms`; `-` for none."""
+    if value is None:
+        return "-"
     if value == 0:
         return f"0 {unit}"
     scale, prefix = next(((s, p) for s, p in _PREFIXES if abs(value) >= s * (1 - 0.5 * 10**-digits)), _PREFIXES[-1])
@@ -30,8 +32,10 @@ def billions(count: float) -> str:
     return f"{number(count / 1e9, 4)}B" if count >= 1e9 else f"{number(count / 1e6, 4)}M"
 
 
-def number(value: float, digits: int = 3) -> str:
-    """Return a value with a number of significant digits, never in exponent form between 1e-4 and 1e9."""
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a value with a number of significant digits, never in exponent form between 1e-4 and 1e9; `-` for none."""
+    if value is None:
+        return "-"
     if value == 0 or not 1e-4 <= abs(value) < 1e9:
         return f"{value:.{digits}g}"
     whole = len(str(int(abs(value))))

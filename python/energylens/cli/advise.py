@@ -1,0 +1,126 @@
+"""`energylens advise batch`, `sweet-spots` and `levers`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from energylens.cli import axes
+from energylens.cli.app import app, emit
+from energylens.cli.options import Json, Threads
+from energylens.cli.service import Load, OneOptions, Rate
+
+advise = App(
+    name="advise",
+    help="Advice: how much to batch, which lengths are cheap, what to change first.",
+    help_format="plaintext",
+)
+app.command(advise)
+
+Model = Annotated[str, Parameter(help="A bundled model (energylens models) or a path to a spec.")]
+
+
+@advise.command(name="batch")
+def batch(
+    model: Model,
+    /,
+    *,
+    workload: Load = "1024:256",
+    epsilon: Annotated[float, Parameter(help="Least throughput of a request, as a share of that of one alone.")] = 0.1,
+    slowdown: Annotated[float, Parameter(help="Most inter-token latency, in multiples of that at 32 requests.")] = 2.0,
+    options: OneOptions | None = None,
+    json: Json = False,
+) -> None:
+    """Choose how many requests to run at once, and see what replicas on the memory left would give.
+
+    Example: energylens advise batch llama-3.1-8b --gpu h100-sxm --workload 250:230
+    """
+    from energylens.advice.batch import advise_batch
+    from energylens.report.advice import batch_text
+
+    deployment = _engine(options, model)
+    deployment.pop("max_num_seqs")
+    found = advise_batch(model, deployment.pop("gpu"), workload, epsilon=epsilon, slowdown=slowdown, **deployment)
+    if json:
+        told: dict[str, Any] = {"batch": found.batch, "epsilon": epsilon, "slowdown": slowdown}
+        emit(told | {"curve": found.curve.to_dicts(), "replicas": found.replicas.to_dicts()})
+    else:
+        print(batch_text(model, found))
+
+
+@advise.command(name="sweet-spots")
+def sweet_spots(
+    model: Model,
+    /,
+    *,
+    gpu: Annotated[str, Parameter(help="A bundled GPU or a profile path.")] = "h100-sxm",
+    tp: Annotated[int, Parameter(converter=axes.whole, help="Tensor parallelism.")] = 1,
+    batch: Annotated[int, Parameter(converter=axes.whole, help="Requests that start together.")] = 1,
+    prompt_tokens: Annotated[str, Parameter(help="Prompt lengths.")] = "64,128,256,512,1024,2048,4096",
+    output_tokens: Annotated[str, Parameter(help="Output lengths.")] = "64,128,256,512,1024,2048,4096",
+    weight_dtype: Annotated[str, Parameter(help="Data type of weights, `own` for the spec's.")] = "own",
+    json: Json = False,
+) -> None:
+    """Map the joules of an output token over prompt and output lengths, with the surface they lie on.
+
+    Example: energylens advise sweet-spots llama-3.1-8b --gpu h100-sxm --batch 32
+    """
+    from energylens.advice.sweet_spots import sweet_spots as run
+    from energylens.report.advice import sweet_spots_text
+
+    lengths = [
+        axes.numbers(text, name) for name, text in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens))
+    ]
+    formats: dict[str, Any] = {} if weight_dtype == "own" else {"weight_dtype": axes.formats(weight_dtype)[0]}
+    found = run(model, gpu, batch=batch, prompt_tokens=lengths[0], output_tokens=lengths[1], tp=tp, **formats)
+    if json:
+        told = {"coefficients_j": found.coefficients, "error_percent": found.error_percent}
+        emit(told | {"best": found.best, "worst": found.worst, "cells": found.cells.to_dicts()})
+    else:
+        print(sweet_spots_text(f"{model} on {gpu}, tp {tp}, batch {batch}", found))
+
+
+@advise.command(name="levers")
+def levers(
+    model: Model,
+    /,
+    *,
+    workload: Load,
+    rate: Rate = None,
+    slo: Annotated[str | None, Parameter(help="Limits that nine requests in ten keep: ttft=1s,tpot=50ms.")] = None,
+    limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.", negative="")] = None,
+    other_gpu: Annotated[str, Parameter(help="GPUs that could take its place.")] = "",
+    options: OneOptions | None = None,
+    json: Json = False,
+    threads: Threads = None,
+) -> None:
+    """Rank what single changes of a deployment would save, in joules, with intervals: what to change first.
+
+    Example: energylens advise levers llama-3.1-70b --workload azure-conv --gpu h100-sxm --tp 4 --replicas 2 --slo
+    tpot=50ms
+    """
+    from energylens.advice.levers import advise_levers
+    from energylens.report.advice import levers_text
+
+    deployment = _engine(options, model)
+    found = advise_levers(
+        model,
+        workload,
+        gpu=deployment.pop("gpu"),
+        rate_per_s=rate,
+        limits=[*(axes.slo(slo) if slo else []), *(limit or [])],
+        other_gpus=axes.names(other_gpu),
+        threads=threads,
+        **deployment,
+    )
+    if json:
+        emit({"now": found.now, "levers": found.frame.to_dicts()})
+    else:
+        print(levers_text(found))
+
+
+def _engine(options: OneOptions | None, model: str) -> dict[str, Any]:
+    deployment = (options or OneOptions()).one(model)
+    deployment.pop("model")
+    return deployment

@@ -1,0 +1,295 @@
+"""`energylens serve-plan`, `replay` and `workloads`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from energylens import running
+from energylens.cli import axes
+from energylens.cli.app import app, emit
+from energylens.cli.options import Json, Out, Threads, check_out
+from energylens.cli.split import read_axes
+from energylens.errors import Problem, SpaceError
+from energylens.report.text import number, table
+
+_WORKLOAD = "A bundled workload (energylens workloads), lengths as 1024:256, a workload .yaml, or a trace."
+Rate = Annotated[float | None, Parameter(help="Requests a second in all; the workload's own if not given.")]
+Load = Annotated[str, Parameter(help=_WORKLOAD)]
+_SIDE = 'Axes of {} engines: "gpus=h100-sxm,b200; tp=1,2,4; sm_clock_mhz=own,1200; token_budget=8192".'
+_SWITCH = {"on": True, "off": False}
+
+
+@Parameter(name="*")
+@dataclass
+class DeploymentOptions:
+    """Axes of deployments; values are lists such as 1,2,4 or ranges."""
+
+    gpu: Annotated[str, Parameter(help="Bundled GPUs or profile paths.")] = "h100-sxm"
+    tp: Annotated[str, Parameter(help="Tensor parallelism.")] = "1,2,4,8"
+    pp: Annotated[str, Parameter(help="Pipeline stages.")] = "1"
+    dp: Annotated[str, Parameter(help="Attention data parallelism inside the engine.")] = "1"
+    ep: Annotated[str, Parameter(help="Expert parallelism.")] = "1"
+    weight_dtype: Annotated[str, Parameter(help="Data types, `own` for the spec's.")] = "own"
+    kv_dtype: Annotated[str, Parameter(help="Data types, `own` for the spec's.")] = "own"
+    sm_clock_mhz: Annotated[str, Parameter(help=f"{running.HELP['sm_clock_mhz']}, own for as measured.")] = "own"
+    power_cap_w: Annotated[str, Parameter(help=f"{running.HELP['power_cap_w']}, own for the limit.")] = "own"
+    routing: Annotated[str, Parameter(help=f"{running.HELP['routing']}; own for the spec's.")] = "own"
+    max_num_seqs: Annotated[str, Parameter(help="Requests that may run at once in an engine.")] = "256"
+    token_budget: Annotated[str, Parameter(help="Tokens of a step, prompts included.")] = "2048,8192"
+    chunked: Annotated[str, Parameter(help="Prompts in parts beside decoding: on,off.")] = "on"
+    prefix_cache: Annotated[str, Parameter(help="Whether prefixes are kept and found again: on,off.")] = "on"
+    draft: Annotated[str | None, Parameter(help="A model that proposes tokens; n-grams if not given.")] = None
+    draft_tokens: Annotated[str, Parameter(help="Tokens proposed each step; 0 is no speculation.")] = "0"
+    acceptance: Annotated[float, Parameter(help="Chance of each proposed token.")] = 0.7
+    replicas: Annotated[str, Parameter(help="Engines; as many as the load asks for if not given.")] = "auto"
+
+    def axes(self) -> dict[str, Any]:
+        """Return them as `serve_plan` takes them; raise `SpaceError`."""
+        told: dict[str, Any] = {
+            name: axes.numbers(getattr(self, name), name)
+            for name in ("tp", "pp", "dp", "ep", "max_num_seqs", "token_budget")
+        }
+        ways = ("sm_clock_mhz", "power_cap_w", "routing")
+        told |= {name: running.values(getattr(self, name), name) for name in ways}
+        told |= {name: axes.formats(getattr(self, name)) for name in ("weight_dtype", "kv_dtype")}
+        told |= {name: _switches(getattr(self, name), name) for name in ("chunked", "prefix_cache")}
+        told["draft_tokens"] = [int(part) for part in axes.names(self.draft_tokens) if _whole(part, "draft_tokens")]
+        counts = axes.names(self.replicas)
+        given = ",".join(one for one in counts if one != "auto")
+        told["replicas"] = ([None] if "auto" in counts else []) + (axes.numbers(given, "replicas") if given else [])
+        return told | {"draft": self.draft, "acceptance": self.acceptance, "gpus": axes.names(self.gpu)}
+
+
+@Parameter(name="*")
+@dataclass
+class OneOptions(DeploymentOptions):
+    """One deployment: one value of each axis."""
+
+    tp: Annotated[str, Parameter(help="Tensor parallelism.")] = "1"
+    token_budget: Annotated[str, Parameter(help="Tokens of a step, prompts included.")] = "8192"
+    replicas: Annotated[str, Parameter(help="Engines.")] = "1"
+
+    def one(self, model: str) -> dict[str, Any]:
+        """Return the single deployment that is meant; raise `SpaceError` if axes have several values."""
+        told = self.axes()
+        told["gpu"] = told.pop("gpus")
+        many = [name for name, values in told.items() if isinstance(values, list) and len(values) != 1]
+        if many:
+            hint = "give one value; serve-plan takes several"
+            raise SpaceError(
+                [Problem(f"one deployment has one `{name}`", hint=hint, code="axis-value") for name in many]
+            )
+        single = {name: values[0] if isinstance(values, list) else values for name, values in told.items()}
+        plain = {
+            name: value
+            for name, value in single.items()
+            if value != running.RUNNING.get(name, value) or name not in running.RUNNING
+        }
+        return {"model": model} | plain
+
+
+def _switches(text: str, name: str) -> list[bool]:
+    words = axes.names(text)
+    if bad := [word for word in words if word not in _SWITCH]:
+        raise SpaceError(
+            Problem(f"`{name}` is on or off, found `{bad[0]}`", hint="write on, off or on,off", code="axis-value")
+        )
+    return [_SWITCH[word] for word in words]
+
+
+def _whole(text: str, name: str) -> bool:
+    if not text.isdecimal():
+        raise SpaceError(Problem(f"`{name}` needs whole numbers, found `{text}`", code="axis-value"))
+    return True
+
+
+@Parameter(name="*")
+@dataclass
+class CostOptions:
+    """Money and carbon, beyond the joules of the GPUs."""
+
+    gpu_hour: Annotated[str | None, Parameter(help="Price of a GPU-hour: 2.5, or h100-sxm=2.5,b200=4.")] = None
+    kwh: Annotated[float | None, Parameter(help="Price of a kWh.")] = None
+    pue: Annotated[float, Parameter(help="Power usage effectiveness of the site.")] = 1.0
+    carbon: Annotated[str | None, Parameter(help="Grams of CO2 a kWh, one number or 24 by hour.")] = None
+    server_w_per_gpu: Annotated[float, Parameter(help="Watts of the server beside each GPU.")] = 0.0
+
+    def costs(self) -> Any:
+        """Return them as `Costs`; raise `SpaceError`."""
+        from energylens.service.cost import Costs
+
+        prices: Any = None
+        if self.gpu_hour is not None:
+            parts = [part.partition("=") for part in axes.names(self.gpu_hour)]
+            if len(parts) > 1 and not all(sign for _, sign, _ in parts):
+                hint = "give one price for all, or name each GPU: h100-sxm=2.5,b200=4"
+                raise SpaceError(Problem(f"cannot read the prices `{self.gpu_hour}`", hint=hint, code="cost"))
+            prices = {name.strip(): _number(price) for name, sign, price in parts if sign} or _number(parts[0][0])
+        carbon = None if self.carbon is None else [_number(part) for part in axes.names(self.carbon)]
+        return Costs(prices, self.kwh, self.pue, carbon, self.server_w_per_gpu)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SpaceError(Problem(f"cannot read `{text}` as a number", code="cost")) from None
+
+
+@app.command(name="serve-plan")
+def serve_plan(
+    model: Annotated[str, Parameter(help="A bundled model (energylens models) or a path to a spec.")],
+    /,
+    *,
+    workload: Load,
+    rate: Rate = None,
+    slo: Annotated[str | None, Parameter(help="Limits that nine requests in ten keep: ttft=1s,tpot=50ms.")] = None,
+    limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.", negative="")] = None,
+    options: DeploymentOptions | None = None,
+    costs: CostOptions | None = None,
+    json: Json = False,
+    out: Out = None,
+    threads: Threads = None,
+) -> None:
+    """Find the deployment that serves a workload within its limits for the fewest joules.
+
+    Example: energylens serve-plan llama-3.1-70b --workload azure-conv --slo ttft=1s,tpot=50ms --gpu h100-sxm,b200
+    """
+    from energylens.report.service import plan_sentence, plan_text
+    from energylens.service.planning import serve_plan as plan
+    from energylens.store import write_parquet
+
+    check_out(out)
+    limits = [*(axes.slo(slo) if slo else []), *(limit or [])]
+    found = plan(
+        model,
+        workload,
+        rate_per_s=rate,
+        limits=limits,
+        costs=(costs or CostOptions()).costs(),
+        threads=threads,
+        **(options or DeploymentOptions()).axes(),
+    )
+    if out is not None:
+        write_parquet(found.frame, out, found.plan_sha256)
+        print(f"wrote {out}: {found.frame.height} deployments", file=sys.stderr)
+    if json:
+        told: dict[str, Any] = {
+            "answer": plan_sentence(found),
+            "workload": found.workload.name,
+            "rate_per_s": found.rate_per_s,
+        }
+        told |= {"tried": found.tried, "by_reason": dict(found.by_reason), "outside_limits": found.outside}
+        emit(told | {"trust": dict(found.trust), "front": found.frame.to_dicts()})
+    else:
+        print(plan_text(found))
+
+
+@app.command(name="serve-pools")
+def serve_pools(
+    model: Annotated[str, Parameter(help="A bundled model (energylens models) or a path to a spec.")],
+    /,
+    *,
+    workload: Load,
+    prefill: Annotated[str, Parameter(help=_SIDE.format("prefill"))],
+    decode: Annotated[str, Parameter(help=_SIDE.format("decode"))],
+    rate: Rate = None,
+    slo: Annotated[str | None, Parameter(help="Limits that nine requests in ten keep: ttft=1s,tpot=50ms.")] = None,
+    limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.", negative="")] = None,
+    json: Json = False,
+    out: Out = None,
+    threads: Threads = None,
+) -> None:
+    """Find prefill and decode pools that serve a workload for the fewest joules: GPUs, meshes, clocks, engines of each.
+
+    Example: energylens serve-pools llama-3.1-70b --workload azure-conv --prefill "gpus=b200" --decode "gpus=h100-sxm"
+    """
+    from energylens.report.service import pools_text
+    from energylens.service.planning import AXES
+    from energylens.service.pools import serve_pools as plan
+    from energylens.store import write_parquet
+
+    check_out(out)
+    problems: list[Problem] = []
+    sides = [read_axes(text, side, tuple(AXES), problems) for text, side in ((prefill, "prefill"), (decode, "decode"))]
+    if problems:
+        raise SpaceError(problems)
+    limits = [*(axes.slo(slo) if slo else []), *(limit or [])]
+    found = plan(model, workload, prefill=sides[0], decode=sides[1], rate_per_s=rate, limits=limits, threads=threads)
+    if out is not None:
+        write_parquet(found.frame, out, "")
+        print(f"wrote {out}: {found.frame.height} pairs", file=sys.stderr)
+    if json:
+        emit({"workload": found.workload.name, "rate_per_s": found.rate_per_s, "pairs": found.frame.to_dicts()})
+    else:
+        print(pools_text(found))
+
+
+@app.command
+def replay(
+    model: Annotated[str, Parameter(help="A bundled model (energylens models) or a path to a spec.")],
+    /,
+    *,
+    workload: Load,
+    rate: Rate = None,
+    requests: Annotated[
+        int | None, Parameter(converter=axes.whole, help="Requests; all of a trace if not given.")
+    ] = None,
+    options: OneOptions | None = None,
+    json: Json = False,
+    out: Out = None,
+) -> None:
+    """Replay a workload request by request on one deployment: the judge of what holds in steady state.
+
+    Example: energylens replay llama-3.1-70b --workload trace.parquet --gpu h100-sxm --tp 4 --replicas 2 --rate 5
+    """
+    from energylens.report.service import deployment_words, replay_text
+    from energylens.service.replaying import replay as run
+    from energylens.service.workload import load_workload
+    from energylens.store import write_parquet
+
+    check_out(out)
+    if out is not None and Path(workload).is_file() and out.resolve() == Path(workload).resolve():
+        raise SpaceError(Problem(f"`{out}` is the trace that is read", hint="nothing was written", code="write"))
+    deployment = (options or OneOptions()).one(model)
+    load = load_workload(workload)
+    found = run(deployment, load, rate, requests=requests)
+    if out is not None:
+        write_parquet(found.requests, out, "", {"deployment": deployment, "workload": load.name})
+        print(f"wrote {out}: {found.requests.height} requests", file=sys.stderr)
+    if json:
+        emit({"deployment": deployment, "workload": load.name, **found.values})
+    else:
+        words = f"{model} on {deployment_words({**deployment, 'gpus': found['gpus']})}; {load.name}"
+        print(replay_text(found, words))
+
+
+@app.command
+def workloads(*, json: Json = False) -> None:
+    """List the bundled workloads.
+
+    Example: energylens workloads
+    """
+    from energylens.service.workload import workloads as listed
+
+    frame = listed()
+    if json:
+        emit(frame.to_dicts())
+        return
+    rows = [
+        [
+            row["workload"],
+            number(row["input_tokens"]),
+            number(row["output_tokens"]),
+            "-" if row["rate_per_s"] is None else number(row["rate_per_s"]),
+            number(row["largest_rate"]),
+            "-" if row["found"] is None else f"{100 * row['found']:.0f} %",
+        ]
+        for row in frame.iter_rows(named=True)
+    ]
+    print(table(["workload", "prompt", "output", "requests/s", "peak/mean", "prefixes"], rows))
