@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,17 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (code,) = blocks("python")
     exec(code, {})
     assert (tmp_path / "front.parquet").exists()
+
+
+def test_figures_are_those_of_the_experiments() -> None:
+    folder = ROOT / "experiments"
+    advisor = (folder / "008-batch-advisor" / "README.md").read_text(encoding="utf-8")
+    (near, wrong), *_ = re.findall(r"in (\d+ of \d+) cases, and joules per token are (\d+) % wrong", advisor)
+    assert f"in {near} cases" in README
+    assert f"joules per token are {wrong} % off" in README
+    rows = json.loads((folder / "012-steady-state" / "results.json").read_text(encoding="utf-8"))["rows"]
+    apart = max(abs(row["energy_per_output_token_j_error_percent"]) for row in rows)
+    assert f"Joules of both agree within {ceil(apart)} %" in README
 
 
 def test_the_data_sheet_example_loads(tmp_path: Path) -> None:
