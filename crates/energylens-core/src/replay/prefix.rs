@@ -70,6 +70,13 @@ impl Kept {
                 self.unused.push_back((*id, self.clock));
             }
         }
+        if self.unused.len() as u64 > 4 * self.free + 4096 {
+            let blocks = &self.blocks;
+            self.unused.retain(|(id, since)| {
+                let block = blocks[*id as usize];
+                block.cached && block.held == 0 && block.free_since == *since
+            });
+        }
         self.free - before
     }
 
