@@ -15,7 +15,7 @@ from energylens.builder import Model
 from energylens.errors import Problem, SpaceError
 from energylens.library import load_gpu, load_model
 from energylens.plan import LoadedGpu, LoadedModel
-from energylens.service.planning import deployments, replicated, service_limits, within
+from energylens.service.planning import deployments, judged_by_replay, replicated, service_limits, within
 from energylens.service.serving import BATCHING, checked_rate, serve
 from energylens.service.trust import with_intervals
 from energylens.service.workload import Workload, load_workload
@@ -93,16 +93,20 @@ def advise_levers(
         hint = "give it more replicas, or a lower rate" if why == "overload" else "`energylens predict` says more"
         raise SpaceError(Problem(fault, hint=hint, code=why))
     keep = np.flatnonzero(told["feasible"].to_numpy())
-    sound = with_intervals(told[keep], load, models=[loaded], gpus=gpus)
+    judged = judged_by_replay(told[keep], load, rate, own)
+    sound = with_intervals(judged, load, models=[loaded], gpus=gpus)
     names = [("now", "as it is"), *((lever, words) for lever, words, _ in changes)]
     now = sound.row(0, named=True)
+    steady_now = float(told["energy_per_output_token_j"][0])
     inside = set(within(sound.with_row_index("at"), bounds)["at"].to_list())
     rows = []
     for at, (place, found) in enumerate(zip(keep, sound.iter_rows(named=True), strict=True)):
         if at == 0:
             continue
         lever, words = names[order[place]]
-        saved, low, high = _saved(now, found, loaded, gpus)
+        # What is not replayed is compared with the deployment in steady state, too.
+        base_row = now if found["replayed"] == now["replayed"] else now | {"energy_per_output_token_j": steady_now}
+        saved, low, high = _saved(base_row, found, loaded, gpus)
         if abs(saved) < 1e-9 * now["energy_per_output_token_j"]:
             continue
         if found["replicas"] != now["replicas"] and lever != "replicas":
@@ -162,7 +166,8 @@ def _changes(
         cache = "no prefix cache" if row["prefix_cache"] else "a prefix cache"
         found.append(("prefix_cache", cache, {"prefix_cache": not row["prefix_cache"]}))
     if row["draft_tokens"] == 0:
-        found.append(("draft_tokens", "3 draft tokens from n-grams", {"draft_tokens": 3}))
+        words = f"3 draft tokens from n-grams, each accepted with {row['acceptance']:g}"
+        found.append(("draft_tokens", words, {"draft_tokens": 3}))
     else:
         found.append(("draft_tokens", "no speculation", {"draft_tokens": 0}))
     for gpu in gpus[1:]:

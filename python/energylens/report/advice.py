@@ -53,7 +53,10 @@ def batch_text(model: str, found: BatchAdvice) -> str:
             ]
             for row in found.replicas.iter_rows(named=True)
         ]
-        lines += ["", f"copies of the engine in the memory that {found.batch} requests leave (MPS):"]
+        lines += [
+            "",
+            f"copies of the engine in the memory that {found.batch} requests leave (MPS, by the host's share):",
+        ]
         lines.append(table(["copies", "tokens/s", "TPOT ms", "W", "J/token"], copies))
     return "\n".join(lines)
 
@@ -112,9 +115,14 @@ def levers_text(found: Levers) -> str:
             number(1e3 * row["tpot_p90_s"]),
             row["gpus"],
             "yes" if row["keeps"] else "no",
+            "" if row["replayed"] else "not replayed",
+            "extrapolated" if row["extrapolated"] else "",
         ]
         for row in found.frame.iter_rows(named=True)
     ]
-    head = ["change", "saves J/token", "80 %", "%", "P90 TTFT s", "P90 TPOT ms", "GPUs", "within limits"]
-    said = "TTFT and TPOT in steady state; judge the one you choose: energylens replay"
+    head = ["change", "saves J/token", "80 %", "%", "P90 TTFT s", "P90 TPOT ms", "GPUs", "within limits", "", ""]
+    said = (
+        "times and joules of replays; other tp and GPUs: with as many engines as the load and the limits then ask for\n"
+        "extrapolated: no measured serving run had it, intervals are twice as wide"
+    )
     return "\n".join([first, as_is, "", table(head, rows), "", said])

@@ -93,7 +93,8 @@ def plan_sentence(found: ServicePlan) -> str:
 def plan_text(found: ServicePlan) -> str:
     """Return the answer, the front, how it was found and how far it is trusted."""
     frame = found.frame
-    lines = [plan_sentence(found), "", workload_words(found.workload, found.rate_per_s), "", _front(frame)]
+    lines = [plan_sentence(found), "", workload_words(found.workload, found.rate_per_s), ""]
+    lines += ["what nothing beats in both joules and latency:", _front(frame)]
     counts = reasons_words(found.by_reason)
     told = f"{found.tried:,} deployments in steady state in {si(found.seconds, 's')}"
     told += f"; {counts}" if counts else ""
@@ -140,7 +141,7 @@ def _front(frame: pl.DataFrame) -> str:
     names = {"weight_dtype": "weights", "kv_dtype": "KV", "max_num_seqs": "seqs", "token_budget": "budget"}
     header = [names.get(name, name) for name in shown]
     header += ["tp", "GPUs", "J/token", "P90 TTFT s", "P90 TPOT ms", "latency s", "W", "% used", "running"]
-    header += ["per 1M tokens" if "cost" in name else "g CO2 per 1M" for name in money]
+    header += ["cost per 1M output tokens" if "cost" in name else "g CO2 per 1M" for name in money]
     return table(header, rows)
 
 

@@ -56,6 +56,7 @@ FEW: Final = (8, 4)
 _JUDGED = 16
 _EACH, _MOST_EACH = 3_000, 20_000
 _STAYS = 40
+_MOST_OF_TRACE = 200_000
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,12 @@ class ServicePlan:
     def best(self) -> dict[str, Any]:
         """The deployment of least energy."""
         return self.frame.row(0, named=True)
+
+    def answer(self) -> str:
+        """Return the one-line answer."""
+        from energylens.report.service import plan_sentence
+
+        return plan_sentence(self)
 
     @property
     def plan_sha256(self) -> str:
@@ -288,7 +295,11 @@ def judged_by_replay(
             rows.append({name: deployment[name] for name in JUDGED} | {"replayed": False})
             continue
         told = _one_engine(found, int(row), deployment, load, rate, float(held), role)
-        rows.append({name: told[name] for name in JUDGED} | {"replayed": True})
+        values = {name: told[name] for name in JUDGED}
+        # Watts at the rate asked for, which a stretch of requests meets but nearly.
+        values["power_w"] = told["energy_per_output_token_j"] * deployment["output_tokens_per_s"]
+        values["power_w_per_gpu"] = values["power_w"] / deployment["gpus"]
+        rows.append(values | {"replayed": True})
     steady = frame.select(pl.col(name).alias(f"steady_{name}") for name in _COMPARED)
     return frame.with_columns(pl.DataFrame(rows).get_columns()).hstack(steady)
 
@@ -297,16 +308,20 @@ def _one_engine(
     found: Engines, row: int, deployment: Mapping[str, Any], load: Workload, rate: float, held: float, role: Role
 ) -> Replay:
     """Return the replay of one engine of a deployment in its share of the requests, without its two ends."""
-    replicas = int(deployment["replicas"])
+    replicas, only, rounds = int(deployment["replicas"]), 1, 1
     each = rate / replicas
     stay = float(deployment["latency_s"] or 0.0)
     number = int(np.clip(_STAYS * stay * each, _EACH, _MOST_EACH))
-    if load.requests is not None:  # all of a trace, if it is not too long
-        number = max(number, min(-(-load.requests.height // replicas), _MOST_EACH))
+    if load.requests is not None:  # a trace as it is, or several times, by as many engines as need be
+        whole = load.requests.height
+        rounds = max(1, round(number / whole))
+        only = min(replicas, max(1, -(-number * replicas // (whole * rounds))))
+        number = -(-whole * rounds // replicas)
+    total = number * replicas if load.requests is None else min(load.requests.height * rounds, _MOST_OF_TRACE)
     warm_s = min(2.0 * stay, 0.2 * number / each)
     return replayed(
-        found, row, deployment, load, rate, number * replicas, held, role,
-        only=1, warm_s=warm_s, found_share=float(deployment["found_share"] or 0.0),
+        found, row, deployment, load, rate, total, held, role,
+        only=only, warm_s=warm_s, found_share=float(deployment["found_share"] or 0.0),
     )  # fmt: skip
 
 
@@ -327,7 +342,8 @@ def nearest(frame: pl.DataFrame, bounds: Sequence[Limit], model: str) -> Problem
     each = [f"{bounds[i]} alone: {_closest(table[i])}" for i in range(len(bounds))] if len(bounds) > 1 else []
     message = (
         f"no deployment of {model} keeps {', '.join(map(str, bounds))}; nearest: {limit.column} {value:.3g} "
-        f"({100.0 * (table[worst, row] - 1.0):+.0f} % beyond its limit) on {deployment_words(point)}"
+        f"({100.0 * (table[worst, row] - 1.0):+.0f} % beyond its limit"
+        f"{'' if point.get('replayed') else ', in steady state'}) on {deployment_words(point)}"
     )
     hint = "; ".join(["relax that limit, or widen the axes (gpus, tp, replicas, weight_dtype)", *each])
     return Problem(message, hint=hint, code="limits")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from energylens.errors import Problem, SpecError, did_you_mean
+from energylens.errors import Problem, SpecError
 
 Column = NDArray[np.float64]
 
@@ -56,6 +57,10 @@ def read_trace(path: str | Path) -> pl.DataFrame:
         for name in ("input_tokens", "output_tokens")
         if found[name] is None
     ]
+    unread = [name for name in rows.columns if any(part in name.lower() for part in ("time", "arriv", "stamp"))]
+    if found["arrival_s"] is None and unread:
+        hint = "call it `arrival_s`, in seconds, or `timestamp_ms`; drop it if it is none"
+        problems.append(_problem(path, f"column `{unread[0]}` may be the arrivals, but is not read", hint))
     if not rows.height:
         problems.append(_problem(path, "the trace has no requests", "give at least one row"))
     if problems:
@@ -87,8 +92,8 @@ def _problem(path: Path, message: str, hint: str | None = None, row: int | None 
 
 
 def _hint(name: str, columns: list[str]) -> str:
-    near = next((text for known in NAMES[name] if (text := did_you_mean(known, columns))), None)
-    return near or f"call it {' or '.join(f'`{known}`' for known in NAMES[name][:3])}"
+    near = get_close_matches(name, columns, n=1, cutoff=0.75)
+    return f"{f'rename `{near[0]}`: ' if near else ''}known are {', '.join(f'`{known}`' for known in NAMES[name])}"
 
 
 def _table(path: Path) -> pl.DataFrame:
@@ -125,6 +130,11 @@ def _arrivals(path: Path, rows: pl.DataFrame, name: str | None) -> tuple[Column 
     if name is None:
         return None, []
     column = rows[name]
+    if column.dtype.is_numeric() and name.lower() == "timestamp" and len(column):
+        # Seconds since 1970 are about 1.8e9; larger ones count parts of a second.
+        largest = float(column.cast(pl.Float64).abs().max() or 0.0)  # type: ignore[arg-type]
+        parts = next((parts for above, parts in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3)) if largest > above), 1.0)
+        column = column.cast(pl.Float64) / parts
     if column.dtype == pl.String:
         with suppress(pl.exceptions.PolarsError):
             column = column.str.to_datetime(strict=False)
@@ -133,7 +143,8 @@ def _arrivals(path: Path, rows: pl.DataFrame, name: str | None) -> tuple[Column 
     if not column.dtype.is_numeric() or column.null_count() or not column.cast(pl.Float64).is_finite().all():
         return None, [_problem(path, f"column `{name}` should hold times, in seconds or as dates")]
     # Mooncake's traces count milliseconds and do not say so; no other has lists of blocks.
-    milliseconds = name.endswith("_ms") or (name == "timestamp" and any(own in rows.columns for own in NAMES["blocks"]))
+    blocks = any(own in rows.columns for own in NAMES["blocks"])
+    milliseconds = name.endswith("_ms") or (name == "timestamp" and blocks and column.cast(pl.Float64).max() < 1e9)  # type: ignore[operator]
     seconds = column.cast(pl.Float64).to_numpy() * (1e-3 if milliseconds else 1.0)
     if seconds.max() - seconds.min() > _LONGEST_S:
         days = (seconds.max() - seconds.min()) / 86400

@@ -144,9 +144,8 @@ def _repeated(requests: pl.DataFrame, number: int, rate_per_s: float) -> pl.Data
         return rows.with_columns(arrival_s=pl.Series(np.cumsum(random.exponential(1.0 / rate_per_s, number))))
     span = float(arrivals[-1]) * len(arrivals) / max(1, len(arrivals) - 1)
     times = np.concatenate([arrivals + turn * span for turn in range(rounds)])[:number]
-    if number > 1:
-        times = (times - times[0]) * (number - 1) / rate_per_s / max(times[-1] - times[0], 1e-9)
-    return rows.with_columns(arrival_s=pl.Series(times))
+    own = (len(arrivals) - 1) / float(arrivals[-1])
+    return rows.with_columns(arrival_s=pl.Series(times * own / rate_per_s))
 
 
 def load_workload(given: str | Path | Workload) -> Workload:
