@@ -12,7 +12,7 @@ from pages import markdown, must, settled
 
 from energylens.advice.sweet_spots import SweetSpots, sweet_spots
 from energylens.library import load_gpu, load_model
-from energylens.service.steps import ample
+from energylens.steady import ample
 
 HERE = Path(__file__).parent
 LLAMA_2 = HERE.parent / "008-batch-advisor"

@@ -16,8 +16,8 @@ import energylens as el
 from energylens.calibrate.measured import data_dir
 from energylens.library import load_gpu
 from energylens.service.coreset import binned, coreset
-from energylens.service.steps import ample
 from energylens.service.workload import Workload, load_workload
+from energylens.steady import ample
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"

@@ -59,7 +59,8 @@ def _read_gpu(path: Path, _stamp: int) -> LoadedGpu:
     return LoadedGpu(check(GpuSpec, document.data, document, path.name), document)
 
 
-def _stamp(path: Path) -> int:
+def stamp(path: Path) -> int:
+    """Return when a file was last written, in ns; 0 if there is none: part of the key of what is read once."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -74,7 +75,7 @@ def load_model(given: str | Path | Model | LoadedModel) -> LoadedModel:
         return given
     if isinstance(given, (str, Path)):
         path = _find("models", "model", given)
-        return _read_model(path, _stamp(path))
+        return _read_model(path, stamp(path))
     if isinstance(given, Model):
         return given.loaded()
     hint = "give a bundled name, a path to a spec, or a `Model`"
@@ -92,7 +93,7 @@ def load_gpu(given: str | Path | LoadedGpu) -> LoadedGpu:
     if not at or Path(given).is_file():
         base, at, framework = str(given), "", ""
     path = _find("hardware", "gpu", base)
-    loaded = _read_gpu(path, _stamp(path))
+    loaded = _read_gpu(path, stamp(path))
     return under(loaded, framework) if at else loaded
 
 

@@ -68,12 +68,12 @@ def steady_state(
     own = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
     names = points["gpu"].unique(maintain_order=True).to_list()
     known = {name: own.get(name) or load_gpu(name) for name in names}
-    ample = [bare(loaded) for loaded in known.values()]
+    roomy = [bare(loaded) for loaded in known.values()]
     starting, together, context = steps(points)
     batch = points["batch"].cast(pl.Float64).to_numpy()
     inputs, outputs = (points[name].cast(pl.Float64).to_numpy() for name in ("input_tokens", "output_tokens"))
-    mixed = _sampled(_decode(points, together, context, models, ample, threads), batch, known)
-    alone = _sampled(_decode(points, batch, inputs + outputs / 2, models, ample, threads), batch, known)
+    mixed = _sampled(_decode(points, together, context, models, roomy, threads), batch, known)
+    alone = _sampled(_decode(points, batch, inputs + outputs / 2, models, roomy, threads), batch, known)
 
     share = reading(starting)
 
@@ -86,7 +86,7 @@ def steady_state(
     alone_s, mixed_s = alone["tpot_s"].to_numpy(), mixed["tpot_s"].to_numpy()
     gpu_count = mixed["gpus"].to_numpy()
     causes = {cause: mean(f"energy_decode_{cause}_j") for cause in _core.CAUSES}
-    half = Z_80 * _deviation(mixed, causes, energy_j, {loaded.spec.name: loaded for loaded in ample})
+    half = Z_80 * _deviation(mixed, causes, energy_j, {loaded.spec.name: loaded for loaded in roomy})
     half *= np.where(alone["extrapolated"].to_numpy(), 2.0, 1.0)
     return pl.DataFrame(
         {
@@ -103,10 +103,17 @@ def steady_state(
     )
 
 
+def ample(loaded: LoadedGpu) -> LoadedGpu:
+    """Return a profile of memory without end."""
+    spec = loaded.spec
+    memory = spec.memory.model_copy(update={"capacity_bytes": _AMPLE_BYTES})
+    return LoadedGpu(spec.model_copy(update={"memory": memory}), loaded.document)
+
+
 def bare(loaded: LoadedGpu) -> LoadedGpu:
     """Return a profile of ample memory that samples for nothing: tokens of prompts are not sampled from."""
-    spec = loaded.spec
-    changes: dict[str, object] = {"memory": spec.memory.model_copy(update={"capacity_bytes": _AMPLE_BYTES})}
+    spec = ample(loaded).spec
+    changes: dict[str, object] = {}
     if spec.host is not None:
         changes["host"] = spec.host.model_copy(update={"sequence_s": 0.0})
     if spec.energy is not None:

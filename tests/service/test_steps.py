@@ -9,7 +9,8 @@ import pytest
 from energylens import evaluate
 from energylens.library import load_gpu
 from energylens.plan import LARGEST
-from energylens.service.steps import ample, engines
+from energylens.service.steps import engines
+from energylens.steady import ample
 
 ENGINES = [
     {"model": "llama-3.1-70b", "gpu": "h100-sxm", "tp": 4},

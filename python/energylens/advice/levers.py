@@ -188,7 +188,7 @@ def _sized(
     """Return a deployment with the fewest replicas that carry the load and, if any do, keep the limits."""
     number = one["lever_row"][0]
     some = replicated(one.drop("lever_row"), load, rate, own).sort("replicas")
-    told = serve(some.drop("reason"), load, rate, **own)
+    told = serve(some, load, rate, **own)
     some = some.with_columns(pl.lit(number, dtype=pl.UInt32).alias("lever_row"))
     kept = within(told.with_row_index("at").filter(pl.col("feasible")), bounds)["at"].to_list()
     runs = told.with_row_index("at").filter(pl.col("feasible"))["at"].to_list()

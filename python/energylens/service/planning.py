@@ -129,8 +129,8 @@ def serve_plan(
     own: dict[str, Any] = {"models": [loaded], "gpus": given_gpus, "threads": threads}
     first = load.fewer(*FEW)
     some = replicated(points, first, rate, own)
-    told = serve(some.drop("reason"), first, rate, **own) if some.height else some
-    counted = _counts(told)
+    told = serve(some, first, rate, **own)
+    counted = counts(told)
     kept = told.filter(pl.col("feasible"))
     if not kept.height:
         raise SpaceError(nothing_runs(loaded.spec.name, load, rate, counted, told))
@@ -141,7 +141,7 @@ def serve_plan(
     short = pl.concat([front(inside), *least]).select(points.columns).unique(maintain_order=True)
     exact = serve(short, load, rate, **own)
     if not exact["feasible"].any():
-        raise SpaceError(nothing_runs(loaded.spec.name, load, rate, _counts(exact), exact))
+        raise SpaceError(nothing_runs(loaded.spec.name, load, rate, counts(exact), exact))
     judged = judged_by_replay(exact.filter(pl.col("feasible")), load, rate, own)
     sound = within(judged, bounds)
     if not sound.height:
@@ -225,9 +225,9 @@ def replicated(
 ) -> pl.DataFrame:
     """Return deployments with numbers of replicas: as asked, or the fewest that carry the load and some more."""
     if rate is None:
-        return points.with_columns(pl.col("replicas").fill_null(1), pl.lit("ok").alias("reason"))
+        return points.with_columns(pl.col("replicas").fill_null(1))
     free = points.filter(pl.col("replicas").is_null())
-    asked = points.filter(pl.col("replicas").is_not_null()).with_columns(pl.lit("ok").alias("reason"))
+    asked = points.filter(pl.col("replicas").is_not_null())
     if not free.height:
         return asked
     most = serve(free.with_columns(replicas=pl.lit(1, dtype=pl.UInt32)), load, None, role=role, **own)
@@ -241,12 +241,13 @@ def replicated(
         count = pl.Series("replicas", np.minimum(np.ceil(fewest * (2.0 * peak) ** share), MOST_REPLICAS)).cast(
             pl.UInt32
         )
-        parts.append(free.with_columns(count, most["reason"]).filter(runs))
-    failed = free.filter(~runs).with_columns(most["reason"].filter(~runs), pl.lit(1, dtype=pl.UInt32).alias("replicas"))
+        parts.append(free.with_columns(count).filter(runs))
+    failed = free.filter(~runs).with_columns(pl.lit(1, dtype=pl.UInt32).alias("replicas"))
     return pl.concat([asked, *parts, failed]).unique(maintain_order=True)
 
 
-def _counts(told: pl.DataFrame) -> dict[str, int]:
+def counts(told: pl.DataFrame) -> dict[str, int]:
+    """Return how many deployments there are of each reason, the most frequent first."""
     found = told["reason"].value_counts(sort=True, name="count")
     return {str(reason): int(count) for reason, count in found.iter_rows()}
 
@@ -283,11 +284,8 @@ def judged_by_replay(
     """Return deployments as a replay of the workload has them, and as in steady state: `steady_*`."""
     if rate is None:
         return frame.with_columns(replayed=pl.lit(False))
-    names = engine_columns(frame)
-    distinct = frame.select(names).unique(maintain_order=True)
-    found: Engines = engines(distinct, **own)
-    place = {key: at for at, key in enumerate(found.frame.select(names).iter_rows())}
-    at = np.array([place[key] for key in frame.select(names).iter_rows()])
+    found = engines(frame.select(engine_columns(frame)).unique(maintain_order=True), **own)
+    at = found.rows_of(frame)
     room = caches(found, at, load, frame["token_budget"].cast(pl.Float64).to_numpy())
     rows = []
     for row, held, deployment in zip(at, room.tokens, frame.iter_rows(named=True), strict=True):

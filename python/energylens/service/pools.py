@@ -18,6 +18,7 @@ from energylens.plan import LoadedModel, Plan
 from energylens.service.planning import (
     FEW,
     SHORT,
+    counts,
     deployments,
     front,
     judged_by_replay,
@@ -144,20 +145,18 @@ def _side(
     points = deployments(loaded.spec.name, gpus, given)
     own: dict[str, Any] = {"models": [loaded], "gpus": gpus, "threads": threads}
     few = load.fewer(*FEW)
-    some = replicated(points, few, rate, own, role).drop("reason")
+    some = replicated(points, few, rate, own, role)
     told = serve(some, few, rate, role=role, **own)
     kept = told.filter(pl.col("feasible"))
     if not kept.height:
-        reasons = {str(name): int(n) for name, n in told["reason"].value_counts().iter_rows()}
-        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, reasons, told))
+        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(told), told))
     time_of = "ttft_p90_s" if role == "prefill" else "tpot_p90_s"
     parts = kept.partition_by("kv_dtype", "gpu")
     most = max(4, _MOST_KEPT // len(parts))
     short = pl.concat([front(part, time_of, "energy_per_request_j").head(most) for part in parts])
     exact = serve(short.select(some.columns), load, rate, role=role, **own)
     if not exact["feasible"].any():
-        reasons = {str(name): int(n) for name, n in exact["reason"].value_counts().iter_rows()}
-        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, reasons, exact))
+        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(exact), exact))
     exact = exact.filter(pl.col("feasible"))
     asked = load.first_tokens() if role == "prefill" else load
     exact = judged_by_replay(exact, asked, rate, own, role)

@@ -102,8 +102,7 @@ def serve(
     names = engine_columns(frame)
     distinct = frame.select(names).unique(maintain_order=True)
     found = engines(distinct, models=models, gpus=gpus, threads=threads)
-    place = {key: at for at, key in enumerate(found.frame.select(names).iter_rows())}
-    rows = np.array([place.get(key, -1) for key in frame.select(names).iter_rows()], dtype=np.int64)
+    rows = found.rows_of(frame)
     why = dict(zip(distinct.iter_rows(), found.reasons.to_list(), strict=True))
     reasons = [why[key] for key in frame.select(names).iter_rows()]
     drafts = _drafts(frame, found, gpus, models, threads)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from energylens.evaluation import evaluate
 from energylens.library import load_gpu
 from energylens.plan import LARGEST, LoadedGpu, LoadedModel
 from energylens.running import RUNNING
-from energylens.steady import bare
+from energylens.steady import ample, bare
 
 Column = NDArray[np.float64]
 
@@ -134,10 +133,16 @@ class Engines:
     models: Sequence[str | Path | Model | LoadedModel] = ()
     gpus: Sequence[str | Path | LoadedGpu] = ()
 
-    @cached_property
+    @property
     def height(self) -> int:
         """Number of engines."""
         return self.frame.height
+
+    def rows_of(self, deployments: pl.DataFrame) -> NDArray[np.int64]:
+        """Return the row of the engine of each deployment, -1 where that cannot run."""
+        names = engine_columns(deployments)
+        place = {key: at for at, key in enumerate(self.frame.select(names).iter_rows())}
+        return np.array([place.get(key, -1) for key in deployments.select(names).iter_rows()], dtype=np.int64)
 
     def cache(
         self, input_tokens: float, output_tokens: float, token_budget: Column, rows: NDArray[np.int64]
@@ -191,14 +196,6 @@ def _gpus_of(points: pl.DataFrame, gpus: Sequence[str | Path | LoadedGpu]) -> li
     return [own.get(name) or load_gpu(name) for name in points["gpu"].unique(maintain_order=True)]
 
 
-def ample(loaded: LoadedGpu) -> LoadedGpu:
-    """Return a profile of memory without end."""
-    spec = loaded.spec
-    return LoadedGpu(
-        spec.model_copy(update={"memory": spec.memory.model_copy(update={"capacity_bytes": 1e18})}), loaded.document
-    )
-
-
 def engines(
     points: pl.DataFrame,
     *,
@@ -224,7 +221,7 @@ def engines(
         return Engines(kept, _none(), reasons, models, gpus)
     ranks = (kept["dp"].cast(pl.Int64) * kept["pp"].cast(pl.Int64)).to_numpy()
     height = kept.height
-    plain, real = [ample(bare(loaded)) for loaded in known], [ample(loaded) for loaded in known]
+    plain, real = [bare(loaded) for loaded in known], [ample(loaded) for loaded in known]
 
     def asked(
         batch: NDArray[np.int64], prompt: NDArray[np.int64], output: int, profiles: list[LoadedGpu]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from energylens import _core
 from energylens.errors import Problem, SpecError, did_you_mean
-from energylens.library import bundled
+from energylens.library import bundled, stamp
 from energylens.service.coreset import coreset
 from energylens.service.trace import BLOCK_TOKENS, read_trace
 from energylens.spec.form import check
@@ -158,20 +158,13 @@ def load_workload(given: str | Path | Workload) -> Workload:
     known = bundled("workloads")
     path = known.get(text.lower(), Path(text))
     if path.suffix in {".yaml", ".yml"}:
-        return _from_file(path, _stamp(path))
+        return _from_file(path, stamp(path))
     if path.suffix and path.suffix.lower() != text.lower():
-        return _from_trace(path, _stamp(path))
+        return _from_trace(path, stamp(path))
     hint = did_you_mean(text, known) or (
         "`energylens workloads` lists them; also 1024:256 (prompt:output), a .yaml, or a trace (.csv, .parquet, .jsonl)"
     )
     raise SpecError(Problem(f"unknown workload `{text}`", hint=hint, code="unknown-workload"))
-
-
-def _stamp(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 def constant(input_tokens: int, output_tokens: int) -> Workload:
