@@ -20,6 +20,7 @@ from energylens.library import load_gpu
 from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.running import RUNNING
 from energylens.space import Limit, Space, listed
+from energylens.trust import Account
 
 MOST_POINTS = 4_000_000
 """Points of one side, all of which are evaluated."""
@@ -41,11 +42,30 @@ class Split:
     frame: pl.DataFrame
     together: dict[str, Any] | None
     plan_sha256: str
+    model: str
+    trust: Mapping[str, Account]
 
     @property
     def best(self) -> dict[str, Any] | None:
         """The cheapest pair."""
         return self.frame.row(0, named=True) if self.frame.height else None
+
+    def answer(self) -> str:
+        """Return the one-line answer."""
+        from energylens.report.split import split_sentence
+
+        return split_sentence(self)
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What its file says about where it comes from."""
+        return {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
+
+    def write(self, path: str | Path) -> Path:
+        """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
+        from energylens.store import write_parquet
+
+        return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
 
 def split(
@@ -119,7 +139,9 @@ def split(
     rest = [name for name in front.columns if name not in results]
     together = _together(model, (prefill, decode), lengths, output_tokens, bounds, threads)
     plans = "".join(space.plan.sha256 for space in spaces)
-    return Split(front.select(*rest, *results), together, hashlib.sha256(plans.encode()).hexdigest())
+    sha256 = hashlib.sha256(plans.encode()).hexdigest()
+    trust = {name: told for space in spaces for name, told in space.trust.items()}
+    return Split(front.select(*rest, *results), together, sha256, spaces[0].plan.model_names[0], trust)
 
 
 SIDE_AXES = ("gpus", "tp", "pp", "dp", "ep", "batch", "weight_dtype", "kv_dtype", *RUNNING)

@@ -85,21 +85,27 @@ def evaluate(
     chosen_gpus: list[LoadedGpu] = [own_gpus.get(name) or load_gpu(name) for name in gpu_names]
     laws = routing.laws(points["routing"].unique(maintain_order=True).to_list() if "routing" in points.columns else [])
     plan = Plan(chosen_models, chosen_gpus, max_batched_tokens, laws)
+    found = evaluated(plan, points, breakdown, checked_threads(threads))
+    return pl.concat([frame.select(carried), found], how="horizontal")
+
+
+def evaluated(plan: Plan, points: pl.DataFrame, breakdown: bool, threads: int) -> pl.DataFrame:
+    """Return checked points of a plan's models and GPUs with their results."""
     dtypes: list[str | None] = [None, *_core.DTYPES]
 
     def codes(column: str, names: Sequence[str | None]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         known = [name for name in names if name is not None]
         offset = len(names) - len(known)
-        if points[column].null_count() == frame.height or len(names) == 1:
-            return np.zeros(frame.height, dtype=np.uint32)
+        if points[column].null_count() == points.height or len(names) == 1:
+            return np.zeros(points.height, dtype=np.uint32)
         code = points[column].replace_strict(known, range(offset, len(names)), default=0, return_dtype=pl.UInt32)
         return code.to_numpy()
 
-    ways, way = running.ways(points, laws)
+    ways, way = running.ways(points, plan.routings)
     columns = plan.core.evaluate(
         dtypes,
-        codes("model", model_names),
-        codes("gpu", gpu_names),
+        codes("model", plan.model_names),
+        codes("gpu", plan.gpu_names),
         codes("weight_dtype", dtypes),
         codes("kv_dtype", dtypes),
         points["tp"].to_numpy(),
@@ -112,10 +118,10 @@ def evaluate(
         points["prompt_tokens"].to_numpy(),
         points["output_tokens"].to_numpy(),
         _core.COLUMNS if breakdown else RESULTS,
-        checked_threads(threads),
+        threads,
     )
     shown = points.with_columns(pl.col(name).cast(pl.UInt32) for name in _SIZES)
-    return pl.concat([frame.select(carried), shown, results(columns, breakdown)], how="horizontal")
+    return pl.concat([shown, results(columns, breakdown)], how="horizontal")
 
 
 def _points(frame: pl.DataFrame, carried: list[str]) -> pl.DataFrame:

@@ -188,6 +188,7 @@ class Plan:
         self.model_names: list[str] = [model["name"] for model in content["models"]]
         self.gpu_names: list[str] = [gpu["name"] for gpu in content["gpus"]]
         self.routings: list[str] = [law["name"] for law in content.get("routings", ())]
+        self.content = content
         self.json = canonical(content)
         self.sha256 = hashlib.sha256(self.json.encode()).hexdigest()
         try:

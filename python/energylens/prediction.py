@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from energylens import _core, routing, running
 from energylens.builder import Model
 from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
+from energylens.explained import kernels
 from energylens.library import load_gpu, load_model
 from energylens.plan import MAX_BATCHED_TOKENS, Plan
 from energylens.units import POINT_DEFAULTS, RESULTS
@@ -88,23 +88,11 @@ def predict(
         least = {"batch": found["dp"], "prompt_tokens": 1, "output_tokens": 1}
         smallest = values_of(pl.DataFrame([row | least], infer_schema_length=1))
         raise InfeasibleError(_why(plan, found, smallest["feasible"]))
-    kernels = plan.core.explain_point(
-        0,
-        0,
-        chosen["weight_dtype"],
-        chosen["kv_dtype"],
-        int(chosen["tp"]),
-        int(chosen["pp"]),
-        int(chosen["dp"]),
-        int(chosen["ep"]),
-        running.way(found, plan.routings),
-        *(float(chosen[name]) for name in ("batch", "prompt_tokens", "output_tokens")),
-    )
     causes = {
         phase: {cause: found[f"energy_{phase}_{cause}_j"] for cause in _core.CAUSES} for phase in ("prefill", "decode")
     }
     values = {name: found[name] for name in (*RESULTS, "feasible", "reason")}
-    return Prediction(chosen, values, causes, pl.DataFrame(json.loads(kernels)), loaded_gpu.trust, plan.sha256)
+    return Prediction(chosen, values, causes, kernels(plan, found), loaded_gpu.trust, plan.sha256)
 
 
 def _why(plan: Plan, found: dict[str, Any], fits_without_load: bool) -> Problem:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from energylens import _core
-from energylens.errors import Problem, SpaceError
+from energylens.errors import EnergylensError, Problem, SpaceError
 from energylens.evaluation import checked_threads
 from energylens.keep import Keep, Kept, frames
-from energylens.space import Space
+from energylens.space import FrozenSpace, Space
+
+if TYPE_CHECKING:
+    from energylens.charts import FrontCharts
+
+_BESIDE = ("top", "best_per", "distributions")
 
 
 @dataclass(frozen=True)
@@ -68,14 +74,43 @@ class Result:
     @property
     def note(self) -> dict[str, Any]:
         """What its files say about where they come from."""
-        told = {"method": self.method, "points": self.points, "by_reason": self.by_reason}
-        return told | {"space": self.space.describe()}
+        told = {"kind": "front", "method": self.method, "points": self.points, "by_reason": self.by_reason}
+        told |= {"outside_limits": self.outside_limits, "space": dict(self.space.describe())}
+        return told | {"trust": dict(self.space.trust), "plan": json.loads(self.space.plan.json)}
+
+    @property
+    def plot(self) -> FrontCharts:
+        """Its charts: `front()`, `breakdown()`, `operations()`, `roofline()`, `changes()`, `sweet_spots()`."""
+        from energylens.charts import FrontCharts
+
+        return FrontCharts(self)
 
     def answer(self) -> str:
         """Return the one-line answer."""
         from energylens.report.answer import sentence
 
         return sentence(self)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Result:
+        """Return the result of a file that `write` made, with what lies beside it; raise `EnergylensError`.
+
+        The file says everything itself: no spec is read, and its plan is the one it was made with.
+        """
+        from energylens.store import read_parquet
+
+        path = Path(path)
+        frame, told = read_parquet(path)
+        note = told.get("note", {})
+        if note.get("kind") != "front":
+            raise EnergylensError(not_a_front(path, note))
+        beside = {name: path.with_name(f"{path.stem}.{name}{path.suffix}") for name in _BESIDE}
+        others = {name: read_parquet(own) for name, own in beside.items() if own.is_file()}
+        # Files of another run that had the same name are not this one's.
+        same = {name: other for name, (other, its) in others.items() if its.get("note") == note}
+        space = thawed(note)
+        counts = dict(note["by_reason"])
+        return cls(frame, space, note["method"], note["points"], counts, note["outside_limits"], 0.0, **same)
 
     def write(self, path: str | Path) -> Path:
         """Write the front as Parquet with plan hash, version and units in its metadata, and return the path.
@@ -86,7 +121,7 @@ class Result:
         from energylens.store import write_parquet
 
         path = Path(path)
-        for name in ("top", "best_per", "distributions"):
+        for name in _BESIDE:
             frame: pl.DataFrame | None = getattr(self, name)
             if frame is not None:
                 beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
@@ -115,3 +150,26 @@ def kept_result(space: Space, keep: Keep, kept: Kept, method: str, seconds: floa
     by_reason = {name: int(n) for name, n in zip(_core.REASONS, kept["by_reason"], strict=True) if n}
     front = found.pop("front")
     return Result(front, space, method, space.size, by_reason, int(kept["outside"]), seconds, **found)
+
+
+def thawed(note: dict[str, Any]) -> Space:
+    """Return the space that a file's note tells."""
+    told, content = note["space"], note["plan"]
+    axes = {name: values for name, values in told["axes"].items() if name not in {"model", "gpu"}}
+    return FrozenSpace(
+        models=told["axes"]["model"],
+        gpus=told["axes"]["gpu"],
+        **axes,
+        max_batched_tokens=int(content["settings"]["max_batched_tokens"]),
+        limits=told["limits"],
+        objectives=told["objectives"],
+        content=content,
+        accounts=note["trust"],
+    )
+
+
+def not_a_front(path: Path, note: dict[str, Any]) -> Problem:
+    """Return what is wrong with a file that holds no front."""
+    kinds = {"service": "a service plan", "pairs": "pairs of prefill and decode"}
+    what = f"holds {kinds[note['kind']]}, not a front" if note.get("kind") in kinds else "says nothing of a front"
+    return Problem(f"`{path}` {what}", hint="give a file of explore, search or sweep", code="result")

@@ -19,6 +19,7 @@ from energylens import _core, routing, running
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
+from energylens.trust import Account, account
 from energylens.units import LARGER_IS_BETTER, RESULTS, UNITS
 from energylens.values import numbers
 
@@ -230,6 +231,11 @@ class Space:
             columns[name] = pl.Series(name, values, dtype=kind).gather(digits[name])
         return pl.DataFrame(columns)
 
+    @cached_property
+    def trust(self) -> Mapping[str, Account]:
+        """How far each GPU's numbers are trusted."""
+        return {gpu.spec.name: account(gpu) for gpu in self.plan.gpus}
+
     def describe(self) -> Mapping[str, Any]:
         """Return axes, limits and objectives as plain data."""
         return {
@@ -238,3 +244,21 @@ class Space:
             "objectives": list(self.objectives),
             "points": self.size,
         }
+
+
+@dataclass(frozen=True)
+class FrozenSpace(Space):
+    """A space whose models and GPUs are those of a plan's content, with what was known of their trust."""
+
+    content: Any = None
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan, from its content."""
+        return Plan.thaw(self.content)
+
+    @cached_property
+    def trust(self) -> Mapping[str, Account]:
+        """As it was told."""
+        return self.accounts

@@ -41,8 +41,12 @@ def checked_target(path: str | Path) -> Path:
 
 def write_parquet(frame: pl.DataFrame, path: str | Path, plan_sha256: str, note: dict[str, Any] | None = None) -> Path:
     """Write a frame under a temporary name, then rename; raise `EnergylensError` if that cannot be done."""
+    return write_file(path, parquet_bytes(frame, plan_sha256, note))
+
+
+def write_file(path: str | Path, data: bytes) -> Path:
+    """Write a file under a temporary name, then rename; raise `EnergylensError` if that cannot be done."""
     path = checked_target(path)
-    data = parquet_bytes(frame, plan_sha256, note)
     try:
         replace_file(path, data)
     except OSError as error:

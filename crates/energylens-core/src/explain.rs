@@ -74,6 +74,12 @@ pub struct KernelCostStory {
     pub kernel_s: f64,
     /// Exposed seconds of its collectives.
     pub communication_s: f64,
+    /// FLOPs, without padding.
+    pub flops: f64,
+    /// Bytes of HBM.
+    pub hbm_bytes: f64,
+    /// Most FLOPs a second of its arithmetic.
+    pub peak_flops_per_s: f64,
     /// Joules of FLOPs, on-chip bytes and of running at all.
     pub compute_j: f64,
     /// Of these, FLOPs on padding.
@@ -284,7 +290,10 @@ fn phase(
         if let Some((exposed_s, hidden_s)) = hidden {
             (cost.exposed_s[0], cost.hidden_s[0]) = (exposed_s, hidden_s);
         }
-        let [compute, memory, launch] = kernel.cost.timed(&kernel.cost.timing).bounds(env);
+        let (timed, known) = (kernel.cost.timed(&kernel.cost.timing), &kernel.cost.flops);
+        let [compute, memory, launch] = timed.bounds(env);
+        let mut flops = [0.0; LANES];
+        env.bases(kernel.cost.mask).0.add(&known.count, 1.0, &mut flops);
         let bound = match () {
             () if launch >= compute.max(memory) => "launch",
             () if compute >= memory => "compute",
@@ -302,6 +311,9 @@ fn phase(
             runs: block.repeat as f64 * passes.passes[0],
             kernel_s: cost.kernel_s[0],
             communication_s: cost.exposed_s[0],
+            flops: flops[0],
+            hbm_bytes: timed.bytes(env)[0],
+            peak_flops_per_s: known.peak_per_s,
             compute_j: cost.compute_j[0],
             padding_j: env.hits[0] * kernel.cost.padding_j,
             hbm_weights_j: cost.weights_j[0],

@@ -156,7 +156,7 @@ def _changes(
     if clock is not None and row.get("sm_clock_mhz") is None:
         for share in (0.9, 0.8, 0.7, 0.6):
             mhz = round(clock.max_mhz * share / 15) * 15
-            found.append(("sm_clock_mhz", f"SM clock {mhz} MHz", {"sm_clock_mhz": mhz}))
+            found.append(("sm_clock_mhz", f"SM clock {mhz:,} MHz", {"sm_clock_mhz": mhz}))
     budgets = {2048, 8192, 16384} - {int(row["token_budget"])}
     found += [("token_budget", f"{size:,} tokens a step", {"token_budget": size}) for size in sorted(budgets)]
     found.append(

@@ -34,6 +34,7 @@ def run(argv: list[str]) -> int:
         explore,
         library,
         predict,
+        report,
         routing,
         service,
         split,

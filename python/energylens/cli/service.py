@@ -162,7 +162,7 @@ def serve_plan(
     """
     from energylens.report.service import plan_sentence, plan_text
     from energylens.service.planning import serve_plan as plan
-    from energylens.store import write_parquet
+    from energylens.trust import levels
 
     check_out(out)
     limits = [*(axes.slo(slo) if slo else []), *(limit or [])]
@@ -176,7 +176,7 @@ def serve_plan(
         **(options or DeploymentOptions()).axes(),
     )
     if out is not None:
-        write_parquet(found.frame, out, found.plan_sha256)
+        found.write(out)
         print(f"wrote {out}: {found.frame.height} deployments", file=sys.stderr)
     if json:
         told: dict[str, Any] = {
@@ -185,7 +185,7 @@ def serve_plan(
             "rate_per_s": found.rate_per_s,
         }
         told |= {"tried": found.tried, "by_reason": dict(found.by_reason), "outside_limits": found.outside}
-        emit(told | {"trust": dict(found.trust), "front": found.frame.to_dicts()})
+        emit(told | {"trust": levels(found.trust), "front": found.frame.to_dicts()})
     else:
         print(plan_text(found))
 
@@ -212,7 +212,6 @@ def serve_pools(
     from energylens.report.service import pools_text
     from energylens.service.planning import AXES
     from energylens.service.pools import serve_pools as plan
-    from energylens.store import write_parquet
 
     check_out(out)
     problems: list[Problem] = []
@@ -222,7 +221,7 @@ def serve_pools(
     limits = [*(axes.slo(slo) if slo else []), *(limit or [])]
     found = plan(model, workload, prefill=sides[0], decode=sides[1], rate_per_s=rate, limits=limits, threads=threads)
     if out is not None:
-        write_parquet(found.frame, out, "")
+        found.write(out)
         print(f"wrote {out}: {found.frame.height} pairs", file=sys.stderr)
     if json:
         emit({"workload": found.workload.name, "rate_per_s": found.rate_per_s, "pairs": found.frame.to_dicts()})

@@ -44,7 +44,6 @@ def split(
     from energylens.disaggregation import SIDE_AXES
     from energylens.disaggregation import split as split_phases
     from energylens.report.split import split_text
-    from energylens.store import write_parquet
 
     check_out(out)
     problems: list[Problem] = []
@@ -65,12 +64,12 @@ def split(
         hint = "relax the limits, or widen the axes"
         raise SpaceError(Problem("no pair of configurations keeps the limits", hint=hint, code="limits"))
     if out is not None:
-        write_parquet(found.frame, out, found.plan_sha256)
+        found.write(out)
         print(f"wrote {out}: {found.frame.height} pairs", file=sys.stderr)
     if json:
         emit({"pairs": found.frame.to_dicts(), "together": found.together})
     else:
-        print(split_text(model, found))
+        print(split_text(found))
 
 
 def read_axes(text: str, side: str, known: Sequence[str], problems: list[Problem]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from energylens import running
 from energylens.errors import Problem
 from energylens.report.text import number, si, table
+from energylens.trust import levels
 from energylens.units import UNITS
 
 if TYPE_CHECKING:
@@ -200,12 +201,8 @@ def _axis_name(axis: str) -> str:
 
 def account(result: Result) -> str:
     """Return how the front was found: points, speed, what could not run."""
-    rate = result.points / max(result.seconds, 1e-9)
     whole = f" of {result.space.size:,}" if result.points < result.space.size else ""
-    lines = [
-        f"{result.method}: {result.points:,}{whole} configurations in {si(result.seconds, 's')} ({number(rate)}/s), "
-        f"{result.feasible:,} run"
-    ]
+    lines = [f"{result.method}: {result.points:,}{whole} configurations{_speed(result)}, {result.feasible:,} run"]
     if result.feasible < result.points:
         lines.append(f"the others {why_not(result.by_reason)}")
     if result.outside_limits:
@@ -213,12 +210,19 @@ def account(result: Result) -> str:
     return "; ".join(lines)
 
 
+def _speed(result: Result) -> str:
+    """Return how fast the points were found, of results that were not read from a file."""
+    if result.seconds <= 0.0:
+        return ""
+    return f" in {si(result.seconds, 's')} ({number(result.points / result.seconds)}/s)"
+
+
 def trust(result: Result) -> str:
     """Return how far each GPU's numbers are trusted."""
-    return trust_line({gpu.spec.name: gpu.trust for gpu in result.space.plan.gpus})
+    return trust_line(levels(result.space.trust))
 
 
-_TRUST = {
+TRUST = {
     "measured": "coefficients measured on it",
     "calibrated": "coefficients fitted to measurements, with their errors",
     "published": "kernels from published measurements; watts, host and interval borrowed from a neighbour",
@@ -228,7 +232,7 @@ _TRUST = {
 
 def trust_line(gpus: dict[str, str]) -> str:
     """Return a line saying how far profiles are trusted."""
-    return "trust: " + "; ".join(f"{name} is {trust} ({_TRUST[trust]})" for name, trust in gpus.items())
+    return "trust: " + "; ".join(f"{name} is {trust} ({TRUST[trust]})" for name, trust in gpus.items())
 
 
 def as_dict(result: Result) -> dict[str, Any]:
@@ -241,7 +245,7 @@ def as_dict(result: Result) -> dict[str, Any]:
         "outside_limits": result.outside_limits,
         "seconds": result.seconds,
         "plan_sha256": result.plan_sha256,
-        "trust": {gpu.spec.name: gpu.trust for gpu in result.space.plan.gpus},
+        "trust": levels(result.space.trust),
         "space": result.space.describe(),
         "front": result.frame.to_dicts(),
         **{

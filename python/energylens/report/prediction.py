@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from energylens import _core
 from energylens.prediction import Prediction
 from energylens.report.answer import configuration, trust_line
 from energylens.report.text import number, si, table
 
-_CAUSE_NAMES = {
+CAUSE_NAMES: Final = {
     "compute": "compute, running",
     "hbm_weights": "HBM: weights",
     "hbm_kv": "HBM: KV cache",
@@ -91,7 +93,7 @@ def _causes(prediction: Prediction) -> str:
         cells = [
             f"{number(prediction.causes[p][cause])} ({prediction.causes[p][cause] / totals[p]:.0%})" for p in totals
         ]
-        rows.append([_CAUSE_NAMES[cause], *cells])
+        rows.append([CAUSE_NAMES[cause], *cells])
     return table(["joules by cause", "prefill", "decode"], rows)
 
 

@@ -9,6 +9,7 @@ from energylens import running
 from energylens.report.answer import trust_line, why_not
 from energylens.report.text import number, si, table
 from energylens.service.serving import BATCHING
+from energylens.trust import levels
 
 if TYPE_CHECKING:
     import polars as pl
@@ -106,7 +107,7 @@ def plan_text(found: ServicePlan) -> str:
         lines.append(_REPLAYED)
         if not frame["replayed"].all():
             lines.append("deployments with draft tokens: in steady state, not replayed")
-    lines.append(trust_line(dict(found.trust)))
+    lines.append(trust_line(levels(found.trust)))
     return "\n".join(lines)
 
 
@@ -145,18 +146,20 @@ def _front(frame: pl.DataFrame) -> str:
     return table(header, rows)
 
 
-def pools_text(found: PoolPlan) -> str:
-    """Return the pair of least energy, the front, and how far it is trusted."""
+def pools_sentence(found: PoolPlan) -> str:
+    """Return the one-line answer."""
     best = found.best
     within = f" within {', '.join(map(str, found.limits))}" if found.limits else ""
-    lines = [
+    return (
         f"least energy{within}: {number(best['energy_per_output_token_j'])} J/token - {found.model}, "
         f"{deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, P90 TPOT {si(best['tpot_p90_s'], 's')}, "
-        f"{number(best['power_w'])} W",
-        "",
-        workload_words(found.workload, found.rate_per_s),
-        "",
-    ]
+        f"{number(best['power_w'])} W"
+    )
+
+
+def pools_text(found: PoolPlan) -> str:
+    """Return the pair of least energy, the front, and how far it is trusted."""
+    lines = [pools_sentence(found), "", workload_words(found.workload, found.rate_per_s), ""]
     step = max(1.0, (found.frame.height - 1) / (_ROWS_SHOWN - 1)) if found.frame.height > 1 else 1.0
     picked = sorted({min(found.frame.height - 1, round(i * step)) for i in range(_ROWS_SHOWN)})
     rows = []
@@ -166,7 +169,7 @@ def pools_text(found: PoolPlan) -> str:
         sides = [deployment_words(pool_row(row, side)) for side in ("prefill", "decode")]
         rows.append([*(number(v) for v in (row["energy_per_output_token_j"], *parts, *times)), row["gpus"], *sides])
     header = ["J/token", "prefill J", "decode J", "transfer J", "P90 TTFT s", "P90 TPOT ms", "latency s", "GPUs"]
-    lines += [table([*header, "prefill on", "decode on"], rows), "", _REPLAYED, trust_line(dict(found.trust))]
+    lines += [table([*header, "prefill on", "decode on"], rows), "", _REPLAYED, trust_line(levels(found.trust))]
     return "\n".join(lines)
 
 

@@ -16,17 +16,24 @@ def _side(row: dict[str, Any], side: str) -> str:
     return configuration(own)
 
 
-def split_text(model: str, found: Split) -> str:
-    """Return the cheapest pair in a sentence, the front as a table, and what one deployment for both would cost."""
-    frame, best = found.frame, found.best
+def split_sentence(found: Split) -> str:
+    """Return the one-line answer."""
+    best = found.best
     if best is None:
         return "no pair keeps the limits"
-    lines = [
-        f"least energy: {number(best['energy_per_output_token_j'])} J per output token - {model}, prefill on "
+    return (
+        f"least energy: {number(best['energy_per_output_token_j'])} J per output token - {found.model}, prefill on "
         f"{_side(best, 'prefill')}; decode on {_side(best, 'decode')}; TTFT {si(best['ttft_s'], 's')}, "
-        f"TPOT {si(best['tpot_s'], 's')}, {number(best['prefill_engines'])} prefill engines for each decode engine",
-        "",
-    ]
+        f"TPOT {si(best['tpot_s'], 's')}, {number(best['prefill_engines'])} prefill engines for each decode engine"
+    )
+
+
+def split_text(found: Split) -> str:
+    """Return the cheapest pair in a sentence, the front as a table, and what one deployment for both would cost."""
+    frame = found.frame
+    lines = [split_sentence(found), ""]
+    if not frame.height:
+        return lines[0]
     step = max(1.0, (frame.height - 1) / (_ROWS_SHOWN - 1)) if frame.height > 1 else 1.0
     picked = sorted({min(frame.height - 1, round(i * step)) for i in range(_ROWS_SHOWN)})
     rows = [

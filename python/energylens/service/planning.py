@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -26,7 +26,11 @@ from energylens.service.steps import Engines, engine_columns, engines
 from energylens.service.trust import with_intervals
 from energylens.service.workload import Workload, load_workload
 from energylens.space import Limit, listed
+from energylens.trust import Account, account
 from energylens.values import numbers
+
+if TYPE_CHECKING:
+    from energylens.charts import Charts
 
 AXES: Final[dict[str, Any]] = {
     "gpus": ("h100-sxm",),
@@ -77,7 +81,8 @@ class ServicePlan:
     by_reason: Mapping[str, int]
     judged: int
     outside: int
-    trust: Mapping[str, str]
+    trust: Mapping[str, Account]
+    asked: Mapping[str, Any]
     seconds: float = field(compare=False)
 
     @property
@@ -90,6 +95,30 @@ class ServicePlan:
         from energylens.report.service import plan_sentence
 
         return plan_sentence(self)
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What its file says about where it comes from."""
+        from energylens.report.service import workload_words
+
+        told: dict[str, Any] = {"kind": "service", "answer": self.answer(), "model": self.model, "asked": dict(self.asked)}
+        told |= {"workload": workload_words(self.workload, self.rate_per_s), "tried": self.tried}
+        told |= {"limits": [str(limit) for limit in self.limits], "by_reason": dict(self.by_reason)}
+        return told | {"judged": self.judged, "outside_limits": self.outside, "trust": dict(self.trust)}
+
+    @property
+    def plot(self) -> Charts:
+        """Its charts: `front()`, `breakdown()`."""
+        from energylens.charts import Charts
+        from energylens.subject import of_service
+
+        return Charts(of_service(self.frame, self.note, self.plan_sha256))
+
+    def write(self, path: str | Path) -> Path:
+        """Write the deployments as Parquet with what was asked in the metadata, and return the path."""
+        from energylens.store import write_parquet
+
+        return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
     @property
     def plan_sha256(self) -> str:
@@ -124,7 +153,8 @@ def serve_plan(
     rate = checked_rate(load, rate_per_s)
     bounds = service_limits(limits)
     loaded = load_model(model)
-    given_gpus = [load_gpu(gpu) for gpu in listed(axes.pop("gpus", AXES["gpus"]))]
+    given = listed(axes.pop("gpus", AXES["gpus"]))
+    given_gpus = [load_gpu(gpu) for gpu in given]
     points = deployments(loaded.spec.name, given_gpus, axes)
     own: dict[str, Any] = {"models": [loaded], "gpus": given_gpus, "threads": threads}
     first = load.fewer(*FEW)
@@ -149,11 +179,22 @@ def serve_plan(
     best = with_intervals(front(sound), load, models=[loaded], gpus=given_gpus)
     best = (costs or Costs()).added(best)
     outside = judged.height - sound.height
-    trust = {gpu.spec.name: gpu.trust for gpu in given_gpus}
+    trust = {gpu.spec.name: account(gpu) for gpu in given_gpus}
+    asked = named(model, workload, given, rate_per_s)
     seconds = time.perf_counter() - started
     return ServicePlan(
-        best, loaded.spec.name, load, rate, bounds, told.height, counted, judged.height, outside, trust, seconds
+        best, loaded.spec.name, load, rate, bounds, told.height, counted, judged.height, outside, trust, asked, seconds
     )
+
+
+def named(model: Any, workload: Any, gpus: Sequence[Any], rate_per_s: float | None) -> dict[str, Any]:
+    """Return what a question names by a text, so that a report can ask further; null for what was given otherwise."""
+
+    def text(given: Any) -> str | None:
+        return str(given) if isinstance(given, (str, Path)) else None
+
+    told = {"model": text(model), "workload": text(workload), "gpus": [text(gpu) for gpu in gpus]}
+    return told | {"rate_per_s": rate_per_s}
 
 
 def service_limits(limits: Sequence[str]) -> list[Limit]:

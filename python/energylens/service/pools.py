@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ from energylens.service.planning import (
 from energylens.service.serving import Role, checked_rate, serve
 from energylens.service.workload import Workload, load_workload
 from energylens.space import Limit, listed
+from energylens.trust import Account, account
 
 POOLED: Final = (
     "gpus",
@@ -60,13 +63,40 @@ class PoolPlan:
     workload: Workload
     rate_per_s: float
     limits: Sequence[Limit]
-    trust: Mapping[str, str]
+    trust: Mapping[str, Account]
     seconds: float = field(compare=False)
 
     @property
     def best(self) -> dict[str, Any]:
         """The pair of least energy."""
         return self.frame.row(0, named=True)
+
+    def answer(self) -> str:
+        """Return the one-line answer."""
+        from energylens.report.service import pools_sentence
+
+        return pools_sentence(self)
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What its file says about where it comes from."""
+        from energylens.report.service import workload_words
+
+        told = {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
+        told |= {"limits": [str(limit) for limit in self.limits]}
+        return told | {"workload": workload_words(self.workload, self.rate_per_s)}
+
+    @property
+    def plan_sha256(self) -> str:
+        """Name of the question."""
+        told = {name: value for name, value in self.note.items() if name not in ("answer", "trust")}
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    def write(self, path: str | Path) -> Path:
+        """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
+        from energylens.store import write_parquet
+
+        return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
 
 def serve_pools(
@@ -112,7 +142,8 @@ def serve_pools(
         f"{side}_{name}" for side in ("prefill", "decode") for name in ("net", "alpha_s", "byte_j", "cache_bytes")
     ]
     best = front(inside).drop(hidden)
-    trust = {name: load_gpu(name).trust for axes in (prefill, decode) for name in listed(axes.get("gpus", "h100-sxm"))}
+    gpus = [load_gpu(gpu) for axes in (prefill, decode) for gpu in listed(axes.get("gpus", "h100-sxm"))]
+    trust = {gpu.spec.name: account(gpu) for gpu in gpus}
     return PoolPlan(best, loaded.spec.name, load, rate, bounds, trust, time.perf_counter() - started)
 
 

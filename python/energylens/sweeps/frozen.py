@@ -17,9 +17,10 @@ from energylens import _core, running
 from energylens.errors import EnergylensError, Problem
 from energylens.exploration import work
 from energylens.keep import Keep
-from energylens.plan import Plan, canonical
-from energylens.space import Limit, Space
+from energylens.plan import canonical
+from energylens.space import FrozenSpace, Limit, Space
 from energylens.sweeps.job import Job
+from energylens.trust import Account
 
 FORMAT = 1
 
@@ -33,18 +34,6 @@ MOST_ROWS = 1 << 20
 """Most rows in a file of rows."""
 
 _SAMPLE = 64
-
-
-@dataclass(frozen=True)
-class FrozenSpace(Space):
-    """A space whose models and GPUs are those of a plan's content."""
-
-    content: Any = None
-
-    @cached_property
-    def plan(self) -> Plan:
-        """The plan, from its content."""
-        return Plan.thaw(self.content)
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,7 @@ class Sweep:
 
     name: str
     content: dict[str, Any]
-    trust: dict[str, str]
+    trust: dict[str, Account]
 
     @cached_property
     def sha256(self) -> str:
@@ -90,6 +79,7 @@ class Sweep:
             limits=content["limits"],
             objectives=content["objectives"],
             content=content["plan"],
+            accounts=self.trust,
         )
 
     @cached_property
@@ -165,7 +155,6 @@ class Sweep:
 def freeze(job: Job) -> Sweep:
     """Return the frozen sweep of a job."""
     space = job.space
-    gpus = {gpu.spec.name: gpu.trust for gpu in space.plan.gpus}
     content = {
         "format": FORMAT,
         "energylens": _core.__version__,
@@ -177,7 +166,7 @@ def freeze(job: Job) -> Sweep:
         "keep": job.keep.describe() | {"rows": job.form.keep.rows},
         "shards": _cut(job),
     }
-    return Sweep(job.form.name, content, gpus)
+    return Sweep(job.form.name, content, dict(space.trust))
 
 
 def physics(space: Space) -> str:

@@ -11,6 +11,7 @@ from energylens.errors import EnergylensError, Problem
 from energylens.sweeps.frozen import Shard, Sweep, thaw
 from energylens.sweeps.shard import Damaged, read_parts, shard_name
 from energylens.sweeps.storage import Storage, open_storage
+from energylens.trust import levels
 
 MANIFEST = "manifest.json"
 
@@ -93,4 +94,6 @@ def made_status(
     """Return the status of a sweep whose done shards are known."""
     points = sum(shard.hi - shard.lo for shard in done)
     shards = (sweep.count, len(done))
-    return Status(sweep.name, sweep.sha256, *shards, sweep.points, points, merged, sweep.trust, list(damaged), computed)
+    return Status(
+        sweep.name, sweep.sha256, *shards, sweep.points, points, merged, levels(sweep.trust), list(damaged), computed
+    )

@@ -115,6 +115,15 @@ pub struct Beside {
     pub contention: Contention,
 }
 
+/// What a kernel computes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Flops {
+    /// FLOPs, without padding.
+    pub count: Poly,
+    /// Most a second of its arithmetic: that of its first product, of vector work if it has none.
+    pub peak_per_s: f64,
+}
+
 /// Prices of a byte.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prices {
@@ -135,6 +144,8 @@ pub struct KernelCost {
     pub traffic: Traffic,
     /// Mask, as an index into the environment's.
     pub mask: Option<usize>,
+    /// What it computes, told but not timed by.
+    pub flops: Flops,
     /// Joules of FLOPs and on-chip bytes.
     pub compute_j: Poly,
     /// Joules of FLOPs on padding, for each expert hit.
@@ -317,8 +328,9 @@ impl Timed {
         [compute[0], self.timing.memory_s(&self.bytes(env))[0], self.timing.set.t0_s]
     }
 
+    /// Bytes it moves.
     #[inline(always)]
-    fn bytes<const L: usize>(&self, env: &Env<L>) -> Lane<L> {
+    pub fn bytes<const L: usize>(&self, env: &Env<L>) -> Lane<L> {
         let (pairs, reach) = env.bases(self.mask);
         let mut bytes = [0.0; L];
         env.plain.set(&self.bytes[0], &mut bytes);

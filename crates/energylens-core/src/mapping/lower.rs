@@ -154,7 +154,7 @@ impl Lowering<'_> {
         let kernel = &block.kernels[flow.kernel];
         let mask = kernel.mask.map(|mask| index_of(&mut shared.masks, mask));
         let sms = f64::from(self.profile.compute.sms);
-        let Measure { mut timing, joules, padding_j } = self.timing(phase, block, kernel, sms);
+        let Measure { mut timing, joules, mut flops, padding_j } = self.timing(phase, block, kernel, sms);
         let reduced = around.reduced;
         let read = |moved: &Move| reduced.contains(moved.name.as_str());
         let fused = self.running.fused_norm && Self::light(kernel) && flow.reads.iter().any(read);
@@ -170,6 +170,7 @@ impl Lowering<'_> {
             traffic = traffic.scaled(share);
             timing.vector.flops = timing.vector.flops.scaled(share);
             compute_j = compute_j.scaled(share);
+            flops.count = flops.count.scaled(share);
         }
         let (turning, beside) = self.beside(phase, block, kernel, &around, shared);
         shared.found.turns |= turning;
@@ -185,7 +186,7 @@ impl Lowering<'_> {
             beside.timing.vector.flops = timing.vector.flops.clone();
             beside
         });
-        KernelCost { timing, traffic, mask, compute_j, padding_j, prices, collectives: around.collectives, beside }
+        KernelCost { timing, traffic, mask, flops, compute_j, padding_j, prices, collectives: around.collectives, beside }
     }
 
     /// What a kernel runs beside, and whether as one that takes turns.

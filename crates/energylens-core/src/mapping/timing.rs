@@ -7,7 +7,7 @@ use crate::cost::attention::{Attention, Blocks, QUERY_ROWS};
 use crate::cost::elementwise::Vector;
 use crate::cost::exact::power;
 use crate::cost::gemm::{Grouped, Product, Tiling};
-use crate::cost::kernel::{Timing, Worked};
+use crate::cost::kernel::{Flops, Timing, Worked};
 use crate::einsum::count::{MatrixRanks, Work};
 use crate::einsum::shape::{B, Poly, S, T};
 use crate::einsum::{Function, Rank};
@@ -22,6 +22,8 @@ pub struct Measure {
     pub timing: Timing,
     /// Joules of its FLOPs.
     pub joules: Poly,
+    /// Its FLOPs.
+    pub flops: Flops,
     /// Joules of its padding, for each expert hit.
     pub padding_j: f64,
 }
@@ -39,9 +41,11 @@ impl Lowering<'_> {
         let free = class == Class::Attention;
         let seconds_per_flop = if free { 0.0 } else { total_sms / sms / peaks.vector };
         let mut vector = Vector { flops: Poly::default(), seconds_per_flop };
-        let mut joules = Poly::default();
+        let (mut joules, mut work) = (Poly::default(), Poly::default());
         for line in &kernel.lines {
             let flops = self.product_flops(block, line);
+            work.add(&flops);
+            work.add(&self.function_flops(block, line));
             if let Work::Matrix(ranks) = &line.work {
                 let format = self.operand(line);
                 let arithmetic = profile.arithmetic(format);
@@ -81,7 +85,8 @@ impl Lowering<'_> {
             attention,
             vector,
         };
-        Measure { timing, joules, padding_j }
+        let peak_per_s = matrix.first().map_or(peaks.vector, |&(_, _, arithmetic)| profile.peak(arithmetic));
+        Measure { timing, joules, flops: Flops { count: work, peak_per_s }, padding_j }
     }
 
     /// Format of the first cache tensor a kernel reads; of activations if it reads none.

@@ -1,0 +1,107 @@
+"""Charts of results, for notebooks, pages and pictures: Altair charts, saved as `.png`, `.svg` or `.html` by `save`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from energylens.errors import EnergylensError, Problem
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from energylens.result import Result
+    from energylens.subject import Subject
+
+
+def require() -> None:
+    """Raise `EnergylensError` if what draws is not installed."""
+    try:
+        import altair  # noqa: F401
+        import vl_convert  # noqa: F401
+    except ImportError as error:
+        hint = 'pip install "energylens[report]", with the wheel\'s path in place of energylens'
+        problem = Problem(f"charts need the package `{error.name}`", hint=hint, code="extra")
+        raise EnergylensError(problem) from None
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts of the points that a subject holds; each returns an Altair chart."""
+
+    subject: Subject
+
+    def front(self, most: int = 2_000) -> Any:
+        """Return joules per output token against latency; of fronts longer than `most` an even choice of points."""
+        require()
+        from energylens.charts.front import front_chart
+
+        return front_chart(self.subject, most)
+
+    def breakdown(self) -> Any:
+        """Return shares of the joules by cause: of the points of least energy, least product, least latency."""
+        require()
+        from energylens.charts.breakdown import breakdown_chart
+
+        return breakdown_chart(self.subject.causes())
+
+    def operations(self) -> Any:
+        """Return joules by operation, of the point of least energy; raise `EnergylensError` if not known."""
+        require()
+        from energylens.charts.breakdown import operations_chart
+
+        return operations_chart(self._known())
+
+    def roofline(self) -> Any:
+        """Return the operations of the point of least energy below their roofs; raise `EnergylensError`."""
+        require()
+        from energylens.charts.roofline import roofline_chart
+
+        operations, subject = self._known(), self.subject
+        name = subject.frame["gpu"][subject.chosen()[0][1]]
+        assert subject.plan is not None
+        gpu = next(item for item in subject.plan.content["gpus"] if item["name"] == name)
+        return roofline_chart(operations, float(gpu["memory"]["bandwidth_bytes_per_s"]))
+
+    def changes(self) -> Any:
+        """Return what single changes of the point of least energy save; raise `EnergylensError` if not known."""
+        require()
+        from energylens.charts.levers import changes_chart
+
+        if (told := self.subject.changes()) is None:
+            raise EnergylensError(_unknown("single changes"))
+        return changes_chart(told)
+
+    def _known(self) -> pl.DataFrame:
+        if (told := self.subject.operations()) is None:
+            raise EnergylensError(_unknown("operations"))
+        return told
+
+
+class FrontCharts(Charts):
+    """Charts of a front."""
+
+    def __init__(self, result: Result) -> None:
+        """Raise `EnergylensError` if the front has no point."""
+        from energylens.subject import of_result
+
+        if not result.frame.height:
+            raise EnergylensError(Problem("the front has no point to draw", hint=result.answer(), code="empty"))
+        object.__setattr__(self, "result", result)
+        super().__init__(of_result(result))
+
+    def sweet_spots(self) -> Any:
+        """Return joules per output token over lengths; raise `EnergylensError` unless the best of each were kept."""
+        require()
+        from energylens.charts.sweet_spots import sweet_spots_chart
+
+        lengths = ["prompt_tokens", "output_tokens"]
+        best: pl.DataFrame | None = self.result.best_per  # type: ignore[attr-defined]
+        if best is None or best.select(lengths).is_duplicated().any() or best.height < 2:
+            hint = 'keep them: best_per=["prompt_tokens", "output_tokens"], with several lengths'
+            raise EnergylensError(Problem("the best of each pair of lengths was not kept", hint=hint, code="keep"))
+        return sweet_spots_chart(best)
+
+
+def _unknown(what: str) -> Problem:
+    return Problem(f"{what} are known of fronts only", hint="give a result of explore, search or sweep", code="result")

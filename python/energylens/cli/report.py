@@ -1,0 +1,63 @@
+"""`energylens report`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from energylens.cli.app import app
+
+_DRAWN = ("front", "breakdown", "operations", "roofline", "changes")
+
+
+@app.command
+def report(
+    result: Annotated[Path, Parameter(help="A file of explore, search, split, serve-plan, serve-pools or a sweep.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The page.")] = Path("report.html"),
+    charts: Annotated[Path | None, Parameter(help="Also write each chart there, as PNG and SVG.")] = None,
+) -> None:
+    """Write a result as one page that needs no network: the answer, its front, where the joules go, levers, trust.
+
+    Example: energylens report front.parquet -o report.html
+    """
+    from energylens.charts import Charts, require
+    from energylens.errors import EnergylensError, Problem
+    from energylens.page import write_page
+    from energylens.store import checked_target, write_file
+    from energylens.subject import read_subject
+
+    if out.suffix.lower() not in {".html", ".htm"}:
+        hint = "name it .html; --charts FOLDER writes pictures"
+        raise EnergylensError(Problem(f"`{out}` would be a page of HTML", hint=hint, code="write"))
+    checked_target(out)
+    require()
+    subject = read_subject(result)
+    write_page(subject, out, result.name)
+    print(f"wrote {out}: {subject.answer}", file=sys.stderr)
+    if charts is not None:
+        import altair
+
+        drawn = Charts(subject)
+        for name in _DRAWN:
+            try:
+                chart = getattr(drawn, name)()
+            except EnergylensError:
+                continue
+            spec = chart.to_dict()
+            for kind, data in _pictures(spec):
+                write_file(charts / f"{name}.{kind}", data)
+        print(f"wrote charts to {charts} (Altair {altair.__version__})", file=sys.stderr)
+
+
+def _pictures(spec: dict[str, object]) -> list[tuple[str, bytes]]:
+    import vl_convert
+
+    return [
+        ("png", vl_convert.vegalite_to_png(spec, scale=2)),
+        ("svg", vl_convert.vegalite_to_svg(spec).encode()),
+    ]

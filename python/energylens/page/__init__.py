@@ -1,0 +1,161 @@
+"""A report as one self-contained page: answer, front, where the joules go, levers, trust, provenance."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from energylens import _core
+from energylens.charts import Charts, require
+from energylens.errors import EnergylensError
+from energylens.report.answer import TRUST
+from energylens.report.text import number
+from energylens.subject import ENERGY, Subject, axis_words
+
+MOST_ROWS: Final = 600
+"""Points of a front that a page holds; of longer ones an even choice that keeps both ends."""
+
+_SNIPPET: Final = "window.vegaEmbed = vegaEmbed;"
+_MOST_CHOICES: Final = 40
+
+
+def page(subject: Subject, source: str) -> str:
+    """Return the page of a result as HTML, its scripts and data inside; raise `EnergylensError` without altair."""
+    require()
+    from jinja2 import Environment, StrictUndefined
+
+    from energylens.charts.front import label, thinned
+
+    whole = subject.labelled()
+    frame = thinned(whole, MOST_ROWS)
+    charts = Charts(subject)
+    drawn = {
+        "front": charts.front(MOST_ROWS),
+        "breakdown": charts.breakdown(),
+        **{name: _if_known(getattr(charts, name)) for name in ("operations", "roofline", "changes")},
+    }
+    specs = {name: _spec(chart) for name, chart in drawn.items() if chart is not None}
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["data"] = _embedded
+    chosen = subject.chosen()
+    return environment.from_string(_asset("page.html")).render(
+        subject=subject,
+        source=source,
+        version=_core.__version__,
+        style=_asset("style.css"),
+        script=_asset("script.js"),
+        bundle=_bundle(),
+        specs=specs,
+        rows=_rows(subject, frame, label(subject, frame)),
+        heads=[_head(name) for name in subject.columns],
+        filters=_filters(subject, frame),
+        shown=frame.height,
+        total=whole.height,
+        best=label(subject, subject.frame)[chosen[0][1]],
+        gpus=[_trust(name, told) for name, told in subject.trust.items()],
+        extrapolated=int(subject.frame["extrapolated"].sum()) if "extrapolated" in subject.frame.columns else None,
+        energy=ENERGY,
+    )
+
+
+def write_page(subject: Subject, path: Path, source: str) -> Path:
+    """Write the page of a result under a temporary name, then rename; raise `EnergylensError`."""
+    from energylens.store import write_file
+
+    return write_file(path, page(subject, source).encode())
+
+
+def _asset(name: str) -> str:
+    return resources.files("energylens.page").joinpath(name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _bundle() -> str:
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle(_SNIPPET)).replace("</script", "<\\/script")
+
+
+def _embedded(data: Any) -> Any:
+    """Return data as JSON that may stand in a script element."""
+    from markupsafe import Markup
+
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False, default=str)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def _if_known(draw: Any) -> Any:
+    try:
+        return draw()
+    except EnergylensError:
+        return None
+
+
+def _spec(chart: Any) -> dict[str, Any]:
+    spec: dict[str, Any] = chart.to_dict()
+    spec.pop("$schema", None)
+    return spec | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+
+
+def _rows(subject: Subject, frame: pl.DataFrame, labels: pl.Series) -> list[dict[str, Any]]:
+    rows = []
+    for label, row in zip(labels, frame.iter_rows(named=True), strict=True):
+        cells = [{"text": number(_scaled(name, row[name])), "value": row[name]} for name in subject.columns]
+        rows.append({"row": row["row"], "label": label, "cells": cells})
+    return rows
+
+
+_HEADS: Final = {
+    "energy_per_output_token_j": "J/token",
+    "latency_s": "latency s",
+    "ttft_s": "TTFT s",
+    "tpot_s": "TPOT ms",
+    "ttft_p90_s": "P90 TTFT s",
+    "tpot_p90_s": "P90 TPOT ms",
+    "output_tokens_per_s": "tokens/s",
+    "power_w_per_gpu": "W/GPU",
+    "power_w": "W",
+    "memory_bytes_per_gpu": "GB/GPU",
+    "utilisation": "% used",
+    "energy_prefill_per_request_j": "prefill J",
+    "energy_decode_per_request_j": "decode J",
+    "energy_transfer_per_request_j": "transfer J",
+    "gpus": "GPUs",
+}
+
+
+def _head(name: str) -> str:
+    return _HEADS.get(name, name)
+
+
+def _scaled(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    scale = {"tpot_s": 1e3, "tpot_p90_s": 1e3, "memory_bytes_per_gpu": 1e-9, "utilisation": 1e2}.get(name, 1.0)
+    return value * scale
+
+
+def _filters(subject: Subject, frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the axes a reader can filter by, with their values as texts."""
+    found = []
+    for axis in subject.axes:
+        values = frame[axis].unique().to_list()
+        if 2 <= len(values) <= _MOST_CHOICES:
+            values = sorted(values, key=lambda value: (value is not None, value if value is not None else 0))
+            found.append({"axis": axis, "values": [axis_words(value) for value in values]})
+    return found
+
+
+def _trust(name: str, told: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "level": told["trust"],
+        "meaning": TRUST[told["trust"]],
+        "source": told.get("source"),
+        "errors": told.get("errors", []),
+    }
