@@ -85,9 +85,7 @@ def predict(
     plan = Plan([loaded_model], [loaded_gpu], max_batched_tokens, routing.laws([found.get("routing")]))
     chosen = {name: found[name] for name in (*POINT_DEFAULTS, *running.RUNNING) if name in found}
     if not found["feasible"]:
-        least = {"batch": found["dp"], "prompt_tokens": 1, "output_tokens": 1}
-        smallest = values_of(pl.DataFrame([row | least], infer_schema_length=1))
-        raise InfeasibleError(_why(plan, found, smallest["feasible"]))
+        raise InfeasibleError(why_not(plan, found))
     causes = {
         phase: {cause: found[f"energy_{phase}_{cause}_j"] for cause in _core.CAUSES} for phase in ("prefill", "decode")
     }
@@ -95,10 +93,16 @@ def predict(
     return Prediction(chosen, values, causes, kernels(plan, found), loaded_gpu.trust, plan.sha256)
 
 
-def _why(plan: Plan, found: dict[str, Any], fits_without_load: bool) -> Problem:
+def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
+    """Return why the only point of a plan of one model and GPU cannot run, and what would help."""
     match found["reason"]:
         case "memory":
             capacity = plan.gpus[0].spec.memory.capacity_bytes
+            least = {"batch": found["dp"], "prompt_tokens": 1, "output_tokens": 1}
+            names = [*POINT_DEFAULTS, *(name for name in running.RUNNING if name in found)]
+            smallest = pl.DataFrame([{name: found[name] for name in names} | least], infer_schema_length=1)
+            settings: dict[str, Any] = {"models": plan.models, "gpus": plan.gpus, "threads": 1}
+            fits_without_load = evaluate(smallest, **settings)["feasible"][0]
             need = found["memory_bytes_per_gpu"]
             message = (
                 f"{found['model']} needs {need / 1e9:.1f} GB on each GPU, {found['gpu']} has {capacity / 1e9:.1f} GB"

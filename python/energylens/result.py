@@ -76,6 +76,7 @@ class Result:
         """What its files say about where they come from."""
         told = {"kind": "front", "method": self.method, "points": self.points, "by_reason": self.by_reason}
         told |= {"outside_limits": self.outside_limits, "space": dict(self.space.describe())}
+        told |= {"sources": dict(self.space.sources)}
         return told | {"trust": dict(self.space.trust), "plan": json.loads(self.space.plan.json)}
 
     @property
@@ -165,6 +166,7 @@ def thawed(note: dict[str, Any]) -> Space:
         objectives=told["objectives"],
         content=content,
         accounts=note["trust"],
+        told_sources=note["sources"],
     )
 
 

@@ -236,6 +236,11 @@ class Space:
         """How far each GPU's numbers are trusted."""
         return {gpu.spec.name: account(gpu) for gpu in self.plan.gpus}
 
+    @cached_property
+    def sources(self) -> Mapping[str, str | None]:
+        """Where each model comes from."""
+        return {model.spec.name: model.spec.source for model in self.plan.models}
+
     def describe(self) -> Mapping[str, Any]:
         """Return axes, limits and objectives as plain data."""
         return {
@@ -252,6 +257,7 @@ class FrozenSpace(Space):
 
     content: Any = None
     accounts: Mapping[str, Account] = field(default_factory=dict)
+    told_sources: Mapping[str, str | None] = field(default_factory=dict)
 
     @cached_property
     def plan(self) -> Plan:
@@ -262,3 +268,8 @@ class FrozenSpace(Space):
     def trust(self) -> Mapping[str, Account]:
         """As it was told."""
         return self.accounts
+
+    @cached_property
+    def sources(self) -> Mapping[str, str | None]:
+        """As they were told."""
+        return self.told_sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,9 @@ from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
 from energylens.library import load_gpu, load_model
 from energylens.plan import LoadedGpu, LoadedModel
+
+if TYPE_CHECKING:
+    from energylens.charts import LengthCharts
 
 LENGTHS: Final = (64, 128, 256, 512, 1024, 2048, 4096)
 """Prompt and output tokens of the cells, those of the paper."""
@@ -29,13 +32,19 @@ class SweetSpots:
     """Joules per output token by cell, and the surface through them.
 
     `cells`: `prompt_tokens`, `output_tokens`, `energy_per_output_token_j`, `fitted_j`. `coefficients`: joules of each
-    of
-    `TERMS`. `error_percent`: mean relative error of the surface over the cells.
+    of `TERMS`. `error_percent`: mean relative error of the surface over the cells.
     """
 
     cells: pl.DataFrame
     coefficients: dict[str, float]
     error_percent: float
+
+    @property
+    def plot(self) -> LengthCharts:
+        """Its chart: `sweet_spots()`."""
+        from energylens.charts import LengthCharts
+
+        return LengthCharts(self.cells)
 
     @property
     def best(self) -> dict[str, Any]:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from energylens.errors import EnergylensError, Problem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import polars as pl
 
+    from energylens.comparison import Comparison
     from energylens.result import Result
     from energylens.subject import Subject
 
@@ -105,3 +108,64 @@ class FrontCharts(Charts):
 
 def _unknown(what: str) -> Problem:
     return Problem(f"{what} are known of fronts only", hint="give a result of explore, search or sweep", code="result")
+
+
+@dataclass(frozen=True)
+class ComparisonChart:
+    """The chart of a comparison."""
+
+    comparison: Comparison
+
+    def waterfall(self) -> Any:
+        """Return bars from the joules of one point to those of the other, cause by cause."""
+        require()
+        from energylens.charts.waterfall import waterfall_chart
+
+        return waterfall_chart(self.comparison)
+
+
+@dataclass(frozen=True)
+class LengthCharts:
+    """The chart of sweet spots."""
+
+    cells: pl.DataFrame
+
+    def sweet_spots(self) -> Any:
+        """Return joules per output token over prompt and output lengths."""
+        require()
+        from energylens.charts.sweet_spots import sweet_spots_chart
+
+        return sweet_spots_chart(self.cells)
+
+
+def save_chart(chart: Any, path: Path) -> Path:
+    """Write a chart as `.png`, `.svg` or `.html` that needs no network; raise `EnergylensError`."""
+    import vl_convert
+
+    from energylens.store import write_file
+
+    spec = chart.to_dict()
+    match path.suffix.lower():
+        case ".png":
+            data = vl_convert.vegalite_to_png(spec, scale=2)
+        case ".svg":
+            data = vl_convert.vegalite_to_svg(spec).encode()
+        case ".html":
+            data = vl_convert.vegalite_to_html(spec, bundle=True).encode()
+        case other:
+            problem = Problem(f"`{path}`: charts are not written as `{other}`", hint=_KINDS, code="write")
+            raise EnergylensError(problem)
+    return write_file(path, data)
+
+
+_KINDS = "name it .png, .svg or .html"
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a target of `save_chart` before any work is done for it."""
+    from energylens.store import checked_target
+
+    require()
+    if path.suffix.lower() not in {".png", ".svg", ".html"}:
+        raise EnergylensError(Problem(f"`{path}` is no kind of picture", hint=_KINDS, code="write"))
+    checked_target(path)

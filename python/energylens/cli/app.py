@@ -31,6 +31,7 @@ def run(argv: list[str]) -> int:
         advise,
         calibrate,
         collectives,
+        compare,
         explore,
         library,
         predict,

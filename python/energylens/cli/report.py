@@ -25,10 +25,10 @@ def report(
 
     Example: energylens report front.parquet -o report.html
     """
-    from energylens.charts import Charts, require
+    from energylens.charts import Charts, require, save_chart
     from energylens.errors import EnergylensError, Problem
     from energylens.page import write_page
-    from energylens.store import checked_target, write_file
+    from energylens.store import checked_target
     from energylens.subject import read_subject
 
     if out.suffix.lower() not in {".html", ".htm"}:
@@ -40,24 +40,12 @@ def report(
     write_page(subject, out, result.name)
     print(f"wrote {out}: {subject.answer}", file=sys.stderr)
     if charts is not None:
-        import altair
-
         drawn = Charts(subject)
         for name in _DRAWN:
             try:
                 chart = getattr(drawn, name)()
             except EnergylensError:
                 continue
-            spec = chart.to_dict()
-            for kind, data in _pictures(spec):
-                write_file(charts / f"{name}.{kind}", data)
-        print(f"wrote charts to {charts} (Altair {altair.__version__})", file=sys.stderr)
-
-
-def _pictures(spec: dict[str, object]) -> list[tuple[str, bytes]]:
-    import vl_convert
-
-    return [
-        ("png", vl_convert.vegalite_to_png(spec, scale=2)),
-        ("svg", vl_convert.vegalite_to_svg(spec).encode()),
-    ]
+            for kind in ("png", "svg"):
+                save_chart(chart, charts / f"{name}.{kind}")
+        print(f"wrote charts to {charts}", file=sys.stderr)

@@ -83,6 +83,7 @@ class ServicePlan:
     outside: int
     trust: Mapping[str, Account]
     asked: Mapping[str, Any]
+    source: str | None
     seconds: float = field(compare=False)
 
     @property
@@ -101,9 +102,15 @@ class ServicePlan:
         """What its file says about where it comes from."""
         from energylens.report.service import workload_words
 
-        told: dict[str, Any] = {"kind": "service", "answer": self.answer(), "model": self.model, "asked": dict(self.asked)}
+        told: dict[str, Any] = {
+            "kind": "service",
+            "answer": self.answer(),
+            "model": self.model,
+            "asked": dict(self.asked),
+        }
         told |= {"workload": workload_words(self.workload, self.rate_per_s), "tried": self.tried}
         told |= {"limits": [str(limit) for limit in self.limits], "by_reason": dict(self.by_reason)}
+        told |= {"sources": {self.model: self.source}}
         return told | {"judged": self.judged, "outside_limits": self.outside, "trust": dict(self.trust)}
 
     @property
@@ -183,7 +190,19 @@ def serve_plan(
     asked = named(model, workload, given, rate_per_s)
     seconds = time.perf_counter() - started
     return ServicePlan(
-        best, loaded.spec.name, load, rate, bounds, told.height, counted, judged.height, outside, trust, asked, seconds
+        best,
+        loaded.spec.name,
+        load,
+        rate,
+        bounds,
+        told.height,
+        counted,
+        judged.height,
+        outside,
+        trust,
+        asked,
+        loaded.spec.source,
+        seconds,
     )
 
 

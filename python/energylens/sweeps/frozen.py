@@ -64,14 +64,14 @@ class Sweep:
         content = self.content
         sizes = {"batch", "prompt_tokens", "output_tokens"}
         laws = [law["name"] for law in content["plan"].get("routings", ())]
-        axes = {
+        axes: dict[str, Any] = {
             name: [int(value) for value in values]
             if name in sizes
             else [running.given(value, name, laws) for value in values]
             for name, values in content["space"].items()
             if name not in {"model", "gpu"}
         }
-        names = {kind: [item["name"] for item in content["plan"][kind]] for kind in ("models", "gpus")}
+        names: dict[str, Any] = {kind: [item["name"] for item in content["plan"][kind]] for kind in ("models", "gpus")}
         return FrozenSpace(
             **names,
             **axes,

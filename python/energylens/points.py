@@ -1,0 +1,161 @@
+"""Points as people name them: a row of a result's file, a page of YAML, or `llama-3.1-70b; gpu=h100-sxm; tp=4`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from energylens import routing, running
+from energylens.errors import EnergylensError, Problem, SpecError
+from energylens.evaluation import checked_threads, evaluated
+from energylens.library import bundled, load_gpu, load_model
+from energylens.plan import MAX_BATCHED_TOKENS, Plan
+from energylens.spec.form import check
+from energylens.spec.point import SERVER_FIELDS, PointSpec
+from energylens.spec.yaml import Document
+from energylens.units import POINT_DEFAULTS
+
+_ROW = re.compile(r"^(.*\.parquet)(?:#(\d+))?$", re.DOTALL)
+_WORDS = {"on": True, "off": False, "true": True, "false": False, "own": None}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration, or one deployment of a service plan.
+
+    `row` has its columns and results; `server` how a server of it batches. `plan` is what it was predicted with, none
+    of a deployment; `sources` says where the weights of its model come from, if that is known.
+    """
+
+    row: dict[str, Any]
+    server: dict[str, Any]
+    plan: Plan | None
+    source: str | None
+
+    @property
+    def deployment(self) -> bool:
+        """Whether it is one of a service plan."""
+        return self.plan is None
+
+    def words(self) -> str:
+        """Return it in words."""
+        from energylens.report.answer import configuration
+        from energylens.report.service import deployment_words
+
+        return f"{self.row['model']} on {(deployment_words if self.deployment else configuration)(self.row)}"
+
+
+def read_point(given: str | Path | Mapping[str, Any]) -> Point:
+    """Return a point by what names it; raise `EnergylensError` with every problem.
+
+    A file of `explore`, `search`, `serve-plan` or a sweep stands for its first row, the one of least energy;
+    `front.parquet#3` for row 3. A path ending in .yaml is read as the fields of a point, any other text as
+    `model; field=value; ...`. In Python the fields may be a mapping.
+    """
+    if isinstance(given, Mapping):
+        return _of_spec(check(PointSpec, dict(given), None, "point"), None)
+    text = str(given)
+    if match := _ROW.match(text.strip()):
+        return _of_file(Path(match[1]), int(match[2] or 0))
+    if Path(text).suffix in {".yaml", ".yml"}:
+        document = Document.read(text)
+        return _of_spec(check(PointSpec, document.data, document, Path(text).name), Path(text).parent)
+    return _of_spec(check(PointSpec, _fields(text), None, f"point `{text}`"), None)
+
+
+def _fields(text: str) -> dict[str, Any]:
+    """Read `model; field=value; ...`."""
+    found: dict[str, Any] = {}
+    problems = []
+    for part in filter(None, (piece.strip() for piece in text.split(";"))):
+        name, sign, value = (piece.strip() for piece in part.partition("="))
+        if not sign and not found:
+            name, value = "model", part
+        elif not sign or not value:
+            hint = 'write "llama-3.1-70b; gpu=h100-sxm; tp=4; batch=64", or name a .parquet or .yaml file'
+            problems.append(Problem(f"cannot read `{part}` of the point", hint=hint, code="point"))
+            continue
+        if name in found:
+            problems.append(Problem(f"the point gives `{name}` twice", hint="give it once", code="point"))
+        found[name] = _value(value)
+    if problems:
+        raise SpecError(problems)
+    return found
+
+
+def _value(text: str) -> Any:
+    if text in _WORDS:
+        return _WORDS[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _of_spec(spec: PointSpec, folder: Path | None) -> Point:
+    def found(name: str, kind: Any) -> str | Path:
+        beside = None if folder is None or name in bundled(kind) else folder / name
+        return beside if beside is not None and beside.is_file() else name
+
+    model, gpu = load_model(found(spec.model, "models")), load_gpu(found(spec.gpu, "hardware"))
+    told = spec.columns() | {"model": model.spec.name, "gpu": gpu.spec.name}
+    plan = Plan([model], [gpu], spec.max_batched_tokens, routing.laws([told["routing"]]))
+    server = spec.server()
+    server["token_budget"] = server["token_budget"] or spec.max_batched_tokens
+    return Point(_predicted(plan, told), server, plan, model.spec.source)
+
+
+def _predicted(plan: Plan, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a point of a plan with its results, joules by cause among them."""
+    kinds: dict[str, Any] = dict.fromkeys(("tp", "pp", "dp", "ep"), pl.UInt32)
+    kinds |= dict.fromkeys(("batch", "prompt_tokens", "output_tokens"), pl.Float64)
+    kinds |= dict.fromkeys(("model", "gpu", "weight_dtype", "kv_dtype"), pl.String)
+    kinds |= {name: running.typed(name) for name in running.RUNNING}
+    order = [*POINT_DEFAULTS, *running.RUNNING]
+    frame = pl.DataFrame([{name: point[name] for name in order}], schema={name: kinds[name] for name in order})
+    row = evaluated(plan, frame, True, checked_threads(1)).row(0, named=True)
+    if not row["feasible"]:
+        from energylens.prediction import why_not
+
+        raise EnergylensError(why_not(plan, row))
+    return row
+
+
+def _of_file(path: Path, number: int) -> Point:
+    from energylens.store import read_parquet
+    from energylens.subject import ENERGY
+
+    frame, told = read_parquet(path)
+    note = told.get("note") or {}
+    kind = note.get("kind")
+    if kind not in ("front", "service") or ENERGY not in frame.columns:
+        hint = "give a file of explore, search, serve-plan or a sweep"
+        raise EnergylensError(Problem(f"`{path}` holds no points that can be told apart", hint=hint, code="result"))
+    if number >= frame.height:
+        hint = f"rows are 0 to {frame.height - 1:,}"
+        raise EnergylensError(Problem(f"`{path}` has no row {number:,}", hint=hint, code="point"))
+    row = frame.row(number, named=True)
+    source = (note.get("sources") or {}).get(row["model"]) or _bundled_source(row["model"])
+    server = {name: row.get(name, default) for name, default in _server_defaults().items()}
+    if kind == "service":
+        return Point(row, server, None, source)
+    plan = Plan.thaw(note["plan"])
+    server["token_budget"] = int(plan.content["settings"]["max_batched_tokens"])
+    row = {name: default for name, default in running.RUNNING.items() if name not in row} | row
+    return Point(row, server, plan, source)
+
+
+def _bundled_source(model: str) -> str | None:
+    return load_model(model).spec.source if model in bundled("models") else None
+
+
+def _server_defaults() -> dict[str, Any]:
+    told = {name: PointSpec.model_fields[name].default for name in SERVER_FIELDS}
+    return told | {"token_budget": MAX_BATCHED_TOKENS}
