@@ -3,7 +3,7 @@
 The verbs: `predict` one configuration, `evaluate` a frame of them, `explore` a whole space, `search` a larger one,
 `sweep` one as a job that resumes (with `status` and `merge`), `split` prefill from decode; `serve` deployments under
 a workload, `serve_plan` and `serve_pools` to choose one, `replay` it request by request; `advise_batch`, `sweet_spots`
-and `advise_levers` for advice.
+and `advise_levers` for advice; `compare` two points, `export` one as the launch of a server.
 The nouns: `Model` (a graph of einsums), `Space` (axes and limits), `Result` (a front as a Polars frame).
 """
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from energylens.advice.levers import advise_levers as advise_levers
     from energylens.advice.sweet_spots import sweet_spots as sweet_spots
     from energylens.builder import Model as Model
+    from energylens.comparison import Comparison as Comparison
+    from energylens.comparison import compare as compare
     from energylens.disaggregation import Split as Split
     from energylens.disaggregation import split as split
     from energylens.errors import EnergylensError as EnergylensError
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from energylens.errors import SpecError as SpecError
     from energylens.evaluation import evaluate as evaluate
     from energylens.exploration import explore as explore
+    from energylens.export import Launch as Launch
+    from energylens.export import export as export
     from energylens.library import gpus as gpus
     from energylens.library import models as models
     from energylens.prediction import Prediction as Prediction
@@ -50,10 +54,12 @@ if TYPE_CHECKING:
     from energylens.sweeps.status import status as status
 
 _HOMES = {
+    "Comparison": "energylens.comparison",
     "Costs": "energylens.service.cost",
     "EnergylensError": "energylens.errors",
     "FrameError": "energylens.errors",
     "InfeasibleError": "energylens.errors",
+    "Launch": "energylens.export",
     "Model": "energylens.builder",
     "Prediction": "energylens.prediction",
     "Replay": "energylens.service.replaying",
@@ -68,8 +74,10 @@ _HOMES = {
     "__version__": "energylens._core",
     "advise_batch": "energylens.advice.batch",
     "advise_levers": "energylens.advice.levers",
+    "compare": "energylens.comparison",
     "evaluate": "energylens.evaluation",
     "explore": "energylens.exploration",
+    "export": "energylens.export",
     "gpus": "energylens.library",
     "load_workload": "energylens.service.workload",
     "merge": "energylens.sweeps.merge",
@@ -90,10 +98,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "Comparison",
     "Costs",
     "EnergylensError",
     "FrameError",
     "InfeasibleError",
+    "Launch",
     "Model",
     "Prediction",
     "Replay",
@@ -108,8 +118,10 @@ __all__ = [
     "__version__",
     "advise_batch",
     "advise_levers",
+    "compare",
     "evaluate",
     "explore",
+    "export",
     "gpus",
     "load_workload",
     "merge",

@@ -35,7 +35,7 @@ def checked_threads(threads: int | None) -> int:
     """Return the number of threads to use; raise `EnergylensError` if it is not between 1 and 1,024."""
     if threads is None:
         return default_threads()
-    if not 1 <= threads <= _MOST_THREADS:
+    if not isinstance(threads, int) or not 1 <= threads <= _MOST_THREADS:
         hint = "leave it out to use all CPUs"
         raise EnergylensError(
             Problem(f"threads should be 1 to {_MOST_THREADS:,}, found {threads}", hint=hint, code="threads")
@@ -132,7 +132,8 @@ def _points(frame: pl.DataFrame, carried: list[str]) -> pl.DataFrame:
         if name in _KNOWN or name in _RESULT_NAMES or carried.count(name) > 1:
             problems.append(Problem(f"cannot carry `{name}`: the result has a column of that name", code="carry"))
         elif name not in frame.columns:
-            problems.append(Problem(f"no column `{name}` to carry", hint=did_you_mean(name, frame.columns)))
+            hint = did_you_mean(name, frame.columns)
+            problems.append(Problem(f"no column `{name}` to carry", hint=hint, code="carry"))
     for name in frame.columns:
         if name not in _KNOWN and name not in carried:
             hint = did_you_mean(name, _KNOWN) or "pass it in `carry` to keep it"
@@ -175,7 +176,10 @@ def _bad_names(points: pl.DataFrame, name: str, given: Sequence[str]) -> list[Pr
     if name in _REQUIRED or column.null_count() == len(column):
         return []
     unknown = [value for value in column.cast(pl.String).unique().drop_nulls().to_list() if value not in _core.DTYPES]
-    return [Problem(f"unknown data type `{v}` in column `{name}`", hint=did_you_mean(v, _core.DTYPES)) for v in unknown]
+    return [
+        Problem(f"unknown data type `{v}` in column `{name}`", hint=did_you_mean(v, _core.DTYPES), code="unknown-dtype")
+        for v in unknown
+    ]
 
 
 def _bad_numbers(points: pl.DataFrame, name: str) -> list[Problem]:

@@ -47,7 +47,7 @@ class Limit:
     @classmethod
     def parse(cls, text: str, columns: Sequence[str] = RESULTS, short: Mapping[str, str] | None = None) -> Limit:
         """Read `tpot_s<=0.05`, `tpot<=50ms` or `gpus<=8`; raise `SpaceError`."""
-        match = _LIMIT.match(text)
+        match = _LIMIT.match(text) if isinstance(text, str) else None
         if match is None:
             hint = "write a column, <= or >=, and a number: tpot<=50ms, gpus<=8"
             raise SpaceError(Problem(f"cannot read the limit `{text}`", hint=hint, code="limit"))
@@ -73,7 +73,7 @@ class Limit:
 def result_column(name: str, what: str, columns: Sequence[str] = RESULTS) -> str:
     """Return the name of a result column; raise `SpaceError` if there is none."""
     if name not in columns:
-        hint = did_you_mean(name, columns) or f"columns are {', '.join(columns)}"
+        hint = did_you_mean(str(name), columns) or f"columns are {', '.join(columns)}"
         raise SpaceError(Problem(f"unknown {what} `{name}`", hint=hint, code=f"unknown-{what}"))
     return name
 
@@ -177,6 +177,11 @@ class Space:
             else:
                 kind = int if top == 1024 else float
                 content[name] = [kind(v) for v in content[name]]
+        for name in ("weight_dtype", "kv_dtype"):
+            bad = [value for value in content[name] if value is not None and value not in _core.DTYPES]
+            if bad:
+                hint = did_you_mean(str(bad[0]), _core.DTYPES)
+                problems.append(Problem(f"unknown data type `{bad[0]}` in `{name}`", hint=hint, code="unknown-dtype"))
         for name in running.RUNNING:
             wrong = next(filter(None, (running.problem(value, name) for value in content[name])), None)
             problems += [wrong] if wrong else []
@@ -216,7 +221,9 @@ class Space:
         """Objectives with their sign, 1 to minimise."""
         names = [result_column(name, "objective") for name in listed(self.objectives)]
         if not 1 <= len(names) <= 6 or len(set(names)) != len(names):
-            raise SpaceError(Problem(f"give one to six different objectives, found {len(names)}", code="objectives"))
+            twice = next((name for name in names if names.count(name) > 1), None)
+            found = f"`{twice}` twice" if twice else f"{len(names)}"
+            raise SpaceError(Problem(f"give one to six different objectives, found {found}", code="objectives"))
         return [(name, -1.0 if name in LARGER_IS_BETTER else 1.0) for name in names]
 
     def points(self, indices: NDArray[np.uint64]) -> pl.DataFrame:

@@ -77,8 +77,10 @@ def advise_batch(
     told = serve(points, load, None, **own)
     fits = told.filter(pl.col("feasible") & (pl.col("slots") >= pl.col("max_num_seqs") - 0.5))
     if not fits.height:
-        fault = f"{loaded.spec.name} cannot run ({told['reason'][0]})"
-        raise InfeasibleError(Problem(fault, hint="use more GPUs (tp) or a narrower weight_dtype", code="memory"))
+        why = str(told["reason"][0])
+        why = "memory" if why == "ok" else why  # it runs, but not with so many at once
+        hint = "use more GPUs (tp) or a narrower weight_dtype" if why == "memory" else "`energylens predict` says why"
+        raise InfeasibleError(Problem(f"{loaded.spec.name} cannot run ({why})", hint=hint, code=why))
     curve = with_intervals(fits, load, **own).rename({"max_num_seqs": "batch"})
     alone = float(curve["output_tokens_per_s"][0])
     usual = curve.filter(pl.col("batch") <= REFERENCE)["tpot_s"][-1]

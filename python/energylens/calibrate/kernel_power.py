@@ -147,7 +147,13 @@ def read(folder: Path, family: str) -> pl.DataFrame:
     """Return one family's table, its columns and units checked (ms and W as in the file)."""
     path = folder / f"kernel_power_{family}.parquet"
     if not path.is_file():
-        raise SpecError(Problem(f"no table `{path.name}`", where=str(folder), hint="is ENERGYLENS_DATA right?"))
+        raise SpecError(
+            Problem(
+                f"no table `{path.name}`",
+                where=str(folder),
+                hint="is the folder right? give it with --data or ENERGYLENS_DATA",
+            )
+        )
     try:
         table = pl.read_parquet(path)
     except (PolarsError, OSError) as error:

@@ -212,7 +212,11 @@ def _layer(rows: pl.DataFrame, gpu: str) -> Fitted:
     )
     if start.spec.energy is None:
         raise EnergylensError(
-            Problem(f"`{gpu}` has no `energy` section to start from", hint="try h100-sxm", code="form")
+            Problem(
+                f"`{gpu}` has no `energy` section to start from",
+                hint="copy that of the bundled GPU nearest to it into the file: `energylens gpus` lists them",
+                code="form",
+            )
         )
     rows = rows.with_columns(pl.lit("mine").alias("gpu"))
     found = features(rows, start)

@@ -49,7 +49,7 @@ def all_power(folder: Path) -> dict[str, dict[str, Any]]:
 def energy_section(found: Mapping[str, Mapping[str, Any]], gpu: str) -> dict[str, Any]:
     """Return the `energy` section of one GPU; raise `EnergylensError` if no rule covers it."""
     if gpu not in found:
-        hint = f"known: {', '.join(found)}; `energylens measure` and serving runs are the way for another GPU"
+        hint = f"known: {', '.join(found)}; for another GPU give an `energy` section by hand"
         raise EnergylensError(Problem(f"no kernel power and no rule of transfer for `{gpu}`", hint=hint, code="power"))
     own = found[gpu]
     section = {name: value for name, value in own.items() if name not in {"sources", "errors"}}
@@ -84,6 +84,10 @@ def serving(file: ProfileFile, folder: Path, told: Told = _silent) -> None:
         known = ", ".join(serving_runs(folder)["gpu"].drop_nulls().unique().sort())
         message = f"no serving runs of `{gpu.spec.name}`"
         raise EnergylensError(Problem(message, hint=f"there are runs of {known}", code="too-few-runs"))
+    if gpu.spec.energy is None or gpu.spec.kernels is None:
+        message = f"`{gpu.spec.name}` has no fitted kernels or prices of energy to build on"
+        hint = "run `energylens calibrate kernels` and `calibrate power` on it first"
+        raise EnergylensError(Problem(message, hint=hint, code="calibrate"))
     told(f"{gpu.spec.name}: {rows.height} serving runs")
     return file.replace(**Account.of(rows, gpu).sections())
 
@@ -101,7 +105,7 @@ def lend(file: ProfileFile, lender: LoadedGpu) -> None:
     """Give a profile its neighbour's serving layer and wider deviations; `active_w` grows as the neighbour's did."""
     spec, other = file.loaded().spec, lender.spec
     if other.host is None or other.energy is None or other.energy.prior is None or other.uncertainty is None:
-        hint = f"run `energylens calibrate serving --gpu {other.name}` first"
+        hint = f"run `energylens calibrate serving {other.name} --write` first"
         raise EnergylensError(Problem(f"`{other.name}` has no serving layer to lend", hint=hint, code="calibrate"))
     energy = dict(file.sections["energy"])
     prior = energy.get("prior") or {name: value for name, value in energy.items() if name != "fit"}

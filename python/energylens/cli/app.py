@@ -9,7 +9,7 @@ from typing import Any
 from cyclopts import App, CycloptsError
 
 from energylens import _core
-from energylens.errors import EnergylensError
+from energylens.errors import EnergylensError, Problem
 
 
 def _version() -> str:
@@ -33,6 +33,7 @@ def run(argv: list[str]) -> int:
         collectives,
         compare,
         explore,
+        export,
         library,
         predict,
         report,
@@ -48,7 +49,10 @@ def run(argv: list[str]) -> int:
     except CycloptsError as error:
         known = argv[:1] if argv and argv[0] in app else []
         command = " ".join([*known, "--help"])
-        print(f"error: {' '.join(str(error).split())}\nhint: see energylens {command}", file=sys.stderr)
+        problem = Problem(" ".join(str(error).split()), hint=f"see energylens {command}", code="command-line")
+        print(problem.render(), file=sys.stderr)
+        if "--json" in argv:
+            emit({"errors": [problem.as_dict()]})
         return 2
     except EnergylensError as error:
         print(error.render(), file=sys.stderr)

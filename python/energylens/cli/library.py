@@ -149,7 +149,7 @@ def import_hf(
             out.write_text(text, encoding="utf-8")
         except OSError as error:
             raise EnergylensError(
-                Problem(f"cannot write `{out}`: {error.strerror}", hint="nothing was written")
+                Problem(f"cannot write `{out}`: {error.strerror}", hint="nothing was written", code="write")
             ) from None
         load_model(out)
     formats = f"weights {spec['dtypes']['weights']}, KV cache {spec['dtypes']['cache']}"

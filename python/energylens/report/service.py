@@ -177,7 +177,7 @@ def replay_text(found: Replay, words: str) -> str:
     """Return what became of replayed requests."""
     values = found.values
     offered = found.offered_per_s
-    late = f", of {number(offered)}/s that came: overloaded" if values["requests_per_s"] < 0.9 * offered else ""
+    late = f", of {number(offered)}/s that came: overloaded" if found.overloaded else ""
     rows = [
         [
             "requests",

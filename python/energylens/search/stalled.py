@@ -21,7 +21,8 @@ class Stalled:
     def __init__(self, patience: int, tolerance: float) -> None:
         if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
             raise SpaceError(Problem(f"`patience` should be 1 or more generations, found {patience!r}", code="search"))
-        if not 0 <= tolerance < math.inf:
+        number = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
+        if not number or not 0 <= tolerance < math.inf:
             raise SpaceError(Problem(f"`tolerance` should be 0 or more, found {tolerance!r}", code="search"))
         self.patience, self.tolerance = patience, tolerance
         self._every = max(1, patience // 10)

@@ -23,6 +23,10 @@ MOST_REQUESTS = 20_000_000
 """Requests of one replay; some five seconds of one core and a gigabyte a million or so."""
 
 
+_MANY = 20
+"""Times the requests that run at once, from which on a rate can be told."""
+
+
 @dataclass(frozen=True)
 class Replay:
     """What became of requests: a row each in `requests` (null times where one was refused), and sums in `values`."""
@@ -32,6 +36,13 @@ class Replay:
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether requests came faster than they were served: the last waits much longer than the first."""
+        # A few requests take longer to finish than to come, however idle the engine is.
+        late = self.values["requests_per_s"] < 0.9 * self.offered_per_s
+        return late and len(self.requests) >= _MANY * max(1.0, float(self.values["running"]))
 
     @property
     def offered_per_s(self) -> float:

@@ -145,10 +145,23 @@ def checked_rate(load: Workload, rate_per_s: float | None, needed: bool = False)
 
 def checked(points: pl.DataFrame) -> pl.DataFrame:
     """Return deployments with all their columns; raise `FrameError` with every problem."""
+    if not isinstance(points, pl.DataFrame):
+        fault = f"deployments come as a Polars frame, not a {type(points).__name__}"
+        raise FrameError(Problem(fault, hint="wrap it: pl.DataFrame(...)", code="frame"))
     problems = [
         Problem(f"unknown column `{name}`", hint=did_you_mean(name, [*ENGINE, *BATCHING]), code="unknown-column")
         for name in points.columns
         if name not in ENGINE and name not in BATCHING
+    ]
+    problems += [
+        Problem(f"missing column `{name}`", hint="`model` and `gpu` have no default", code="missing-column")
+        for name in ("model", "gpu")
+        if name not in points.columns
+    ]
+    problems += [
+        Problem(f"column `{name}` should hold true or false, found {points[name].dtype}", code="column-type")
+        for name in ("chunked", "prefix_cache")
+        if name in points.columns and points[name].dtype != pl.Boolean
     ]
     if not points.height:
         problems.append(Problem("the frame has no rows", hint="give at least one deployment", code="no-rows"))

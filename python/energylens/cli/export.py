@@ -1,0 +1,42 @@
+"""`energylens export`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from energylens.cli.app import app, emit
+from energylens.cli.compare import POINT
+from energylens.cli.options import Json
+
+
+@app.command
+def export(
+    point: Annotated[str, Parameter(help=POINT)],
+    /,
+    *,
+    to: Annotated[str, Parameter(help="The server: vllm, sglang, trtllm, dynamo.")] = "vllm",
+    model: Annotated[str | None, Parameter(help="Name or path of the weights; what the spec says if left out.")] = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Write the script there.")] = None,
+    json: Json = False,
+) -> None:
+    """Print the start of a server that runs a point: its flags, its files, the line that locks the clock.
+
+    Example: energylens export front.parquet --to vllm
+    """
+    from energylens.export import export as launch
+    from energylens.store import checked_target, write_file
+
+    if out is not None:
+        checked_target(out)
+    found = launch(point, to, model=model)
+    if out is not None:
+        write_file(out, found.script.encode())
+        print(f"wrote {out}", file=sys.stderr)
+    if json:
+        emit(found.as_dict())
+    elif out is None:
+        print(found.script, end="")

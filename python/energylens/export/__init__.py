@@ -1,0 +1,33 @@
+"""From a point to the start of a server that runs it: vLLM, SGLang, TensorRT-LLM, Dynamo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from energylens.errors import EnergylensError, Problem, did_you_mean
+from energylens.export.launch import Launch
+from energylens.export.settings import settings
+from energylens.points import Point, read_point
+
+SERVERS: Final = ("vllm", "sglang", "trtllm", "dynamo")
+"""Servers by the name of `--to`, each with a module of that name."""
+
+
+def export(point: str | Path | Mapping[str, Any] | Point, to: str = "vllm", *, model: str | None = None) -> Launch:
+    """Return how a server is started that runs a point (as in `read_point`): flags, files, clock and power commands.
+
+    `model` is the name or path of the weights; left out, what the spec's source says. Sizes are of one data-parallel
+    rank where the server counts so. Raises `EnergylensError` for an unknown server and for what it cannot run.
+    """
+    if to not in SERVERS:
+        hint = did_you_mean(to, SERVERS) or f"known: {', '.join(SERVERS)}"
+        raise EnergylensError(Problem(f"no server `{to}` to export to", hint=hint, code="export"))
+    found = point if isinstance(point, Point) else read_point(point)
+    launched: Launch = import_module(f"energylens.export.{to}").launch(settings(found, model))
+    return launched
+
+
+__all__ = ["SERVERS", "Launch", "export"]

@@ -1,0 +1,140 @@
+"""What a server is to be started with, read off a point: one meaning for all frameworks."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from energylens.errors import EnergylensError, Problem
+from energylens.library import bundled, load_model
+from energylens.points import Point
+from energylens.report.text import number
+from energylens.running import RUNNING
+from energylens.subject import ENERGY
+
+_HUGGING_FACE = re.compile(r"^Hugging Face ([\w.-]+/[\w.-]+)")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Degrees, formats, batching, clock and cap of one engine, and how many engines there are.
+
+    `max_num_seqs` and `token_budget` are of one data-parallel rank; `context_tokens` is the longest request, if that is
+    known; `weights` and `cache` are None for what the checkpoint has.
+    """
+
+    model: str
+    headline: str
+    gpus: int
+    gpu: str
+    tp: int
+    pp: int
+    dp: int
+    ep: int
+    cp: int
+    weights: str | None
+    cache: str | None
+    max_num_seqs: int
+    token_budget: int
+    context_tokens: int | None
+    chunked: bool
+    prefix_cache: bool
+    draft: str | None
+    draft_tokens: int
+    replicas: int
+    sm_clock_mhz: int | None
+    power_cap_w: int | None
+    copies: int
+    overlap: bool
+    sequence_parallel: bool
+    fused_norm: bool
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def world(self) -> int:
+        """GPUs of one pipeline stage."""
+        return self.tp * self.dp * self.cp
+
+
+def settings(point: Point, model: str | None) -> Settings:
+    """Return what a point says of a server; `model` names the weights where the point does not know them."""
+    row, server = point.row, point.server
+    replicas = int(server["replicas"] or 1)
+    dp, batch = int(row["dp"]), int(row.get("batch") or 0)
+    slots = int(server["max_num_seqs"] or batch)
+    named = model or _checkpoint(point.source)
+    notes: list[str] = []
+    if named is None:
+        named = str(row["model"])
+        notes.append(f"put the path or name of the weights in place of `{named}` (--model)")
+    draft = server["draft"]
+    if draft is not None:
+        source = load_model(draft).spec.source if draft in bundled("models") else None
+        draft = _checkpoint(source) or str(draft)
+    if row.get("routing") is not None:
+        notes.append(f"predicted for routing {row['routing']}: how tokens choose experts is the traffic's, not a flag")
+    if replicas > 1:
+        notes.append(f"start {replicas} of these engines, with a router before them")
+    own = {name: row.get(name, default) for name, default in RUNNING.items()}
+    placement = str(own["placement"])
+    if placement == "balanced":
+        notes.append("experts are placed by load only where the server rebalances them (EPLB)")
+    own_formats = _formats(point)
+    lengths = None if point.deployment else int(row["prompt_tokens"]) + int(row["output_tokens"])
+    return Settings(
+        model=named,
+        headline=_headline(point),
+        gpus=int(row["gpus"]) // replicas,
+        gpu=str(row["gpu"]),
+        tp=int(row["tp"]),
+        pp=int(row["pp"]),
+        dp=dp,
+        ep=int(row["ep"]),
+        cp=int(own["cp"] or 1),
+        weights=None if row["weight_dtype"] == own_formats.get("weights") else row["weight_dtype"],
+        cache=None if row["kv_dtype"] == own_formats.get("cache") else row["kv_dtype"],
+        max_num_seqs=math.ceil(slots / dp),
+        token_budget=int(server["token_budget"]),
+        context_tokens=lengths,
+        chunked=bool(server["chunked"]),
+        prefix_cache=bool(server["prefix_cache"]),
+        draft=draft,
+        draft_tokens=int(server["draft_tokens"] or 0),
+        replicas=replicas,
+        sm_clock_mhz=_whole(own["sm_clock_mhz"]),
+        power_cap_w=_whole(own["power_cap_w"]),
+        copies=int(placement.partition(":")[2] or 0) if placement.startswith("replicated") else 0,
+        overlap=(own["overlap_stages"] or 1) > 1,
+        sequence_parallel=bool(own["sequence_parallel"]),
+        fused_norm=bool(own["fused_norm"]),
+        notes=tuple(notes),
+    )
+
+
+def _formats(point: Point) -> dict[str, str]:
+    """Return the formats of the model's own checkpoint, as far as they are known."""
+    name = str(point.row["model"])
+    if point.plan is not None:
+        return dict(next(item for item in point.plan.content["models"] if item["name"] == name)["dtypes"])
+    return dict(load_model(name).spec.dtypes) if name in bundled("models") else {}
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _checkpoint(source: str | None) -> str | None:
+    """Return the name of the weights that a spec's source tells."""
+    match = _HUGGING_FACE.match(source or "")
+    return match[1] if match else None
+
+
+def _headline(point: Point) -> str:
+    return f"{point.words()}; {number(point.row[ENERGY])} J per output token predicted"
+
+
+def cannot(server: str, what: str, hint: str) -> EnergylensError:
+    """Return the error for a point that a server has no way to run."""
+    return EnergylensError(Problem(f"{server} cannot run {what}", hint=hint, code="export"))

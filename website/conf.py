@@ -1,0 +1,66 @@
+"""How Sphinx makes the site; `build.py` puts its sources together and runs it."""
+
+import inspect
+import re
+from typing import Any
+
+from pygments.lexers.special import TextLexer
+
+import energylens
+
+project = "energylens"
+author = "the energylens authors"
+project_copyright = author
+version = release = energylens.__version__
+html_title = f"energylens {version}"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+root_doc = "docs/index"
+exclude_patterns = [".doctrees"]
+suppress_warnings = ["myst.xref_missing.api"]
+
+myst_enable_extensions = ["strikethrough", "tasklist"]
+myst_heading_anchors = 4
+nitpicky = True  # of names in docstrings, public ones must be found; types of other packages and inner ones need not
+nitpick_ignore_regex = [("py:.*", r"(?!energylens\.\w+$).*")]
+
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+autodoc_typehints = "signature"
+add_module_names = False
+maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
+
+
+def read_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Read a docstring as plain text with `code`: names of the package become links, nothing else is markup."""
+    own = set(inspect.signature(obj).parameters) if callable(obj) else set()
+    names = set(energylens.__all__) - own - {name.removeprefix("energylens.")}
+
+    def code(found: re.Match[str]) -> str:
+        word = found[1]
+        return f":py:obj:`~energylens.{word}`" if word in names else f"``{word}``"
+
+    def plain(paragraph: str) -> str:
+        if paragraph.lstrip().startswith(">>>"):
+            return paragraph
+        parts = re.split(r"(`[^`]+`)", paragraph)
+        parts[::2] = [re.sub(r"([*_|\\])", r"\\\1", part) for part in parts[::2]]
+        parts[1::2] = [re.sub(r"`([^`]+)`", code, part) for part in parts[1::2]]
+        return "".join(parts)
+
+    lines[:] = "\n\n".join(plain(paragraph) for paragraph in "\n".join(lines).split("\n\n")).split("\n")
+
+
+def setup(app: Any) -> None:
+    """Connect what reads docstrings."""
+    app.add_lexer("csv", TextLexer)
+    app.connect("autodoc-process-docstring", read_docstring)
