@@ -6,7 +6,7 @@ CARGO ?= cargo
 RUST_TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev fmt check test rust-test python-test bench profiles wheel clean
+.PHONY: help demo dev fmt check test rust-test python-test bench profiles site wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -18,7 +18,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,report]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs,report]'
 	@touch $@
 
 dev: $(VENV)/.installed ## Environment, build, editable install
@@ -46,7 +46,7 @@ rust-test: ## Rust tests, documentation examples included; the same random examp
 python-test: dev ## Python tests
 	$(BIN)/python -m pytest -q
 
-test: check rust-test python-test ## Everything CI runs
+test: check rust-test python-test site wheel ## Everything CI runs
 
 bench: dev ## Points a second, searches, and the core by criterion (docs/benchmarks.md is made by benchmarks/all.py)
 	$(BIN)/python benchmarks/throughput.py
@@ -62,8 +62,14 @@ profiles: dev ## Fit the bundled GPU profiles again: same files, 15 minutes (nee
 	$(BIN)/energylens calibrate power $(FITTED) --write
 	$(BIN)/energylens calibrate serving $(FITTED) --write
 
-wheel: dev ## The wheel, in dist/
-	$(BIN)/maturin build --profile dist --locked --out dist
+site: dev ## The documentation site, in out/site
+	$(BIN)/python website/build.py
+
+wheel: dev ## The sdist, and the wheel built from it, in dist/; tried in an environment without Rust
+	rm -rf dist
+	$(BIN)/maturin sdist --quiet --out dist
+	MATURIN_PEP517_ARGS="--profile dist" $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist dist/*.tar.gz
+	$(BIN)/python packaging/check_wheel.py dist
 
 clean: ## Remove what was built
 	rm -rf $(VENV) target dist out python/energylens/_core.*.so

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +19,8 @@ import pytest
 
 from energylens.cli import main
 from energylens.cli.app import app
+from energylens.cli.command import App, Command
+from energylens.progress import progress
 from energylens.store import read_parquet
 from energylens.units import POINT_DEFAULTS, RESULTS
 
@@ -119,13 +125,80 @@ def test_import_hf_refuses_kindly(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "no.yaml").exists()
 
 
-COMMANDS = ["predict", "explore", "search", "demo", "sweep", "status", "merge", "models", "gpus", "show", "import-hf"]
+def commands(group: App, words: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Command]]:
+    found: list[tuple[tuple[str, ...], Command]] = []
+    for name, own in group.commands.items():
+        found += commands(own, (*words, name)) if isinstance(own, App) else [((*words, name), own)]
+    return found
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    app([command, "--help"], exit_on_error=False, result_action="return_value")
-    assert f"Example: energylens {command}" in " ".join(capsys.readouterr().out.split())
+with contextlib.redirect_stdout(io.StringIO()):
+    main(["--version"])  # registers every command
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), commands(app), ids=lambda part: " ".join(part) if type(part) is tuple else ""
+)
+def test_every_help_has_an_example_that_can_be_read(
+    words: tuple[str, ...], command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--help"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"Example: energylens {' '.join(words)}" in printed
+    example = shlex.split(" ".join(command.help.split()).partition("Example: energylens ")[2])
+    ran: list[object] = []
+    Command(command.path, functools.wraps(command.run)(lambda *args, **named: ran.append((args, named))))(
+        example[len(words) :]
+    )
+    assert ran
+    for option in command.options:
+        assert option.help, option.shown
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("predikt", "unknown command `predikt`\nhint: did you mean `predict`?"),
+        ("--verison", "unknown option `--verison`"),
+        ("predict llama-3.1-8b --tq 2", "unknown option `--tq`\nhint: did you mean `--tp`?"),
+        ("predict llama-3.1-8b --tp", "`--tp` needs a value"),
+        ("predict llama-3.1-8b --tp 2 --tp 4", "`--tp` is given twice"),
+        ("predict llama-3.1-8b --batch 2.5", "`--batch` needs a whole number, found `2.5`"),
+        ("predict", "`MODEL` is missing"),
+        ("predict llama-3.1-8b llama-3.1-70b", "`llama-3.1-70b` is one argument too many"),
+        ("sweep llama-70b-decode", "`--out` is missing"),
+        ("advise batches", "unknown command `batches`"),
+        ("serve-plan llama-3.1-8b --workload chat --rate fast", "`--rate` needs a number, found `fast`"),
+    ],
+)
+def test_a_wrong_line_is_told(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {told}")
+    assert "hint: " in captured.err
+    assert main([*line.split(), "--json"]) == 2
+    errors = json.loads(capsys.readouterr().out)["errors"]
+    assert "command-line" in {error["code"] for error in errors}
+
+
+def test_all_mistakes_of_a_line_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--tp", "2", "--tp", "4", "--batch", "many", "--nonsense"]) == 2
+    assert capsys.readouterr().err.count("error: ") == 4
+
+
+def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = io.StringIO()
+    monkeypatch.setattr("sys.stderr", told)
+    monkeypatch.setattr("energylens.progress._PATIENCE_S", 0.0)
+    monkeypatch.setattr("energylens.progress._EVERY_S", 0.0)
+    with progress("exploring", 10, True) as advance:
+        advance(5)
+    assert not told.getvalue()
+    monkeypatch.setattr(told, "isatty", lambda: True, raising=False)
+    with progress("exploring", 10, True) as advance:
+        advance(5)
+    assert "5 of 10" in told.getvalue()
+    assert told.getvalue().endswith("\r")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import energylens
 from energylens import gpus, models, predict
 from energylens.library import bundled, load_gpu, load_model
 from energylens.plan import Plan
@@ -97,3 +98,10 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     path.write_text(spec.format(d=16), encoding="utf-8")
     os.utime(path, ns=(1, 1))
     assert load_model(path).spec.ranks["d"].extent == 16
+
+
+def test_no_verb_is_hidden_by_a_module_of_its_name() -> None:
+    home = Path(energylens.__file__).parent
+    for name in energylens.__all__:
+        assert not (home / name).exists(), name
+        assert not (home / f"{name}.py").exists(), name

@@ -20,11 +20,11 @@ from pymoo.termination import get_termination
 from energylens import Space, explore, search
 from energylens._core import REASONS, non_dominated
 from energylens.errors import SpaceError
-from energylens.search import checkpoint, pymoo_engine
-from energylens.search.archive import Archive, KeySet
-from energylens.search.columns import ColumnMating, Columns, ColumnSurvival
-from energylens.search.problem import SameKey, SpaceProblem
-from energylens.search.selection import dominance_then_crowding, tournament
+from energylens.searches import checkpoint, pymoo_engine
+from energylens.searches.archive import Archive, KeySet
+from energylens.searches.columns import ColumnMating, Columns, ColumnSurvival
+from energylens.searches.problem import SameKey, SpaceProblem
+from energylens.searches.selection import dominance_then_crowding, tournament
 
 SPACE = Space(
     models=["llama-3.1-70b", "qwen3-30b-a3b"],
@@ -370,7 +370,7 @@ def test_patience_goes_on_from_a_checkpoint_where_it_was(method: str, tmp_path: 
 
 
 def test_a_search_that_is_interrupted_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from energylens.search import native
+    from energylens.searches import native
 
     path = tmp_path / "search.npz"
     usual: dict[str, Any] = {"population": 60, "seed": 1, "threads": 1}

@@ -34,6 +34,7 @@ python_use_unqualified_type_names = True
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_favicon = "static/icon.svg"
 html_copy_source = False
 html_show_sourcelink = False
 pygments_style = "friendly"

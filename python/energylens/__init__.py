@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from energylens.errors import SpecError as SpecError
     from energylens.evaluation import evaluate as evaluate
     from energylens.exploration import explore as explore
-    from energylens.export import Launch as Launch
-    from energylens.export import export as export
     from energylens.library import gpus as gpus
     from energylens.library import models as models
     from energylens.prediction import Prediction as Prediction
     from energylens.prediction import predict as predict
     from energylens.result import Result as Result
-    from energylens.search import search as search
+    from energylens.searches import search as search
+    from energylens.servers import Launch as Launch
+    from energylens.servers import export as export
     from energylens.service.cost import Costs as Costs
     from energylens.service.planning import ServicePlan as ServicePlan
     from energylens.service.planning import serve_plan as serve_plan
@@ -59,7 +59,7 @@ _HOMES = {
     "EnergylensError": "energylens.errors",
     "FrameError": "energylens.errors",
     "InfeasibleError": "energylens.errors",
-    "Launch": "energylens.export",
+    "Launch": "energylens.servers",
     "Model": "energylens.builder",
     "Prediction": "energylens.prediction",
     "Replay": "energylens.service.replaying",
@@ -77,7 +77,7 @@ _HOMES = {
     "compare": "energylens.comparison",
     "evaluate": "energylens.evaluation",
     "explore": "energylens.exploration",
-    "export": "energylens.export",
+    "export": "energylens.servers",
     "gpus": "energylens.library",
     "load_workload": "energylens.service.workload",
     "merge": "energylens.sweeps.merge",
@@ -85,7 +85,7 @@ _HOMES = {
     "predict": "energylens.prediction",
     "read_parquet": "energylens.store",
     "replay": "energylens.service.replaying",
-    "search": "energylens.search",
+    "search": "energylens.searches",
     "serve": "energylens.service.serving",
     "serve_plan": "energylens.service.planning",
     "serve_pools": "energylens.service.pools",

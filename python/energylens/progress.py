@@ -1,4 +1,4 @@
-"""A progress bar on standard error, on a terminal, for work over two seconds."""
+"""Progress on standard error, on a terminal, for work over two seconds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _PATIENCE_S = 2.0
+_EVERY_S = 0.2
+_WIDTH = 30
 
 
 @contextmanager
@@ -16,24 +18,30 @@ def progress(what: str, total: int, wanted: bool) -> Iterator[Callable[[int], No
     if not wanted or not sys.stderr.isatty():
         yield lambda _done: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(what, total=total)
     started = time.perf_counter()
-    shown = False
+    done, told_at, widest = 0, started + _PATIENCE_S - _EVERY_S, 0
 
-    def advance(done: int) -> None:
-        nonlocal shown
-        bar.advance(task, done)
-        if not shown and time.perf_counter() - started > _PATIENCE_S:
-            bar.start()
-            shown = True
+    def advance(steps: int) -> None:
+        nonlocal done, told_at, widest
+        done += steps
+        now = time.perf_counter()
+        if now - told_at >= _EVERY_S:
+            line = bar(what, done, total, now - started)
+            widest, told_at = max(widest, len(line)), now
+            sys.stderr.write(f"\r{line.ljust(widest)}")
+            sys.stderr.flush()
 
     try:
         yield advance
     finally:
-        if shown:
-            bar.stop()
+        if widest:
+            sys.stderr.write(f"\r{' ' * widest}\r")
+            sys.stderr.flush()
+
+
+def bar(what: str, done: int, total: int, elapsed_s: float) -> str:
+    """Return how far work is, and about how long the rest takes."""
+    share = min(1.0, done / max(total, 1))
+    filled = round(share * _WIDTH)
+    left = f", {elapsed_s * (1 - share) / share:,.0f} s left" if share > 0 else ""
+    return f"{what} [{'#' * filled}{'.' * (_WIDTH - filled)}] {done:,} of {total:,}{left}"

@@ -138,7 +138,9 @@ def _sums(plan: Plan, row: dict[str, Any], sequences: float, context: float, ene
     except _core.PlanError as error:
         mesh = ", ".join(f"{name} {row[name]}" for name in ("tp", "dp", "ep"))
         problem = core_problems(error)[0]
-        raise EnergylensError(Problem(f"{row['model']} with {mesh}: {problem.message}", hint=problem.hint)) from None
+        raise EnergylensError(
+            Problem(f"{row['model']} with {mesh}: {problem.message}", hint=problem.hint, code=problem.code)
+        ) from None
     found = dict.fromkeys(SUMS, 0.0)
     for kernel in json.loads(told):
         if kernel["phase"] != "decode" or kernel["class"] == "step":

@@ -66,7 +66,11 @@ def data_folder() -> Path:
     """Return the folder `ENERGYLENS_DATA` names."""
     found = os.environ.get("ENERGYLENS_DATA")
     if not found:
-        raise SpecError(Problem("`ENERGYLENS_DATA` is not set", hint="set it to the folder of kernel_power_*.parquet"))
+        raise SpecError(
+            Problem(
+                "`ENERGYLENS_DATA` is not set", hint="set it to the folder of kernel_power_*.parquet", code="no-data"
+            )
+        )
     return Path(found)
 
 
@@ -152,13 +156,19 @@ def read(folder: Path, family: str) -> pl.DataFrame:
                 f"no table `{path.name}`",
                 where=str(folder),
                 hint="is the folder right? give it with --data or ENERGYLENS_DATA",
+                code="no-data",
             )
         )
     try:
         table = pl.read_parquet(path)
     except (PolarsError, OSError) as error:
         raise SpecError(
-            Problem(f"`{path.name}` cannot be read: {error}", where=str(path), hint="truncated? copy it again")
+            Problem(
+                f"`{path.name}` cannot be read: {error}",
+                where=str(path),
+                hint="truncated? copy it again",
+                code="unreadable",
+            )
         ) from error
     wanted = _SHAPE[family] + _COMMON + ([] if family == "allreduce" else ["gpu"])
     missing = [name for name in wanted if name not in table.columns]
@@ -166,7 +176,10 @@ def read(folder: Path, family: str) -> pl.DataFrame:
         raise SpecError(
             [
                 Problem(
-                    f"`{path.name}` has no column `{name}`", where=str(path), hint=did_you_mean(name, table.columns)
+                    f"`{path.name}` has no column `{name}`",
+                    where=str(path),
+                    hint=did_you_mean(name, table.columns),
+                    code="missing-column",
                 )
                 for name in missing
             ]
@@ -175,7 +188,11 @@ def read(folder: Path, family: str) -> pl.DataFrame:
     if text:
         raise SpecError(
             [
-                Problem(f"column `{name}` holds {table.schema[name]}, not what it should", where=str(path))
+                Problem(
+                    f"column `{name}` holds {table.schema[name]}, not what it should",
+                    where=str(path),
+                    code="column-type",
+                )
                 for name in text
             ]
         )
@@ -187,7 +204,7 @@ def _check_units(table: pl.DataFrame, path: Path) -> None:
     measured = table.filter(pl.col("power_w") > 0)
     watts, limit, ms = (measured[name].median() for name in ("power_w", "power_limit_w", "latency_ms"))
     if not isinstance(watts, float | int) or not isinstance(limit, float | int) or not isinstance(ms, float | int):
-        raise SpecError(Problem(f"`{path.name}` has no row of measured power", where=str(path)))
+        raise SpecError(Problem(f"`{path.name}` has no row of measured power", where=str(path), code="no-data"))
     problems = []
     if watts > 3 * limit:
         problems.append(
@@ -201,7 +218,7 @@ def _check_units(table: pl.DataFrame, path: Path) -> None:
     if not 1e-3 <= ms <= 1e3:
         problems.append(f"median `latency_ms` {ms:g} is no kernel time in milliseconds: seconds or microseconds?")
     if problems:
-        raise SpecError([Problem(text, where=str(path)) for text in problems])
+        raise SpecError([Problem(text, where=str(path), code="calibrate") for text in problems])
 
 
 def count(table: pl.DataFrame, family: str) -> pl.DataFrame:

@@ -135,7 +135,9 @@ def fit_file(path: Path, gpu: str, form: str) -> Fitted:
     """Fit a form (`layer` or `closed`) to a file of runs; raise `EnergylensError` with every problem of the file."""
     if form not in {"layer", "closed"}:
         raise EnergylensError(
-            Problem(f"unknown form `{form}`", hint=did_you_mean(form, ["layer", "closed"]) or "layer or closed")
+            Problem(
+                f"unknown form `{form}`", hint=did_you_mean(form, ["layer", "closed"]) or "layer or closed", code="form"
+            )
         )
     if "@" in gpu:
         hint = f"start from `{gpu.partition('@')[0]}`; the fit says how much slower or faster your framework is"

@@ -128,7 +128,7 @@ def fit(power: KernelPower, gpu: str, form: str = CHOSEN, reasons: dict[str, str
     """Return the fitted model of one GPU (J/FLOP, J/B, W); a coefficient out of its band needs a reason."""
     rows = power.rows.filter(pl.col("gpu") == gpu)
     if not rows.filter(pl.col("kept")).height:
-        raise SpecError(Problem(f"no kernel power of `{gpu}`", hint=f"measured: {', '.join(STATIC_W)}"))
+        raise SpecError(Problem(f"no kernel power of `{gpu}`", hint=f"measured: {', '.join(STATIC_W)}", code="power"))
     static = STATIC_W[gpu]
     names, families = _families(rows, FORMS[form])
     found: Array | None = None

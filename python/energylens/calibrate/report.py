@@ -124,7 +124,7 @@ def check_bands(gpu: str, values: dict[str, float], reasons: dict[str, str]) -> 
             found[name] = reasons[name]
             continue
         text = f"`{name}` of `{gpu}` is {value:.3g}, outside {low:.3g} to {high:.3g}"
-        problems.append(Problem(text, hint="give a reason for it, or look at the rows"))
+        problems.append(Problem(text, hint="give a reason for it, or look at the rows", code="calibrate"))
     if problems:
         raise SpecError(problems)
     return found

@@ -42,12 +42,20 @@ def nnls(gram: Array, target: Array, steps: int = 500) -> Array:
 def check_rank(columns: Array, names: list[str]) -> float:
     """Return the condition number of the scaled columns; a SpecError names those that cannot be told apart."""
     if len(columns) < len(names):
-        raise SpecError(Problem(f"{len(columns)} rows cannot fit {len(names)} coefficients: {', '.join(names)}"))
+        raise SpecError(
+            Problem(
+                f"{len(columns)} rows cannot fit {len(names)} coefficients: {', '.join(names)}", code="too-few-runs"
+            )
+        )
     size = np.sqrt((columns**2).sum(axis=0))
     if (size == 0).any():
         empty = [name for name, value in zip(names, size, strict=True) if value == 0]
         raise SpecError(
-            Problem(f"no row tells anything of {', '.join(empty)}", hint="leave the term out, or add rows that have it")
+            Problem(
+                f"no row tells anything of {', '.join(empty)}",
+                hint="leave the term out, or add rows that have it",
+                code="too-few-runs",
+            )
         )
     _, singular, right = np.linalg.svd(columns / size, full_matrices=False)
     condition = float(singular[0] / max(singular[-1], 1e-300))
@@ -57,6 +65,7 @@ def check_rank(columns: Array, names: list[str]) -> float:
             Problem(
                 f"the rows cannot tell {' from '.join(mixed)} (condition number {condition:.2g})",
                 hint="add kernels in which they differ, or fix one of them",
+                code="too-few-runs",
             )
         )
     return condition

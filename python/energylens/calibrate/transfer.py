@@ -63,10 +63,10 @@ def profile(fit: Fit, link: dict[str, Any]) -> dict[str, Any]:
 def transfer(gpu: str, fitted: dict[str, dict[str, Any]], folder: Path | None = None) -> dict[str, Any]:
     """Return the coefficients of a GPU (W, J/FLOP, J/B) from its neighbour's, data sheet and technology."""
     if gpu not in NEIGHBOUR:
-        raise SpecError(Problem(f"no rule for `{gpu}`", hint=f"known: {', '.join(NEIGHBOUR)}"))
+        raise SpecError(Problem(f"no rule for `{gpu}`", hint=f"known: {', '.join(NEIGHBOUR)}", code="power"))
     near, spec = NEIGHBOUR[gpu], load_gpu(gpu).spec
     if near not in fitted:
-        raise SpecError(Problem(f"`{gpu}` takes after `{near}`, which is not fitted"))
+        raise SpecError(Problem(f"`{gpu}` takes after `{near}`, which is not fitted", code="power"))
     lent = fitted[near]
     share = 1.0 if gpu in SAME_CHIP else spec.power.tdp_w / load_gpu(near).spec.power.tdp_w
     static = spec.power.static_w if spec.power.static_w is not None else rounded(0.2 * spec.power.tdp_w)
@@ -142,11 +142,13 @@ def _overlap(folder: Path | None) -> dict[str, float]:
 def overlap(path: Path, link: float = 4.97e-10, hbm: float = MEMORY_J["a100-sxm-80gb"][0]) -> dict[str, float]:
     """Return W while the all-reduce runs and J/FLOP from the sequential rows: `E/2 = W·t + dynamic` over SM counts."""
     if not path.is_file():
-        raise SpecError(Problem(f"no table `{path.name}`", where=str(path.parent)))
+        raise SpecError(Problem(f"no table `{path.name}`", where=str(path.parent), code="no-data"))
     rows = pl.read_parquet(path).filter(pl.col("overlap_start") == -1)
     seconds, joules = rows["time_s"].to_numpy(), rows["energy_total_j"].to_numpy() / 2
     if len(rows) < 10 or np.ptp(seconds) < 0.1 * seconds.mean():
-        raise SpecError(Problem(f"`{path.name}` has no sequential rows of different times", where=str(path)))
+        raise SpecError(
+            Problem(f"`{path.name}` has no sequential rows of different times", where=str(path), code="no-data")
+        )
     weight = np.ones(len(rows))
     line = np.zeros(2)
     for _ in range(40):

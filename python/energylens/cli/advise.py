@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
-
 from energylens.cli import axes
 from energylens.cli.app import app, emit
+from energylens.cli.command import App, Parameter
 from energylens.cli.options import Json, Threads
 from energylens.cli.service import Load, OneOptions, Rate
 
 advise = App(
     name="advise",
     help="Advice: how much to batch, which lengths are cheap, what to change first.",
-    help_format="plaintext",
 )
-app.command(advise)
+app.group(advise)
 
 Model = Annotated[str, Parameter(help="A bundled model (energylens models) or a path to a spec.")]
 
@@ -89,7 +87,7 @@ def levers(
     workload: Load,
     rate: Rate = None,
     slo: Annotated[str | None, Parameter(help="Limits that nine requests in ten keep: ttft=1s,tpot=50ms.")] = None,
-    limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.", negative="")] = None,
+    limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.")] = None,
     other_gpu: Annotated[str, Parameter(help="GPUs that could take its place.")] = "",
     options: OneOptions | None = None,
     json: Json = False,

@@ -6,10 +6,9 @@ import json
 import sys
 from typing import Any
 
-from cyclopts import App, CycloptsError
-
 from energylens import _core
-from energylens.errors import EnergylensError, Problem
+from energylens.cli.command import App
+from energylens.errors import EnergylensError
 
 
 def _version() -> str:
@@ -20,8 +19,6 @@ app = App(
     name="energylens",
     help="Which way of serving a language model costs the fewest joules within its latency limits.",
     version=_version,
-    help_format="plaintext",
-    suppress_keyboard_interrupt=False,
 )
 
 
@@ -45,15 +42,7 @@ def run(argv: list[str]) -> int:
     )
 
     try:
-        app(argv, exit_on_error=False, print_error=False, result_action="return_value")
-    except CycloptsError as error:
-        known = argv[:1] if argv and argv[0] in app else []
-        command = " ".join([*known, "--help"])
-        problem = Problem(" ".join(str(error).split()), hint=f"see energylens {command}", code="command-line")
-        print(problem.render(), file=sys.stderr)
-        if "--json" in argv:
-            emit({"errors": [problem.as_dict()]})
-        return 2
+        app(argv)
     except EnergylensError as error:
         print(error.render(), file=sys.stderr)
         if "--json" in argv:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from cyclopts import Token
-
 from energylens import values
 from energylens.errors import Problem, SpaceError
 from energylens.values import formats, names, numbers
@@ -13,9 +9,9 @@ from energylens.values import formats, names, numbers
 __all__ = ["formats", "names", "numbers", "slo", "whole"]
 
 
-def whole(_kind: object, tokens: Sequence[Token]) -> int:
-    """Convert one option to a whole number, refusing what only looks like one."""
-    return values.whole(tokens[0].value)
+def whole(text: str) -> int:
+    """Return a whole number, refusing what only looks like one."""
+    return values.whole(text)
 
 
 def slo(text: str) -> list[str]:

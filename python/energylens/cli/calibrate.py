@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
-
 from energylens.cli import axes
 from energylens.cli.app import app, emit
+from energylens.cli.command import App, Parameter
 from energylens.cli.options import Json
 from energylens.errors import EnergylensError, Problem
 from energylens.store import checked_target
@@ -17,15 +16,14 @@ from energylens.store import checked_target
 calibrate = App(
     name="calibrate",
     help="Fit GPU profiles to measured kernels, kernel power and serving runs.",
-    help_format="plaintext",
 )
-app.command(calibrate)
+app.group(calibrate)
 
 _GPU = "Bundled GPU or a path to a profile; several separated by commas."
 _WRITE = "Write the profile here; without it and --write it is printed."
 Gpus = Annotated[str, Parameter(help=_GPU)]
 Out = Annotated[Path | None, Parameter(name="--out", help=_WRITE)]
-Write = Annotated[bool, Parameter(name="--write", negative="", help="Write the profile in its place.")]
+Write = Annotated[bool, Parameter(name="--write", help="Write the profile in its place.")]
 Data = Annotated[Path | None, Parameter(help="Folder of measured data; ENERGYLENS_DATA if not given.")]
 
 
@@ -124,7 +122,7 @@ def mine(
     form: Annotated[
         str, Parameter(help="layer (the serving layer) or closed (a closed form in TP, PP, batch, lengths).")
     ] = "layer",
-    columns: Annotated[bool, Parameter(negative="", help="Print the columns a file needs, and end.")] = False,
+    columns: Annotated[bool, Parameter(help="Print the columns a file needs, and end.")] = False,
     out: Annotated[
         Path | None, Parameter(name="--out", help="Write the profile (layer) or the coefficients (closed) here.")
     ] = None,

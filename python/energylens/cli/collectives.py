@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from energylens.cli import axes
 from energylens.cli.app import app, emit
+from energylens.cli.command import Parameter
 from energylens.cli.options import Json
 
 

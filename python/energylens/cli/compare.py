@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from energylens.cli.app import app, emit
+from energylens.cli.command import Parameter
 from energylens.cli.options import Json
 
 POINT = 'A row of a result (front.parquet, front.parquet#3), a point .yaml, or "MODEL; gpu=h100-sxm; tp=4; batch=64".'

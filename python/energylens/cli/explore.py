@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from energylens.cli import axes
 from energylens.cli.app import app, emit
+from energylens.cli.command import Parameter
 from energylens.cli.options import Json, KeepOptions, Out, SpaceOptions, Threads, check_out
 from energylens.errors import SpaceError
 from energylens.result import Result
@@ -64,7 +63,7 @@ def search(
 
     Example: energylens search qwen3-235b-a22b --gpu h200-sxm --tp 1:16 --ep 1,2,4,8 --batch 1:512 --seed 7
     """
-    from energylens.search import search as search_space
+    from energylens.searches import search as search_space
 
     check_out(out)
     space = (options or SpaceOptions()).space(models)

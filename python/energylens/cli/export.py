@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from energylens.cli.app import app, emit
+from energylens.cli.command import Parameter
 from energylens.cli.compare import POINT
 from energylens.cli.options import Json
 
@@ -27,7 +26,7 @@ def export(
 
     Example: energylens export front.parquet --to vllm
     """
-    from energylens.export import export as launch
+    from energylens.servers import export as launch
     from energylens.store import checked_target, write_file
 
     if out is not None:

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
-
 from energylens.cli.app import app, emit
+from energylens.cli.command import Parameter
 from energylens.cli.options import Json
 from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.report.text import billions, si, table
@@ -87,7 +86,7 @@ def show(
     model: Annotated[str, Parameter(help="A bundled model or a path to a spec.")],
     /,
     *,
-    explain: Annotated[bool, Parameter(negative="", help="Print each equation's formulas and collectives.")] = False,
+    explain: Annotated[bool, Parameter(help="Print each equation's formulas and collectives.")] = False,
     json: Json = False,
 ) -> None:
     """Show a model: its kernels, what they compute and move, and the collectives its shard map implies.

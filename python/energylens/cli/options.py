@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
-
 from energylens import running
 from energylens.cli import axes
+from energylens.cli.command import Parameter
 from energylens.errors import Problem, SpaceError
 from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.space import DEFAULT_BATCHES, DEFAULT_OBJECTIVES, Space
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of text.")]
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON instead of text.")]
 Out = Annotated[Path | None, Parameter(name="--out", help="Also write a Parquet file.")]
 Threads = Annotated[int | None, Parameter(converter=axes.whole, help="Threads; all CPUs if not given.")]
 
@@ -23,7 +22,6 @@ PassTokens = Annotated[int, Parameter(converter=axes.whole, help="Prompt tokens 
 _FORMATS = "Data types, `own` for the spec's."
 
 
-@Parameter(name="*")
 @dataclass
 class SpaceOptions:
     """Axes, limits and objectives of a space; values are lists such as 1,2,4 or ranges such as 1:64 and 16:512:16."""
@@ -52,9 +50,7 @@ class SpaceOptions:
     kv_dtype: Annotated[str, Parameter(help=_FORMATS)] = "own"
     max_batched_tokens: PassTokens = MAX_BATCHED_TOKENS
     slo: Annotated[str | None, Parameter(help="Latency limits: ttft=1s,tpot=50ms.")] = None
-    limit: Annotated[list[str], Parameter(help="Any other limit, repeatable: gpus<=8.", negative="")] = field(
-        default_factory=list
-    )
+    limit: Annotated[list[str], Parameter(help="Any other limit, repeatable: gpus<=8.")] = field(default_factory=list)
     objectives: Annotated[str, Parameter(help="Result columns to trade off.")] = ",".join(DEFAULT_OBJECTIVES)
 
     def space(self, models: str) -> Space:
@@ -73,7 +69,6 @@ class SpaceOptions:
         )
 
 
-@Parameter(name="*")
 @dataclass
 class KeepOptions:
     """What to keep besides the exact front."""

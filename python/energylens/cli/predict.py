@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from energylens.cli import axes
 from energylens.cli.app import app, emit
+from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Out
 from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.running import HELP, RUNNING
@@ -30,8 +29,8 @@ def predict(
     ] = None,
     overlap_sms: Annotated[int, Parameter(converter=axes.whole, help=f"{HELP['overlap_sms']}.")] = 0,
     overlap_where: Annotated[str, Parameter(help=f"{HELP['overlap_where']}.")] = "prefill",
-    sequence_parallel: Annotated[bool, Parameter(help=f"{HELP['sequence_parallel']}.", negative="")] = False,
-    fused_norm: Annotated[bool, Parameter(help=f"{HELP['fused_norm']}.", negative="")] = False,
+    sequence_parallel: Annotated[bool, Parameter(help=f"{HELP['sequence_parallel']}.")] = False,
+    fused_norm: Annotated[bool, Parameter(help=f"{HELP['fused_norm']}.")] = False,
     sm_clock_mhz: Annotated[
         int | None, Parameter(converter=axes.whole, help=f"{HELP['sm_clock_mhz']}; as measured if not given.")
     ] = None,

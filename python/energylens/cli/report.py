@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from energylens.cli.app import app
+from energylens.cli.command import Parameter
 
 _DRAWN = ("front", "breakdown", "operations", "roofline", "changes")
 

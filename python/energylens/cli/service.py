@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
-
 from energylens import running
 from energylens.cli import axes
 from energylens.cli.app import app, emit
+from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Out, Threads, check_out
 from energylens.cli.split import read_axes
 from energylens.errors import Problem, SpaceError
@@ -24,7 +23,6 @@ _SIDE = 'Axes of {} engines: "gpus=h100-sxm,b200; tp=1,2,4; sm_clock_mhz=own,120
 _SWITCH = {"on": True, "off": False}
 
 
-@Parameter(name="*")
 @dataclass
 class DeploymentOptions:
     """Axes of deployments; values are lists such as 1,2,4 or ranges."""
@@ -65,7 +63,6 @@ class DeploymentOptions:
         return told | {"draft": self.draft, "acceptance": self.acceptance, "gpus": axes.names(self.gpu)}
 
 
-@Parameter(name="*")
 @dataclass
 class OneOptions(DeploymentOptions):
     """One deployment: one value of each axis."""
@@ -108,7 +105,6 @@ def _whole(text: str, name: str) -> bool:
     return True
 
 
-@Parameter(name="*")
 @dataclass
 class CostOptions:
     """Money and carbon, beyond the joules of the GPUs."""
@@ -149,7 +145,7 @@ def serve_plan(
     workload: Load,
     rate: Rate = None,
     slo: Annotated[str | None, Parameter(help="Limits that nine requests in ten keep: ttft=1s,tpot=50ms.")] = None,
-    limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.", negative="")] = None,
+    limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.")] = None,
     options: DeploymentOptions | None = None,
     costs: CostOptions | None = None,
     json: Json = False,
@@ -200,7 +196,7 @@ def serve_pools(
     decode: Annotated[str, Parameter(help=_SIDE.format("decode"))],
     rate: Rate = None,
     slo: Annotated[str | None, Parameter(help="Limits that nine requests in ten keep: ttft=1s,tpot=50ms.")] = None,
-    limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.", negative="")] = None,
+    limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.")] = None,
     json: Json = False,
     out: Out = None,
     threads: Threads = None,

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
-from cyclopts import Parameter
-
 from energylens import running
 from energylens.cli import axes
 from energylens.cli.app import app, emit
+from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Out, PassTokens, Threads, check_out
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.plan import MAX_BATCHED_TOKENS

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from energylens.cli import axes
 from energylens.cli.app import app, emit
+from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Threads
 from energylens.result import Result
 from energylens.sweeps.status import Status

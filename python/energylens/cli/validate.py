@@ -7,11 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
-
 from energylens.accuracy import Errors, errors_text
 from energylens.cli import axes
 from energylens.cli.app import app, emit
+from energylens.cli.command import Parameter
 from energylens.cli.options import Json, check_out
 from energylens.errors import EnergylensError, Problem
 from energylens.report.text import table

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from energylens.errors import EnergylensError, Problem, did_you_mean
-from energylens.export.launch import Launch
-from energylens.export.settings import settings
 from energylens.points import Point, read_point
+from energylens.servers.launch import Launch
+from energylens.servers.settings import settings
 
 SERVERS: Final = ("vllm", "sglang", "trtllm", "dynamo")
 """Servers by the name of `--to`, each with a module of that name."""
@@ -26,7 +26,7 @@ def export(point: str | Path | Mapping[str, Any] | Point, to: str = "vllm", *, m
         hint = did_you_mean(to, SERVERS) or f"known: {', '.join(SERVERS)}"
         raise EnergylensError(Problem(f"no server `{to}` to export to", hint=hint, code="export"))
     found = point if isinstance(point, Point) else read_point(point)
-    launched: Launch = import_module(f"energylens.export.{to}").launch(settings(found, model))
+    launched: Launch = import_module(f"energylens.servers.{to}").launch(settings(found, model))
     return launched
 
 

@@ -24,12 +24,12 @@ from pymoo.util.reference_direction import get_partition_closest_to_points
 
 from energylens import _core
 from energylens.errors import Problem, SpaceError, did_you_mean
-from energylens.search.archive import Archive
-from energylens.search.checkpoint import Checkpoint
-from energylens.search.columns import ColumnNSGA2
-from energylens.search.problem import SameKey, SpaceProblem
-from energylens.search.selection import dominance_then_crowding, either, niche_rank_distance, tournament
-from energylens.search.stalled import Stalled
+from energylens.searches.archive import Archive
+from energylens.searches.checkpoint import Checkpoint
+from energylens.searches.columns import ColumnNSGA2
+from energylens.searches.problem import SameKey, SpaceProblem
+from energylens.searches.selection import dominance_then_crowding, either, niche_rank_distance, tournament
+from energylens.searches.stalled import Stalled
 from energylens.space import Space
 
 ALGORITHMS = {

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from energylens import _core
 from energylens.errors import Problem, SpaceError
-from energylens.search.checkpoint import Checkpoint
-from energylens.search.stalled import Stalled
+from energylens.searches.checkpoint import Checkpoint
+from energylens.searches.stalled import Stalled
 from energylens.space import Space
 
 _STATE = ("generation", "population", "rank", "crowding", "seen", "front", "counts")

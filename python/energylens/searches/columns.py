@@ -19,9 +19,9 @@ from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 from pymoo.util.randomized_argsort import randomized_argsort
 
-from energylens.search.archive import among
-from energylens.search.problem import Measured, SpaceProblem
-from energylens.search.selection import dominance_then_crowding, tournament
+from energylens.searches.archive import among
+from energylens.searches.problem import Measured, SpaceProblem
+from energylens.searches.selection import dominance_then_crowding, tournament
 
 _MOST_MATINGS = 100
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from energylens.export.settings import Settings
+from energylens.servers.settings import Settings
 
 _WIDTH = 100
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from energylens.export.launch import Launch
-from energylens.export.settings import Settings, cannot
+from energylens.servers.launch import Launch
+from energylens.servers.settings import Settings, cannot
 
 CHECKED: Final = "vLLM 0.33.0"
 

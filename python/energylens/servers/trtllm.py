@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any, Final
 
-from energylens.export.launch import Launch
-from energylens.export.settings import Settings, cannot
+from energylens.servers.launch import Launch
+from energylens.servers.settings import Settings, cannot
 
 CHECKED: Final = "TensorRT-LLM 1.4 (documented arguments)"
 
@@ -37,7 +37,9 @@ def launch(settings: Settings) -> Launch:
     if settings.overlap or settings.sequence_parallel or settings.fused_norm:
         notes.append("overlap, sequence parallelism and fused norms are no options of TensorRT-LLM; it chooses itself")
     if settings.copies:
-        notes.append(f"{settings.copies} redundant experts: moe_config.load_balancer.num_slots, with the experts' number")
+        notes.append(
+            f"{settings.copies} redundant experts: set moe_config.load_balancer.num_slots to experts and copies"
+        )
     words += ["--extra_llm_api_options", _OPTIONS]
     return Launch("trtllm", CHECKED, [words], settings, {_OPTIONS: _yaml(_options(settings))}, notes)
 

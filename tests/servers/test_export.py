@@ -19,7 +19,7 @@ import pytest
 
 import energylens
 from energylens.errors import EnergylensError
-from energylens.export import SERVERS, Launch, export
+from energylens.servers import SERVERS, Launch, export
 
 DATA = Path(__file__).parent.parent / "data" / "servers"
 KNOWN = {name: json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")) for name in SERVERS}

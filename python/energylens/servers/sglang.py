@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from energylens.export.launch import Launch
-from energylens.export.settings import Settings, cannot
+from energylens.servers.launch import Launch
+from energylens.servers.settings import Settings, cannot
 
 CHECKED: Final = "SGLang 0.5.23"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from energylens.export.launch import Launch
-from energylens.export.settings import Settings
-from energylens.export.vllm import engine_words
+from energylens.servers.launch import Launch
+from energylens.servers.settings import Settings
+from energylens.servers.vllm import engine_words
 
 CHECKED: Final = "Dynamo 1.6.1 (vLLM as its worker)"
 

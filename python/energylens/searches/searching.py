@@ -52,7 +52,7 @@ def search(
 
     With `patience`, a search ends when its hypervolume has grown by less than `tolerance` in that many generations.
     `checkpoint` is a file to go on from after a break. `algorithm` is a name or an algorithm of pymoo and `termination`
-    one of its terminations, see `energylens.search.pymoo_engine.run`; either makes `auto` choose pymoo. Raises
+    one of its terminations, see `energylens.searches.pymoo_engine.run`; either makes `auto` choose pymoo. Raises
     `SpecError` or `SpaceError`.
     """
     space = Space(**axes) if space is None else replace(space, **axes) if axes else space
@@ -63,7 +63,7 @@ def search(
     if method != "pymoo" and (algorithm is not None or termination is not None):
         message = f"`algorithm` and `termination` are for pymoo, not for method `{method}`"
         raise SpaceError(Problem(message, hint="leave them out, or use method `pymoo`", code="search"))
-    from energylens.search.stalled import Stalled
+    from energylens.searches.stalled import Stalled
 
     stalled = None if patience is None else Stalled(patience, tolerance)
     if method == "auto":
@@ -79,14 +79,14 @@ def search(
     usual: dict[str, Any] = {"population": population, "generations": generations, "seed": seed, "threads": threads}
     with progress("searching", generations, show_progress) as advance:
         if method == "native":
-            from energylens.search import native
+            from energylens.searches import native
 
             nsga = native.run(space, stalled=stalled, advance=advance, checkpoint=checkpoint, **usual)
             indices, _, counts, outside = nsga.found()
             points, name = nsga.points, "native nsga2"
             by_reason = {reason: n for reason, n in zip(_core.REASONS, counts, strict=True) if n}
         else:
-            from energylens.search import pymoo_engine
+            from energylens.searches import pymoo_engine
 
             chosen = "nsga2" if algorithm is None else algorithm
             archive = pymoo_engine.run(

@@ -1,0 +1,319 @@
+"""Commands from annotated functions, on argparse: arguments, options, help, and every mistake of a line at once."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import shutil
+import textwrap
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+
+from energylens.errors import EnergylensError, Problem, did_you_mean
+
+_WIDEST: Final = 100
+_KINDS: Final = {int: "INT", float: "NUMBER", Path: "PATH", str: "TEXT"}
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What an annotation says of an option: its help, its names, how its text is read."""
+
+    help: str = ""
+    name: str | Sequence[str] = ()
+    converter: Callable[[str], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Option:
+    """An argument or an option of a command; `default` is `MISSING` where it must be given."""
+
+    key: str
+    flags: Sequence[str]
+    kind: Any
+    default: Any
+    help: str
+    converter: Callable[[str], Any] | None
+    group: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """Its name in help and messages."""
+        return self.flags[0] if self.flags else self.key.upper()
+
+    @property
+    def switch(self) -> bool:
+        """Whether it takes no value."""
+        return self.kind is bool
+
+    @property
+    def many(self) -> bool:
+        """Whether it may be given several times."""
+        return self.kind is list
+
+    def usage(self) -> str:
+        """Return it with what it takes."""
+        value = "" if self.switch or not self.flags else f" {_KINDS.get(self.kind, 'TEXT')}"
+        return ", ".join(self.flags) + value if self.flags else self.shown
+
+    def explained(self) -> str:
+        """Return its help with its default."""
+        if self.default is MISSING:
+            return f"{self.help} (required)" if self.flags else self.help
+        if self.switch or self.default is None or self.default in ("", []):
+            return self.help
+        return f"{self.help} ({self.default} if not given)"
+
+
+class CommandError(EnergylensError):
+    """A command line that cannot be read."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(Problem(message, code="command-line"))
+
+
+class Command:
+    """A function as a command of its annotated parameters."""
+
+    def __init__(self, path: str, run: Callable[..., Any]) -> None:
+        self.path = path
+        self.run = run
+        self.help = inspect.getdoc(run) or ""
+
+    @property
+    def options(self) -> list[Option]:
+        """Its arguments and options, those of dataclasses among them."""
+        return [option for _, _, options in self._parts() for option in options]
+
+    def _parts(self) -> list[tuple[str, Any, list[Option]]]:
+        """Return each parameter with its dataclass, if it is one, and its options."""
+        hints = get_type_hints(self.run, include_extras=True)
+        found: list[tuple[str, Any, list[Option]]] = []
+        for name, parameter in inspect.signature(self.run).parameters.items():
+            kind, told = _plain(hints[name])
+            default = MISSING if parameter.default is parameter.empty else parameter.default
+            if is_dataclass(kind):
+                inner = get_type_hints(kind, include_extras=True)
+                options = [_option(f.name, inner[f.name], _default(f), False, name) for f in fields(kind)]
+                found.append((name, kind, options))
+            else:
+                positional = parameter.kind is parameter.POSITIONAL_ONLY
+                found.append((name, None, [_option(name, Annotated[kind, told], default, positional, None)]))
+        return found
+
+    def __call__(self, words: Sequence[str]) -> Any:
+        """Run it; raise `CommandError` with every mistake of the line, or what the function raises."""
+        given, problems = self._given(words)
+        arguments: dict[str, Any] = {}
+        positional: list[Any] = []
+        for name, kind, options in self._parts():
+            values: dict[str, Any] = {}
+            for option in options:
+                try:
+                    values[option.key] = _value(option, given.get(_key(option)))
+                except EnergylensError as error:
+                    problems += error.problems
+            if kind is not None:
+                arguments[name] = (kind, values)
+            elif options[0].flags:
+                arguments[name] = values.get(name)
+            else:
+                positional.append(values.get(name))
+        if problems:
+            raise CommandError(problems)
+        made = {name: v[0](**v[1]) if isinstance(v, tuple) else v for name, v in arguments.items()}
+        return self.run(*positional, **made)
+
+    def _given(self, words: Sequence[str]) -> tuple[dict[str, list[str] | None], list[Problem]]:
+        """Return the texts of each option, and what no option is."""
+        options = self.options
+        parser = _Parser(add_help=False, allow_abbrev=False)
+        for option in options:
+            if option.flags:
+                told: dict[str, Any] = {"action": "append"}
+                told = {"action": "append_const", "const": ""} if option.switch else told
+                parser.add_argument(*option.flags, dest=_key(option), **told)
+            else:
+                parser.add_argument(_key(option), nargs="?")
+        try:
+            found, left = parser.parse_known_args(list(words))
+        except CommandError as error:
+            message = error.problems[0].message
+            name, _, fault = message.removeprefix("argument ").partition(": ")
+            said = f"`{name.split('/')[0]}` needs a value" if "expected one argument" in fault else message
+            raise CommandError(Problem(said, hint=self._see(), code="command-line")) from None
+        known = [flag for option in options for flag in option.flags]
+        problems = []
+        for word in left:
+            if word.startswith("-"):
+                flag = word.split("=")[0]
+                hint = did_you_mean(flag, known) if len(known) > 1 else None
+                fault = f"unknown option `{flag}`"
+                problems.append(Problem(fault, hint=hint or self._see(), code="command-line"))
+            elif not any(other.startswith("-") for other in left):
+                problems.append(Problem(f"`{word}` is one argument too many", hint=self._see(), code="command-line"))
+        texts_of = {name: [value] if isinstance(value, str) else value for name, value in vars(found).items()}
+        for option in options:
+            texts = texts_of.get(_key(option))
+            if texts and len(texts) > 1 and not option.many and not option.switch:
+                problems.append(Problem(f"`{option.shown}` is given twice", hint="give it once", code="command-line"))
+            if texts is None and option.default is MISSING:
+                fault = f"`{option.shown}` is missing"
+                problems.append(Problem(fault, hint=self._see(), code="command-line"))
+        return texts_of, problems
+
+    def _see(self) -> str:
+        return f"see {self.path} --help"
+
+    def help_text(self, width: int) -> str:
+        """Return its usage, what it does, its arguments and options."""
+        arguments = [option for option in self.options if not option.flags]
+        options = [option for option in self.options if option.flags]
+        needed = [option.usage() for option in options if option.default is MISSING]
+        names = [o.shown if o.default is MISSING else f"[{o.shown}]" for o in arguments]
+        usage = " ".join([self.path, *names, *needed, *(["[OPTIONS]"] if options else [])])
+        lines = [f"Usage: {usage}", ""]
+        for paragraph in self.help.split("\n\n"):
+            lines += [*_filled(" ".join(paragraph.split()), width), ""]
+        for title, some in (("Arguments", arguments), ("Options", options)):
+            if some:
+                lines += [f"{title}:", *_columns([(o.usage(), o.explained()) for o in some], width), ""]
+        return "\n".join(lines).rstrip()
+
+
+@dataclass
+class App:
+    """Commands by name, and groups of them."""
+
+    name: str
+    help: str
+    version: Callable[[], str] | None = None
+    path: str = ""
+    commands: dict[str, App | Command] = field(default_factory=dict)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.commands
+
+    def group(self, group: App) -> None:
+        """Register a group of commands."""
+        group.path = f"{self.name} {group.name}"
+        self.commands[group.name] = group
+
+    @overload
+    def command(self, run: FunctionT) -> FunctionT: ...
+
+    @overload
+    def command(self, *, name: str) -> Callable[[FunctionT], FunctionT]: ...
+
+    def command(self, run: Any = None, *, name: str | None = None) -> Any:
+        """Register a function under its name or a given one."""
+
+        def register(function: FunctionT) -> FunctionT:
+            own = name or function.__name__.replace("_", "-")
+            self.commands[own] = Command(f"{self.path or self.name} {own}", function)
+            return function
+
+        return register if run is None else register(run)
+
+    def __call__(self, words: Sequence[str]) -> Any:
+        """Run the command that the words name, or print help; raise `CommandError` for what is no command."""
+        width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
+        if not words or words[0] in ("--help", "-h"):
+            print(self.help_text(width))
+            return None
+        if words[0] == "--version" and self.version is not None:
+            print(self.version())
+            return None
+        if (found := self.commands.get(words[0])) is None:
+            kind = "option" if words[0].startswith("-") else "command"
+            hint = did_you_mean(words[0], self.commands) or f"see {self.path or self.name} --help"
+            raise CommandError(Problem(f"unknown {kind} `{words[0]}`", hint=hint, code="command-line"))
+        if isinstance(found, Command) and {"--help", "-h"} & set(words[1:]):
+            print(found.help_text(width))
+            return None
+        return found(words[1:])
+
+    def help_text(self, width: int) -> str:
+        """Return its commands with the first sentence of each."""
+        rows = [(name, _sentence(own.help)) for name, own in sorted(self.commands.items())]
+        lines = [f"Usage: {self.path or self.name} COMMAND", "", *_filled(self.help, width), ""]
+        lines += ["Commands:", *_columns(rows, width), ""]
+        lines += ["Options:", *_columns([("--help, -h", "Show this, or help of a command.")], width)]
+        return "\n".join(lines + (_columns([("--version", "Show the version.")], width) if self.version else []))
+
+
+def _plain(hint: Any) -> tuple[Any, Parameter]:
+    """Return the type of an annotation without `Annotated` and `None`, and its parameter."""
+    told = Parameter()
+    if get_origin(hint) is Annotated:
+        hint, *others = get_args(hint)
+        told = next((other for other in others if isinstance(other, Parameter)), told)
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(kind for kind in get_args(hint) if kind is not types.NoneType)
+        if get_origin(hint) is Annotated:
+            return _plain(hint)
+    return get_origin(hint) or hint, told
+
+
+def _option(key: str, hint: Any, default: Any, positional: bool, group: str | None) -> Option:
+    kind, told = _plain(hint)
+    names = [told.name] if isinstance(told.name, str) else list(told.name)
+    flags = [] if positional else names or [f"--{key.replace('_', '-')}"]
+    return Option(key, flags, kind, default, told.help, told.converter, group)
+
+
+def _default(one: Any) -> Any:
+    return one.default_factory() if one.default_factory is not MISSING else one.default
+
+
+def _key(option: Option) -> str:
+    return f"{option.group or ''}.{option.key}"
+
+
+def _value(option: Option, texts: list[str] | None) -> Any:
+    """Return the value of an option; raise `EnergylensError` for a text that is none."""
+    if texts is None:
+        return None if option.default is MISSING else option.default
+    if option.switch:
+        return True
+    if option.many:
+        return list(texts)
+    try:
+        if option.converter is not None:
+            return option.converter(texts[-1])
+        return option.kind(texts[-1])
+    except EnergylensError:
+        raise
+    except ValueError:
+        number = option.kind is float
+        fault = f"`{option.shown}` needs a {'number' if number else 'whole number'}, found `{texts[-1]}`"
+        hint = f"write it as {'0.5' if number else '8'}"
+        raise CommandError(Problem(fault, hint=hint, code="command-line")) from None
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def _filled(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def _columns(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Return names with their explanations beside them."""
+    left = min(max(len(name) for name, _ in rows), 34) + 4
+    lines = []
+    for name, told in rows:
+        wrapped = textwrap.wrap(told, max(30, width - left), break_on_hyphens=False) or [""]
+        first = f"  {name}".ljust(left)
+        if len(first) > left:
+            lines.append(first)
+            first = " " * left
+        lines += [first + wrapped[0], *(" " * left + line for line in wrapped[1:])]
+    return lines
