@@ -67,7 +67,7 @@ site: dev ## The documentation site, in out/site
 
 wheel: dev ## The sdist, and the wheel built from it, in dist/; tried in an environment without Rust
 	rm -rf dist
-	$(BIN)/maturin sdist --quiet --out dist
+	$(BIN)/maturin sdist --out dist
 	MATURIN_PEP517_ARGS="--profile dist" $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist dist/*.tar.gz
 	$(BIN)/python packaging/check_wheel.py dist
 

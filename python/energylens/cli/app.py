@@ -35,6 +35,7 @@ def run(argv: list[str]) -> int:
         predict,
         report,
         routing,
+        schema,
         service,
         split,
         sweep,

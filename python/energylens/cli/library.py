@@ -137,7 +137,8 @@ def import_hf(
         ) from None
     except InvalidConfig as error:
         raise SpecError([Problem(p, code="invalid-config", where=str(config)) for p in error.problems]) from None
-    text = write_yaml(spec)
+    # Editors check the file where `energylens schema model --out .` has put its schema beside it.
+    text = f"# yaml-language-server: $schema=model.schema.json\n{write_yaml(spec)}"
     document = Document(text, str(out or config))
     loaded = LoadedModel(check(ModelSpec, document.data, document, config.name), document)
     parameters = Plan([loaded], []).core.parameters(0)

@@ -1,0 +1,47 @@
+"""`energylens schema`."""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from energylens.cli.app import app
+from energylens.cli.command import Parameter
+
+
+@app.command
+def schema(
+    kind: Annotated[str | None, Parameter(help="model, gpu, workload, sweep or point; all with --out.")] = None,
+    /,
+    *,
+    out: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="A folder to write KIND.schema.json files into.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of a spec file, with which YAML editors complete and check it.
+
+    Example: energylens schema model
+    """
+    from energylens.errors import EnergylensError, Problem
+    from energylens.spec.schema import KINDS
+    from energylens.spec.schema import schema as schema_of
+    from energylens.store import write_file
+
+    if kind is None and out is None:
+        hint = f"one of {', '.join(KINDS)}; --out FOLDER writes all"
+        raise EnergylensError(Problem("which kind of file?", hint=hint, code="schema"))
+    texts = {
+        name: json_text.dumps(schema_of(name), indent=2, ensure_ascii=False) + "\n"
+        for name in ([kind] if kind is not None else KINDS)
+    }
+    if out is None:
+        print(*texts.values(), sep="", end="")
+        return
+    for name, text in texts.items():
+        write_file(out / f"{name}.schema.json", text.encode())
+    print(f"wrote {', '.join(f'{name}.schema.json' for name in texts)} into {out}", file=sys.stderr)
+    print("begin files beside them with:", file=sys.stderr)
+    for name in texts:
+        print(f"# yaml-language-server: $schema={name}.schema.json", file=sys.stderr)
