@@ -22,7 +22,7 @@ _NAMED_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
 _PICTURES = (".png", ".svg", ".csv")
 
 _SECTIONS = {
-    "": ["/docs/tutorial", "/docs/faq", "/README"],
+    "": ["/docs/tutorial", "/docs/faq", "The short tour </README>"],
     "How to": tuple(
         f"/docs/how-to/{name}" for name in ("own-model", "own-gpu", "own-trace", "own-cluster", "big-sweeps")
     ),
