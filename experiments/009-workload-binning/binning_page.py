@@ -17,6 +17,7 @@ from energylens.calibrate.measured import data_dir
 from energylens.library import load_gpu
 from energylens.service.coreset import binned, coreset
 from energylens.service.workload import Workload, load_workload
+from energylens.spec.schema import first_line
 from energylens.steady import ample
 
 HERE = Path(__file__).parent
@@ -90,6 +91,7 @@ def write(load: Workload, name: str) -> None:
     kinds = [f"  - [{i:.0f}, {o:.0f}, {w:.6g}]" for i, o, w in load.kinds.iter_rows()]
     rates = ", ".join(f"[{rate:.4g}, {share:.4g}]" for rate, share in load.rates)
     lines = [
+        first_line("workload"),
         f"# Written by experiments/009-workload-binning: {load.kinds.height} kinds of requests that stand for a trace.",
         f"name: {name}",
         f'source: "{SOURCES[name]}"',

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from energylens.calibrate.profile import MARKER, ProfileFile, emit, flow, scalar, significant
 from energylens.errors import SpecError
 from energylens.library import bundled, load_gpu
+from energylens.spec.schema import first_line
 from energylens.spec.yaml import Document
 
 FITTED = ("h100-sxm", "h200-sxm", "b200", "gb200", "a100-sxm-80gb", "l40s")
@@ -71,7 +72,7 @@ def test_what_a_person_wrote_stays(tmp_path: Path) -> None:
     file.replace(range=None)
     file.write()
     written = path.read_text(encoding="utf-8")
-    assert written.startswith("# mine\n")
+    assert written.startswith(f"{first_line('gpu')}\n# mine\n")
     assert "\nrange:" not in written
     assert written.split(MARKER)[0] == text.split(MARKER)[0]
 

@@ -17,6 +17,7 @@ MARKER = "# Below: written by `energylens calibrate`. Changes by hand are lost w
 FITTED = ("host", "energy", "uncertainty", "range", "kernels", "collectives", "frameworks")
 """Sections that fits write, in their order."""
 _WIDTH = 200
+_SCHEMA = re.compile(r"\A# yaml-language-server: \$schema=\.\./.*\n")
 
 
 def significant(value: float, digits: int = 3) -> float:
@@ -70,12 +71,16 @@ class ProfileFile:
         return LoadedGpu(check(GpuSpec, document.data, document, self.path.name), document)
 
     def write(self, path: Path | None = None) -> Path:
-        """Check the profile, then replace the file in one step; raise `SpecError` and write nothing if it is faulty."""
+        """Check the profile, then replace the file in one step; raise `SpecError` and write nothing if it is faulty.
+
+        In another folder it is without the line that leads editors from here to the schema.
+        """
         from energylens.store import replace_file
 
         self.loaded()
         target = path or self.path
-        replace_file(target, self.text.encode())
+        beside = target.resolve().parent == self.path.resolve().parent
+        replace_file(target, (self.text if beside else _SCHEMA.sub("", self.text)).encode())
         return target
 
 

@@ -16,23 +16,36 @@ class Fit(Form):
     """How a set of coefficients was fitted: to what, and how far off it is on rows that were held out."""
 
     data: Text
+    """What the coefficients were fitted to, and when."""
     rows: Count
+    """Rows of measurements that the errors below are of."""
     held_out: Count | None = None
+    """Rows that the fit did not see, where that is another number."""
     mape_percent: NonNegative
+    """Mean absolute relative error, %."""
     median_percent: NonNegative | None = None
+    """Median absolute relative error, %."""
     p90_percent: NonNegative | None = None
+    """90th percentile of the absolute relative error, %."""
     bias_percent: float | None = None
+    """Mean signed relative error, %; above 0 where predictions are too high."""
     valid: dict[str, list[float]] | None = None
+    """Least and greatest value of each quantity in the data."""
     notes: Text | None = None
+    """Anything else to know about the fit."""
 
 
 class Curve(Form):
-    """`t = alpha + root·√S + busfactor·S/bandwidth`, of messages of at most `max_bytes` S."""
+    """Seconds of a message of S bytes: `t = alpha + root·√S + busfactor·S/bandwidth`."""
 
     alpha_s: NonNegative
+    """Seconds of a message of no bytes."""
     root_s_per_sqrt_byte: NonNegative = 0.0
+    """Seconds for each square root of a byte of the message."""
     bandwidth_bytes_per_s: Large
+    """Bytes a second, of the message's bytes times the operation's bus factor."""
     max_bytes: Positive | None = None
+    """Bytes of the longest message that the curve holds for; any, if left out."""
 
 
 def _sizes(table: object) -> object:
@@ -45,14 +58,26 @@ def _numbers_of_gpus(table: dict[str, Curve]) -> dict[str, Curve]:
     return table
 
 
+ByGpus = Annotated[
+    dict[str, Curve],
+    BeforeValidator(_sizes),
+    Field(min_length=1, json_schema_extra={"propertyNames": {"pattern": "^0*([2-9]|[1-9][0-9]+)$"}}),
+]
+
+
 class Implementation(Form):
     """One implementation of a collective, by number of GPUs."""
 
     name: Text
+    """Name of the implementation, such as `nccl` or `custom`."""
     max_bytes: Positive | None = None
-    by_gpus: Annotated[dict[str, Curve], BeforeValidator(_sizes), Field(min_length=1)]
+    """Bytes of the longest message that it takes; any, if left out."""
+    by_gpus: ByGpus
+    """Its curve for each number of GPUs inside a node, 2 or more."""
     source: Text
+    """Where the numbers come from."""
     fit: Fit | None = None
+    """How they were fitted."""
 
     _sizes_are_numbers = field_validator("by_gpus")(_numbers_of_gpus)
 
@@ -64,12 +89,19 @@ class Exchange(Form):
     """A way to send tokens to their experts' GPUs or back: a copy for each expert or GPU, bytes of an element."""
 
     name: Text
+    """Name of the way, such as `deepep_low_latency`."""
     phase: Literal["prefill", "decode"] | None = None
+    """Phase it is used in; both, if left out."""
     copies: Literal["expert", "gpu"]
+    """What a token is sent to: each of its experts, or each GPU that has some of them."""
     bytes_per_element: Positive
-    by_gpus: Annotated[dict[str, Curve], BeforeValidator(_sizes), Field(min_length=1)]
+    """Bytes of one element of a token on its way."""
+    by_gpus: ByGpus
+    """Its curve for each number of GPUs inside a node, 2 or more; without `max_bytes`."""
     source: Text
+    """Where the numbers come from."""
     fit: Fit | None = None
+    """How they were fitted."""
 
     _sizes_are_numbers = field_validator("by_gpus")(_numbers_of_gpus)
 
@@ -85,12 +117,19 @@ class Collectives(Form):
     """Implementations by operation; without ways of its own, what is sent to experts goes by `all_to_all`."""
 
     all_reduce: Implementations
+    """Ways to sum a tensor over GPUs; of those that take a message, the fastest is used."""
     all_gather: Implementations
+    """Ways to put the parts of a tensor together on every GPU."""
     reduce_scatter: Implementations
+    """Ways to sum a tensor over GPUs and leave a part on each."""
     all_to_all: Implementations
+    """Ways in which every GPU sends a part to every other."""
     send_recv: Implementations
+    """Ways to send from one GPU to another: between pipeline stages, around rings."""
     dispatch: list[Exchange] = []
+    """Ways to send tokens to the GPUs of their experts; the first of the phase is used."""
     combine: list[Exchange] = []
+    """Ways to bring the experts' results back; the first of the phase is used."""
 
     @field_validator("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
     @classmethod

@@ -36,10 +36,12 @@ Positive = Annotated[float, BeforeValidator(_floating), Field(gt=0, allow_inf_na
 NonNegative = Annotated[float, BeforeValidator(_floating), Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_floating), Field(gt=0, le=1, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
+PlainName = Annotated[Text, Field(json_schema_extra={"pattern": r"^[^\s/\\]+$"})]
+"""The name of a model, workload or sweep; `plain_name` says what it may hold, the schema nearly that."""
 
 
 class Form(BaseModel):
-    """Base of all spec forms: frozen, strict, no unknown fields."""
+    """Base of all spec forms: frozen, strict, no unknown fields; the docstring under a field is what editors show."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from energylens import routing
+from energylens import _core, routing
 from energylens.running import Where
-from energylens.spec.form import Count, Form, Positive, Text, plain_name
+from energylens.spec import texts
+from energylens.spec.form import Count, Form, PlainName, Positive, Text, plain_name
+
+AXES: Final = ("tp", "dp", "ep", "moe_tp", "pp", "none")
+"""Mesh axes that may split a rank, and none."""
+
+KINDS: Final[Mapping[str, str]] = {
+    "weights": "Data type of weights that have none of their own.",
+    "activations": "Data type of activations that have none of their own.",
+    "cache": "Data type of cached tensors that have none of their own.",
+}
+"""Kinds of tensors."""
 
 
 class Rank(Form):
@@ -19,10 +31,15 @@ class Rank(Form):
     """
 
     extent: Count
+    """Values of the rank."""
     active: Count | None = None
-    routing: Text = routing.DEFAULT
+    """Values that one token meets, which makes it the rank of routed experts."""
+    routing: Annotated[Text, Field(json_schema_extra=texts.LAW)] = routing.DEFAULT
+    """Law by which tokens choose experts."""
     groups: Count | None = None
+    """Groups of experts, in order, for node-limited routing."""
     active_groups: Count | None = None
+    """Groups that a token's experts all lie in."""
 
     @field_validator("routing")
     @classmethod
@@ -36,21 +53,27 @@ class Mask(Form):
     """Causal attention, over a sliding `window` of tokens if one is given."""
 
     window: Count | None = None
+    """Tokens that a token sees, itself among them; all before it, if left out."""
 
 
 class Overlap(Form):
     """A kernel cut into `stages`, its collective beside it on `sms` SMs."""
 
     stages: Annotated[Count, Field(le=1024)]
+    """Stages that the rows of the kernel are cut into."""
     sms: Annotated[Count, Field(le=1024)]
+    """SMs that the collective takes beside it."""
     where: Where = "both"
+    """Phases in which it is overlapped."""
 
 
 class Kernel(Form):
     """One launch: its equations, and the phase it is limited to."""
 
     equations: list[Text]
+    """Equations such as `Y[b,s,d] = O[b,s,h,e] * Wo[h,e,d]`, in their order."""
     phase: Literal["prefill", "decode"] | None = None
+    """Phase it runs in; both, if left out."""
 
 
 def _rank(value: object) -> object:
@@ -71,36 +94,70 @@ def _kernel(value: object) -> object:
     return {"equations": value} if isinstance(value, list) else value
 
 
-Ranks = dict[str, Annotated[Rank, BeforeValidator(_rank)]]
-Masks = dict[str, Annotated[Mask, BeforeValidator(_mask)]]
-Kernels = dict[str, Annotated[Kernel, BeforeValidator(_kernel)]]
+Ranks = Annotated[
+    dict[str, Annotated[Rank, BeforeValidator(_rank, json_schema_input_type=Count | Rank)]],
+    Field(json_schema_extra={"propertyNames": {"pattern": "^[ac-ru-zA-Z]$"}}),
+]
+Masks = dict[str, Annotated[Mask, BeforeValidator(_mask, json_schema_input_type=Literal["causal"] | Mask)]]
+Kernels = dict[str, Annotated[Kernel, BeforeValidator(_kernel, json_schema_input_type=Text | list[Text] | Kernel)]]
+Shard = Annotated[
+    dict[str, Annotated[Text, Field(json_schema_extra={"enum": list(AXES)})]],
+    Field(json_schema_extra={"propertyNames": {"pattern": "^([a-ru-zA-Z]|repeat)$"}}),
+]
+Dtype = Annotated[Text, Field(json_schema_extra={"enum": _core.DTYPES})]
+Dtypes = Annotated[
+    dict[str, Dtype],
+    Field(
+        json_schema_extra={
+            "properties": {kind: {"description": told, "enum": list(_core.DTYPES)} for kind, told in KINDS.items()},
+            "required": list(KINDS),
+        }
+    ),
+]
 
 
 class Block(Form):
     """Kernels, repeated; shard, mask and overlap entries here replace the model's."""
 
     name: Text
+    """Name of the block."""
     repeat: Annotated[Count, Field(le=100_000)] = 1
+    """How many times it runs in one pass (layers)."""
     kernels: Kernels
-    shard: dict[str, Text] = {}
+    """Kernels by name: an equation, a list of them (one launch), or `{phase: ..., equations: [...]}`."""
+    shard: Shard = {}
+    """Mesh axis of a rank, in place of the model's."""
     mask: Masks = {}
+    """Mask of the scores of an attention kernel, by tensor, in place of the model's."""
     overlap: dict[str, Overlap] = {}
+    """Kernels that run beside their collective, in place of the model's."""
 
 
 class ModelSpec(Form):
     """A model as a graph of einsums."""
 
-    name: Text
+    name: PlainName
+    """Name of the model: letters, digits and `-._`."""
     source: Text | None = None
+    """Where the architecture comes from."""
     parameters: Positive | None = None
+    """Published count of parameters, shown beside the counted one."""
     ranks: Ranks
+    """Extent of every rank, by its letter; b, s, t (sequences, new and visible tokens) are given by the step."""
     blocks: list[Block]
-    cache: list[Text] = []
+    """Blocks of kernels, in the order in which they run."""
+    cache: Annotated[list[Text], Field(examples=[["K", "V"]])] = []
+    """Tensors kept for later tokens: made along s, read along t."""
     mask: Masks = {}
-    dtypes: dict[str, Text] = {"weights": "bf16", "activations": "bf16", "cache": "bf16"}
-    shard: dict[str, Text] = {}
+    """Mask of the scores of an attention kernel, by tensor."""
+    dtypes: Dtypes = {"weights": "bf16", "activations": "bf16", "cache": "bf16"}
+    """Data types of weights, activations and cache, and of single tensors by name."""
+    shard: Shard = {}
+    """Mesh axis that splits a rank, by rank, in this order; `repeat` stands for the layers."""
     overlap: dict[str, Overlap] = {}
+    """Kernels that run in stages beside their collective, by kernel."""
     tied: list[Text] = []
+    """Weights that blocks share."""
 
     @field_validator("name")
     @classmethod

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from energylens.spec.form import Count, Form, NonNegative, Positive, Share, Text, plain_name
+from energylens.spec.form import Count, Form, NonNegative, PlainName, Positive, Share, Text, plain_name
 
 
 def _name(name: str) -> str:
@@ -22,8 +22,11 @@ class Lengths(Form):
     """A log-normal distribution of lengths, cut at `longest`."""
 
     mean: Positive
+    """Mean tokens."""
     sd: NonNegative = 0.0
+    """Standard deviation, tokens."""
     longest: Count | None = None
+    """Tokens at which it is cut; a million, if left out."""
 
     @model_validator(mode="after")
     def _shorter(self) -> Lengths:
@@ -40,8 +43,9 @@ class Prefix(Form):
     """How much of the prompts caches find, by the tokens that they hold."""
 
     block_tokens: Count = 512
-    found: Curve
-    """Tokens held, and the share of prompt tokens found; rising."""
+    """Tokens of a block; caches hold and find whole blocks."""
+    found: Annotated[Curve, Field(examples=[[[1e5, 0.1], [1e6, 0.3]]])]
+    """Rows of [tokens held, share of the prompt tokens found], rising."""
 
     @model_validator(mode="after")
     def _rising(self) -> Prefix:
@@ -57,23 +61,36 @@ class Crowd(Form):
     """Others that arrive up to 20 ms before a request, beyond chance: before which share, and how many there."""
 
     share: Share
+    """Share of the requests before which others arrive."""
     others: Positive
+    """Others before such a request, on average."""
 
 
 class WorkloadSpec(Form):
     """A workload: `kinds` of requests, or distributions of `input` and `output`."""
 
-    name: Annotated[Text, AfterValidator(_name)]
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["kinds"]}, {"required": ["input", "output"]}]},
+    )
+
+    name: Annotated[PlainName, AfterValidator(_name)]
+    """Name of the workload: letters, digits and `-._`."""
     source: Text
-    kinds: Kinds | None = None
-    """Prompt tokens, output tokens and share of the requests, one kind a row."""
+    """Where the numbers come from."""
+    kinds: Annotated[Kinds | None, Field(examples=[[[420, 180, 0.7], [5200, 350, 0.3]]])] = None
+    """Kinds of requests: rows of [prompt tokens, output tokens, share of the requests]."""
     input: Lengths | None = None
+    """Prompt tokens of a request; given with `output` in place of `kinds`."""
     output: Lengths | None = None
+    """Output tokens of a request; given with `input` in place of `kinds`."""
     rate_per_s: Positive | None = None
-    rates: Curve | None = None
-    """Rates over their mean, and the share of the time at each."""
+    """Requests a second, all engines together; engines are always full, if it is given nowhere."""
+    rates: Annotated[Curve | None, Field(examples=[[[0.6, 0.5], [1.4, 0.5]]])] = None
+    """Rows of [rate over its mean, share of the time at that rate]; steady arrivals, if left out."""
     crowd: Crowd | None = None
+    """Requests that come together, beyond chance; none, if left out."""
     prefix: Prefix | None = None
+    """Prefixes that recur and that caches find; none, if left out."""
 
     @model_validator(mode="after")
     def _whole(self) -> WorkloadSpec:

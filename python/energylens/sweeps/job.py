@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from energylens import _core, running
 from energylens.errors import EnergylensError, Problem, SpecError, did_you_mean
@@ -14,8 +15,10 @@ from energylens.keep import Keep
 from energylens.library import Kind, bundled, load_gpu, load_model
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS
 from energylens.space import DEFAULT_OBJECTIVES, Limit, Space, result_column
-from energylens.spec.form import Count, Form, Share, Text, check, place_problem, plain_name
+from energylens.spec import texts
+from energylens.spec.form import Count, Form, PlainName, Share, Text, check, place_problem, plain_name
 from energylens.spec.yaml import Document
+from energylens.units import RESULTS
 from energylens.values import formats, names, numbers
 
 
@@ -105,55 +108,112 @@ def _beside(folder: Path, law: str | None) -> str | None:
     return f"counts:{folder / file}" if name == "counts" else law
 
 
+LimitText = Annotated[Text, BeforeValidator(_limit), Field(examples=["tpot<=50ms", "ttft<=1s", "gpus<=8"])]
+Objective = Annotated[Text, BeforeValidator(_objective), Field(json_schema_extra={"enum": list(RESULTS)})]
+Axis = Annotated[Text, _kept("best_per"), Field(json_schema_extra={"enum": _core.AXES})]
+Column = Annotated[Text, _kept("distributions"), Field(json_schema_extra={"enum": _core.COLUMNS})]
+
+
+def _axes(schema: dict[str, Any]) -> None:
+    """Put into the schema what axes take, and what they are if left out."""
+    for name, default in ((one.name, one.default) for one in fields(Space)):
+        if name in ("models", "gpus"):
+            names: dict[str, Any] = {"type": "string", "minLength": 1}
+            texts.bundled_names("models" if name == "models" else "hardware")(names)
+            schema["properties"][name] = texts.one_or_list(names)
+        elif name in _core.AXES:
+            values = [*default] if isinstance(default, tuple) else [default]
+            shown = values if len(values) > 1 else "own" if values[0] is None else values[0]
+            schema["properties"][name] = texts.axis(name, LARGEST) | {"default": shown}
+
+
 class SpaceForm(Form):
-    """Fields of a space; those left out are as in `Space`."""
+    """Axes, limits and objectives of a sweep: a value, a list of values, or text such as "1:512"."""
+
+    model_config = ConfigDict(json_schema_extra=_axes)
 
     models: Names
+    """Bundled models, or paths to specs from this file's folder."""
     gpus: Names
+    """Bundled GPUs, `gpu@framework`, or paths to profiles from this file's folder."""
     tp: Degrees | None = None
+    """Tensor parallelism, GPUs."""
     pp: Degrees | None = None
+    """Pipeline stages."""
     dp: Degrees | None = None
+    """Data parallelism of attention inside the engine, ranks."""
     ep: Degrees | None = None
+    """Expert parallelism, ranks."""
     cp: Ways | None = None
+    """Context parallelism, ranks."""
     overlap_stages: Ways | None = None
+    """Stages of compute beside which collectives run; 1 is none, own the model's."""
     overlap_sms: Ways | None = None
+    """SMs that overlapped collectives take."""
     overlap_where: Ways | None = None
+    """Phases in which collectives are overlapped."""
     sequence_parallel: Ways | None = None
+    """Reduce-scatter and all-gather in place of all-reduce."""
     fused_norm: Ways | None = None
+    """Norms inside the all-reduce before them."""
     sm_clock_mhz: Ways | None = None
+    """Locked SM clock, MHz; own is as measured."""
     power_cap_w: Ways | None = None
+    """Cap on the power of each GPU, W; own is the board limit."""
     routing: Ways | None = None
+    """Laws by which tokens choose experts; own is the model's."""
     placement: Ways | None = None
+    """Which GPU holds which expert."""
     batch: Sizes | None = None
+    """Sequences running in the engine."""
     prompt_tokens: Sizes | None = None
+    """Prompt tokens of each request."""
     output_tokens: Sizes | None = None
+    """Output tokens of each request."""
     weight_dtype: Formats | None = None
+    """Data types of the weights; own is the model's."""
     kv_dtype: Formats | None = None
+    """Data types of the KV cache; own is the model's."""
     max_batched_tokens: Annotated[Count, Field(le=LARGEST)] = MAX_BATCHED_TOKENS
-    limits: Annotated[list[Annotated[Text, BeforeValidator(_limit)]], BeforeValidator(_list)] = []
+    """Prompt tokens of one prefill pass."""
+    limits: Annotated[list[LimitText], BeforeValidator(_list, json_schema_input_type=LimitText | list[LimitText])] = []
+    """Limits on result columns; a point outside them is dropped."""
     objectives: Annotated[
-        list[Annotated[Text, BeforeValidator(_objective)]], BeforeValidator(_list), Field(min_length=1, max_length=6)
+        list[Objective],
+        BeforeValidator(_list, json_schema_input_type=Objective | Annotated[list[Objective], Field(max_length=6)]),
+        Field(min_length=1, max_length=6),
     ] = list(DEFAULT_OBJECTIVES)
+    """Result columns that the front trades off, each minimised unless larger is better."""
 
 
 class KeepForm(Form):
-    """What to keep besides counts, as `energylens.keep.Keep` has it, and whether to write every row."""
+    """What to keep of a sweep besides counts of points by reason."""
 
     epsilon: Share | None = None
+    """Share by which a point may be worse than one that stands for it on the front; the exact front, if left out."""
     top: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    best_per: Annotated[list[Annotated[Text, _kept("best_per")]], BeforeValidator(_list)] = []
-    distributions: Annotated[list[Annotated[Text, _kept("distributions")]], BeforeValidator(_list)] = []
+    """How many of the points of the best first objective to keep."""
+    best_per: Annotated[list[Axis], BeforeValidator(_list, json_schema_input_type=Axis | list[Axis])] = []
+    """Axes, for each combination of whose values the best point is kept."""
+    distributions: Annotated[list[Column], BeforeValidator(_list, json_schema_input_type=Column | list[Column])] = []
+    """Result columns of which counts in narrow bins are kept, for quantiles."""
     rows: Literal["none", "feasible", "all"] = "none"
+    """Whether every point's row is written too: those that run, or all."""
 
 
 class JobForm(Form):
-    """A job file."""
+    """A sweep: a space, what to keep of it, and how it is cut into shards."""
 
-    name: Text
+    name: PlainName
+    """Name of the sweep: letters, digits and `-._`."""
     space: SpaceForm
+    """Axes, limits and objectives."""
     keep: KeepForm = KeepForm()
+    """What to keep besides counts of points by reason."""
     shards: Annotated[Count, Field(le=10_000_000)] | None = None
+    """Number of shards, of some ten seconds of one core each if left out; not with `shard_points`."""
     shard_points: Count | None = None
+    """Points of one shard; not with `shards`."""
 
     @field_validator("name")
     @classmethod
@@ -185,8 +245,8 @@ class Job:
         self.keep = self._keep()
 
     def _space(self) -> Space:
-        fields = {name: getattr(self.form.space, name) for name in SpaceForm.model_fields}
-        axes = {name: value for name, value in fields.items() if value is not None}
+        given = {name: getattr(self.form.space, name) for name in SpaceForm.model_fields}
+        axes = {name: value for name, value in given.items() if value is not None}
         problems: list[Problem] = []
 
         def load(field: str, kind: Kind, read: Callable[[str | Path], Any]) -> list[Any]:
