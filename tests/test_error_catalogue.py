@@ -40,6 +40,7 @@ GUARDED = {
     "empty-axis": "`empty-space` before",
     "rank-extent": "the form of a model: an extent is 1 or more",
     "repeat": "the form of a model: a block repeats once or more",
+    "problem": "what a problem without a code would have: none is made (below)",
     "sharpness": "the form of a profile: a power of two",
     # Wrong arguments of private calls.
     "engine": "`replay` gives every field of an engine",
@@ -209,6 +210,13 @@ def entries(page: str) -> list[Entry]:
     parts = re.split(r"^(?=##)", page, flags=re.MULTILINE)
     titles = [part.partition("\n")[0] if part.startswith("###") else "" for part in parts]
     return [Entry(tuple(re.findall("`([^`]+)`", title)), part) for title, part in zip(titles, parts, strict=True)]
+
+
+def test_every_problem_has_a_code() -> None:
+    for path in sorted((ROOT / "python" / "energylens").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Problem" and len(node.args) < 4:
+                assert any(keyword.arg == "code" for keyword in node.keywords), f"{path}:{node.lineno}"
 
 
 def test_every_code_has_an_entry_or_a_reason_for_none() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_text
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -25,22 +24,18 @@ def schema(
     Example: energylens schema model
     """
     from energylens.errors import EnergylensError, Problem
-    from energylens.spec.schema import KINDS
-    from energylens.spec.schema import schema as schema_of
+    from energylens.spec.schema import KINDS, text
     from energylens.store import write_file
 
     if kind is None and out is None:
         hint = f"one of {', '.join(KINDS)}; --out FOLDER writes all"
         raise EnergylensError(Problem("which kind of file?", hint=hint, code="schema"))
-    texts = {
-        name: json_text.dumps(schema_of(name), indent=2, ensure_ascii=False) + "\n"
-        for name in ([kind] if kind is not None else KINDS)
-    }
+    texts = {name: text(name) for name in ([kind] if kind is not None else KINDS)}
     if out is None:
         print(*texts.values(), sep="", end="")
         return
-    for name, text in texts.items():
-        write_file(out / f"{name}.schema.json", text.encode())
+    for name, told in texts.items():
+        write_file(out / f"{name}.schema.json", told.encode())
     print(f"wrote {', '.join(f'{name}.schema.json' for name in texts)} into {out}", file=sys.stderr)
     print("begin files beside them with:", file=sys.stderr)
     for name in texts:

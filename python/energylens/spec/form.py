@@ -93,8 +93,14 @@ def _problem(form: type[BaseModel], detail: Any, document: Document | None, what
             message = f"`{name}` should be fields and values, found {found}"
         case "value_error":
             error = detail["ctx"]["error"]
-            first = error.problems[0] if isinstance(error, EnergylensError) else Problem(str(error))
+            first = error.problems[0] if isinstance(error, EnergylensError) else Problem(str(error), code=kind)
             message, hint = first.message, first.hint
+            kind = first.code if first.code != "problem" else kind
+        case "too_long":
+            limits = detail["ctx"]
+            message = f"`{name}` should have at most {limits['max_length']} items, found {limits['actual_length']}"
+        case _ if not str(detail["msg"]).startswith("Input should "):
+            message = f"`{name}`: {detail['msg']}"
         case _:
             expected = str(detail["msg"]).replace("Input should be ", "").replace("Input should have", "has to have")
             shown = value if isinstance(value, (str, int, float, bool)) or value is None else type(value).__name__

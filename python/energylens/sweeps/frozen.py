@@ -47,11 +47,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep by its canonical content, its name, and how far its GPUs are trusted."""
+    """A sweep by its canonical content, its name, how far its GPUs are trusted and where its models come from."""
 
     name: str
     content: dict[str, Any]
     trust: dict[str, Account]
+    sources: dict[str, str | None]
 
     @cached_property
     def sha256(self) -> str:
@@ -80,6 +81,7 @@ class Sweep:
             objectives=content["objectives"],
             content=content["plan"],
             accounts=self.trust,
+            told_sources=self.sources,
         )
 
     @cached_property
@@ -118,6 +120,7 @@ class Sweep:
             "plan_sha256": hashlib.sha256(canonical(self.content["plan"]).encode()).hexdigest(),
             "energylens": self.content["energylens"],
             "trust": self.trust,
+            "sources": self.sources,
             "sweep": self.content,
         }
         return json.dumps(told, indent=1) + "\n"
@@ -166,7 +169,7 @@ def freeze(job: Job) -> Sweep:
         "keep": job.keep.describe() | {"rows": job.form.keep.rows},
         "shards": _cut(job),
     }
-    return Sweep(job.form.name, content, dict(space.trust))
+    return Sweep(job.form.name, content, dict(space.trust), dict(space.sources))
 
 
 def physics(space: Space) -> str:
@@ -213,7 +216,7 @@ def thaw(manifest: str, place: str) -> Sweep:
     """Return the sweep of a manifest's text; raise `EnergylensError` if it is damaged or of another energylens."""
     try:
         told = json.loads(manifest)
-        sweep = Sweep(told["name"], told["sweep"], dict(told["trust"]))
+        sweep = Sweep(told["name"], told["sweep"], dict(told["trust"]), dict(told["sources"]))
         whole = sweep.sha256 == told["sweep_sha256"]
     except (ValueError, KeyError, TypeError, AttributeError):
         whole = False

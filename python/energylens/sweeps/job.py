@@ -37,7 +37,7 @@ def _formats(value: object) -> object:
     for name in found:
         if name is not None and name not in _core.DTYPES:
             hint = did_you_mean(str(name), ["own", *_core.DTYPES])
-            raise SpecError(Problem(f"unknown data type `{name}`", hint=hint))
+            raise SpecError(Problem(f"unknown data type `{name}`", hint=hint, code="unknown-dtype"))
     return found
 
 
@@ -49,7 +49,9 @@ def _numbers(top: int) -> BeforeValidator:
         found = numbers(value, axis) if isinstance(value, str) else [value]
         bad = [v for v in found if not isinstance(v, int) or isinstance(v, bool) or not 1 <= v <= top]
         if bad:
-            raise SpecError(Problem(f"axis `{axis}` needs whole numbers from 1 to {top:,}, found `{bad[0]}`"))
+            raise SpecError(
+                Problem(f"axis `{axis}` needs whole numbers from 1 to {top:,}, found `{bad[0]}`", code="axis-value")
+            )
         return found
 
     return BeforeValidator(read)
