@@ -68,7 +68,8 @@ site: dev ## The documentation site, in out/site
 wheel: dev ## The sdist, and the wheel built from it, in dist/; tried in an environment without Rust
 	rm -rf dist
 	$(BIN)/maturin sdist --out dist
-	MATURIN_PEP517_ARGS="--profile dist" $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist dist/*.tar.gz
+	mkdir -p target/sdist && rm -rf target/sdist/* && tar -xzf dist/*.tar.gz -C target/sdist --strip-components 1
+	cd target/sdist && CARGO_TARGET_DIR=../from-sdist $(abspath $(BIN))/maturin build --profile dist --locked --quiet --out ../../dist
 	$(BIN)/python packaging/check_wheel.py dist
 
 clean: ## Remove what was built
