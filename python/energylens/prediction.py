@@ -15,6 +15,7 @@ from energylens.evaluation import evaluate
 from energylens.explained import kernels
 from energylens.library import load_gpu, load_model
 from energylens.plan import MAX_BATCHED_TOKENS, Plan
+from energylens.trust import Account, account
 from energylens.units import POINT_DEFAULTS, RESULTS
 
 
@@ -26,8 +27,13 @@ class Prediction:
     values: dict[str, Any]
     causes: dict[str, dict[str, float]]
     kernels: pl.DataFrame
-    trust: str
+    account: Account
     plan_sha256: str
+
+    @property
+    def trust(self) -> str:
+        """How far the GPU's numbers are trusted."""
+        return str(self.account["trust"])
 
     @property
     def limits(self) -> dict[str, dict[str, float]]:
@@ -90,7 +96,7 @@ def predict(
         phase: {cause: found[f"energy_{phase}_{cause}_j"] for cause in _core.CAUSES} for phase in ("prefill", "decode")
     }
     values = {name: found[name] for name in (*RESULTS, "feasible", "reason")}
-    return Prediction(chosen, values, causes, kernels(plan, found), loaded_gpu.trust, plan.sha256)
+    return Prediction(chosen, values, causes, kernels(plan, found), account(loaded_gpu), plan.sha256)
 
 
 def why_not(plan: Plan, found: dict[str, Any]) -> Problem:

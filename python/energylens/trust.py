@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from energylens.plan import LoadedGpu
 
 Account = dict[str, Any]
-"""`trust` (a level), and of a profile at hand `source` and `errors`: one row for each fit."""
+"""`trust` (a level); of a profile at hand `source`, `errors` (a row a fit), and the `lender` of its serving layer."""
+
+_LENT = re.compile(r"transferred from ([\w-]+)")
 
 _OTHERS = frozenset({"frameworks", "prior"})
 _ERRORS = ("rows", "mape_percent", "median_percent", "p90_percent", "bias_percent")
@@ -16,7 +19,10 @@ _ERRORS = ("rows", "mape_percent", "median_percent", "p90_percent", "bias_percen
 
 def account(loaded: LoadedGpu) -> Account:
     """Return the level of trust of a profile, its source, and the errors of its fits on what they did not see."""
-    return {"trust": loaded.trust, "source": loaded.spec.source, "errors": _errors(loaded.completed[0], ())}
+    whole = loaded.completed[0]
+    told = {"trust": loaded.trust, "source": loaded.spec.source, "errors": _errors(whole, ())}
+    lent = _LENT.match(str(whole.get("host", {}).get("source", "")))
+    return told | ({"lender": lent[1]} if lent else {})
 
 
 def levels(trust: Mapping[str, Account]) -> dict[str, str]:

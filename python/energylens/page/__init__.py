@@ -13,7 +13,7 @@ import polars as pl
 from energylens import _core
 from energylens.charts import Charts, require
 from energylens.errors import EnergylensError
-from energylens.report.answer import TRUST
+from energylens.report.answer import trust_words
 from energylens.report.text import number
 from energylens.subject import ENERGY, Subject, axis_words
 
@@ -155,7 +155,7 @@ def _trust(name: str, told: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "level": told["trust"],
-        "meaning": TRUST[told["trust"]],
+        "meaning": trust_words(told),
         "source": told.get("source"),
         "errors": told.get("errors", []),
     }

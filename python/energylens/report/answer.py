@@ -9,7 +9,7 @@ import numpy as np
 from energylens import running
 from energylens.errors import Problem
 from energylens.report.text import number, si, table
-from energylens.trust import levels
+from energylens.trust import Account, levels
 from energylens.units import UNITS
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def _speed(result: Result) -> str:
 
 def trust(result: Result) -> str:
     """Return how far each GPU's numbers are trusted."""
-    return trust_line(levels(result.space.trust))
+    return trust_line(result.space.trust)
 
 
 TRUST = {
@@ -230,9 +230,16 @@ TRUST = {
 }
 
 
-def trust_line(gpus: dict[str, str]) -> str:
-    """Return a line saying how far profiles are trusted."""
-    return "trust: " + "; ".join(f"{name} is {trust} ({TRUST[trust]})" for name, trust in gpus.items())
+def trust_line(gpus: Mapping[str, Account | str]) -> str:
+    """Return a line saying how far profiles are trusted: by their accounts, or their levels alone."""
+    told = {name: {"trust": own} if isinstance(own, str) else own for name, own in gpus.items()}
+    return "trust: " + "; ".join(f"{name} is {own['trust']} ({trust_words(own)})" for name, own in told.items())
+
+
+def trust_words(own: Account) -> str:
+    """Return what an account of trust means."""
+    lent = f"; serving layer and intervals borrowed from {own['lender']}" if own.get("lender") else ""
+    return TRUST[own["trust"]] + (lent if own["trust"] == "calibrated" else "")
 
 
 def as_dict(result: Result) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def _kernels(prediction: Prediction) -> str:
 
 
 def _trust(prediction: Prediction) -> str:
-    line = trust_line({prediction.point["gpu"]: prediction.trust})
+    line = trust_line({prediction.point["gpu"]: prediction.account})
     if prediction.values["extrapolated"]:
         line += (
             "\nextrapolated: a number format, the number of GPUs, the batch, the length or the way of running (overlap,"

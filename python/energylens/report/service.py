@@ -9,7 +9,6 @@ from energylens import running
 from energylens.report.answer import trust_line, why_not
 from energylens.report.text import number, si, table
 from energylens.service.serving import BATCHING
-from energylens.trust import levels
 
 if TYPE_CHECKING:
     import polars as pl
@@ -107,7 +106,7 @@ def plan_text(found: ServicePlan) -> str:
         lines.append(_REPLAYED)
         if not frame["replayed"].all():
             lines.append("deployments with draft tokens: in steady state, not replayed")
-    lines.append(trust_line(levels(found.trust)))
+    lines.append(trust_line(found.trust))
     return "\n".join(lines)
 
 
@@ -169,7 +168,7 @@ def pools_text(found: PoolPlan) -> str:
         sides = [deployment_words(pool_row(row, side)) for side in ("prefill", "decode")]
         rows.append([*(number(v) for v in (row["energy_per_output_token_j"], *parts, *times)), row["gpus"], *sides])
     header = ["J/token", "prefill J", "decode J", "transfer J", "P90 TTFT s", "P90 TPOT ms", "latency s", "GPUs"]
-    lines += [table([*header, "prefill on", "decode on"], rows), "", _REPLAYED, trust_line(levels(found.trust))]
+    lines += [table([*header, "prefill on", "decode on"], rows), "", _REPLAYED, trust_line(found.trust)]
     return "\n".join(lines)
 
 
