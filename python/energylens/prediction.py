@@ -30,6 +30,17 @@ class Prediction:
     account: Account
     plan_sha256: str
 
+    def answer(self) -> str:
+        """Return the one-line answer."""
+        from energylens.report.prediction import headline
+
+        return headline(self)
+
+    def __str__(self) -> str:
+        from energylens.report.prediction import prediction_text
+
+        return prediction_text(self)
+
     @property
     def trust(self) -> str:
         """How far the GPU's numbers are trusted."""

@@ -25,7 +25,7 @@ def prediction_text(prediction: Prediction) -> str:
     """Return the whole prediction."""
     return "\n\n".join(
         [
-            _headline(prediction),
+            headline(prediction),
             _results(prediction),
             _limits(prediction),
             _causes(prediction),
@@ -35,7 +35,8 @@ def prediction_text(prediction: Prediction) -> str:
     )
 
 
-def _headline(prediction: Prediction) -> str:
+def headline(prediction: Prediction) -> str:
+    """Return the one-line answer."""
     p, v = prediction.point, prediction.values
     what = configuration(p | v)
     tokens = p["batch"] * p["output_tokens"]
