@@ -10,7 +10,8 @@ import pytest
 import energylens
 from energylens.errors import EnergylensError
 from energylens.points import read_point
-from energylens.subject import ENERGY
+from energylens.subject import read_subject
+from energylens.units import ENERGY
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_what_is_no_point_is_told(text: str, message: str) -> None:
 
 
 def test_files_without_points_are_told(front: Path, tmp_path: Path) -> None:
-    with pytest.raises(EnergylensError, match="has no row 9,999"):
+    with pytest.raises(EnergylensError, match="has no row `9999`"):
         read_point(f"{front}#9999")
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(EnergylensError, match="holds no points"):
@@ -108,3 +109,63 @@ def test_kinds_do_not_mix_and_both_points_are_checked(front: Path, tmp_path: Pat
     with pytest.raises(EnergylensError) as raised:
         energylens.compare("x; gpu=h100-sxm", "llama-3.1-8b; gpu=y")
     assert len(raised.value.problems) == 2
+
+
+def test_the_row_of_least_energy_stands_for_a_file(tmp_path: Path) -> None:
+    found = energylens.explore(
+        models="llama-3.1-8b", gpus=["h100-sxm", "b200"], best_per=["gpu"], objectives=["latency_s", ENERGY]
+    )
+    path = found.write(tmp_path / "front.parquet")
+    for file in (path, tmp_path / "front.best_per.parquet"):
+        assert read_point(file).row[ENERGY] == pl.read_parquet(file)[ENERGY].min()
+
+
+def test_what_else_changes_is_told(tmp_path: Path) -> None:
+    found = energylens.compare(
+        "llama-3.1-8b; gpu=h100-sxm; batch=64", "llama-3.1-8b; gpu=h100-sxm; batch=64; max_batched_tokens=1024"
+    )
+    assert found.axes.rows() == [("max_batched_tokens", "8,192", "1,024")]
+    text = energylens.library.bundled("hardware")["rtx-4090"].read_text(encoding="utf-8")
+    (tmp_path / "gpu.yaml").write_text(text.replace("tdp_w: 450", "tdp_w: 400"), encoding="utf-8")
+    assert text != (tmp_path / "gpu.yaml").read_text(encoding="utf-8")
+    told = energylens.compare("llama-3.1-8b; gpu=rtx-4090", f"llama-3.1-8b; gpu={tmp_path}/gpu.yaml")
+    assert told.axes["axis"].to_list() == ["gpu spec (SHA-256)"]
+    plans = [
+        energylens.serve_plan("llama-3.1-8b", load, rate_per_s=2.0, gpus="h100-sxm", tp=1).write(
+            tmp_path / f"{n}.parquet"
+        )
+        for n, load in enumerate(("1024:128", "512:64"))
+    ]
+    assert "workload" in energylens.compare(*plans).axes["axis"].to_list()
+    assert len({energylens.read_parquet(plan)[1]["plan_sha256"] for plan in plans}) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pl.col(ENERGY) * float("nan"),
+        pl.lit("x").alias(ENERGY),
+        pl.lit(None, dtype=pl.Float64).alias("latency_s"),
+        pl.lit("nobody").alias("model"),
+        pl.col("tp") * 0 + 3,
+        -pl.col(ENERGY),
+    ],
+    ids=["nan", "text", "null", "model", "tp", "negative"],
+)
+def test_files_changed_by_hand_are_told(front: Path, tmp_path: Path, change: pl.Expr) -> None:
+    frame, told = energylens.read_parquet(front)
+    path = energylens.store.write_parquet(frame.with_columns(change), tmp_path / "f.parquet", "", told["note"])
+    with pytest.raises(EnergylensError):
+        energylens.compare(path, front)
+    with pytest.raises(EnergylensError):
+        subject = read_subject(path)
+        subject.operations()
+
+
+@pytest.mark.parametrize("lost", ["plan", "space", "trust", "by_reason", "method", "points"])
+def test_notes_that_lack_something_are_told(front: Path, tmp_path: Path, lost: str) -> None:
+    frame, told = energylens.read_parquet(front)
+    note = {name: value for name, value in told["note"].items() if name != lost}
+    path = energylens.store.write_parquet(frame, tmp_path / "f.parquet", "", note)
+    with pytest.raises(EnergylensError, match="another version"):
+        read_subject(path)

@@ -11,7 +11,7 @@ import energylens
 from energylens.changes import changes
 from energylens.explained import causes, kernels, operations
 from energylens.points import read_point
-from energylens.subject import ENERGY
+from energylens.units import ENERGY
 
 POINTS: list[dict[str, Any]] = [
     {"model": "llama-3.1-70b", "gpu": "h100-sxm", "tp": 4, "batch": 64},

@@ -41,6 +41,8 @@ def build(target: Path) -> int:
     from sphinx.cmd.build import main
 
     source = target.with_name(f"{target.name}-source")
+    if target.exists() and any(target.iterdir()) and not (target / "objects.inv").exists():
+        sys.exit(f"error: {target} holds something else than a site: name an empty folder")
     for folder in (source, target):
         shutil.rmtree(folder, ignore_errors=True)
     pages = [*ROOT.joinpath("docs").rglob("*.md"), *ROOT.joinpath("experiments").rglob("README.md")]

@@ -26,7 +26,7 @@ def changes(space: Space, row: Mapping[str, Any], threads: int = 1) -> pl.DataFr
     Changes: tensor, pipeline and expert parallelism and the batch halved or doubled, the other GPUs of the space,
     fp8 weights and cache, locked clocks, a power cap, overlap, sequence parallelism, fused norms. Columns: `lever`,
     `change` (in words), `saved_j`, `saved_share`, `latency_share` (change of the latency), `keeps` (whether the limits
-    of the space are kept). Changes that cannot run are left out.
+    of the space are kept), `extrapolated`. Changes that cannot run are left out.
     """
     moved = _alternatives(space.plan, row)
     base = {name: row[name] for name in POINT_DEFAULTS} | {
@@ -48,6 +48,7 @@ def changes(space: Space, row: Mapping[str, Any], threads: int = 1) -> pl.DataFr
         (1.0 - pl.col("energy_per_output_token_j") / energy).alias("saved_share"),
         (pl.col("latency_s") / latency - 1.0).alias("latency_share"),
         kept.alias("keeps"),
+        "extrapolated",
         "feasible",
     )
     return (
@@ -82,7 +83,9 @@ def _alternatives(plan: Plan, row: Mapping[str, Any]) -> list[tuple[str, str, di
             found.append(("sm_clock_mhz", f"SM clock {mhz:,} MHz", {"sm_clock_mhz": mhz}))
     elif row.get("sm_clock_mhz") is not None:
         found.append(("sm_clock_mhz", "no locked clock", {"sm_clock_mhz": None}))
-    if row.get("power_cap_w") is None:
+    if row.get("power_cap_w") is not None:
+        found.append(("power_cap_w", "no cap", {"power_cap_w": None}))
+    else:
         watts = round(_CAP * gpu["power"]["tdp_w"])
         found.append(("power_cap_w", f"cap {watts:,} W", {"power_cap_w": watts}))
     if row["gpus"] > 1:

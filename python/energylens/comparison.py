@@ -13,8 +13,7 @@ from energylens import running
 from energylens.errors import EnergylensError, Problem
 from energylens.explained import causes, operations
 from energylens.points import Point, read_point
-from energylens.subject import ENERGY
-from energylens.units import POINT_DEFAULTS
+from energylens.units import ENERGY, POINT_DEFAULTS
 
 if TYPE_CHECKING:
     from energylens.charts import ComparisonChart
@@ -35,6 +34,9 @@ _RESULTS: Final = (
     "memory_bytes_per_gpu",
     "utilisation",
 )
+
+
+_SPEC: Final = "(SHA-256)"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ def compare(before: str | Path | Mapping[str, Any], after: str | Path | Mapping[
         for axis in axes
         if rows[0].get(axis, running.RUNNING.get(axis)) != rows[1].get(axis, running.RUNNING.get(axis))
     ]
+    for name in dict.fromkeys([*points[0].asked, *points[1].asked]):
+        sides = [point.asked.get(name) for point in points]
+        same_name = not name.endswith(_SPEC) or rows[0][name.split()[0]] == rows[1][name.split()[0]]
+        if sides[0] != sides[1] and same_name:
+            changed.append({"axis": name, "before": _text(sides[0]), "after": _text(sides[1])})
     results = []
     for name in _RESULTS:
         values = [row.get(name) for row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ class Split:
     plan_sha256: str
     model: str
     trust: Mapping[str, Account]
+    asked: Mapping[str, Any]
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -59,7 +61,8 @@ class Split:
     @property
     def note(self) -> dict[str, Any]:
         """What its file says about where it comes from."""
-        return {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
+        told = {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
+        return told | {"asked": dict(self.asked), "limits": list(self.asked["limits"])}
 
     def write(self, path: str | Path) -> Path:
         """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
@@ -139,9 +142,13 @@ def split(
     rest = [name for name in front.columns if name not in results]
     together = _together(model, (prefill, decode), lengths, output_tokens, bounds, threads)
     plans = "".join(space.plan.sha256 for space in spaces)
-    sha256 = hashlib.sha256(plans.encode()).hexdigest()
+    asked: dict[str, Any] = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
+    asked["limits"] = [str(limit) for limit in bounds]
+    for side, space in zip(("prefill", "decode"), spaces, strict=True):
+        asked[side] = {name: values for name, values in space.axes.items() if values != [RUNNING.get(name, ...)]}
+    sha256 = hashlib.sha256((plans + json.dumps(asked, default=str)).encode()).hexdigest()
     trust = {name: told for space in spaces for name, told in space.trust.items()}
-    return Split(front.select(*rest, *results), together, sha256, spaces[0].plan.model_names[0], trust)
+    return Split(front.select(*rest, *results), together, sha256, spaces[0].plan.model_names[0], trust, asked)
 
 
 SIDE_AXES = ("gpus", "tp", "pp", "dp", "ep", "batch", "weight_dtype", "kv_dtype", *RUNNING)

@@ -9,7 +9,8 @@ from typing import Any, Final
 import polars as pl
 
 from energylens import _core, running
-from energylens.plan import Plan
+from energylens.errors import EnergylensError
+from energylens.plan import Plan, core_problems
 
 PHASES: Final = ("prefill", "decode")
 
@@ -29,7 +30,15 @@ def kernels(plan: Plan, point: Mapping[str, Any]) -> pl.DataFrame:
     `point` has the columns of `evaluate`. Columns: `phase, block, kernel, class, runs, kernel_s, communication_s,
     flops, hbm_bytes, peak_flops_per_s`, joules by cause, `bound`, `collectives`.
     """
-    told = plan.core.explain_point(
+    try:
+        told = _explained(plan, point)
+    except _core.PlanError as error:
+        raise EnergylensError(core_problems(error)) from None
+    return pl.DataFrame(json.loads(told))
+
+
+def _explained(plan: Plan, point: Mapping[str, Any]) -> str:
+    return plan.core.explain_point(
         plan.model_names.index(point["model"]),
         plan.gpu_names.index(point["gpu"]),
         point["weight_dtype"],
@@ -43,7 +52,6 @@ def kernels(plan: Plan, point: Mapping[str, Any]) -> pl.DataFrame:
         float(point["prompt_tokens"]),
         float(point["output_tokens"]),
     )
-    return pl.DataFrame(json.loads(told))
 
 
 def operations(plan: Plan, row: Mapping[str, Any]) -> pl.DataFrame:

@@ -75,6 +75,10 @@ def load_model(given: str | Path | Model | LoadedModel) -> LoadedModel:
         return given
     if isinstance(given, (str, Path)):
         path = _find("models", "model", given)
+        if path.suffix == ".json":
+            hint = f"energylens import-hf {path} --out my-model.yaml makes a spec of it"
+            message = f"`{path}` is no spec; it looks like a config from Hugging Face"
+            raise SpecError(Problem(message, hint=hint, code="unknown-model"))
         return _read_model(path, stamp(path))
     if isinstance(given, Model):
         return given.loaded()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from energylens import routing, running
 from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.evaluation import checked_threads, evaluated
 from energylens.library import bundled, load_gpu, load_model
-from energylens.plan import MAX_BATCHED_TOKENS, Plan
+from energylens.plan import MAX_BATCHED_TOKENS, Plan, canonical
+from energylens.result import checked_rows, undamaged
 from energylens.spec.form import check
 from energylens.spec.point import SERVER_FIELDS, PointSpec
 from energylens.spec.yaml import Document
-from energylens.units import POINT_DEFAULTS
+from energylens.units import ENERGY, POINT_DEFAULTS
 
-_ROW = re.compile(r"^(.*\.parquet)(?:#(\d+))?$", re.DOTALL)
+_ROW = re.compile(r"^(.*\.parquet)(?:#(.*))?$", re.DOTALL | re.IGNORECASE)
+_WRITE = 'write "llama-3.1-70b; gpu=h100-sxm; tp=4; batch=64", or name a .parquet or .yaml file'
 _WORDS = {"on": True, "off": False, "true": True, "false": False, "own": None}
 
 
@@ -29,13 +32,15 @@ class Point:
     """One configuration, or one deployment of a service plan.
 
     `row` has its columns and results; `server` how a server of it batches. `plan` is what it was predicted with, none
-    of a deployment; `sources` says where the weights of its model come from, if that is known.
+    of a deployment; `source` says where the weights of its model come from, if that is known; `asked` what else its
+    joules depend on: a workload, the tokens of a pass.
     """
 
     row: dict[str, Any]
     server: dict[str, Any]
     plan: Plan | None
     source: str | None
+    asked: dict[str, Any] = field(default_factory=dict)
 
     @property
     def deployment(self) -> bool:
@@ -53,16 +58,18 @@ class Point:
 def read_point(given: str | Path | Mapping[str, Any]) -> Point:
     """Return a point by what names it; raise `EnergylensError` with every problem.
 
-    A file of `explore`, `search`, `serve-plan` or a sweep stands for its first row, the one of least energy;
+    A file of `explore`, `search`, `serve-plan` or a sweep stands for its row of least energy;
     `front.parquet#3` for row 3. A path ending in .yaml is read as the fields of a point, any other text as
     `model; field=value; ...`. In Python the fields may be a mapping.
     """
     if isinstance(given, Mapping):
         return _of_spec(check(PointSpec, dict(given), None, "point"), None)
     text = str(given)
-    if match := _ROW.match(text.strip()):
-        return _of_file(Path(match[1]), int(match[2] or 0))
-    if Path(text).suffix in {".yaml", ".yml"}:
+    if ";" not in text and (match := _ROW.match(text.strip())):
+        return _of_file(Path(match[1]), match[2])
+    if not text.strip():
+        raise SpecError(Problem("a point is empty", hint=_WRITE, code="point"))
+    if ";" not in text and Path(text).suffix in {".yaml", ".yml"}:
         document = Document.read(text)
         return _of_spec(check(PointSpec, document.data, document, Path(text).name), Path(text).parent)
     return _of_spec(check(PointSpec, _fields(text), None, f"point `{text}`"), None)
@@ -77,8 +84,7 @@ def _fields(text: str) -> dict[str, Any]:
         if not sign and not found:
             name, value = "model", part
         elif not sign or not value:
-            hint = 'write "llama-3.1-70b; gpu=h100-sxm; tp=4; batch=64", or name a .parquet or .yaml file'
-            problems.append(Problem(f"cannot read `{part}` of the point", hint=hint, code="point"))
+            problems.append(Problem(f"cannot read `{part}` of the point", hint=_WRITE, code="point"))
             continue
         if name in found:
             problems.append(Problem(f"the point gives `{name}` twice", hint="give it once", code="point"))
@@ -109,7 +115,7 @@ def _of_spec(spec: PointSpec, folder: Path | None) -> Point:
     plan = Plan([model], [gpu], spec.max_batched_tokens, routing.laws([told["routing"]]))
     server = spec.server()
     server["token_budget"] = server["token_budget"] or spec.max_batched_tokens
-    return Point(_predicted(plan, told), server, plan, model.spec.source)
+    return Point(_predicted(plan, told), server, plan, model.spec.source, _of_plan(plan, told))
 
 
 def _predicted(plan: Plan, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,28 +134,46 @@ def _predicted(plan: Plan, point: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _of_file(path: Path, number: int) -> Point:
+def _of_file(path: Path, text: str | None) -> Point:
     from energylens.store import read_parquet
-    from energylens.subject import ENERGY
 
     frame, told = read_parquet(path)
-    note = told.get("note") or {}
+    with undamaged(path):
+        return _row(frame, told.get("note") or {}, path, text)
+
+
+def _row(frame: pl.DataFrame, note: Mapping[str, Any], path: Path, text: str | None) -> Point:
     kind = note.get("kind")
-    if kind not in ("front", "service") or ENERGY not in frame.columns:
+    if kind not in ("front", "top", "best_per", "service") or ENERGY not in frame.columns:
         hint = "give a file of explore, search, serve-plan or a sweep"
         raise EnergylensError(Problem(f"`{path}` holds no points that can be told apart", hint=hint, code="result"))
-    if number >= frame.height:
-        hint = f"rows are 0 to {frame.height - 1:,}"
-        raise EnergylensError(Problem(f"`{path}` has no row {number:,}", hint=hint, code="point"))
+    if text is None and frame.height:
+        checked_rows(frame, (ENERGY,))
+        text = str(frame[ENERGY].arg_min())
+    number = int(text) if text is not None and text.isdecimal() else -1
+    if not 0 <= number < frame.height:
+        hint = f"rows are 0 to {frame.height - 1:,}" if frame.height else "it has none"
+        raise EnergylensError(Problem(f"`{path}` has no row `{text or 0}`", hint=hint, code="point"))
+    checked_rows(frame[[number]], (ENERGY, "latency_s"))
     row = frame.row(number, named=True)
     source = (note.get("sources") or {}).get(row["model"]) or _bundled_source(row["model"])
     server = {name: row.get(name, default) for name, default in _server_defaults().items()}
     if kind == "service":
-        return Point(row, server, None, source)
+        asked = {"workload": note["workload"], "limits": ", ".join(note["limits"]) or "none"}
+        return Point(row, server, None, source, asked)
     plan = Plan.thaw(note["plan"])
     server["token_budget"] = int(plan.content["settings"]["max_batched_tokens"])
     row = {name: default for name, default in running.RUNNING.items() if name not in row} | row
-    return Point(row, server, plan, source)
+    return Point(row, server, plan, source, _of_plan(plan, row))
+
+
+def _of_plan(plan: Plan, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration's joules depend on besides its columns: the plan's settings and the specs meant."""
+    told: dict[str, Any] = {"max_batched_tokens": int(plan.content["settings"]["max_batched_tokens"])}
+    for kind, name in (("models", "model"), ("gpus", "gpu")):
+        own = next(item for item in plan.content[kind] if item["name"] == row[name])
+        told[f"{name} spec (SHA-256)"] = hashlib.sha256(canonical(own).encode()).hexdigest()[:12]
+    return told
 
 
 def _bundled_source(model: str) -> str | None:

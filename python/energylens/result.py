@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,10 @@ from numpy.typing import NDArray
 from energylens import _core
 from energylens.errors import EnergylensError, Problem, SpaceError
 from energylens.evaluation import checked_threads
+from energylens.frame import breakdown_columns
 from energylens.keep import Keep, Kept, frames
 from energylens.space import FrozenSpace, Space
+from energylens.units import ENERGY
 
 if TYPE_CHECKING:
     from energylens.charts import FrontCharts
@@ -84,7 +88,7 @@ class Result:
         """Its charts: `front()`, `breakdown()`, `operations()`, `roofline()`, `changes()`, `sweet_spots()`."""
         from energylens.charts import FrontCharts
 
-        return FrontCharts(self)
+        return FrontCharts.of(self)
 
     def answer(self) -> str:
         """Return the one-line answer."""
@@ -105,11 +109,22 @@ class Result:
         note = told.get("note", {})
         if note.get("kind") != "front":
             raise EnergylensError(not_a_front(path, note))
+        with undamaged(path):
+            return cls._read(path, frame, note)
+
+    @classmethod
+    def _read(cls, path: Path, frame: pl.DataFrame, note: dict[str, Any]) -> Result:
+        from energylens.store import read_parquet
+
+        space = thawed(note)
+        for name, known in (("model", space.plan.model_names), ("gpu", space.plan.gpu_names)):
+            if strange := set(frame[name]) - set(known):
+                raise ValueError(f"`{name}` names `{min(map(str, strange))}`, which its plan does not")
+        checked_rows(frame, (*space.objectives, ENERGY, "latency_s", *breakdown_columns()))
         beside = {name: path.with_name(f"{path.stem}.{name}{path.suffix}") for name in _BESIDE}
         others = {name: read_parquet(own) for name, own in beside.items() if own.is_file()}
         # Files of another run that had the same name are not this one's.
-        same = {name: other for name, (other, its) in others.items() if its.get("note") == note}
-        space = thawed(note)
+        same = {name: other for name, (other, its) in others.items() if its.get("note") == note | {"kind": name}}
         counts = dict(note["by_reason"])
         return cls(frame, space, note["method"], note["points"], counts, note["outside_limits"], 0.0, **same)
 
@@ -126,7 +141,7 @@ class Result:
             frame: pl.DataFrame | None = getattr(self, name)
             if frame is not None:
                 beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
-                write_parquet(frame, beside, self.plan_sha256, self.note)
+                write_parquet(frame, beside, self.plan_sha256, self.note | {"kind": name})
         return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
 
@@ -153,6 +168,29 @@ def kept_result(space: Space, keep: Keep, kept: Kept, method: str, seconds: floa
     return Result(front, space, method, space.size, by_reason, int(kept["outside"]), seconds, **found)
 
 
+@contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Tell what a file lacks, or holds beyond reason, as a mistake in the file."""
+    try:
+        yield
+    except EnergylensError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration, pl.exceptions.PolarsError) as error:
+        told = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:120]
+        message = f"`{path}` was changed by hand, or written by another version of energylens ({told})"
+        raise EnergylensError(Problem(message, hint="make it again", code="result")) from None
+
+
+def checked_rows(frame: pl.DataFrame, names: Sequence[str]) -> None:
+    """Raise `ValueError` for a column that is lacking, and for one that holds something else than finite numbers."""
+    for name in names:
+        column = frame[name]
+        if not column.dtype.is_numeric() or column.null_count() or not column.cast(pl.Float64).is_finite().all():
+            raise ValueError(f"`{name}` holds something else than finite numbers")
+    if ENERGY in names and frame.height and float(frame[ENERGY].min()) <= 0:  # type: ignore[arg-type]
+        raise ValueError(f"`{ENERGY}` is not above 0")
+
+
 def thawed(note: dict[str, Any]) -> Space:
     """Return the space that a file's note tells."""
     told, content = note["space"], note["plan"]
@@ -172,6 +210,7 @@ def thawed(note: dict[str, Any]) -> Space:
 
 def not_a_front(path: Path, note: dict[str, Any]) -> Problem:
     """Return what is wrong with a file that holds no front."""
-    kinds = {"service": "a service plan", "pairs": "pairs of prefill and decode"}
+    kinds = {"service": "a service plan", "pairs": "pairs of prefill and decode", "best_per": "the best of each group"}
+    kinds |= {"top": "the best few", "distributions": "distributions"}
     what = f"holds {kinds[note['kind']]}, not a front" if note.get("kind") in kinds else "says nothing of a front"
     return Problem(f"`{path}` {what}", hint="give a file of explore, search or sweep", code="result")

@@ -152,6 +152,9 @@ def _sync_folder(folder: Path) -> None:
 
 def read_parquet(path: str | Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Return the frame and its metadata (plan_sha256, version, units, note); raise `EnergylensError`."""
+    if Path(path).is_dir():
+        hint = "name a file in it: front.parquet, if it is a sweep's"
+        raise EnergylensError(Problem(f"`{path}` is a folder", hint=hint, code="read"))
     return _read(Path(path), str(path))
 
 

@@ -10,24 +10,25 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
+from energylens import _core
 from energylens.changes import changes
 from energylens.errors import EnergylensError, Problem
 from energylens.explained import causes, operations
-from energylens.library import load_gpu
+from energylens.library import load_gpu, load_model
+from energylens.plan import Plan
+from energylens.result import checked_rows, undamaged
 from energylens.running import RUNNING
 from energylens.service.serving import BATCHING, SERVED
 from energylens.space import Limit, Space
 from energylens.trust import Account
-from energylens.units import RESULTS
+from energylens.units import ENERGY, RESULTS
 
 if TYPE_CHECKING:
-    from energylens.plan import Plan
     from energylens.result import Result
-
-ENERGY: Final = "energy_per_output_token_j"
 
 _MESH: Final = ("tp", "pp", "dp", "ep", "cp")
 _MOST_SHAPES: Final = 6
+_MOST_COLOURS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ class Subject:
     plan: Plan | None = None
     space: Space | None = None
     asked: Mapping[str, Any] | None = None
+
+    @property
+    def heading(self) -> str:
+        """What the points are, in words."""
+        if self.space is None or set(self.space.objectives) == {ENERGY, self.latency}:
+            return "What nothing beats in both joules and latency"
+        return f"What nothing beats in {', '.join(self.space.objectives)}"
 
     @property
     def title(self) -> str:
@@ -88,9 +96,13 @@ class Subject:
         return None if self.asked is None else _levers(self.asked, best, self.limits)
 
     def labelled(self) -> pl.DataFrame:
-        """Return the points with `row`, `colour` (GPU, or model where only these differ) and `shape` (parallelism)."""
+        """Return the points with `row`, `colour` (what differs of model and GPU) and `shape` (parallelism)."""
         frame = self.frame
-        by = "model" if frame["gpu"].n_unique() == 1 and frame["model"].n_unique() > 1 else "gpu"
+        many = [name for name in ("model", "gpu") if frame[name].n_unique() > 1] or ["gpu"]
+        colours = pl.Series("colour", [" on ".join(row) for row in frame.select(many).iter_rows()])
+        if colours.n_unique() > _MOST_COLOURS:
+            common = colours.value_counts(sort=True)["colour"].head(_MOST_COLOURS - 1)
+            colours = pl.Series("colour", [name if name in set(common) else "others" for name in colours])
         mesh = [name for name in _MESH if name in frame.columns]
         if self.kind == "pairs":
             shapes = [f"tp {one} > {two}" for one, two in frame.select("prefill_tp", "decode_tp").iter_rows()]
@@ -100,7 +112,7 @@ class Subject:
             shapes = [f"tp {tp}" for tp in frame["tp"]]
         if len(set(shapes)) > _MOST_SHAPES:
             shapes = ["any"] * frame.height
-        return frame.with_columns(pl.col(by).alias("colour"), pl.Series("shape", shapes))
+        return frame.with_columns(colours, pl.Series("shape", shapes))
 
 
 def of_result(result: Result) -> Subject:
@@ -110,7 +122,7 @@ def of_result(result: Result) -> Subject:
     space = result.space
     names = [name for name in space.objectives if name.endswith("_s") and not name.startswith("output_")]
     latency = names[0] if names else "latency_s"
-    frame = _ordered(result.frame, latency)
+    frame = _ordered(result.frame, list(dict.fromkeys([ENERGY, latency, *space.objectives])))
     varied = [axis for axis, values in space.axes.items() if len(values) > 1 and axis in frame.columns]
     told = [
         ("found by", account(replace(result, seconds=0.0))),
@@ -148,12 +160,13 @@ def of_service(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Sub
         ("replayed request by request", f"{note['judged']:,}, {note['outside_limits']:,} of them outside the limits"),
         ("question (SHA-256)", sha256),
     ]
-    latency = "ttft_p90_s" if frame["ttft_p90_s"].null_count() == 0 else "latency_s"
+    latency = "latency_s"
+    checked_rows(frame, (ENERGY, latency, *(f"share_{cause}" for cause in _core.CAUSES)))
     columns = [ENERGY, "ttft_p90_s", "tpot_p90_s", "latency_s", "output_tokens_per_s", "power_w", "utilisation"]
     columns += [name for name in _MONEY if name in frame.columns]
     limits = [_limit(text) for text in note["limits"]]
     answer, trust = str(note["answer"]), dict(note["trust"])
-    frame = _ordered(frame, latency)
+    frame = _ordered(frame, [ENERGY, latency])
     return Subject(
         *("service", answer, frame, latency, _varied(frame, _DEPLOYED), columns, limits, trust, told),
         asked=note["asked"],
@@ -162,31 +175,46 @@ def of_service(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Sub
 
 def of_pairs(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Subject:
     """Return what a report of pairs of prefill and decode is about."""
-    latency = "ttft_p90_s" if "ttft_p90_s" in frame.columns else "latency_s"
+    latency = "latency_s"
+    parts = [f"energy_{part}_per_request_j" for part in ("prefill", "decode", "transfer")]
+    checked_rows(frame, (ENERGY, latency, "energy_per_request_j", *parts))
     named = frame.with_columns(
         pl.lit(note["model"]).alias("model"),
         pl.concat_str("prefill_gpu", pl.lit(" > "), "decode_gpu").alias("gpu"),
     )
-    told = [(name, str(note[name])) for name in ("workload",) if name in note]
-    told += [("limits", ", ".join(note.get("limits", ())) or "none"), ("question (SHA-256)", sha256)]
-    parts = [f"energy_{part}_per_request_j" for part in ("prefill", "decode", "transfer")]
+    asked = note.get("asked", {})
+    told = [("workload", str(note["workload"]))] if "workload" in note else []
+    told += [(name, f"{asked[name]:,}") for name in ("prompt_tokens", "output_tokens") if name in asked]
+    told += [("limits", ", ".join(note["limits"]) or "none")]
+    for side in ("prefill", "decode"):
+        axes = asked.get(side, {}).items()
+        told += [(side, "; ".join(f"{name} {_values(values)}" for name, values in axes))] if axes else []
+    told.append(("question (SHA-256)", sha256))
     columns = [ENERGY, *parts, *(n for n in ("ttft_s", "ttft_p90_s", "tpot_s", "tpot_p90_s") if n in frame.columns)]
     columns += ["latency_s"]
     varied = [f"{side}_{name}" for side in ("prefill", "decode") for name in _DEPLOYED]
-    named = _ordered(named, latency)
-    limits = [_limit(text) for text in note.get("limits", ())]
+    named = _ordered(named, [ENERGY, latency])
+    limits = [_limit(text) for text in note["limits"]]
     answer, trust = str(note["answer"]), dict(note["trust"])
     return Subject("pairs", answer, named, latency, _varied(named, varied), columns, limits, trust, told)
 
 
 def read_subject(path: str | Path) -> Subject:
     """Return what the report of a result's file is about; raise `EnergylensError` if it holds no result."""
-    from energylens.result import Result
     from energylens.store import read_parquet
 
     frame, told = read_parquet(path)
+    with undamaged(Path(path)):
+        return _subject(frame, told, Path(path))
+
+
+def _subject(frame: pl.DataFrame, told: Mapping[str, Any], path: Path) -> Subject:
+    from energylens.result import Result, not_a_front
+
     note = told.get("note") or {}
     kind = note.get("kind")
+    if kind in ("best_per", "top", "distributions"):
+        raise EnergylensError(not_a_front(path, note))
     if kind not in ("front", "service", "pairs"):
         hint = "give a Parquet file that --out of explore, search, split, serve-plan or serve-pools wrote, or a sweep's"
         raise EnergylensError(Problem(f"`{path}` does not say what it answers", hint=hint, code="result"))
@@ -201,10 +229,10 @@ _MONEY: Final = ("cost_per_million_output_tokens", "carbon_g_per_million_output_
 _DEPLOYED: Final = ("model", "gpu", *_MESH, "weight_dtype", "kv_dtype", *(n for n in RUNNING if n != "cp"), *BATCHING)
 
 
-def _ordered(frame: pl.DataFrame, latency: str) -> pl.DataFrame:
-    """Return the rows with their number, the least energy first; of equals in energy and latency the first."""
-    told = frame if "row" in frame.columns else frame.with_row_index("row")
-    return told.sort(ENERGY, maintain_order=True).unique([ENERGY, latency], keep="first", maintain_order=True)
+def _ordered(frame: pl.DataFrame, traded: Sequence[str]) -> pl.DataFrame:
+    """Return the rows with their number, the least energy first; of equals in all that is traded the first."""
+    told = frame.drop("row", strict=False).with_row_index("row")
+    return told.sort(ENERGY, maintain_order=True).unique(list(traded), keep="first", maintain_order=True)
 
 
 def _varied(frame: pl.DataFrame, names: Sequence[str]) -> list[str]:
@@ -222,8 +250,11 @@ def _levers(asked: Mapping[str, Any], best: Mapping[str, Any], limits: Sequence[
     if asked["model"] is None or asked["workload"] is None or None in asked["gpus"]:
         return None
     own = {name: best[name] for name in _DEPLOYED if name in best and name not in ("model", "gpu")}
-    known = {load_gpu(gpu).spec.name: gpu for gpu in asked["gpus"]}
     try:
+        known = {load_gpu(gpu).spec.name: gpu for gpu in asked["gpus"]}
+        specs = Plan([load_model(asked["model"])], [load_gpu(gpu) for gpu in known.values()])
+        if specs.sha256 != asked["plan_sha256"]:
+            return None  # the files are no longer those that the plan was made with
         told = advise_levers(
             asked["model"],
             asked["workload"],
@@ -235,7 +266,7 @@ def _levers(asked: Mapping[str, Any], best: Mapping[str, Any], limits: Sequence[
         )
     except EnergylensError:
         return None
-    return told.frame.select("lever", "change", "saved_j", "saved_share", "keeps")
+    return told.frame.select("lever", "change", "saved_j", "saved_share", "keeps", "extrapolated")
 
 
 def _listed(names: pl.Series) -> str:

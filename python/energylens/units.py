@@ -19,6 +19,9 @@ POINT_DEFAULTS: Final[dict[str, object]] = {
 }
 """Columns of a point in order; None marks what has no default (model, gpu) or means the spec's own format."""
 
+ENERGY: Final = "energy_per_output_token_j"
+"""The column that every result is judged by."""
+
 UNITS: Final[dict[str, str]] = {
     "tp": "GPUs",
     "pp": "stages",

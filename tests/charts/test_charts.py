@@ -11,7 +11,8 @@ import pytest
 import energylens
 from energylens.charts import Charts, save_chart
 from energylens.errors import EnergylensError
-from energylens.subject import ENERGY, read_subject
+from energylens.subject import read_subject
+from energylens.units import ENERGY
 
 vl_convert = pytest.importorskip("vl_convert")
 
@@ -49,7 +50,7 @@ def test_the_front_has_every_point_within_its_interval(result: energylens.Result
     rows = values(result.plot.front().to_dict())[0]
     kept = result.frame.unique([ENERGY, "latency_s"])
     assert len(rows) == kept.height
-    assert all(row["low"] <= row[ENERGY] <= row["high"] for row in rows)
+    assert all(row["low"] < row[ENERGY] < row["high"] for row in rows)
     by_row = {row["row"]: row for row in rows}
     for at, row in enumerate(result.frame.iter_rows(named=True)):
         if at in by_row:
@@ -88,6 +89,7 @@ def test_a_service_plan_and_pairs_have_charts(tmp_path: Path) -> None:
         "llama-3.1-8b", prefill={"gpus": "b200", "tp": 1}, decode={"gpus": "h100-sxm", "tp": [1, 2], "batch": [8, 16]}
     )
     pairs = Charts(read_subject(split.write(tmp_path / "pairs.parquet")))
+    assert "low" not in values(pairs.front().to_dict())[0][0]  # pairs have no interval
     shares = pl.DataFrame(values(pairs.breakdown().to_dict())[0])
     assert set(shares["cause"]) == {"prefill", "decode", "transfer"}
     assert shares.group_by("point").agg(pl.col("share").sum())["share"].to_list() == pytest.approx(

@@ -12,6 +12,7 @@ import os
 import shlex
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 import energylens
 from energylens.errors import EnergylensError
+from energylens.points import read_point
 from energylens.servers import SERVERS, Launch, export
 
 DATA = Path(__file__).parent.parent / "data" / "servers"
@@ -91,7 +93,7 @@ def test_scripts_are_scripts(point: str, to: str, tmp_path: Path) -> None:
     # Run with the servers and nvidia-smi put aside, it gives each command as `commands` has it.
     for name in ("vllm", "sglang", "trtllm-serve", "python3", "sudo"):
         stub = tmp_path / name
-        stub.write_text(f'#!/bin/sh\nprintf "%s\\n" "{name}" "$@" > "$0.$$"\n', encoding="utf-8")
+        stub.write_text(f'#!/bin/sh\nprintf "%s\\n" "{name}" "$@" > "$0.$$"\nsleep 0.2\n', encoding="utf-8")
         stub.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["sh", "-c", script], check=True, cwd=tmp_path, env={**os.environ, "PATH": path}, timeout=20)
@@ -142,7 +144,7 @@ def test_weights_of_an_unknown_source_are_asked_for(tmp_path: Path) -> None:
     assert "in place of `llama-3.1-8b`" in export(point).script
     named = export(point, model="/models/my llama")
     assert shlex.quote("/models/my llama") in named.script
-    assert not named.settings.notes
+    assert "in place of" not in named.script
 
 
 @pytest.mark.parametrize(
@@ -186,3 +188,29 @@ def test_sglang_s_own_parser(point: str) -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     server_args.add_cli_args(parser)
     server_args.from_cli_args(parser.parse_args(list(export(point, "sglang").commands[0][2:])))
+
+
+def test_deployments_count_steps_of_the_whole_engine(tmp_path: Path) -> None:
+    axes: dict[str, Any] = {"gpus": "h100-sxm", "tp": 1, "dp": 4, "ep": 4, "max_num_seqs": 64, "token_budget": 8192}
+    plan = energylens.serve_plan("qwen3-30b-a3b", "1024:128", rate_per_s=5.0, **axes)
+    path = plan.write(tmp_path / "plan.parquet")
+    vllm, sglang = (flags(list(export(path, to).commands[-1])) for to in ("vllm", "sglang"))
+    assert (vllm["--max-num-seqs"], vllm["--max-num-batched-tokens"]) == ("16", "2048")
+    assert (sglang["--max-running-requests"], sglang["--chunked-prefill-size"]) == ("64", "8192")
+
+
+def test_replicas_of_a_configuration_have_its_gpus_each() -> None:
+    told = export("gpt-oss-120b; gpu=b200; tp=2; ep=2; batch=3; replicas=3").as_dict()
+    assert (told["engines"], told["gpus_per_engine"]) == (3, 2)
+
+
+def test_engines_beyond_a_node_say_so() -> None:
+    assert "spans 2 nodes" in export("llama-3.1-405b; gpu=h100-sxm; tp=8; pp=2").script
+    assert "nodes" not in export("llama-3.1-70b; gpu=h100-sxm; tp=8").script
+
+
+def test_names_from_a_file_stay_within_their_comment() -> None:
+    point = read_point("llama-3.1-8b; gpu=h100-sxm")
+    evil = replace(point, row=point.row | {"gpu": "h100-sxm\necho owned >&2\n#"}, plan=None)
+    lines = export(evil, model="m").script.splitlines()
+    assert not [line for line in lines if line.startswith("echo")]

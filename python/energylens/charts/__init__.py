@@ -81,17 +81,20 @@ class Charts:
         return told
 
 
+@dataclass(frozen=True)
 class FrontCharts(Charts):
     """Charts of a front."""
 
-    def __init__(self, result: Result) -> None:
-        """Raise `EnergylensError` if the front has no point."""
+    best_per: pl.DataFrame | None
+
+    @classmethod
+    def of(cls, result: Result) -> FrontCharts:
+        """Return the charts of a result; raise `EnergylensError` if its front has no point."""
         from energylens.subject import of_result
 
         if not result.frame.height:
             raise EnergylensError(Problem("the front has no point to draw", hint=result.answer(), code="empty"))
-        object.__setattr__(self, "result", result)
-        super().__init__(of_result(result))
+        return cls(of_result(result), result.best_per)
 
     def sweet_spots(self) -> Any:
         """Return joules per output token over lengths; raise `EnergylensError` unless the best of each were kept."""
@@ -99,7 +102,7 @@ class FrontCharts(Charts):
         from energylens.charts.sweet_spots import sweet_spots_chart
 
         lengths = ["prompt_tokens", "output_tokens"]
-        best: pl.DataFrame | None = self.result.best_per  # type: ignore[attr-defined]
+        best = self.best_per
         if best is None or best.select(lengths).is_duplicated().any() or best.height < 2:
             hint = 'keep them: best_per=["prompt_tokens", "output_tokens"], with several lengths'
             raise EnergylensError(Problem("the best of each pair of lengths was not kept", hint=hint, code="keep"))

@@ -10,7 +10,7 @@ import polars as pl
 from energylens.charts.style import CAUSE_COLOURS, COLOURS, WIDTH, configured, title
 from energylens.report.prediction import CAUSE_NAMES
 from energylens.report.text import number
-from energylens.subject import ENERGY
+from energylens.units import ENERGY
 
 _MOST_OPERATIONS = 12
 

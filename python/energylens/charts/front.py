@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import altair as alt
 import polars as pl
 
 from energylens.charts.style import COLOURS, HEIGHT, SHAPES, WIDTH, configured, title
-from energylens.subject import ENERGY, Subject
+from energylens.subject import Subject
+from energylens.units import ENERGY
 
 POINTS = "points"
 """Name of the data of the chart, so that a page can change them."""
@@ -16,8 +18,9 @@ POINTS = "points"
 
 def front_chart(subject: Subject, most: int) -> Any:
     """Return the chart of a front, to be zoomed and hovered over; `picked` is the row that is marked."""
-    frame = thinned(subject.labelled(), most)
+    frame = thinned(subject.labelled(), most, [at for _, at in subject.chosen()])
     low, high = interval_columns(frame)
+    known = low is not None and high is not None
     axes = [axis for axis in subject.axes if axis not in (ENERGY, subject.latency)]
     drawn = frame.select(
         "row",
@@ -26,8 +29,8 @@ def front_chart(subject: Subject, most: int) -> Any:
         ENERGY,
         subject.latency,
         *axes,
-        low.alias("low"),
-        high.alias("high"),
+        *([] if low is None else [low.alias("low")]),
+        *([] if high is None else [high.alias("high")]),
         label(subject, frame),
     )
     colours = drawn["colour"].unique(maintain_order=True).to_list()
@@ -57,32 +60,33 @@ def front_chart(subject: Subject, most: int) -> Any:
         tooltip=[
             alt.Tooltip("label:N", title="configuration"),
             alt.Tooltip(f"{ENERGY}:Q", title=title(ENERGY), format=".4~g"),
-            alt.Tooltip("low:Q", title="80 % from", format=".3~g"),
-            alt.Tooltip("high:Q", title="to", format=".3~g"),
+            *([alt.Tooltip("low:Q", title="80 % from", format=".3~g")] if known else []),
+            *([alt.Tooltip("high:Q", title="to", format=".3~g")] if known else []),
             alt.Tooltip(f"{subject.latency}:Q", title=title(subject.latency), format=".4~g"),
         ],
     )
-    band = base.mark_rule(opacity=0.25).encode(y=alt.Y("low:Q", title=title(ENERGY)), y2="high:Q")
     zoom = alt.selection_interval(bind="scales", name="zoom")
-    layered = alt.layer(band, points.add_params(zoom)).add_params(picked)
+    points = points.add_params(zoom)
+    band = base.mark_rule(opacity=0.25).encode(y=alt.Y("low:Q", title=title(ENERGY)), y2="high:Q")
+    layered = (alt.layer(band, points) if known else alt.layer(points)).add_params(picked)
     return configured(layered.properties(width=WIDTH, height=HEIGHT))
 
 
-def thinned(frame: pl.DataFrame, most: int) -> pl.DataFrame:
-    """Return an even choice of rows that keeps both ends."""
+def thinned(frame: pl.DataFrame, most: int, kept: Iterable[int] = ()) -> pl.DataFrame:
+    """Return an even choice of rows that keeps both ends, and rows at some places."""
     if frame.height <= most:
         return frame
     step = (frame.height - 1) / (most - 1)
-    return frame[sorted({round(at * step) for at in range(most)})]
+    return frame[sorted({round(at * step) for at in range(most)} | set(kept))]
 
 
-def interval_columns(frame: pl.DataFrame) -> tuple[pl.Expr, pl.Expr]:
-    """Return the 80 % interval of joules per output token."""
+def interval_columns(frame: pl.DataFrame) -> tuple[pl.Expr | None, pl.Expr | None]:
+    """Return the 80 % interval of joules per output token; None where there is none."""
     if "energy_lo_j" in frame.columns:
         each = pl.col(ENERGY) / pl.col("energy_j")
         return pl.col("energy_lo_j") * each, pl.col("energy_hi_j") * each
     names = (f"{ENERGY.removesuffix('_j')}_{end}_j" for end in ("lo", "hi"))
-    low, high = (pl.col(name) if name in frame.columns else pl.col(ENERGY) for name in names)
+    low, high = (pl.col(name) if name in frame.columns else None for name in names)
     return low, high
 
 
@@ -97,4 +101,6 @@ def label(subject: Subject, frame: pl.DataFrame) -> pl.Series:
         return "; ".join(f"{side} on {told}" for side, told in words.items())
 
     words = {"front": configuration, "service": deployment_words, "pairs": pair}[subject.kind]
-    return pl.Series("label", [words(row) for row in frame.iter_rows(named=True)], dtype=pl.String)
+    named = subject.frame["model"].n_unique() > 1
+    told = [(f"{row['model']} on " if named else "") + words(row) for row in frame.iter_rows(named=True)]
+    return pl.Series("label", told, dtype=pl.String)

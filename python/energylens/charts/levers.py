@@ -12,16 +12,22 @@ from energylens.charts.style import COLOURS, WIDTH, configured
 _KEPT, _BROKEN = "keeps the limits", "breaks a limit"
 
 
+def _text(share: float, extrapolated: bool) -> str:
+    told = "0 %" if abs(share) < 0.005 else f"{-100 * share:+.0f} %"
+    return f"{told} *" if extrapolated else told
+
+
 def changes_chart(changes: pl.DataFrame) -> Any:
-    """Return the change of joules per output token of each single change, the best first; columns as in `changes`."""
+    """Return the change of joules per output token of each single change, the best first; columns as in `changes`.
+
+    `*` marks what is extrapolated.
+    """
     drawn = changes.with_columns(
         (-pl.col("saved_share")).alias("more"),
         pl.when("keeps").then(pl.lit(_KEPT)).otherwise(pl.lit(_BROKEN)).alias("limits"),
     ).with_columns(
         pl.when(pl.col("more") < 0).then(pl.lit(0.0)).otherwise(pl.col("more")).alias("end"),
-        pl.Series(
-            "text", ["0 %" if abs(share) < 0.005 else f"{-100 * share:+.0f} %" for share in changes["saved_share"]]
-        ),
+        pl.Series("text", [_text(*row) for row in changes.select("saved_share", "extrapolated").iter_rows()]),
     )
     order = drawn["change"].to_list()
     domain = [name for name in (_KEPT, _BROKEN) if name in drawn["limits"].to_list()]
@@ -30,8 +36,8 @@ def changes_chart(changes: pl.DataFrame) -> Any:
     bars = base.mark_bar().encode(
         x=alt.X(
             "more:Q",
-            title="change of joules per output token",
-            scale=alt.Scale(padding=44, nice=False),
+            title="change of J per output token",
+            scale=alt.Scale(padding=52, nice=False),
             axis=alt.Axis(format="+%", tickCount=5),
         ),
         y=y,
@@ -50,6 +56,7 @@ def changes_chart(changes: pl.DataFrame) -> Any:
                 else []
             ),
             alt.Tooltip("limits:N", title="limits"),
+            alt.Tooltip("extrapolated:N", title="extrapolated"),
         ],
     )
     words = base.mark_text(align="left", dx=4, fontSize=11).encode(x="end:Q", y=y, text="text:N")

@@ -8,7 +8,7 @@ import altair as alt
 import polars as pl
 
 from energylens.charts.style import COLOURS, HEIGHT, WIDTH, configured, title
-from energylens.subject import ENERGY
+from energylens.units import ENERGY
 
 
 def roofline_chart(operations: pl.DataFrame, bandwidth_bytes_per_s: float) -> Any:

@@ -8,7 +8,7 @@ import altair as alt
 import polars as pl
 
 from energylens.charts.style import WIDTH, configured, title
-from energylens.subject import ENERGY
+from energylens.units import ENERGY
 
 
 def sweet_spots_chart(cells: pl.DataFrame) -> Any:

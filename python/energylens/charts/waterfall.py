@@ -10,7 +10,7 @@ from energylens.charts.style import COLOURS, WIDTH, configured, title
 from energylens.comparison import Comparison
 from energylens.report.prediction import CAUSE_NAMES
 from energylens.report.text import number
-from energylens.subject import ENERGY
+from energylens.units import ENERGY
 
 _LEAST = 0.004
 """Changes below this share of the larger total are put together."""
@@ -27,7 +27,7 @@ def waterfall_chart(comparison: Comparison) -> Any:
     ]
     large = [(name, float(row["change_j"])) for name, row in steps if abs(row["change_j"]) >= least]
     rest = sum(float(row["change_j"]) for _, row in steps if abs(row["change_j"]) < least)
-    large += [("all others", rest)] if len(large) < len(steps) else []
+    large += [("all others", rest)] if abs(rest) > 1e-9 * max(before, after) else []
     rows: list[dict[str, Any]] = [
         {"name": "before", "from": 0.0, "to": before, "kind": "total", "text": number(before)}
     ]
@@ -44,7 +44,7 @@ def waterfall_chart(comparison: Comparison) -> Any:
     # Small changes of large totals are drawn large: then the axis does not begin at 0, and says so.
     levels = [row["to"] for row in rows]
     low, high = min(levels), max(levels)
-    start = max(0.0, low - 0.5 * (high - low)) if low > 0.6 * high else 0.0
+    start = max(0.0, low - 0.5 * (high - low)) if 0.6 * high < low < high else 0.0
     for row in rows:
         row["end"] = max(row["from"], row["to"])
         row["from"] = max(row["from"], start)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from energylens.cli import axes
 from energylens.cli.app import app, emit
-from energylens.cli.command import App, Parameter
+from energylens.cli.command import OUT, App, Parameter
 from energylens.cli.options import Json
 from energylens.errors import EnergylensError, Problem
 from energylens.store import checked_target
@@ -22,7 +22,7 @@ app.group(calibrate)
 _GPU = "Bundled GPU or a path to a profile; several separated by commas."
 _WRITE = "Write the profile here; without it and --write it is printed."
 Gpus = Annotated[str, Parameter(help=_GPU)]
-Out = Annotated[Path | None, Parameter(name="--out", help=_WRITE)]
+Out = Annotated[Path | None, Parameter(name=OUT, help=_WRITE)]
 Write = Annotated[bool, Parameter(name="--write", help="Write the profile in its place.")]
 Data = Annotated[Path | None, Parameter(help="Folder of measured data; ENERGYLENS_DATA if not given.")]
 
@@ -124,7 +124,8 @@ def mine(
     ] = "layer",
     columns: Annotated[bool, Parameter(help="Print the columns a file needs, and end.")] = False,
     out: Annotated[
-        Path | None, Parameter(name="--out", help="Write the profile (layer) or the coefficients (closed) here.")
+        Path | None,
+        Parameter(name=OUT, help="Write the profile (layer) or the coefficients (closed) here."),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import shutil
 import textwrap
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from energylens.errors import EnergylensError, Problem, did_you_mean
 
 _WIDEST: Final = 100
+OUT: Final = ("--out", "-o")
+"""Names of the option that names a file to write."""
+
 _KINDS: Final = {int: "INT", float: "NUMBER", Path: "PATH", str: "TEXT"}
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -75,7 +80,13 @@ class CommandError(EnergylensError):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise CommandError(Problem(message, code="command-line"))
+        """Raise what argparse finds itself: a value where none belongs, or none where one does."""
+        name, _, fault = message.removeprefix("argument ").partition(": ")
+        takes = "takes no value" if "ignored explicit" in fault else "needs a value"
+        raise CommandError(Problem(f"`{name.split('/')[0]}` {takes}", hint="see --help", code="command-line"))
+
+
+_NUMBER = re.compile(r"-[0-9.]")
 
 
 class Command:
@@ -132,41 +143,39 @@ class Command:
 
     def _given(self, words: Sequence[str]) -> tuple[dict[str, list[str] | None], list[Problem]]:
         """Return the texts of each option, and what no option is."""
-        options = self.options
+        flagged = [option for option in self.options if option.flags]
+        arguments = [option for option in self.options if not option.flags]
         parser = _Parser(add_help=False, allow_abbrev=False)
-        for option in options:
-            if option.flags:
-                told: dict[str, Any] = {"action": "append"}
-                told = {"action": "append_const", "const": ""} if option.switch else told
-                parser.add_argument(*option.flags, dest=_key(option), **told)
-            else:
-                parser.add_argument(_key(option), nargs="?")
-        try:
-            found, left = parser.parse_known_args(list(words))
-        except CommandError as error:
-            message = error.problems[0].message
-            name, _, fault = message.removeprefix("argument ").partition(": ")
-            said = f"`{name.split('/')[0]}` needs a value" if "expected one argument" in fault else message
-            raise CommandError(Problem(said, hint=self._see(), code="command-line")) from None
-        known = [flag for option in options for flag in option.flags]
-        problems = []
-        for word in left:
-            if word.startswith("-"):
-                flag = word.split("=")[0]
-                hint = did_you_mean(flag, known) if len(known) > 1 else None
-                fault = f"unknown option `{flag}`"
-                problems.append(Problem(fault, hint=hint or self._see(), code="command-line"))
-            elif not any(other.startswith("-") for other in left):
-                problems.append(Problem(f"`{word}` is one argument too many", hint=self._see(), code="command-line"))
-        texts_of = {name: [value] if isinstance(value, str) else value for name, value in vars(found).items()}
-        for option in options:
-            texts = texts_of.get(_key(option))
-            if texts and len(texts) > 1 and not option.many and not option.switch:
-                problems.append(Problem(f"`{option.shown}` is given twice", hint="give it once", code="command-line"))
-            if texts is None and option.default is MISSING:
-                fault = f"`{option.shown}` is missing"
-                problems.append(Problem(fault, hint=self._see(), code="command-line"))
-        return texts_of, problems
+        for option in flagged:
+            told: dict[str, Any] = {"action": "append"}
+            told = {"action": "append_const", "const": ""} if option.switch else told
+            parser.add_argument(*option.flags, dest=_key(option), **told)
+        # Arguments may stand anywhere among the options; all that follows `--` is one.
+        front, back = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+        found, left = parser.parse_known_args(list(front), argparse.Namespace())
+        texts: dict[str, list[str] | None] = dict(vars(found))
+        strange = [word for word in left if word.startswith("-") and not _NUMBER.match(word)]
+        plain = [*(word for word in left if word not in strange), *back]
+        known = {flag.lstrip("-"): flag for option in flagged for flag in option.flags} | {"help": "--help"}
+        problems = [self._unknown(word.split("=")[0], known) for word in strange]
+        for option, word in zip(arguments, plain, strict=False):
+            texts[_key(option)] = [word]
+        if not strange:
+            problems += [self._wrong(f"`{word}` is one argument too many") for word in plain[len(arguments) :]]
+        for option in self.options:
+            own = texts.get(_key(option))
+            if own and len(own) > 1 and not option.many and not option.switch:
+                problems.append(self._wrong(f"`{option.shown}` is given twice", "give it once"))
+            if own is None and option.default is MISSING:
+                problems.append(self._wrong(f"`{option.shown}` is missing"))
+        return texts, problems
+
+    def _unknown(self, flag: str, known: Mapping[str, str]) -> Problem:
+        near = get_close_matches(flag.lstrip("-"), known, n=1, cutoff=0.5)
+        return self._wrong(f"unknown option `{flag}`", f"did you mean `{known[near[0]]}`?" if near else None)
+
+    def _wrong(self, fault: str, hint: str | None = None) -> Problem:
+        return Problem(fault, hint=hint or self._see(), code="command-line")
 
     def _see(self) -> str:
         return f"see {self.path} --help"
@@ -182,8 +191,10 @@ class Command:
         for paragraph in self.help.split("\n\n"):
             lines += [*_filled(" ".join(paragraph.split()), width), ""]
         for title, some in (("Arguments", arguments), ("Options", options)):
-            if some:
-                lines += [f"{title}:", *_columns([(o.usage(), o.explained()) for o in some], width), ""]
+            rows = [(option.usage(), option.explained()) for option in some]
+            rows += [("--help, -h", "Show this.")] if title == "Options" else []
+            if rows:
+                lines += [f"{title}:", *_columns(rows, width), ""]
         return "\n".join(lines).rstrip()
 
 
@@ -227,12 +238,15 @@ class App:
         if not words or words[0] in ("--help", "-h"):
             print(self.help_text(width))
             return None
+        if words[0] == "help" and "help" not in self.commands:
+            return self([*words[1:], "--help"])
         if words[0] == "--version" and self.version is not None:
             print(self.version())
             return None
         if (found := self.commands.get(words[0])) is None:
             kind = "option" if words[0].startswith("-") else "command"
-            hint = did_you_mean(words[0], self.commands) or f"see {self.path or self.name} --help"
+            near = did_you_mean(words[0], self.commands) if kind == "command" else None
+            hint = near or f"see {self.path or self.name} --help"
             raise CommandError(Problem(f"unknown {kind} `{words[0]}`", hint=hint, code="command-line"))
         if isinstance(found, Command) and {"--help", "-h"} & set(words[1:]):
             print(found.help_text(width))
@@ -284,6 +298,8 @@ def _value(option: Option, texts: list[str] | None) -> Any:
         return True
     if option.many:
         return list(texts)
+    if option.kind is Path and not texts[-1].strip():
+        raise CommandError(Problem(f"`{option.shown}` is empty", hint="name a file or folder", code="command-line"))
     try:
         if option.converter is not None:
             return option.converter(texts[-1])

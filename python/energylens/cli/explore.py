@@ -8,7 +8,7 @@ from typing import Annotated
 
 from energylens.cli import axes
 from energylens.cli.app import app, emit
-from energylens.cli.command import Parameter
+from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json, KeepOptions, Out, SpaceOptions, Threads, check_out
 from energylens.errors import SpaceError
 from energylens.result import Result
@@ -85,7 +85,7 @@ def search(
 @app.command
 def demo(
     *,
-    out: Annotated[Path, Parameter(name="--out", help="Where the front goes.")] = Path("out/demo/front.parquet"),
+    out: Annotated[Path, Parameter(name=OUT, help="Where the front goes.")] = Path("out/demo/front.parquet"),
     json: Json = False,
 ) -> None:
     """Explore Llama-3.1-70B on H100 and B200: more than ten thousand configurations, in a second or two.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from energylens.cli.app import app, emit
-from energylens.cli.command import Parameter
+from energylens.cli.command import OUT, Parameter
 from energylens.cli.compare import POINT
 from energylens.cli.options import Json
 
@@ -19,7 +19,7 @@ def export(
     *,
     to: Annotated[str, Parameter(help="The server: vllm, sglang, trtllm, dynamo.")] = "vllm",
     model: Annotated[str | None, Parameter(help="Name or path of the weights; what the spec says if left out.")] = None,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Write the script there.")] = None,
+    out: Annotated[Path | None, Parameter(name=OUT, help="Write the script there.")] = None,
     json: Json = False,
 ) -> None:
     """Print the start of a server that runs a point: its flags, its files, the line that locks the clock.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from energylens.cli.app import app, emit
-from energylens.cli.command import Parameter
+from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json
 from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.report.text import billions, si, table
@@ -109,7 +109,7 @@ def import_hf(
     /,
     *,
     name: Annotated[str | None, Parameter(help="Name of the spec.")] = None,
-    out: Annotated[Path | None, Parameter(name="--out", help="Write the YAML here instead of printing it.")] = None,
+    out: Annotated[Path | None, Parameter(name=OUT, help="Write the YAML here instead of printing it.")] = None,
 ) -> None:
     """Write a model spec from a Hugging Face config.json.
 
@@ -129,7 +129,7 @@ def import_hf(
         data["quantization_config"] = _read_json(beside).get("quantization")
         print(f"number formats from {beside}", file=sys.stderr)
     try:
-        spec = spec_from_hf(data, name or _stem(config))
+        spec = spec_from_hf(data, name or _stem(out or config))
     except UnsupportedArchitecture as error:
         message, _, hint = str(error).partition("\nhint: ")
         raise SpecError(

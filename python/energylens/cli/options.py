@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from energylens import running
+from energylens import _core, running
 from energylens.cli import axes
-from energylens.cli.command import Parameter
+from energylens.cli.command import OUT, Parameter
 from energylens.errors import Problem, SpaceError
 from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.space import DEFAULT_BATCHES, DEFAULT_OBJECTIVES, Space
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON instead of text.")]
-Out = Annotated[Path | None, Parameter(name="--out", help="Also write a Parquet file.")]
+Out = Annotated[Path | None, Parameter(name=OUT, help="Also write a Parquet file.")]
 Threads = Annotated[int | None, Parameter(converter=axes.whole, help="Threads; all CPUs if not given.")]
 
 PassTokens = Annotated[int, Parameter(converter=axes.whole, help="Prompt tokens of one prefill pass.")]
 
-_FORMATS = "Data types, `own` for the spec's."
+_FORMATS = f"Data types ({', '.join(_core.DTYPES)}), `own` for the spec's."
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from energylens.cli.app import app
-from energylens.cli.command import Parameter
+from energylens.cli.command import OUT, Parameter
 
 _DRAWN = ("front", "breakdown", "operations", "roofline", "changes")
 
@@ -17,7 +17,7 @@ def report(
     result: Annotated[Path, Parameter(help="A file of explore, search, split, serve-plan, serve-pools or a sweep.")],
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The page.")] = Path("report.html"),
+    out: Annotated[Path, Parameter(name=OUT, help="The page.")] = Path("report.html"),
     charts: Annotated[Path | None, Parameter(help="Also write each chart there, as PNG and SVG.")] = None,
 ) -> None:
     """Write a result as one page that needs no network: the answer, its front, where the joules go, levers, trust.
@@ -34,6 +34,8 @@ def report(
         hint = "name it .html; --charts FOLDER writes pictures"
         raise EnergylensError(Problem(f"`{out}` would be a page of HTML", hint=hint, code="write"))
     checked_target(out)
+    if charts is not None:
+        checked_target(charts / "front.png")
     require()
     subject = read_subject(result)
     write_page(subject, out, result.name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from energylens.cli.app import app
-from energylens.cli.command import Parameter
+from energylens.cli.command import OUT, Parameter
 
 
 @app.command
@@ -15,9 +15,7 @@ def schema(
     kind: Annotated[str | None, Parameter(help="model, gpu, workload, sweep or point; all with --out.")] = None,
     /,
     *,
-    out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="A folder to write KIND.schema.json files into.")
-    ] = None,
+    out: Annotated[Path | None, Parameter(name=OUT, help="A folder to write KIND.schema.json files into.")] = None,
 ) -> None:
     """Print the JSON Schema of a spec file, with which YAML editors complete and check it.
 

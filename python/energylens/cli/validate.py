@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from energylens.accuracy import Errors, errors_text
 from energylens.cli import axes
 from energylens.cli.app import app, emit
-from energylens.cli.command import Parameter
+from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json, check_out
 from energylens.errors import EnergylensError, Problem
 from energylens.report.text import table
@@ -31,7 +31,7 @@ def validate(
     data: Annotated[Path | None, Parameter(help="Folder of measured data; ENERGYLENS_DATA if not given.")] = None,
     gpu: Annotated[str | None, Parameter(help="Only these GPUs, separated by commas.")] = None,
     plots: Annotated[Path | None, Parameter(help="Also draw the errors into this folder (extra `report`).")] = None,
-    out: Annotated[Path | None, Parameter(name="--out", help="Also write every run as Parquet.")] = None,
+    out: Annotated[Path | None, Parameter(name=OUT, help="Also write every run as Parquet.")] = None,
     json: Json = False,
 ) -> None:
     """Compare the bundled profiles with measured serving runs: errors, ranks, choices, intervals.

@@ -15,7 +15,7 @@ from energylens.charts import Charts, require
 from energylens.errors import EnergylensError
 from energylens.report.answer import trust_words
 from energylens.report.text import number
-from energylens.subject import ENERGY, Subject, axis_words
+from energylens.subject import Subject, axis_words
 
 MOST_ROWS: Final = 600
 """Points of a front that a page holds; of longer ones an even choice that keeps both ends."""
@@ -32,7 +32,8 @@ def page(subject: Subject, source: str) -> str:
     from energylens.charts.front import label, thinned
 
     whole = subject.labelled()
-    frame = thinned(whole, MOST_ROWS)
+    chosen = subject.chosen()
+    frame = thinned(whole, MOST_ROWS, [at for _, at in chosen])
     charts = Charts(subject)
     drawn = {
         "front": charts.front(MOST_ROWS),
@@ -42,7 +43,8 @@ def page(subject: Subject, source: str) -> str:
     specs = {name: _spec(chart) for name, chart in drawn.items() if chart is not None}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["data"] = _embedded
-    chosen = subject.chosen()
+    best_gpu = str(subject.frame["gpu"][chosen[0][1]])
+    trust = sorted(subject.trust.items(), key=lambda item: item[0] not in best_gpu)
     return environment.from_string(_asset("page.html")).render(
         subject=subject,
         source=source,
@@ -57,9 +59,10 @@ def page(subject: Subject, source: str) -> str:
         shown=frame.height,
         total=whole.height,
         best=label(subject, subject.frame)[chosen[0][1]],
-        gpus=[_trust(name, told) for name, told in subject.trust.items()],
+        gpus=[_trust(name, told) for name, told in trust],
         extrapolated=int(subject.frame["extrapolated"].sum()) if "extrapolated" in subject.frame.columns else None,
-        energy=ENERGY,
+        intervals=len(specs["front"]["layer"]) > 1,
+        chosen=[name for name, _ in chosen],
     )
 
 

@@ -8,6 +8,7 @@
   const words = { system: "as the system", light: "light", dark: "dark" };
   let theme = "system";
   let front = null;
+  let chosen = -1;
   const narrow = () => innerWidth < 560;
   const dark = () => theme === "dark" || (theme === "system" && system.matches);
 
@@ -54,7 +55,9 @@
     return found[0] || [];
   }
 
+  let turns = 0;
   async function draw() {
+    const turn = ++turns;
     root.dataset.theme = dark() ? "dark" : "light";
     const options = { actions: false, renderer: "svg", tooltip: { theme: dark() ? "dark" : "light" } };
     for (const [name, spec] of Object.entries(specs)) {
@@ -67,7 +70,9 @@
           if (item && item.datum && item.datum.row !== undefined) pick(item.datum.row, true);
         });
         filter();
+        if (chosen >= 0) front.signal("picked", chosen).run();
       }
+      if (turn !== turns) return;
     }
     root.dataset.drawn = "yes";
   }
@@ -88,6 +93,7 @@
       const box = tr.closest(".scroll");
       box.scrollTop = tr.offsetTop - box.clientHeight / 2;
     }
+    chosen = row;
     if (front) front.signal("picked", row).run();
   }
 
@@ -99,9 +105,11 @@
     const kept = points.filter((point) => wanted.every((one) => text(point[one.dataset.axis]) === one.value));
     const left = new Set(kept.map((point) => point.row));
     for (const [row, tr] of rows) tr.hidden = !left.has(row);
-    const total = points.length;
-    document.getElementById("count").textContent = `${kept.length} of ${total} configurations shown`;
-    if (front) front.data("points", kept).run();
+    const count = document.getElementById("count");
+    const none = kept.length ? "" : ": choose other values, or All";
+    count.textContent = `${kept.length} of ${count.dataset.total} configurations shown${none}`;
+    document.getElementById("front").style.visibility = kept.length ? "visible" : "hidden";
+    if (front && kept.length) front.data("points", kept).run();
   }
 
   function sort(button) {
@@ -110,7 +118,10 @@
     document.querySelectorAll("#points thead th").forEach((one) => one.removeAttribute("aria-sort"));
     th.setAttribute("aria-sort", rising ? "ascending" : "descending");
     const at = Number(button.dataset.column);
-    const value = (tr) => Number(tr.querySelectorAll("td.number")[at].dataset.value);
+    const value = (tr) => {
+      const told = tr.querySelectorAll("td.number")[at].dataset.value;
+      return told === undefined ? (rising ? Infinity : -Infinity) : Number(told);
+    };
     const body = document.querySelector("#points tbody");
     [...rows.values()].sort((a, b) => (rising ? 1 : -1) * (value(a) - value(b))).forEach((tr) => body.append(tr));
   }

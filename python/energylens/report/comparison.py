@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from energylens.report.prediction import CAUSE_NAMES
 from energylens.report.text import number, table
-from energylens.subject import ENERGY
-from energylens.units import unit
+from energylens.units import ENERGY, unit
 
 if TYPE_CHECKING:
     from energylens.comparison import Comparison

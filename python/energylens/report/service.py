@@ -95,6 +95,8 @@ def plan_text(found: ServicePlan) -> str:
     frame = found.frame
     lines = [plan_sentence(found), "", workload_words(found.workload, found.rate_per_s), ""]
     lines += ["what nothing beats in both joules and latency:", _front(frame)]
+    if frame.height > _ROWS_SHOWN:
+        lines.append(f"({_ROWS_SHOWN} of {frame.height} deployments; --out writes all)")
     counts = reasons_words(found.by_reason)
     told = f"{found.tried:,} deployments in steady state in {si(found.seconds, 's')}"
     told += f"; {counts}" if counts else ""
@@ -168,7 +170,10 @@ def pools_text(found: PoolPlan) -> str:
         sides = [deployment_words(pool_row(row, side)) for side in ("prefill", "decode")]
         rows.append([*(number(v) for v in (row["energy_per_output_token_j"], *parts, *times)), row["gpus"], *sides])
     header = ["J/token", "prefill J", "decode J", "transfer J", "P90 TTFT s", "P90 TPOT ms", "latency s", "GPUs"]
-    lines += [table([*header, "prefill on", "decode on"], rows), "", _REPLAYED, trust_line(found.trust)]
+    lines.append(table([*header, "prefill on", "decode on"], rows))
+    if found.frame.height > _ROWS_SHOWN:
+        lines.append(f"({_ROWS_SHOWN} of {found.frame.height} pairs; --out writes all)")
+    lines += ["", _REPLAYED, trust_line(found.trust)]
     return "\n".join(lines)
 
 

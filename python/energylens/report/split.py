@@ -21,9 +21,10 @@ def split_sentence(found: Split) -> str:
     best = found.best
     if best is None:
         return "no pair keeps the limits"
+    within = f" within {', '.join(found.asked['limits'])}" if found.asked["limits"] else ""
     return (
-        f"least energy: {number(best['energy_per_output_token_j'])} J per output token - {found.model}, prefill on "
-        f"{_side(best, 'prefill')}; decode on {_side(best, 'decode')}; TTFT {si(best['ttft_s'], 's')}, "
+        f"least energy{within}: {number(best['energy_per_output_token_j'])} J per output token - {found.model}, "
+        f"prefill on {_side(best, 'prefill')}; decode on {_side(best, 'decode')}; TTFT {si(best['ttft_s'], 's')}, "
         f"TPOT {si(best['tpot_s'], 's')}, {number(best['prefill_engines'])} prefill engines for each decode engine"
     )
 

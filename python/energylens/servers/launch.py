@@ -30,15 +30,17 @@ class Launch:
     @property
     def script(self) -> str:
         """The start as a shell script: clocks first, then files, then the commands."""
-        lines = ["#!/bin/sh", f"# {self.settings.headline}", f"# {self.checked}, {_gpus(self.settings)}"]
-        lines += [f"# note: {note}" for note in (*self.settings.notes, *self.notes)]
+        told = [self.settings.headline, f"{self.checked}, {_gpus(self.settings)}"]
+        told += [f"note: {note}" for note in (*self.settings.notes, *self.notes)]
+        lines = ["#!/bin/sh", *map(_comment, told)]
         lines.append("set -eu")
         lines += [shlex.join(words) for words in power_commands(self.settings)]
         for name, text in self.files.items():
             lines += [f"cat > {shlex.quote(name)} <<'END'", text.rstrip("\n"), "END"]
         for words in self.commands[:-1]:
-            lines.append(f"{wrapped(words)} &")
-        return "\n".join([*lines, f"exec {wrapped(self.commands[-1])}"]) + "\n"
+            lines += [f"{wrapped(words)} &", "trap 'kill $! 2>/dev/null || true' EXIT INT TERM"]
+        last = wrapped(self.commands[-1])
+        return "\n".join([*lines, last if len(self.commands) > 1 else f"exec {last}"]) + "\n"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data, for `--json`."""
@@ -62,6 +64,11 @@ def power_commands(settings: Settings) -> list[list[str]]:
     if (watts := settings.power_cap_w) is not None:
         found.append(["sudo", "nvidia-smi", f"--power-limit={watts}"])
     return found
+
+
+def _comment(text: str) -> str:
+    """Return a text as one line of comment: a name from someone else's file stays within it."""
+    return f"# {' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())}"
 
 
 def _gpus(settings: Settings) -> str:

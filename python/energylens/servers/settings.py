@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from energylens.errors import EnergylensError, Problem
-from energylens.library import bundled, load_model
+from energylens.library import bundled, load_gpu, load_model
 from energylens.points import Point
 from energylens.report.text import number
 from energylens.running import RUNNING
-from energylens.subject import ENERGY
+from energylens.units import ENERGY
 
 _HUGGING_FACE = re.compile(r"^Hugging Face ([\w.-]+/[\w.-]+)")
 
@@ -62,8 +62,10 @@ def settings(point: Point, model: str | None) -> Settings:
     """Return what a point says of a server; `model` names the weights where the point does not know them."""
     row, server = point.row, point.server
     replicas = int(server["replicas"] or 1)
+    each = replicas if point.deployment else 1  # GPUs of a configuration are those of one engine
     dp, batch = int(row["dp"]), int(row.get("batch") or 0)
     slots = int(server["max_num_seqs"] or batch)
+    own = {name: row.get(name, default) for name, default in RUNNING.items()}
     named = model or _checkpoint(point.source)
     notes: list[str] = []
     if named is None:
@@ -77,16 +79,26 @@ def settings(point: Point, model: str | None) -> Settings:
         notes.append(f"predicted for routing {row['routing']}: how tokens choose experts is the traffic's, not a flag")
     if replicas > 1:
         notes.append(f"start {replicas} of these engines, with a router before them")
-    own = {name: row.get(name, default) for name, default in RUNNING.items()}
     placement = str(own["placement"])
     if placement == "balanced":
         notes.append("experts are placed by load only where the server rebalances them (EPLB)")
     own_formats = _formats(point)
+    if (span := _per_node(point)) is not None and int(row["gpus"]) // each > span:
+        nodes = math.ceil(int(row["gpus"]) / each / span)
+        notes.append(f"an engine spans {nodes} nodes of {span} GPUs: it starts with the server's multi-node options")
+    if row.get("extrapolated"):
+        notes.append("the prediction is extrapolated: its interval is twice as wide")
+    if own["sm_clock_mhz"] is not None:
+        notes.append("the clock stays locked on all GPUs of the node until: sudo nvidia-smi --reset-gpu-clocks")
+    if not point.deployment:
+        notes.append("the context is as long as the requests predicted: raise it for longer ones")
+    if point.deployment and not server["chunked"]:
+        notes.append("prompts are read whole: set the longest request and a step of at least as many tokens")
     lengths = None if point.deployment else int(row["prompt_tokens"]) + int(row["output_tokens"])
     return Settings(
         model=named,
         headline=_headline(point),
-        gpus=int(row["gpus"]) // replicas,
+        gpus=int(row["gpus"]) // each,
         gpu=str(row["gpu"]),
         tp=int(row["tp"]),
         pp=int(row["pp"]),
@@ -96,7 +108,7 @@ def settings(point: Point, model: str | None) -> Settings:
         weights=None if row["weight_dtype"] == own_formats.get("weights") else row["weight_dtype"],
         cache=None if row["kv_dtype"] == own_formats.get("cache") else row["kv_dtype"],
         max_num_seqs=math.ceil(slots / dp),
-        token_budget=int(server["token_budget"]),
+        token_budget=math.ceil(int(server["token_budget"]) / (dp if point.deployment else 1)),
         context_tokens=lengths,
         chunked=bool(server["chunked"]),
         prefix_cache=bool(server["prefix_cache"]),
@@ -111,6 +123,15 @@ def settings(point: Point, model: str | None) -> Settings:
         fused_norm=bool(own["fused_norm"]),
         notes=tuple(notes),
     )
+
+
+def _per_node(point: Point) -> int | None:
+    """Return the GPUs of a node, if they are known."""
+    name = str(point.row["gpu"])
+    if point.plan is not None:
+        gpu = next(item for item in point.plan.content["gpus"] if item["name"] == name)
+        return int(gpu["link"]["gpus_per_node"])
+    return load_gpu(name).spec.link.gpus_per_node if name in bundled("hardware") else None
 
 
 def _formats(point: Point) -> dict[str, str]:

@@ -37,6 +37,8 @@ def launch(settings: Settings) -> Launch:
         put("--ep-size", settings.ep)
     put("--max-running-requests", settings.max_num_seqs * settings.dp)
     put("--chunked-prefill-size", settings.token_budget * settings.dp if settings.chunked else -1)
+    if not settings.chunked:
+        put("--max-prefill-tokens", settings.token_budget * settings.dp)
     if settings.context_tokens is not None:
         put("--context-length", settings.context_tokens)
     if settings.weights is not None:

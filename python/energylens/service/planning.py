@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ from energylens import running
 from energylens.builder import Model
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
-from energylens.plan import LoadedGpu
+from energylens.plan import LoadedGpu, Plan
 from energylens.service.cost import Costs
 from energylens.service.replaying import Replay, replayed
 from energylens.service.serving import BATCHING, MOST_REPLICAS, SERVED, Role, caches, checked_rate, serve
@@ -84,6 +84,7 @@ class ServicePlan:
     trust: Mapping[str, Account]
     asked: Mapping[str, Any]
     source: str | None
+    plan_sha256: str
     seconds: float = field(compare=False)
 
     @property
@@ -127,12 +128,6 @@ class ServicePlan:
 
         return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
-    @property
-    def plan_sha256(self) -> str:
-        """Name of the question: model, workload, rate, limits."""
-        said = [self.model, self.workload.name, self.rate_per_s, [str(limit) for limit in self.limits]]
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
 
 def serve_plan(
     model: str | Path | Model,
@@ -173,7 +168,7 @@ def serve_plan(
         raise SpaceError(nothing_runs(loaded.spec.name, load, rate, counted, told))
     inside, near = within(kept, bounds), within(kept, bounds, _SLACK if rate is not None else 1.0)
     if not near.height:
-        raise SpaceError(nearest(kept, bounds, loaded.spec.name))
+        raise SpaceError(nearest(kept, bounds, loaded.spec.name, rate is not None))
     least = [frame.sort("energy_per_output_token_j").head(_JUDGED) for frame in (inside, near)]
     short = pl.concat([front(inside), *least]).select(points.columns).unique(maintain_order=True)
     exact = serve(short, load, rate, **own)
@@ -182,28 +177,37 @@ def serve_plan(
     judged = judged_by_replay(exact.filter(pl.col("feasible")), load, rate, own)
     sound = within(judged, bounds)
     if not sound.height:
-        raise SpaceError(nearest(judged, bounds, loaded.spec.name))
+        raise SpaceError(nearest(judged, bounds, loaded.spec.name, rate is not None))
     best = with_intervals(front(sound), load, models=[loaded], gpus=given_gpus)
     best = (costs or Costs()).added(best)
     outside = judged.height - sound.height
     trust = {gpu.spec.name: account(gpu) for gpu in given_gpus}
-    asked = named(model, workload, given, rate_per_s)
-    seconds = time.perf_counter() - started
+    specs = Plan([loaded], given_gpus).sha256
     return ServicePlan(
-        best,
-        loaded.spec.name,
-        load,
-        rate,
-        bounds,
-        told.height,
-        counted,
-        judged.height,
-        outside,
-        trust,
-        asked,
-        loaded.spec.source,
-        seconds,
+        frame=best,
+        model=loaded.spec.name,
+        workload=load,
+        rate_per_s=rate,
+        limits=bounds,
+        tried=told.height,
+        by_reason=counted,
+        judged=judged.height,
+        outside=outside,
+        trust=trust,
+        asked=named(model, workload, given, rate_per_s) | {"plan_sha256": specs},
+        source=loaded.spec.source,
+        plan_sha256=question(specs, load, rate, limits, [points.to_dicts(), asdict(costs or Costs())]),
+        seconds=time.perf_counter() - started,
     )
+
+
+def question(plan_sha256: str, load: Workload, rate_per_s: float | None, limits: Sequence[str], others: Any) -> str:
+    """Return the SHA-256 of all that an answer depends on: specs, traffic, limits, and what was tried."""
+    kinds = load.kinds if load.requests is None else load.requests
+    rows = hashlib.sha256(kinds.write_csv().encode()).hexdigest()
+    traffic = [load.name, rows, list(load.rates), list(load.found), load.crowded, load.crowd]
+    said = [plan_sha256, traffic, rate_per_s, [str(limit) for limit in listed(limits)], others]
+    return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
 
 
 def named(model: Any, workload: Any, gpus: Sequence[Any], rate_per_s: float | None) -> dict[str, Any]:
@@ -383,7 +387,7 @@ def _one_engine(
     )  # fmt: skip
 
 
-def nearest(frame: pl.DataFrame, bounds: Sequence[Limit], model: str) -> Problem:
+def nearest(frame: pl.DataFrame, bounds: Sequence[Limit], model: str, rated: bool = True) -> Problem:
     """Return why no deployment keeps the limits: the one that exceeds them least, which limit, and by how much."""
     from energylens.report.service import deployment_words
 
@@ -403,7 +407,8 @@ def nearest(frame: pl.DataFrame, bounds: Sequence[Limit], model: str) -> Problem
         f"({100.0 * (table[worst, row] - 1.0):+.0f} % beyond its limit"
         f"{'' if point.get('replayed') else ', in steady state'}) on {deployment_words(point)}"
     )
-    hint = "; ".join(["relax that limit, or widen the axes (gpus, tp, replicas, weight_dtype)", *each])
+    full = [] if rated else ["give requests a second (--rate): without a rate engines are always full"]
+    hint = "; ".join([*full, "relax that limit, or widen the axes (gpus, tp, replicas, weight_dtype)", *each])
     return Problem(message, hint=hint, code="limits")
 
 

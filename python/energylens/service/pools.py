@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ import polars as pl
 from energylens.builder import Model
 from energylens.errors import Problem, SpaceError
 from energylens.library import load_gpu, load_model
-from energylens.plan import LoadedModel, Plan
+from energylens.plan import LoadedModel, Plan, distinct
 from energylens.service.planning import (
     FEW,
     SHORT,
@@ -26,6 +24,7 @@ from energylens.service.planning import (
     judged_by_replay,
     nearest,
     nothing_runs,
+    question,
     replicated,
     within,
 )
@@ -64,6 +63,7 @@ class PoolPlan:
     rate_per_s: float
     limits: Sequence[Limit]
     trust: Mapping[str, Account]
+    plan_sha256: str
     seconds: float = field(compare=False)
 
     @property
@@ -85,12 +85,6 @@ class PoolPlan:
         told = {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
         told |= {"limits": [str(limit) for limit in self.limits]}
         return told | {"workload": workload_words(self.workload, self.rate_per_s)}
-
-    @property
-    def plan_sha256(self) -> str:
-        """Name of the question."""
-        told = {name: value for name, value in self.note.items() if name not in ("answer", "trust")}
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def write(self, path: str | Path) -> Path:
         """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
@@ -144,7 +138,9 @@ def serve_pools(
     best = front(inside).drop(hidden)
     gpus = [load_gpu(gpu) for axes in (prefill, decode) for gpu in listed(axes.get("gpus", "h100-sxm"))]
     trust = {gpu.spec.name: account(gpu) for gpu in gpus}
-    return PoolPlan(best, loaded.spec.name, load, rate, bounds, trust, time.perf_counter() - started)
+    specs = Plan([loaded], distinct(gpus, "GPU")).sha256
+    sha256 = question(specs, load, rate, limits, [dict(prefill), dict(decode)])
+    return PoolPlan(best, loaded.spec.name, load, rate, bounds, trust, sha256, time.perf_counter() - started)
 
 
 def _together(pairs: pl.DataFrame, load: Workload, rate: float) -> pl.DataFrame:

@@ -186,7 +186,17 @@ impl Lowering<'_> {
             beside.timing.vector.flops = timing.vector.flops.clone();
             beside
         });
-        KernelCost { timing, traffic, mask, flops, compute_j, padding_j, prices, collectives: around.collectives, beside }
+        KernelCost {
+            timing,
+            traffic,
+            mask,
+            flops,
+            compute_j,
+            padding_j,
+            prices,
+            collectives: around.collectives,
+            beside,
+        }
     }
 
     /// What a kernel runs beside, and whether as one that takes turns.
