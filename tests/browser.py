@@ -36,6 +36,7 @@ def opened(browser: Any, url: str, width: int = 1200, dark: bool = False, ready:
         is_mobile=phone,
         has_touch=phone,
         offline=url.startswith("file:"),
+        reduced_motion="reduce",  # a page that glides on is clicked where things were
     )
     page, told = own.new_page(), []
     origin = "file:" if url.startswith("file:") else "/".join(url.split("/")[:3])

@@ -38,7 +38,7 @@ def changes_chart(changes: pl.DataFrame) -> Any:
             "more:Q",
             title="change of J per output token",
             scale=alt.Scale(padding=52, nice=False),
-            axis=alt.Axis(format="+%", tickCount=5),
+            axis=alt.Axis(format="+%", tickCount=4, labelFlush=True),
         ),
         y=y,
         color=alt.Color(
@@ -62,6 +62,6 @@ def changes_chart(changes: pl.DataFrame) -> Any:
     words = base.mark_text(align="left", dx=4, fontSize=11).encode(x="end:Q", y=y, text="text:N")
     return configured(
         alt.layer(bars, words).properties(
-            width=WIDTH, height=(30 if any(", " in words for words in order) else 22) * drawn.height
+            width=WIDTH, height=(36 if any(", " in words for words in order) else 22) * drawn.height
         )
     )

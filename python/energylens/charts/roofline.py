@@ -36,7 +36,7 @@ def roofline_chart(operations: pl.DataFrame, bandwidth_bytes_per_s: float) -> An
     )
     names = (
         alt.Chart(alt.InlineData(values=[row for row in roofs if row["at"] == 1]))
-        .mark_text(align="right", baseline="middle", dx=-8, color="#7f7f7f", fontSize=11)
+        .mark_text(align="right", baseline="bottom", dx=-10, dy=-4, color="#7f7f7f", fontSize=11)
         .encode(x=x, y=y, text="name:N")
     )
     points = (
