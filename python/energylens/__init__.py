@@ -3,7 +3,7 @@
 The verbs: `predict` one configuration, `evaluate` a frame of them, `explore` a whole space, `search` a larger one,
 `sweep` one as a job that resumes (with `status` and `merge`), `split` prefill from decode; `serve` deployments under
 a workload, `serve_plan` and `serve_pools` to choose one, `replay` it request by request; `advise_batch`, `sweet_spots`
-and `advise_levers` for advice; `compare` two points, `export` one as the launch of a server.
+and `advise_levers` for advice; `compare` two points, `export` one as the launch of a server; `measure` a GPU at hand.
 The nouns: `Model` (a graph of einsums), `Space` (axes and limits), `Result` (a front as a Polars frame).
 """
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from energylens.exploration import explore as explore
     from energylens.library import gpus as gpus
     from energylens.library import models as models
+    from energylens.measurement.harness import measure as measure
     from energylens.prediction import Prediction as Prediction
     from energylens.prediction import predict as predict
     from energylens.result import Result as Result
@@ -80,6 +81,7 @@ _HOMES = {
     "export": "energylens.servers",
     "gpus": "energylens.library",
     "load_workload": "energylens.service.workload",
+    "measure": "energylens.measurement.harness",
     "merge": "energylens.sweeps.merge",
     "models": "energylens.library",
     "predict": "energylens.prediction",

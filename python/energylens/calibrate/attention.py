@@ -131,9 +131,9 @@ def fit_decode(directory: Path, system: str, framework: str, kv_dtype: str, devi
     return {**fit_decode_calls(calls, device, kv_bytes), "kernel": kernel, "framework_version": table.version}
 
 
-def fit_decode_calls(calls: Calls, device: Device, kv_bytes: int) -> dict[str, object]:
+def fit_decode_calls(calls: Calls, device: Device, kv_bytes: int, held: Flags | None = None) -> dict[str, object]:
     """Return coefficients and held-out errors of measured decode calls."""
-    held = calls.held()
+    held = calls.held() if held is None else held
     used = calls.take(sample(held, calls.batch, calls.heads, calls.kv_heads, calls.head_dim, calls.tokens))
     model = DecodeModel(used, device, kv_bytes)
     starts = [
@@ -176,9 +176,11 @@ def fit_prefill(directory: Path, system: str, framework: str, kv_dtype: str, dev
     return {**found, "arithmetic": arithmetic, "kernel": kernel, "framework_version": table.version}
 
 
-def fit_prefill_calls(calls: Calls, device: Device, kv_bytes: int, arithmetic: str) -> dict[str, object]:
+def fit_prefill_calls(
+    calls: Calls, device: Device, kv_bytes: int, arithmetic: str, held: Flags | None = None
+) -> dict[str, object]:
     """Return coefficients and held-out errors of measured prefill calls."""
-    held = calls.held()
+    held = calls.held() if held is None else held
     used = calls.take(sample(held, calls.batch, calls.heads, calls.kv_heads, calls.head_dim, calls.tokens))
     start = [
         Coefficient(1e-5),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +81,7 @@ def fit_curve(size: Array, seconds: Array, factor: float) -> tuple[list[Curve], 
 def _implementations(
     name: str, rows: pl.DataFrame, operation: str, table: Table, link: float, told: float
 ) -> list[Found]:
-    curves: dict[str, list[Curve]] = {}
-    times: list[Array] = []
+    measured: dict[int, tuple[Array, Array]] = {}
     for gpus in sorted(rows["num_gpus"].unique().to_list()):
         part = rows.filter(pl.col("num_gpus") == gpus)
         part = part.group_by("message_size").agg(pl.col("latency").median()).sort("message_size")
@@ -90,12 +91,28 @@ def _implementations(
             continue
         if size.max() >= 2**26:
             check_units(seconds, busfactor(operation, gpus) * size / (2.5 * link), table.path)
-        curves[str(gpus)], predicted = fit_curve(size, seconds, busfactor(operation, gpus))
-        times.append(np.stack([predicted, seconds])[:, size <= told])
-    if not curves:
+        measured[gpus] = (size, seconds)
+    if not measured:
         raise fault(f"no rows of `{operation}` over two or more GPUs", table.path)
+    found = curves_of(name, measured, partial(busfactor, operation), told)
+    return [one | {"framework_version": table.version} for one in found]
+
+
+def curves_of(
+    name: str, measured: Mapping[int, tuple[Array, Array]], factor: Callable[[int], float], told: float = np.inf
+) -> list[Found]:
+    """Return the pieces of one operation, each with its curves by number of GPUs, and the error of all of them.
+
+    `measured` has sizes (bytes, rising) and seconds by number of GPUs; the error is that of sizes up to `told`, held
+    out in turn.
+    """
+    curves: dict[str, list[Curve]] = {}
+    times: list[Array] = []
+    for gpus, (size, seconds) in measured.items():
+        curves[str(gpus)], predicted = fit_curve(size, seconds, factor(gpus))
+        times.append(np.stack([predicted, seconds])[:, size <= told])
     predicted, seconds = np.concatenate(times, axis=1)
-    told_of_all: Found = {"held_out": score(predicted, seconds).as_dict(), "framework_version": table.version}
+    error: Found = {"held_out": score(predicted, seconds).as_dict()}
     most = max(len(found) for found in curves.values())
     names = [name, f"{name}-middle", f"{name}-small"] if most == MOST else [name, f"{name}-small"][:most]
     # A number of GPUs with fewer pieces has its unlimited one again, or that of the next larger number would serve.
@@ -103,7 +120,7 @@ def _implementations(
         {
             "name": own,
             "by_gpus": {size: found[piece] if piece < len(found) else found[0] for size, found in curves.items()},
-            **told_of_all,
+            **error,
         }
         for piece, own in enumerate(names)
     ]

@@ -12,7 +12,7 @@ import polars as pl
 
 from energylens import _core
 from energylens.calibrate.device import BYTES, Device
-from energylens.calibrate.fitting import Coefficient, Index, fit, held_out, ranges, sample, score
+from energylens.calibrate.fitting import Coefficient, Flags, Index, fit, held_out, ranges, sample, score
 from energylens.calibrate.formulas import Array, memory_time, smooth_max, tile_time
 from energylens.calibrate.tables import check_units, load, one_kernel
 
@@ -214,10 +214,10 @@ def ratios(found: Experts, predicted: Array) -> list[dict[str, float]]:
     return told.sort("skew", "groups", "tokens_up_to").to_dicts()
 
 
-def fit_experts(experts: Experts, device: Device, form: str) -> dict[str, object]:
+def fit_experts(experts: Experts, device: Device, form: str, held: Flags | None = None) -> dict[str, object]:
     """Return coefficients and held-out errors of measured fused kernels, fitted up to `MOST_GROUPS` expert groups."""
     shape = (experts.hidden, experts.inner, experts.active, experts.experts, experts.tensor, experts.groups)
-    held = held_out(*shape)
+    held = held_out(*shape) if held is None else held
     narrow = experts.groups <= MOST_GROUPS
     used = experts.take(sample(held | ~narrow, *shape, experts.tokens, experts.skew))
     model = MoeModel(used, device, form)

@@ -55,6 +55,16 @@ class ProfileFile:
             else:
                 self.sections[name] = content
 
+    def head(self, **entries: Any) -> None:
+        """Put entries in place of those that a person wrote above the marker, or after them."""
+        for name, content in entries.items():
+            written = f"{name}: {content}" if isinstance(content, str) else emit(name, content, 0)
+            entry = re.compile(rf"^{name}:.*(?:\n[ \t]+.*)*", re.MULTILINE)
+            if entry.search(self._head):
+                self._head = entry.sub(lambda _: written, self._head, count=1)  # noqa: B023
+            else:
+                self._head = f"{self._head}\n{written}"
+
     def rename(self, name: str) -> None:
         """Give the profile another name, so that it can stand beside the one it started from."""
         self._head = re.sub(r"^name:.*$", f"name: {name}", self._head, count=1, flags=re.MULTILINE)

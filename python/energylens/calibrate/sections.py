@@ -108,6 +108,14 @@ def _source(package: str, framework: str, version: str, kernel: str) -> str:
 
 
 def _set(spec: GpuSpec, one: Mapping[str, Any], measured: str, framework: str, package: str) -> dict[str, Any]:
+    source = _source(package, measured, str(one["framework_version"]), str(one["kernel"]))
+    if measured != framework:
+        source += f"; {_SHOWN.get(framework, framework)} has no table of its own that the form fits"
+    return coefficient_set(spec, one, source)
+
+
+def coefficient_set(spec: GpuSpec, one: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return a fitted set of coefficients as a profile has it, with its source and held-out error."""
     coefficients = {name: value for name, value in one["coefficients"].items() if not _nothing(value)}
     coefficients.setdefault("t0_s", 0.0)
     if coefficients.pop("splits", None) == [1]:
@@ -116,9 +124,7 @@ def _set(spec: GpuSpec, one: Mapping[str, Any], measured: str, framework: str, p
     if one.get("arithmetic") == "fp8" and peaks.fp8:
         # Profiles state it as a share of the bf16 peak, in which the engine counts attention.
         coefficients["compute_efficiency"] = significant(coefficients["compute_efficiency"] * peaks.fp8 / peaks.bf16)
-    coefficients["source"] = _source(package, measured, str(one["framework_version"]), str(one["kernel"]))
-    if measured != framework:
-        coefficients["source"] += f"; {_SHOWN.get(framework, framework)} has no table of its own that the form fits"
+    coefficients["source"] = source
     coefficients["fit"] = _fit(one)
     return coefficients
 
@@ -147,7 +153,7 @@ def _implementation(one: Mapping[str, Any], source: str) -> dict[str, Any]:
     return found | {"by_gpus": by_gpus, "source": source, "fit": _fit(one)}
 
 
-def _pair(curve: Mapping[str, float]) -> dict[str, float]:
+def pair(curve: Mapping[str, float]) -> dict[str, float]:
     """Return the curve of one GPU sending to another, from that of two that exchange halves of a message."""
     found = {name: curve[name] for name in ("alpha_s", "bandwidth_bytes_per_s")}
     return found | ({"max_bytes": curve["max_bytes"] / 2} if "max_bytes" in curve else {})
@@ -181,7 +187,7 @@ def _collectives(
         source = _source(package, framework, str(one["framework_version"]), "custom all-reduce in a CUDA graph")
         found["all_reduce"].append(_implementation(one, source))
     found["send_recv"] = [
-        {"name": one["name"], "by_gpus": {"2": _pair(one["by_gpus"]["2"])}, "source": PAIR}
+        {"name": one["name"], "by_gpus": {"2": pair(one["by_gpus"]["2"])}, "source": PAIR}
         for one in found["all_to_all"]
     ]
     return found | {operation: [_exchange(one, package) for one in ways] for operation, ways in exchanges.items()}

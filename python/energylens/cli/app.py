@@ -32,6 +32,7 @@ def run(argv: list[str]) -> int:
         explore,
         export,
         library,
+        measure,
         predict,
         report,
         routing,

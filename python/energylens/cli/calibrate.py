@@ -1,4 +1,4 @@
-"""`energylens calibrate kernels`, `power`, `serving` and `mine`."""
+"""`energylens calibrate kernels`, `power`, `serving`, `mine` and `runs`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from energylens.store import checked_target
 
 calibrate = App(
     name="calibrate",
-    help="Fit GPU profiles to measured kernels, kernel power and serving runs.",
+    help="Fit GPU profiles to measured kernels, kernel power and serving runs; with a file of `energylens measure` in "
+    "place of a command, `calibrate runs`.",
+    file_command="runs",
 )
 app.group(calibrate)
 
@@ -158,3 +160,45 @@ def mine(
     print(found.text())
     if out is not None:
         print(f"wrote {out}", file=sys.stderr)
+
+
+@calibrate.command
+def runs(
+    file: Annotated[Path, Parameter(help="Parquet file of `energylens measure`.")],
+    /,
+    *,
+    gpu: Annotated[
+        str | None, Parameter(help="The profile to start from, a data sheet perhaps; the bundled one if not given.")
+    ] = None,
+    parts: Annotated[
+        str | None,
+        Parameter(help="What to take: kernels,energy,clock,collectives; all that was measured if not given."),
+    ] = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Make a profile of kernels and joules measured on one's own GPU, merged with what was known of it.
+
+    `energylens calibrate runs.parquet` is the same. With `--parts energy` the measured joules go into a profile whose
+    kernels and serving layer stay.
+
+    Example: energylens calibrate runs runs.parquet --out my-gpu.yaml
+    """
+    from energylens.calibrate import own_gpu
+
+    target = checked_target(out) if out is not None else None
+    if target is not None and target.suffix not in (".yaml", ".yml"):
+        problem = Problem(f"`{out}`: a profile is written as yaml", hint=f"name it {target.stem}.yaml", code="options")
+        raise EnergylensError(problem)
+    found = own_gpu.calibrate(file, gpu, axes.names(parts) if parts else None)
+    if target is not None:
+        found.file.rename(target.stem)
+        found.file.write(target)
+    if json:
+        emit(found.as_dict())
+        return
+    _tell(found.text())
+    if target is None:
+        print(found.file.text, end="")
+        return
+    print(f"wrote {target}", file=sys.stderr)

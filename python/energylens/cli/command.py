@@ -206,6 +206,8 @@ class App:
     help: str
     version: Callable[[], str] | None = None
     path: str = ""
+    file_command: str | None = None
+    """The command meant where the first word is a file and no command."""
     commands: dict[str, App | Command] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
@@ -243,6 +245,8 @@ class App:
         if words[0] == "--version" and self.version is not None:
             print(self.version())
             return None
+        if words[0] not in self.commands and self.file_command and Path(words[0]).suffix:
+            words = [self.file_command, *words]
         if (found := self.commands.get(words[0])) is None:
             kind = "option" if words[0].startswith("-") else "command"
             near = did_you_mean(words[0], self.commands) if kind == "command" else None

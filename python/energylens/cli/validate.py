@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,9 +28,15 @@ _SHOWN = {
 
 @app.command
 def validate(
+    runs: Annotated[
+        Path | None, Parameter(help="File of `energylens measure`: compare profiles with its transformer instead.")
+    ] = None,
+    /,
     *,
     data: Annotated[Path | None, Parameter(help="Folder of measured data; ENERGYLENS_DATA if not given.")] = None,
-    gpu: Annotated[str | None, Parameter(help="Only these GPUs, separated by commas.")] = None,
+    gpu: Annotated[
+        str | None, Parameter(help="Only these GPUs, separated by commas; with a file the profiles to compare.")
+    ] = None,
     plots: Annotated[Path | None, Parameter(help="Also draw the errors into this folder (extra `report`).")] = None,
     out: Annotated[Path | None, Parameter(name=OUT, help="Also write every run as Parquet.")] = None,
     json: Json = False,
@@ -37,9 +44,13 @@ def validate(
     """Compare the bundled profiles with measured serving runs: errors, ranks, choices, intervals.
 
     Each run is predicted twice: with its model among those the serving layer was fitted to, and with it left out.
+    With a file of `energylens measure`, profiles are compared with the transformer in it, which no fit sees.
 
     Example: energylens validate --data measured/ --plots out/
     """
+    if runs is not None:
+        _end_to_end(runs, gpu, out, json)
+        return
     from energylens.validation import plots as draw
     from energylens.validation import validate as account_of
 
@@ -75,6 +86,25 @@ def validate(
     print(table(["GPU", "model", "task", "runs", "because"], [[r[0], r[1], r[2], r[4], r[3]] for r in excluded.rows()]))
     for path in [*drawn, *([out] if out else [])]:
         print(f"wrote {path}")
+
+
+def _end_to_end(path: Path, gpu: str | None, out: Path | None, json: bool) -> None:
+    from energylens.calibrate.own_gpu import base_of
+    from energylens.measurement.end_to_end import end_to_end
+    from energylens.measurement.runs import Runs
+    from energylens.store import write_parquet
+
+    check_out(out)
+    runs = Runs.read(path)
+    found = end_to_end(runs, axes.names(gpu) if gpu else [str(base_of(runs, None))])
+    if out:
+        write_parquet(found.rows, out, "")
+    if json:
+        emit(found.as_dict())
+        return
+    print(found.text())
+    if out:
+        print(f"wrote {out}", file=sys.stderr)
 
 
 _FIELDS = [field.name for field in fields(Errors)]

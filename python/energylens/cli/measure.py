@@ -1,0 +1,58 @@
+"""`energylens measure`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from energylens.cli import axes
+from energylens.cli.app import app, emit
+from energylens.cli.command import OUT, Parameter
+from energylens.cli.options import Json
+
+
+@app.command
+def measure(
+    *,
+    out: Annotated[
+        Path, Parameter(name=OUT, help="Parquet file of the measurements; if it is there, go on where it ended.")
+    ],
+    gpu: Annotated[
+        str, Parameter(help="Number of the GPU; auto: the first that is free, with those alike for collectives.")
+    ] = "auto",
+    suite: Annotated[str, Parameter(help="quick (about 12 minutes) or full (about an hour).")] = "quick",
+    clocks: Annotated[str, Parameter(help="Also measure at these locked SM clocks, MHz: 1980,1410.")] = "",
+    minutes: Annotated[float | None, Parameter(help="Stop after so long; the same command goes on.")] = None,
+    beside_others: Annotated[bool, Parameter(help="Measure although another process is on the GPU.")] = False,
+    record: Annotated[Path | None, Parameter(help="Also record the session (.jsonl or .jsonl.gz).")] = None,
+    replay: Annotated[Path | None, Parameter(help="Take a recorded session in place of a GPU.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure seconds and joules of the kernels of a GPU at hand (extra `gpu`), for `energylens calibrate`.
+
+    Matrix products, streams, attention, experts, elementwise kernels, the launch and idle floors, a small transformer;
+    with several GPUs also collectives. Each runs for over two seconds, several times; joules are those of the energy
+    counter, checked against power samples.
+
+    Example: energylens measure --suite quick --out runs.parquet
+    """
+    from energylens.measurement.harness import measure as measured
+
+    found = measured(
+        out,
+        gpu=gpu,
+        suite=suite,
+        clocks_mhz=[int(clock) for clock in axes.numbers(clocks, "clocks")] if clocks else [],
+        minutes=minutes,
+        beside_others=beside_others,
+        record=record,
+        replay=replay,
+        show_progress=True,
+        told=lambda line: print(line, file=sys.stderr),
+    )
+    if json:
+        emit(found.summary() | {"file": str(out)})
+        return
+    print(found.text())
+    print(f"wrote {out}", file=sys.stderr)

@@ -1,0 +1,110 @@
+"""The small transformer, measured end to end, against what profiles predict of the same spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from energylens.accuracy import Errors, errors, errors_text
+from energylens.errors import EnergylensError, Problem
+from energylens.evaluation import evaluate
+from energylens.library import load_gpu
+from energylens.measurement.runs import Runs
+from energylens.measurement.transformer import spec
+from energylens.plan import LoadedGpu
+from energylens.report.text import table
+from energylens.spec.gpu import Energy, Host
+
+QUANTITIES = ("seconds", "joules")
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """Measured prefills and decode steps, with the prediction of each profile."""
+
+    rows: pl.DataFrame
+    """A row a case and profile: `gpu, phase, batch, tokens, seconds, joules`, and `predicted_` both."""
+
+    def errors(self, gpu: str, phase: str, quantity: str) -> Errors:
+        """Return the errors of one profile, phase and quantity."""
+        own = self.rows.filter((pl.col("gpu") == gpu) & (pl.col("phase") == phase))
+        return errors(own[f"predicted_{quantity}"].to_numpy(), own[quantity].to_numpy())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return errors and rows as plain data."""
+        kinds = self.rows.select("gpu", "phase").unique(maintain_order=True).rows()
+        found = [
+            {"gpu": gpu, "phase": phase, "quantity": quantity} | self.errors(gpu, phase, quantity).as_dict()
+            for gpu, phase in kinds
+            for quantity in QUANTITIES
+        ]
+        return {"errors": found, "rows": self.rows.to_dicts()}
+
+    def text(self) -> str:
+        """Return errors by profile and phase, and every case."""
+        kinds = self.rows.select("gpu", "phase").unique(maintain_order=True).rows()
+        shown = [
+            [gpu, phase, str(self.errors(gpu, phase, "seconds").rows)]
+            + [errors_text(self.errors(gpu, phase, quantity)) for quantity in QUANTITIES]
+            for gpu, phase in kinds
+        ]
+        lines = [
+            [row["gpu"], row["phase"], str(row["batch"]), str(row["tokens"])]
+            + [f"{row[name]:.4g}" for quantity in QUANTITIES for name in (quantity, f"predicted_{quantity}")]
+            for row in self.rows.iter_rows(named=True)
+        ]
+        names = ["profile", "phase", "batch", "tokens", "s", "predicted", "J", "predicted"]
+        return "\n\n".join(
+            [
+                "Errors in %: mean of the absolute error / median / 90th percentile (bias)",
+                table(["profile", "phase", "cases", "seconds", "joules"], shown),
+                table(names, lines),
+            ]
+        )
+
+
+def end_to_end(runs: Runs, gpus: Sequence[str]) -> EndToEnd:
+    """Return the measured transformer beside predictions of it by profiles, kernels back to back and no host between.
+
+    No fit sees these rows. A serving layer is left out of the prediction: CUDA graphs have no host and no sampling.
+    Raises `EnergylensError` where the file has no row of the transformer.
+    """
+    model = spec()
+    measured = runs.means.filter((pl.col("family") == "model") & pl.col("sm_clock_lock_mhz").is_null())
+    if not measured.height:
+        hint = "run `energylens measure` to its end: the same command goes on"
+        raise EnergylensError(Problem("the file has no row of the transformer", hint=hint, code="too-few-runs"))
+    parts = []
+    for name in gpus:
+        gpu = bare(load_gpu(name))
+        for (phase,), own in measured.group_by(["variant"], maintain_order=True):
+            prefill = phase == "prefill"
+            points = own.select(
+                model=pl.lit(model.spec.name),
+                gpu=pl.lit(gpu.spec.name),
+                batch="batch",
+                prompt_tokens="tokens" if prefill else pl.col("tokens") - 1,
+                output_tokens=pl.lit(2),
+            )
+            most = int((own["batch"] * own["tokens"]).max() or 1)  # type: ignore[arg-type]
+            found = evaluate(points, models=[model], gpus=[gpu], max_batched_tokens=most)
+            seconds, joules = ("ttft_s", "energy_prefill_j") if prefill else ("tpot_s", "energy_decode_step_j")
+            parts.append(
+                own.select(
+                    gpu=pl.lit(gpu.spec.name), phase="variant", batch="batch", tokens="tokens", seconds="seconds",
+                    joules="joules", predicted_seconds=found[seconds], predicted_joules=found[joules],
+                )
+            )  # fmt: skip
+    return EndToEnd(pl.concat(parts))
+
+
+def bare(gpu: LoadedGpu) -> LoadedGpu:
+    """Return a profile without its serving layer: no host, no sampling, the prices of before its fit."""
+    energy = gpu.spec.energy
+    if energy is not None and energy.prior:
+        energy = Energy.model_validate(energy.prior)
+    host = Host(host_s=0.0, source="kernels back to back")
+    return LoadedGpu(gpu.spec.model_copy(update={"host": host, "energy": energy}), gpu.document)

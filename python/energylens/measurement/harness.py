@@ -1,0 +1,210 @@
+"""Measure a suite: every case again and again, what is done already left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import ceil
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from energylens.errors import EnergylensError, Problem, did_you_mean
+from energylens.measurement import meter
+from energylens.measurement.backend import About, Backend, CannotRun, GpuError, NotAllowed
+from energylens.measurement.cases import REPEATS, SIZES, SUITES, Case, suite, swept
+from energylens.measurement.kernels import INPUT
+from energylens.measurement.live import Live
+from energylens.measurement.recording import Recorder, Replay
+from energylens.measurement.runs import COLUMNS, Runs
+from energylens.progress import progress
+from energylens.store import checked_target
+
+WINDOW_S: Final = 2.0
+"""Seconds that a kernel is metered, at least."""
+WARM_S: Final = 0.5
+"""Seconds that a kernel runs before, at least."""
+_LEAST_TIMED_S: Final = 0.02
+
+Key = tuple[str, int | None, int]
+"""A case, the clock it is locked at, and the number of the repeat."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One repeat of one case at one clock."""
+
+    case: Case
+    sm_clock_mhz: int | None
+    repeat: int
+
+    @property
+    def key(self) -> Key:
+        """What tells it from all others in a file."""
+        return self.case.name, self.sm_clock_mhz, self.repeat
+
+
+def measure(
+    out: str | Path,
+    *,
+    gpu: str = "auto",
+    suite: str = "quick",
+    clocks_mhz: Sequence[int] = (),
+    minutes: float | None = None,
+    beside_others: bool = False,
+    record: str | Path | None = None,
+    replay: str | Path | None = None,
+    show_progress: bool = False,
+    told: Callable[[str], None] = lambda _line: None,
+) -> Runs:
+    """Measure seconds and joules of a GPU's kernels, write them to a Parquet file, and return them.
+
+    `suite` is `quick` or `full`; `gpu` the number of a GPU, or `auto`: the first that is free, with all alike that are
+    free for collectives. A few cases are measured again at each of `clocks_mhz` where locking is allowed. The file is
+    written after every case: called again with the same `out`, it goes on where it ended, also after `minutes`.
+    `record` keeps the session, `replay` takes a kept one in place of a GPU; `told` hears what a person should know.
+
+    Raises `GpuError` where there is no GPU or another process is on it (but for `beside_others`), `EnergylensError` for
+    a file of another GPU, a faulty recording or a wrong argument.
+    """
+    _check(suite, minutes, clocks_mhz)
+    target = checked_target(out)
+    before = Runs.read(target) if target.exists() else None
+    backend: Backend = Replay(Path(replay)) if replay is not None else Live(gpu)
+    if (others := backend.others()) and not beside_others:
+        hint = (
+            "wait for it, choose another GPU with --gpu, or say --beside-others: the joules of others are then in yours"
+        )
+        raise GpuError(Problem(f"the GPU is not free: {'; '.join(others)}", hint=hint, code="busy-gpu"))
+    if others:
+        told(f"measuring beside {'; '.join(others)}: their joules are in these")
+    if record is not None:
+        backend = Recorder(backend, checked_target(record))
+    try:
+        return _Session(backend, target, suite, told).run(before, clocks_mhz, minutes, show_progress)
+    finally:
+        backend.close()
+
+
+def _check(suite: str, minutes: float | None, clocks_mhz: Iterable[int]) -> None:
+    problems = []
+    if suite not in SUITES:
+        hint = did_you_mean(suite, SUITES) or f"use {' or '.join(SUITES)}"
+        problems.append(Problem(f"unknown suite `{suite}`", hint=hint, code="options"))
+    if minutes is not None and not minutes > 0:
+        problems.append(Problem(f"minutes should be positive, found {minutes:g}", code="options"))
+    problems += [
+        Problem(f"a clock is a whole number of MHz, found {clock}", hint="such as 1410", code="options")
+        for clock in clocks_mhz
+        if not isinstance(clock, int) or not 0 < clock < 10_000
+    ]
+    if problems:
+        raise EnergylensError(problems)
+
+
+class _Session:
+    """One go at a suite."""
+
+    def __init__(self, backend: Backend, target: Path, suite_name: str, told: Callable[[str], None]) -> None:
+        self.backend, self.target, self.suite, self.told = backend, target, suite_name, told
+        self.about: About = backend.about
+        self.rows: list[dict[str, Any]] = []
+        self.skipped: dict[str, str] = {}
+
+    def run(self, before: Runs | None, clocks_mhz: Sequence[int], minutes: float | None, show_progress: bool) -> Runs:
+        if before is not None:
+            self._resume(before)
+        done: set[Key] = {(row["case"], row["sm_clock_lock_mhz"], row["repeat"]) for row in self.rows}
+        turns = [turn for turn in self._turns(clocks_mhz) if turn.key not in done]
+        if done:
+            self.told(f"going on: {len(done)} measured already, {len(turns)} to do")
+        end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+        with progress("measuring", len(turns), show_progress) as advance:
+            for clock in dict.fromkeys(turn.sm_clock_mhz for turn in turns):
+                own = [turn for turn in turns if turn.sm_clock_mhz == clock]
+                with self._locked(clock) as allowed:
+                    for turn in own if allowed else []:
+                        if time.monotonic() > end:
+                            self.told("the time is over; the same command goes on from here")
+                            return self._written()
+                        if turn.case.name not in self.skipped:
+                            self._measure(turn)
+                        advance(1)
+        return self._written()
+
+    def _resume(self, before: Runs) -> None:
+        if before.gpu["uuid"] != self.about.uuid or before.suite != self.suite:
+            what = f"suite {before.suite} of {before.gpu['name']} ({before.gpu['uuid']})"
+            hint = "name another file"
+            raise EnergylensError(Problem(f"`{self.target}` holds {what}", hint=hint, code="measured-file"))
+        self.rows, self.skipped = before.rows.to_dicts(), dict(before.skipped)
+
+    def _turns(self, clocks_mhz: Sequence[int]) -> Iterator[Turn]:
+        about = self.about
+        cases = suite(self.suite, fp8=about.fp8, gpus=about.gpus, memory_bytes=about.memory_bytes)
+        at: list[tuple[int | None, list[Case]]] = [(None, cases), *((clock, swept(cases)) for clock in clocks_mhz)]
+        for clock, some in at:
+            for repeat in range(REPEATS[self.suite]):
+                yield from (Turn(case, clock, repeat) for case in some)
+
+    @contextmanager
+    def _locked(self, clock: int | None) -> Iterator[bool]:
+        if clock is None:
+            yield True
+            return
+        try:
+            self.backend.lock(clock)
+        except NotAllowed as error:
+            self.told(f"the clock cannot be locked at {clock} MHz, which is left out: {error}")
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self.backend.lock(None)
+
+    def _measure(self, turn: Turn) -> None:
+        try:
+            self.backend.load(turn.case)
+            once = self._once()
+            if turn.case.family != "idle":
+                self.backend.time(ceil(WARM_S / once))
+            window = self.backend.window(ceil((WINDOW_S + meter.SETTLE_S) / once))
+        except CannotRun as error:
+            self.skipped[turn.case.name] = str(error)
+            self.told(f"left out: {turn.case.name}: {error}")
+            return
+        self.rows.append(self._row(turn, window.calls, meter.read(window)))
+        self._written()
+
+    def _once(self) -> float:
+        """Return the seconds of a call, from enough of them to tell."""
+        calls = 1
+        while (seconds := self.backend.time(calls)) < _LEAST_TIMED_S:
+            calls = max(2 * calls, ceil(calls * _LEAST_TIMED_S / max(seconds, 1e-9)))
+        return seconds / calls
+
+    def _row(self, turn: Turn, calls: int, found: meter.Reading) -> dict[str, Any]:
+        case, about = turn.case, self.about
+        sizes = dict(case.sizes)
+        return {
+            "case": case.name, "family": case.family, "variant": case.variant, "dtype": case.dtype,
+            **{name: sizes.get(name) for name in SIZES},
+            "repeat": turn.repeat, "sm_clock_lock_mhz": turn.sm_clock_mhz, "calls": calls,
+            "seconds": found.seconds, "joules": found.joules, "joules_integrated": found.joules_integrated,
+            "power_w": found.power_w, "power_integrated_w": found.power_integrated_w, "metered_s": found.metered_s,
+            "limit_w": about.limit_w, "sm_clock_mhz": found.sm_clock_mhz,
+            "memory_clock_mhz": found.memory_clock_mhz, "temperature_c": found.temperature_c,
+            "throttle": found.throttle, "suspect": found.suspect, "driver": about.driver, "torch": about.torch,
+            "cuda": about.cuda, "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }  # fmt: skip
+
+    def _written(self) -> Runs:
+        frame = pl.DataFrame(self.rows, schema=COLUMNS) if self.rows else pl.DataFrame(schema=COLUMNS)
+        runs = Runs(frame.select(*COLUMNS), self.about.as_dict(), self.suite, INPUT, self.skipped)
+        runs.write(self.target)
+        return runs

@@ -1,0 +1,141 @@
+"""The GPU at hand: PyTorch runs the kernels, NVML reads the meters."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from energylens.errors import Problem
+from energylens.measurement import ranks
+from energylens.measurement.backend import About, GpuError, Window
+from energylens.measurement.cases import Case
+from energylens.measurement.nvml import Device, Nvml, Sampler, no_gpu
+from energylens.measurement.runner import Runner
+
+
+class Live:
+    """A backend on real hardware."""
+
+    def __init__(self, gpu: str = "auto", module: Any = None) -> None:
+        """Find the GPU by NVML, which does not touch it; raise `GpuError` where there is none."""
+        nvml = Nvml(module or _module("pynvml"))
+        every = [nvml.device(index) for index in range(nvml.count)]
+        self.device = _chosen(every, nvml, gpu)
+        self.peers = [self.device]
+        if gpu == "auto":
+            alike = [one for one in every if one.name == self.device.name and one is not self.device]
+            self.peers += [one for one in alike if not one.others()]
+        self._started: tuple[Any, Runner, About] | None = None
+        self._ranks: ranks.Ranks | None = None
+        self._of: Case | None = None
+
+    def _start(self) -> tuple[Any, Runner, About]:
+        """Open the GPU in PyTorch, once."""
+        if self._started is None:
+            torch = _module("torch")
+            if not torch.cuda.is_available():
+                raise no_gpu("PyTorch finds no CUDA device; is it a build for CPUs?")
+            number = _place(torch, self.device)
+            torch.cuda.set_device(number)
+            about = _about(torch, number, self.device, len(self.peers))
+            self._started = torch, Runner(torch, f"cuda:{number}", about.l2_bytes), about
+        return self._started
+
+    @property
+    def about(self) -> About:
+        """The GPU and its software."""
+        return self._start()[2]
+
+    def others(self) -> list[str]:
+        """Return what else runs on the GPU to be measured, in words."""
+        return self.device.others()
+
+    def lock(self, sm_clock_mhz: int | None) -> None:
+        """Lock the SM clock, or free it; raise `NotAllowed`."""
+        self.device.lock(sm_clock_mhz)
+
+    def load(self, case: Case) -> None:
+        """Make the inputs of a case, compile and run it once; raise `CannotRun`."""
+        torch, runner, _ = self._start()
+        self._of = case
+        runner.free()
+        if case.family != "collective":
+            self._let_go()
+            runner.load(case)
+            return
+        if self._ranks is None or self._ranks.number != case["gpus"]:
+            self._let_go()
+            places = [f"cuda:{_place(torch, device)}" for device in self.peers[: case["gpus"]]]
+            self._ranks = ranks.Ranks(case["gpus"], places, "nccl")
+        ranks.load(self._ranks, case)
+
+    def _let_go(self) -> None:
+        if self._ranks is not None:
+            self._ranks.close()
+            self._ranks = None
+
+    def _run(self, calls: int) -> tuple[int, float, float, float]:
+        return self._start()[1].run(calls) if self._ranks is None else ranks.run(self._ranks, calls)
+
+    def time(self, calls: int) -> float:
+        """Return the seconds of so many calls of the loaded case."""
+        done, seconds, _, _ = self._run(calls)
+        return seconds * calls / done
+
+    def window(self, calls: int) -> Window:
+        """Run so many calls of the loaded case with the meters read all the while."""
+        several = self._of is not None and self._of.family == "collective"
+        with Sampler(self.peers[: self._of["gpus"]] if several and self._of else [self.device]) as sampler:
+            done, seconds, began, ended = self._run(calls)
+        return Window(done, seconds, began, ended, sampler.samples())
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._let_go()
+        if self._started is not None:
+            self._started[1].free()
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        hint = "pip install 'energylens[gpu]'"
+        raise GpuError(Problem("measuring needs torch and nvidia-ml-py", hint=hint, code="extra")) from None
+
+
+def _chosen(every: list[Device], nvml: Nvml, gpu: str) -> Device:
+    if gpu == "auto":
+        return next((device for device in every if not device.others()), every[0])
+    if not gpu.isdecimal():
+        hint = "`auto`, or its number as nvidia-smi counts"
+        raise GpuError(Problem(f"`{gpu}` is not the number of a GPU", hint=hint, code="no-gpu"))
+    return nvml.device(int(gpu))
+
+
+def _place(torch: Any, device: Device) -> int:
+    """Return the number by which PyTorch knows a GPU: CUDA_VISIBLE_DEVICES may hide and reorder them."""
+    for number in range(torch.cuda.device_count()):
+        found = getattr(torch.cuda.get_device_properties(number), "uuid", None)
+        if found is not None and str(found) in device.uuid:
+            return number
+    raise no_gpu(f"PyTorch does not see GPU {device.index}; is it hidden by CUDA_VISIBLE_DEVICES?")
+
+
+def _about(torch: Any, number: int, device: Device, gpus: int) -> About:
+    found = torch.cuda.get_device_properties(number)
+    return About(
+        name=device.name,
+        uuid=device.uuid,
+        sms=int(found.multi_processor_count),
+        memory_bytes=int(found.total_memory),
+        l2_bytes=int(getattr(found, "L2_cache_size", 50 * 2**20)),
+        limit_w=device.limit_w,
+        max_sm_clock_mhz=device.max_sm_clock_mhz,
+        fp8=(found.major, found.minor) >= (8, 9),
+        gpus=gpus,
+        driver=str(device.nvml.nvmlSystemGetDriverVersion()),
+        torch=str(torch.__version__),
+        cuda=str(torch.version.cuda),
+        power="instant" if device.instant else "average",
+    )

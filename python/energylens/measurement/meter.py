@@ -1,0 +1,100 @@
+"""Joules of a window: the energy counter between two of its updates, against the power samples in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from energylens.measurement.backend import Samples, Window
+
+SETTLE_S: Final = 0.3
+"""Seconds from the start of a window that are not metered: the clock and the power settle."""
+LEAST_S: Final = 1.0
+"""A metered stretch that is shorter tells too little."""
+MOST_APART: Final = 0.05
+"""Beyond this share the counter and the samples disagree, and the row is suspect."""
+HOT: Final = 0x20 | 0x40
+"""NVML's clock event reasons: software and hardware thermal slowdown."""
+BROKEN: Final = 0x08 | 0x80
+"""Hardware slowdown, and the power brake of the machine."""
+CAPPED: Final = 0x04
+"""The power limit of the board holds the clock down."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Means of one window: seconds a call, watts and joules of one GPU."""
+
+    seconds: float
+    power_w: float
+    power_integrated_w: float | None
+    metered_s: float
+    sm_clock_mhz: float
+    memory_clock_mhz: float
+    temperature_c: float
+    throttle: str
+    suspect: str | None
+
+    @property
+    def joules(self) -> float:
+        """Joules of a call by the counter."""
+        return self.power_w * self.seconds
+
+    @property
+    def joules_integrated(self) -> float | None:
+        """Joules of a call by the power samples."""
+        return None if self.power_integrated_w is None else self.power_integrated_w * self.seconds
+
+
+def read(window: Window) -> Reading:
+    """Return what a window tells: `P = ΔE/Δt` between the first and the last update of the counter while it is busy.
+
+    The counter moves in steps of some tens of ms, so it is taken where it has just moved. Of several GPUs the mean is
+    returned. A reading is suspect, with the reason, where the counter hardly moved, where counter and samples differ by
+    more than `MOST_APART`, or where heat or the machine held the clock down.
+    """
+    found = [_one(samples, window) for samples in window.samples]
+    seconds = window.seconds / window.calls
+    suspect = next((one.suspect for one in found if one.suspect), None)
+    integrated = [one.power_integrated_w for one in found]
+    means = {
+        name: float(np.mean([getattr(one, name) for one in found]))
+        for name in ("power_w", "metered_s", "sm_clock_mhz", "memory_clock_mhz", "temperature_c")
+    }
+    return Reading(
+        seconds=seconds,
+        power_integrated_w=None if None in integrated else float(np.mean([w for w in integrated if w is not None])),
+        throttle=",".join(sorted({word for one in found for word in one.throttle.split(",") if word})),
+        suspect=suspect,
+        **means,
+    )
+
+
+def _one(samples: Samples, window: Window) -> Reading:
+    time = np.asarray(samples.time_s, dtype=float)
+    busy = (time >= window.began_s + SETTLE_S) & (time <= window.ended_s)
+    counter, watts = np.asarray(samples.counter_mj, dtype=float), 1e-3 * np.asarray(samples.power_mw, dtype=float)
+    moved = np.flatnonzero(busy & np.append(False, np.diff(counter) > 0))
+    clocks, memory, heat = (
+        float(np.mean(np.asarray(some, dtype=float)[busy])) if busy.any() else 0.0
+        for some in (samples.sm_clock_mhz, samples.memory_clock_mhz, samples.temperature_c)
+    )
+    reasons = int(np.bitwise_or.reduce(np.asarray(samples.reasons, dtype=np.int64)[busy], initial=0))
+    metered = float(time[moved[-1]] - time[moved[0]]) if len(moved) >= 2 else 0.0
+    suspect, power, integrated = None, 0.0, None
+    if metered >= LEAST_S:
+        first, last = moved[0], moved[-1]
+        power = 1e-3 * float(counter[last] - counter[first]) / metered
+        stretch = slice(first, last + 1)
+        integrated = float(np.trapezoid(watts[stretch], time[stretch]) / metered)
+        if abs(integrated / power - 1) > MOST_APART:
+            suspect = f"counter and power samples differ by {100 * (integrated / power - 1):+.1f} %"
+    else:
+        suspect = f"the energy counter moved over {metered:.2g} s of the window only"
+    for bits, told in ((BROKEN, "the machine slowed the GPU down"), (HOT, "heat held the clock down")):
+        suspect = told if reasons & bits else suspect
+    words = {"power": CAPPED, "thermal": HOT, "hardware": BROKEN}
+    throttle = ",".join(word for word, bits in words.items() if reasons & bits)
+    return Reading(0.0, power, integrated, metered, clocks, memory, heat, throttle, suspect)

@@ -1,0 +1,166 @@
+"""A session of measuring, recorded as lines of JSON, and replayed without a GPU."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Final
+
+from energylens.errors import EnergylensError, Problem
+from energylens.measurement.backend import About, Backend, CannotRun, NotAllowed, Samples, Window
+from energylens.measurement.cases import Case
+
+FORMAT: Final = "energylens measured session 1"
+
+
+class Recorder:
+    """A backend that writes down all that another one answers."""
+
+    def __init__(self, backend: Backend, path: Path) -> None:
+        self._backend, self._path = backend, path
+        packed = path.suffix == ".gz"
+        self._file = gzip.open(path, "wt") if packed else path.open("w", encoding="utf-8")  # noqa: SIM115
+        self._clock: int | None = None
+        self._case = ""
+        self._put({"format": FORMAT, "about": backend.about.as_dict()})
+
+    def _put(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+    def _told(self, call: str, **answer: Any) -> None:
+        self._put({"clock": self._clock, "case": self._case, "call": call} | answer)
+
+    @property
+    def about(self) -> About:
+        """The GPU and its software."""
+        return self._backend.about
+
+    def others(self) -> list[str]:
+        """Return what else runs on it, in words."""
+        return self._backend.others()
+
+    def lock(self, sm_clock_mhz: int | None) -> None:
+        """Lock the SM clock, or free it; raise `NotAllowed`."""
+        self._clock, self._case = sm_clock_mhz, ""
+        try:
+            self._backend.lock(sm_clock_mhz)
+        except NotAllowed as error:
+            self._told("lock", not_allowed=str(error))
+            raise
+        self._told("lock")
+
+    def load(self, case: Case) -> None:
+        """Load a case; raise `CannotRun`."""
+        self._case = case.name
+        try:
+            self._backend.load(case)
+        except CannotRun as error:
+            self._told("load", cannot_run=str(error))
+            raise
+        self._told("load")
+
+    def time(self, calls: int) -> float:
+        """Return the seconds of so many calls of the loaded case."""
+        seconds = self._backend.time(calls)
+        self._told("time", seconds=seconds)
+        return seconds
+
+    def window(self, calls: int) -> Window:
+        """Run so many calls of the loaded case with the meters read all the while."""
+        window = self._backend.window(calls)
+        self._told("window", **asdict(window))
+        return window
+
+    def close(self) -> None:
+        """Close the session and its recording."""
+        self._backend.close()
+        self._file.close()
+
+
+class Replay:
+    """A recorded session in place of a GPU: every call gets the next answer of its clock and case."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = _lines(path)
+        first = next(lines, {})
+        if first.get("format") != FORMAT:
+            hint = "`energylens measure --record FILE` writes one"
+            raise EnergylensError(
+                Problem(f"`{path}` is no recorded session", hint=hint, code="recording", where=str(path))
+            )
+        self._answers: dict[tuple[int | None, str, str], deque[dict[str, Any]]] = defaultdict(deque)
+        try:
+            self.about = About(**first["about"])
+            for line in lines:
+                self._answers[line["clock"], line["case"], line["call"]].append(line)
+        except (KeyError, TypeError) as error:
+            hint = "record it again with this version"
+            raise EnergylensError(
+                Problem(f"`{path}` is of another version: {error}", hint=hint, code="recording", where=str(path))
+            ) from None
+        self._clock: int | None = None
+        self._case = ""
+
+    def _next(self, call: str) -> dict[str, Any]:
+        found = self._answers[self._clock, self._case, call]
+        if not found:
+            at = f" at {self._clock} MHz" if self._clock else ""
+            what = f"{call} of {self._case or 'the clock'}{at}"
+            hint = "record it with the same suite, clocks and repeats"
+            message = f"the recorded session has no answer to `{what}`"
+            raise EnergylensError(Problem(message, hint=hint, code="recording", where=str(self._path)))
+        return found.popleft()
+
+    def others(self) -> list[str]:
+        """Return nothing: a recording is free."""
+        return []
+
+    def lock(self, sm_clock_mhz: int | None) -> None:
+        """Go to what was recorded at a clock; raise `NotAllowed` where it was not allowed."""
+        self._clock, self._case = sm_clock_mhz, ""
+        if sm_clock_mhz is not None and (why := self._next("lock").get("not_allowed")):
+            raise NotAllowed(why)
+
+    def load(self, case: Case) -> None:
+        """Go to what was recorded of a case; raise `CannotRun` where it could not."""
+        self._case = case.name
+        if why := self._next("load").get("cannot_run"):
+            raise CannotRun(why)
+
+    def time(self, calls: int) -> float:
+        """Return the recorded seconds."""
+        return float(self._next("time")["seconds"])
+
+    def window(self, calls: int) -> Window:
+        """Return the recorded window."""
+        found = self._next("window")
+        samples = [Samples(**{field.name: one[field.name] for field in fields(Samples)}) for one in found["samples"]]
+        return Window(found["calls"], found["seconds"], found["began_s"], found["ended_s"], samples)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    found = json.loads(line)
+                except ValueError:
+                    found = None
+                if not isinstance(found, dict):
+                    hint = "it may be cut short: record it again"
+                    where = f"{path}:{number}"
+                    raise EnergylensError(
+                        Problem("a recorded session is lines of JSON", hint=hint, code="recording", where=where)
+                    )
+                yield found
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise EnergylensError(Problem(f"cannot read `{path}`: {reason}", code="recording", where=str(path))) from None

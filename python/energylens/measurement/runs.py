@@ -1,0 +1,178 @@
+"""The file of a measurement: a row for every repeat of every case, and what the rows say together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from energylens.errors import EnergylensError, Problem
+from energylens.measurement.cases import SIZES, Case
+from energylens.report.text import table
+from energylens.store import read_parquet, write_parquet
+
+KIND: Final = "measured"
+_TEXT: Final = ("case", "family", "variant", "dtype", "suspect", "throttle", "driver", "torch", "cuda", "measured_at")
+_WHOLE: Final = ("repeat", "sm_clock_lock_mhz", "calls", *SIZES)
+_NUMBERS: Final = (
+    "seconds", "joules", "joules_integrated", "power_w", "power_integrated_w", "metered_s", "limit_w", "sm_clock_mhz",
+    "memory_clock_mhz", "temperature_c",
+)  # fmt: skip
+COLUMNS: Final[dict[str, pl.DataType]] = {
+    **dict.fromkeys(_TEXT, pl.String()),
+    **dict.fromkeys(_WHOLE, pl.Int64()),
+    **dict.fromkeys(_NUMBERS, pl.Float64()),
+}
+"""Columns of the file: seconds and joules of one call, watts of one GPU."""
+
+KEYS: Final = ("case", "sm_clock_lock_mhz")
+_POSITIVE: Final = ("seconds", "calls")
+_T: Final = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""Student's t for 95 % of the mean of so many repeats."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Measured rows, the GPU they are of, and the cases that could not run."""
+
+    rows: pl.DataFrame
+    gpu: dict[str, Any]
+    suite: str
+    input: str
+    skipped: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Runs:
+        """Read a file of `energylens measure`; raise `EnergylensError` with every problem of it."""
+        if not path.is_file():
+            raise EnergylensError(Problem(f"there is no `{path}`", hint="is the path right?", code="no-data"))
+        rows, told = read_parquet(path)
+        note = told.get("note", {})
+        if note.get("kind") != KIND:
+            hint = "`energylens measure -o FILE` writes one"
+            message = f"`{path}` is not a file of measured kernels"
+            raise EnergylensError(Problem(message, hint=hint, code="measured-file", where=str(path)))
+        problems = [
+            Problem(f"`{path}` has no column `{name}` of {kind}", code="measured-file", where=str(path))
+            for name, kind in COLUMNS.items()
+            if rows.schema.get(name) != kind
+        ]
+        for name in _POSITIVE if not problems else ():
+            bad = int(((rows[name] <= 0) | rows[name].is_null()).sum())
+            if bad:
+                message = f"column `{name}` is not positive in {bad} of {rows.height} rows"
+                problems.append(Problem(message, hint="measure again", code="measured-file", where=str(path)))
+        if problems:
+            raise EnergylensError(problems)
+        kept = {name: note[name] for name in ("gpu", "suite", "input", "skipped")}
+        return cls(rows.select(*COLUMNS), **kept)
+
+    def write(self, path: Path) -> Path:
+        """Write the file in one step."""
+        told = {"gpu": self.gpu, "suite": self.suite, "input": self.input, "skipped": self.skipped}
+        return write_parquet(self.rows, path, "", {"kind": KIND, **told})
+
+    @cached_property
+    def sound(self) -> pl.DataFrame:
+        """Rows that are not suspect."""
+        return self.rows.filter(pl.col("suspect").is_null())
+
+    @cached_property
+    def means(self) -> pl.DataFrame:
+        """A row a case and clock: means of its sound repeats, their number, and 95 % intervals (relative, half width).
+
+        `s̄ ± t·σ/√n`; with a single repeat the interval is null.
+        """
+        values = [name for name in _NUMBERS if name != "limit_w"]
+        spread = {name: pl.col(name).std().alias(f"{name}_ci") for name in ("seconds", "joules")}
+        found = self.sound.group_by(*KEYS, maintain_order=True).agg(
+            *(pl.col(name).first() for name in ("family", "variant", "dtype", *SIZES, "limit_w", "throttle")),
+            *(pl.col(name).mean() for name in values),
+            *spread.values(),
+            pl.len().alias("repeats"),
+        )
+        t = pl.col("repeats").replace_strict(_T, default=1.96, return_dtype=pl.Float64)
+        return found.with_columns(
+            (t * pl.col(f"{n}_ci") / pl.col("repeats").sqrt() / pl.col(n)).alias(f"{n}_ci") for n in spread
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return how repeatable the rows are, how far counter and samples are apart, and what is suspect."""
+        both = self.sound.drop_nulls("power_integrated_w").filter(pl.col("family") != "idle")
+        apart = 100 * (both["power_integrated_w"] / both["power_w"] - 1)
+        spread = self.sound.group_by(*KEYS).agg(
+            *((100 * (pl.col(n).max() - pl.col(n).min()) / pl.col(n).mean()).alias(n) for n in ("seconds", "joules")),
+            pl.len().alias("repeats"),
+        ).filter(pl.col("repeats") > 1)  # fmt: skip
+        suspects = self.rows.drop_nulls("suspect").group_by("suspect").len().sort("len", "suspect", descending=True)
+        return {
+            "gpu": self.gpu["name"],
+            "suite": self.suite,
+            "rows": self.rows.height,
+            "cases": self.rows.select(KEYS).n_unique(),
+            "skipped": self.skipped,
+            "suspect": dict(suspects.iter_rows()),
+            "repeat_spread_percent": {
+                name: {"median": _number(spread[name].median()), "p90": _number(spread[name].quantile(0.9))}
+                for name in ("seconds", "joules")
+            },
+            "integrated_over_counter_percent": {
+                "mean": _number(apart.mean()),
+                "p90_size": _number(apart.abs().quantile(0.9)),
+                "rows": len(apart),
+            },
+        }
+
+    def text(self) -> str:
+        """Return the summary as a person reads it."""
+        told = self.summary()
+        spread, apart = told["repeat_spread_percent"], told["integrated_over_counter_percent"]
+        own = self.means.filter(pl.col("sm_clock_lock_mhz").is_null())
+        lines = [
+            [family, str(group.height), _range(group["seconds"], 1e6), _range(group["power_w"], 1.0), _percent(group)]
+            for (family,), group in own.group_by(["family"], maintain_order=True)
+        ]
+        parts = [
+            f"{told['gpu']}: {told['rows']} rows of {told['cases']} cases, suite {self.suite}",
+            table(["kernel", "cases", "us a call", "W", "95 % interval of J, mean"], lines),
+            f"repeats differ by {_told(spread['seconds'])} in time and {_told(spread['joules'])} in joules "
+            "(median, 90th percentile of largest less smallest)",
+        ]
+        if apart["rows"]:
+            parts.append(
+                f"power samples, integrated, are {apart['mean']:+.1f} % off the energy counter on average, 90 % of "
+                f"{apart['rows']} rows within {apart['p90_size']:.1f} %"
+            )
+        parts += [f"{number} rows are suspect and in no fit: {why}" for why, number in told["suspect"].items()]
+        if self.skipped:
+            first = next(iter(self.skipped.items()))
+            parts.append(f"{len(self.skipped)} cases could not run, such as {first[0]}: {first[1]}")
+        return "\n\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:])
+
+
+def case_of(row: dict[str, Any]) -> Case:
+    """Return the case of a row."""
+    sizes = {name: row[name] for name in SIZES if row[name] is not None}
+    return Case.of(row["family"], row["variant"], row["dtype"], **sizes)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or math.isnan(value) else round(float(value), 2)
+
+
+def _told(found: dict[str, float | None]) -> str:
+    return "nothing known" if found["median"] is None else f"{found['median']:.1f} %, {found['p90']:.1f} %"
+
+
+def _range(values: pl.Series, factor: float) -> str:
+    low, high = (factor * float(end) for end in (values.min(), values.max()))  # type: ignore[arg-type]
+    return f"{low:,.3g}" if math.isclose(low, high, rel_tol=5e-3) else f"{low:,.3g} to {high:,.3g}"
+
+
+def _percent(group: pl.DataFrame) -> str:
+    mean = group["joules_ci"].mean()
+    return "" if mean is None else f"{100 * float(mean):.1f} %"  # type: ignore[arg-type]
