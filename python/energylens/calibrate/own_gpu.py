@@ -211,7 +211,9 @@ def _collectives(found: OwnGpu, free: pl.DataFrame, source: str, wanted: bool) -
     found.file.replace(collectives=made)
     found.parts.append("collectives")
     if sms := measured_kernels.saturating_sms(free):
-        found.notes.append(f"an all-reduce saturates at about {sms:.0f} SMs: `sms_to_saturate` of `link`")
+        link = found.file.written("link")
+        told = f"{link['source']}; sms_to_saturate: {source}" if "source" in link else source
+        found.file.head(link=link | {"sms_to_saturate": significant(sms, 2), "source": told})
 
 
 def _trusted(found: OwnGpu, free: pl.DataFrame, prices: Prices | None, source: str) -> None:
@@ -236,7 +238,6 @@ def _trusted(found: OwnGpu, free: pl.DataFrame, prices: Prices | None, source: s
 
 def _sets(kernels: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the measured sets of coefficients."""
-    sets = [
-        one for own in kernels.values() if isinstance(own, dict) for one in ([own] if "t0_s" in own else own.values())
-    ]
+    by_class = [own for kind, own in kernels.items() if kind != "tiles"]
+    sets = [one for own in by_class for one in ([own] if "t0_s" in own else own.values())]
     return [one for one in sets if str(one.get("source", "")).startswith("measured by")]

@@ -85,7 +85,7 @@ def measure(
     if record is not None:
         backend = Recorder(backend, checked_target(record))
     try:
-        return _Session(backend, target, suite, told).run(before, clocks_mhz, minutes, show_progress)
+        return Session(backend, target, suite, told).run(before, clocks_mhz, minutes, show_progress)
     finally:
         backend.close()
 
@@ -106,16 +106,25 @@ def _check(suite: str, minutes: float | None, clocks_mhz: Iterable[int]) -> None
         raise EnergylensError(problems)
 
 
-class _Session:
+class Session:
     """One go at a suite."""
 
-    def __init__(self, backend: Backend, target: Path, suite_name: str, told: Callable[[str], None]) -> None:
+    def __init__(
+        self, backend: Backend, target: Path, suite_name: str, told: Callable[[str], None] = lambda _line: None
+    ) -> None:
         self.backend, self.target, self.suite, self.told = backend, target, suite_name, told
         self.about: About = backend.about
         self.rows: list[dict[str, Any]] = []
         self.skipped: dict[str, str] = {}
 
-    def run(self, before: Runs | None, clocks_mhz: Sequence[int], minutes: float | None, show_progress: bool) -> Runs:
+    def run(
+        self,
+        before: Runs | None,
+        clocks_mhz: Sequence[int] = (),
+        minutes: float | None = None,
+        show_progress: bool = False,
+    ) -> Runs:
+        """Measure what is not in `before`, and return all rows."""
         if before is not None:
             self._resume(before)
         done: set[Key] = {(row["case"], row["sm_clock_lock_mhz"], row["repeat"]) for row in self.rows}

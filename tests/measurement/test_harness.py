@@ -1,0 +1,207 @@
+"""A suite is measured, goes on where it was cut off, leaves out what cannot run, and refuses a GPU that is not free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from energylens.errors import EnergylensError
+from energylens.measurement import harness
+from energylens.measurement.backend import Backend, GpuError, Window
+from energylens.measurement.cases import REPEATS, suite
+from energylens.measurement.harness import Session, measure
+from energylens.measurement.recording import FORMAT, Replay
+from energylens.measurement.runs import Runs
+from energylens.plan import LoadedGpu
+from measurement.conftest import CLOCKS_MHZ
+from measurement.simulated import STATIC_W, SimulatedGpu, truth
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> LoadedGpu:
+    return truth(tmp_path_factory.mktemp("truth"))
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take six cases of the suite."""
+    monkeypatch.setattr(harness, "suite", lambda *_, **__: suite("quick")[:6])
+
+
+def on(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "Live", lambda _gpu: backend)
+
+
+def test_a_replayed_session_gives_the_same_rows(recording: Path, tmp_path: Path) -> None:
+    found = measure(tmp_path / "runs.parquet", clocks_mhz=CLOCKS_MHZ, replay=recording)
+    recorded = Runs.read(recording.parent / "recorded.parquet")
+    assert found.rows.drop("measured_at").equals(recorded.rows.drop("measured_at"))
+    assert Runs.read(tmp_path / "runs.parquet").rows.equals(found.rows)
+    told = found.summary()
+    assert told["repeat_spread_percent"]["joules"]["median"] < 2
+    assert abs(told["integrated_over_counter_percent"]["mean"]) < 1
+    assert "suspect" not in found.text()
+
+
+def test_it_goes_on_where_it_was_cut_off(
+    profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cut(SimulatedGpu):
+        def window(self, calls: int) -> Window:
+            if self.windows == 5:
+                raise KeyboardInterrupt
+            return super().window(calls)
+
+    path, told = tmp_path / "runs.parquet", list[str]()
+    first = Cut(profile)
+    on(first, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        measure(path)
+    assert first.closed
+    assert Runs.read(path).rows.height == 5
+    second = SimulatedGpu(profile)
+    on(second, monkeypatch)
+    found = measure(path, told=told.append)
+    assert found.rows.height == 6 * REPEATS["quick"]
+    assert second.windows == 6 * REPEATS["quick"] - 5
+    assert told == ["going on: 5 measured already, 7 to do"]
+    assert found.rows.select("case", "repeat").n_unique() == found.rows.height
+    assert measure(path).rows.height == found.rows.height
+    assert second.windows == 6 * REPEATS["quick"] - 5
+
+
+def test_it_stops_when_the_time_is_over(
+    profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    on(SimulatedGpu(profile), monkeypatch)
+    found = measure(tmp_path / "runs.parquet", minutes=1e-9, told=told.append)
+    assert found.rows.height == 0
+    assert told == ["the time is over; the same command goes on from here"]
+
+
+def test_what_cannot_run_is_left_out_once(
+    profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    on(SimulatedGpu(profile, broken=("launch",)), monkeypatch)
+    found = measure(tmp_path / "runs.parquet", told=told.append)
+    assert found.skipped == {"launch": "no kernel image is available"}
+    assert told == ["left out: launch: no kernel image is available"]
+    assert "launch" not in found.rows["family"]
+    assert "1 cases could not run" in found.text()
+
+
+def test_a_clock_that_may_not_be_locked_is_left_out(
+    profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    backend = SimulatedGpu(profile, may_lock=False)
+    on(backend, monkeypatch)
+    found = measure(tmp_path / "runs.parquet", clocks_mhz=[1410], told=told.append)
+    assert found.rows["sm_clock_lock_mhz"].null_count() == found.rows.height
+    assert told == ["the clock cannot be locked at 1410 MHz, which is left out: Insufficient Permissions"]
+
+
+def test_a_locked_clock_is_freed_even_when_it_is_cut_off(
+    profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cut(SimulatedGpu):
+        def window(self, calls: int) -> Window:
+            if self.clock is not None:
+                raise KeyboardInterrupt
+            return super().window(calls)
+
+    backend = Cut(profile)
+    on(backend, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path / "runs.parquet", clocks_mhz=[1650])
+    assert backend.clock is None
+
+
+def test_a_gpu_that_is_not_free_is_refused_unless_told(
+    profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(SimulatedGpu(profile, busy=("process 7 on GPU 0, 3.1 GB",)), monkeypatch)
+    with pytest.raises(GpuError, match="not free: process 7 on GPU 0"):
+        measure(tmp_path / "runs.parquet")
+    assert not (tmp_path / "runs.parquet").exists()
+    told: list[str] = []
+    assert measure(tmp_path / "runs.parquet", beside_others=True, told=told.append).rows.height
+    assert told == ["measuring beside process 7 on GPU 0, 3.1 GB: their joules are in these"]
+
+
+def test_a_file_of_another_gpu_is_refused_and_kept(
+    profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.parquet"
+    on(SimulatedGpu(profile), monkeypatch)
+    measure(path)
+    before = path.read_bytes()
+    on(SimulatedGpu(profile, uuid="GPU-other"), monkeypatch)
+    with pytest.raises(EnergylensError, match="holds suite quick of Simulated H200"):
+        measure(path)
+    with pytest.raises(EnergylensError, match="unknown suite `quik`"):
+        measure(path, suite="quik", minutes=-1)
+    assert path.read_bytes() == before
+
+
+def test_every_kernel_is_looped_for_two_seconds_after_it_is_warm(profile: LoadedGpu, tmp_path: Path, few: None) -> None:
+    class Watched(SimulatedGpu):
+        def time(self, calls: int) -> float:
+            warm.append(super().time(calls))
+            return warm[-1]
+
+        def window(self, calls: int) -> Window:
+            if self.case.family != "idle":
+                assert max(warm) >= harness.WARM_S
+            warm.clear()
+            found = super().window(calls)
+            assert found.seconds >= 0.98 * harness.WINDOW_S
+            return found
+
+    warm: list[float] = []
+    found = Session(Watched(profile), tmp_path / "runs.parquet", "quick").run(None)
+    assert found.rows.filter(pl.col("family") == "idle", pl.col("variant") == "waiting")["power_w"].to_list() == (
+        pytest.approx([STATIC_W] * 2, rel=0.02)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no recorded session"),
+        ("{}\n", "no recorded session"),
+        ("not json\n", "lines of JSON"),
+        (f'{{"format":"{FORMAT}","about":{{"name":"x"}}}}\n', "of another version"),
+    ],
+)
+def test_a_faulty_recording_is_told(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "session.jsonl"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(EnergylensError, match=message):
+        Replay(path)
+
+
+def test_a_recording_has_only_what_was_recorded(recording: Path, tmp_path: Path) -> None:
+    with pytest.raises(EnergylensError, match="no answer to `lock of the clock at 1200 MHz`"):
+        measure(tmp_path / "runs.parquet", clocks_mhz=[1200], replay=recording)
+
+
+def test_a_cut_recording_is_told(recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.jsonl.gz"
+    path.write_bytes(recording.read_bytes()[:-200])
+    with pytest.raises(EnergylensError, match=r"cut\.jsonl"):
+        Replay(path)
+
+
+def test_only_files_of_measurements_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "other.parquet"
+    pl.DataFrame({"a": [1]}).write_parquet(path)
+    with pytest.raises(EnergylensError, match="not a file of measured kernels"):
+        Runs.read(path)
+    path.write_bytes(b"no parquet")
+    with pytest.raises(EnergylensError, match="cannot read"):
+        Runs.read(path)
