@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from energylens.disaggregation import split as split
     from energylens.errors import EnergylensError as EnergylensError
     from energylens.errors import FrameError as FrameError
+    from energylens.errors import GpuError as GpuError
     from energylens.errors import InfeasibleError as InfeasibleError
     from energylens.errors import SpaceError as SpaceError
     from energylens.errors import SpecError as SpecError
@@ -59,6 +60,7 @@ _HOMES = {
     "Costs": "energylens.service.cost",
     "EnergylensError": "energylens.errors",
     "FrameError": "energylens.errors",
+    "GpuError": "energylens.errors",
     "InfeasibleError": "energylens.errors",
     "Launch": "energylens.servers",
     "Model": "energylens.builder",

@@ -88,6 +88,10 @@ class InfeasibleError(EnergylensError):
     """The one configuration asked for cannot be run."""
 
 
+class GpuError(EnergylensError):
+    """There is no GPU to measure, or it is not free."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return a hint naming the nearest known word, or the known words if they are few."""
     known = list(known)

@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from energylens.errors import EnergylensError
+from energylens.errors import EnergylensError, GpuError
 from energylens.measurement import harness
-from energylens.measurement.backend import Backend, GpuError, Window
+from energylens.measurement.backend import Backend, Window
 from energylens.measurement.cases import REPEATS, suite
 from energylens.measurement.harness import Session, measure
 from energylens.measurement.recording import FORMAT, Replay

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from energylens.errors import GpuError
 from energylens.measurement import nvml, ranks
-from energylens.measurement.backend import CannotRun, GpuError, NotAllowed
+from energylens.measurement.backend import CannotRun, NotAllowed
 from energylens.measurement.cases import Case, suite
 from energylens.measurement.live import Live
 from energylens.measurement.runner import Runner

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from energylens.errors import EnergylensError
 from energylens.measurement.cases import Case
 
 
@@ -16,10 +15,6 @@ class CannotRun(Exception):
 
 class NotAllowed(Exception):
     """A setting that this user may not change; its text says why."""
-
-
-class GpuError(EnergylensError):
-    """There is no GPU to measure on, or it is not free."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import polars as pl
 
-from energylens.errors import EnergylensError, Problem, did_you_mean
+from energylens.errors import EnergylensError, GpuError, Problem, did_you_mean
 from energylens.measurement import meter
-from energylens.measurement.backend import About, Backend, CannotRun, GpuError, NotAllowed
+from energylens.measurement.backend import About, Backend, CannotRun, NotAllowed
 from energylens.measurement.cases import REPEATS, SIZES, SUITES, Case, suite, swept
 from energylens.measurement.kernels import INPUT
 from energylens.measurement.live import Live
@@ -76,10 +76,7 @@ def measure(
     before = Runs.read(target) if target.exists() else None
     backend: Backend = Replay(Path(replay)) if replay is not None else Live(gpu)
     if (others := backend.others()) and not beside_others:
-        hint = (
-            "wait for it, choose another GPU with --gpu, or say --beside-others: the joules of others are then in yours"
-        )
-        raise GpuError(Problem(f"the GPU is not free: {'; '.join(others)}", hint=hint, code="busy-gpu"))
+        raise busy(others)
     if others:
         told(f"measuring beside {'; '.join(others)}: their joules are in these")
     if record is not None:
@@ -88,6 +85,12 @@ def measure(
         return Session(backend, target, suite, told).run(before, clocks_mhz, minutes, show_progress)
     finally:
         backend.close()
+
+
+def busy(others: Sequence[str]) -> GpuError:
+    """Return the error of a GPU on which something else runs."""
+    hint = "wait for it, choose another GPU with --gpu, or say --beside-others: the joules of others are then in yours"
+    return GpuError(Problem(f"the GPU is not free: {'; '.join(others)}", hint=hint, code="busy-gpu"))
 
 
 def _check(suite: str, minutes: float | None, clocks_mhz: Iterable[int]) -> None:

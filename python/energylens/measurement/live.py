@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from energylens.errors import Problem
+from energylens.errors import GpuError, Problem
 from energylens.measurement import ranks
-from energylens.measurement.backend import About, GpuError, Window
+from energylens.measurement.backend import About, Window
 from energylens.measurement.cases import Case
 from energylens.measurement.nvml import Device, Nvml, Sampler, no_gpu
 from energylens.measurement.runner import Runner
