@@ -14,6 +14,8 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
+from refresh import markdown, update
+
 import energylens.cli
 from energylens.cli.app import app
 from energylens.cli.command import App, Command, Option
@@ -158,7 +160,7 @@ def _fields(part: Schema, told: Schema) -> str:
         [f"`{name}`", _type(field, told), _default(name, field, part), field["description"]]
         for name, field in part["properties"].items()
     ]
-    return _markdown(["field", "type", "default", "meaning"], rows)
+    return markdown(["field", "type", "default", "meaning"], rows)
 
 
 def _default(name: str, field: Schema, part: Schema) -> str:
@@ -289,7 +291,7 @@ def _command(one: Command) -> str:
         ]
         for option in one.options
     ]
-    parts += [_markdown(["option", "value", "default", "meaning"], rows)] if rows else []
+    parts += [markdown(["option", "value", "default", "meaning"], rows)] if rows else []
     return "\n" + "\n\n".join(parts) + "\n"
 
 
@@ -302,23 +304,9 @@ def _given(option: Option) -> str:
     return "" if option.switch or option.default is None or option.default in ("", []) else f"`{option.default}`"
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rows])
-
-
 def main() -> int:
     """Write or check; return the exit code."""
-    out_of_date = 0
-    FOLDER.mkdir(exist_ok=True)
-    for name, write in (("files", files), ("commands", commands)):
-        page, after = FOLDER / f"{name}.md", write()
-        before = page.read_text(encoding="utf-8") if page.exists() else ""
-        if before != after and "--check" in sys.argv[1:]:
-            print(f"{page} is out of date: run python docs/write_reference.py")
-            out_of_date = 1
-        elif before != after:
-            page.write_text(after, encoding="utf-8")
-    return out_of_date
+    return update({FOLDER / "files.md": files(), FOLDER / "commands.md": commands()}, "write_reference.py")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import re
 import sys
 from pathlib import Path
 
+from refresh import markdown, update
+
 from energylens.library import load_gpu
 from energylens.spec.curves import Fit
 from energylens.spec.gpu import Kernels
@@ -23,11 +25,6 @@ QUANTITIES = {
     "output_tokens_per_s": "tokens/s",
     "power_w_per_gpu": "W/GPU",
 }
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _sets(kernels: Kernels, kind: str) -> dict[str, tuple[float, bool]]:
@@ -54,7 +51,7 @@ def kernels() -> str:
                 for kind in CLASSES
             ]
             rows.append([name, framework, *cells])
-    table = _markdown(["GPU", "framework", *CLASSES.values()], rows)
+    table = markdown(["GPU", "framework", *CLASSES.values()], rows)
     collectives = []
     for name in FITTED:
         spec = load_gpu(name).spec
@@ -65,7 +62,7 @@ def kernels() -> str:
             cells.append(", ".join(f"{i.name} {i.fit.mape_percent:g}" for i in one if i.fit is not None))
         collectives.append([name, *cells])
     heads = ["GPU", "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "dispatch", "combine"]
-    return f"{table}\n\n(* of another framework's table.)\n\n{_markdown(heads, collectives)}"
+    return f"{table}\n\n(* of another framework's table.)\n\n{markdown(heads, collectives)}"
 
 
 def serving() -> str:
@@ -77,7 +74,7 @@ def serving() -> str:
             continue
         cells = [_both(host.fit[quantity]) for quantity in QUANTITIES]
         rows.append([name, f"{host.fit['itl_s'].rows}", *cells])
-    return _markdown(["GPU", "runs", *QUANTITIES.values()], rows)
+    return markdown(["GPU", "runs", *QUANTITIES.values()], rows)
 
 
 def _both(fit: Fit) -> str:
@@ -97,16 +94,7 @@ def written(text: str) -> str:
 
 def main() -> int:
     """Write or check; return the exit code."""
-    out_of_date = 0
-    for page in PAGES:
-        before = page.read_text(encoding="utf-8")
-        after = written(before)
-        if before != after and "--check" in sys.argv[1:]:
-            print(f"{page} is out of date: run python docs/write_tables.py")
-            out_of_date = 1
-        elif before != after:
-            page.write_text(after, encoding="utf-8")
-    return out_of_date
+    return update({page: written(page.read_text(encoding="utf-8")) for page in PAGES}, "write_tables.py")
 
 
 if __name__ == "__main__":

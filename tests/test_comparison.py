@@ -159,7 +159,7 @@ def test_files_changed_by_hand_are_told(front: Path, tmp_path: Path, change: pl.
         energylens.compare(path, front)
     with pytest.raises(EnergylensError):
         subject = read_subject(path)
-        subject.operations()
+        subject.operations  # noqa: B018
 
 
 @pytest.mark.parametrize("lost", ["plan", "space", "trust", "by_reason", "method", "points"])

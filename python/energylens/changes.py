@@ -8,7 +8,7 @@ from typing import Any, Final
 import polars as pl
 
 from energylens import running
-from energylens.evaluation import evaluated
+from energylens.evaluation import evaluated, typed
 from energylens.plan import Plan
 from energylens.space import Space
 from energylens.units import POINT_DEFAULTS
@@ -32,11 +32,7 @@ def changes(space: Space, row: Mapping[str, Any], threads: int = 1) -> pl.DataFr
     base = {name: row[name] for name in POINT_DEFAULTS} | {
         name: row.get(name, default) for name, default in running.RUNNING.items()
     }
-    kinds: dict[str, Any] = dict.fromkeys(("tp", "pp", "dp", "ep"), pl.UInt32)
-    kinds |= dict.fromkeys(("batch", "prompt_tokens", "output_tokens"), pl.Float64)
-    kinds |= dict.fromkeys(("model", "gpu", "weight_dtype", "kv_dtype"), pl.String)
-    kinds |= {name: running.typed(name) for name in running.RUNNING}
-    points = pl.DataFrame([base, *({**base, **change} for _, _, change in moved)], schema={n: kinds[n] for n in base})
+    points = typed([base, *({**base, **change} for _, _, change in moved)])
     told = evaluated(space.plan, points, False, threads)
     now = told.row(0, named=True)
     kept = pl.all_horizontal(pl.lit(True), *(pl.col(c).is_between(low, high) for c, low, high in space.bounds))
@@ -61,8 +57,7 @@ def changes(space: Space, row: Mapping[str, Any], threads: int = 1) -> pl.DataFr
 def _alternatives(plan: Plan, row: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """Return single changes: lever, words, columns."""
     found: list[tuple[str, str, dict[str, Any]]] = []
-    model = next(item for item in plan.content["models"] if item["name"] == row["model"])
-    gpu = next(item for item in plan.content["gpus"] if item["name"] == row["gpu"])
+    model, gpu = plan.described("models", row["model"]), plan.described("gpus", row["gpu"])
     routed = any(rank["active"] for rank in model["ranks"].values())
     for axis, top in (("tp", _MOST_TP), ("pp", 16), ("ep", 64), ("batch", _LARGEST_BATCH)):
         now = int(row[axis])

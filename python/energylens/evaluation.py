@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -87,6 +88,16 @@ def evaluate(
     plan = Plan(chosen_models, chosen_gpus, max_batched_tokens, laws)
     found = evaluated(plan, points, breakdown, checked_threads(threads))
     return pl.concat([frame.select(carried), found], how="horizontal")
+
+
+def typed(points: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Return points that have every axis as a frame of the types that `evaluated` takes."""
+    kinds: dict[str, Any] = dict.fromkeys(_NAMES, pl.String) | dict.fromkeys(_CODES, pl.UInt32)
+    kinds |= dict.fromkeys(_SIZES, pl.Float64) | {name: running.typed(name) for name in running.RUNNING}
+    order = [*POINT_DEFAULTS, *running.RUNNING]
+    return pl.DataFrame(
+        [{name: point[name] for name in order} for point in points], schema={name: kinds[name] for name in order}
+    )
 
 
 def evaluated(plan: Plan, points: pl.DataFrame, breakdown: bool, threads: int) -> pl.DataFrame:

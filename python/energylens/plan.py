@@ -155,6 +155,11 @@ class Plan:
         self._check_counts(content)
         self._freeze(content)
 
+    def described(self, kind: str, name: str) -> dict[str, Any]:
+        """Return one of its `models` or `gpus` as the core reads it."""
+        found: dict[str, Any] = next(item for item in self.content[kind] if item["name"] == name)
+        return found
+
     def _check_counts(self, content: dict[str, Any]) -> None:
         """Raise `SpecError` for counts of experts that no model here, or not the one that names them, can have."""
         hint = "count the tokens of every expert, of those without any too"

@@ -13,14 +13,14 @@ import polars as pl
 
 from energylens import routing, running
 from energylens.errors import EnergylensError, Problem, SpecError
-from energylens.evaluation import checked_threads, evaluated
+from energylens.evaluation import checked_threads, evaluated, typed
 from energylens.library import bundled, load_gpu, load_model
 from energylens.plan import MAX_BATCHED_TOKENS, Plan, canonical
 from energylens.result import checked_rows, undamaged
 from energylens.spec.form import check
 from energylens.spec.point import SERVER_FIELDS, PointSpec
 from energylens.spec.yaml import Document
-from energylens.units import ENERGY, POINT_DEFAULTS
+from energylens.units import ENERGY
 
 _ROW = re.compile(r"^(.*\.parquet)(?:#(.*))?$", re.DOTALL | re.IGNORECASE)
 _WRITE = 'write "llama-3.1-70b; gpu=h100-sxm; tp=4; batch=64", or name a .parquet or .yaml file'
@@ -120,13 +120,7 @@ def _of_spec(spec: PointSpec, folder: Path | None) -> Point:
 
 def _predicted(plan: Plan, point: Mapping[str, Any]) -> dict[str, Any]:
     """Return a point of a plan with its results, joules by cause among them."""
-    kinds: dict[str, Any] = dict.fromkeys(("tp", "pp", "dp", "ep"), pl.UInt32)
-    kinds |= dict.fromkeys(("batch", "prompt_tokens", "output_tokens"), pl.Float64)
-    kinds |= dict.fromkeys(("model", "gpu", "weight_dtype", "kv_dtype"), pl.String)
-    kinds |= {name: running.typed(name) for name in running.RUNNING}
-    order = [*POINT_DEFAULTS, *running.RUNNING]
-    frame = pl.DataFrame([{name: point[name] for name in order}], schema={name: kinds[name] for name in order})
-    row = evaluated(plan, frame, True, checked_threads(1)).row(0, named=True)
+    row = evaluated(plan, typed([point]), True, checked_threads(1)).row(0, named=True)
     if not row["feasible"]:
         from energylens.prediction import why_not
 
@@ -171,7 +165,7 @@ def _of_plan(plan: Plan, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a configuration's joules depend on besides its columns: the plan's settings and the specs meant."""
     told: dict[str, Any] = {"max_batched_tokens": int(plan.content["settings"]["max_batched_tokens"])}
     for kind, name in (("models", "model"), ("gpus", "gpu")):
-        own = next(item for item in plan.content[kind] if item["name"] == row[name])
+        own = plan.described(kind, row[name])
         told[f"{name} spec (SHA-256)"] = hashlib.sha256(canonical(own).encode()).hexdigest()[:12]
     return told
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,14 +83,16 @@ class Subject:
             parts.append(told.with_columns(pl.lit(name).alias("point"), pl.lit(whole).alias("total")))
         return pl.concat(parts)
 
+    @cached_property
     def operations(self) -> pl.DataFrame | None:
-        """Return the operations of the point of least energy, or none where they are not known."""
+        """The operations of the point of least energy, or none where they are not known."""
         if self.plan is None or self.kind != "front":
             return None
         return operations(self.plan, self.frame.row(self.chosen()[0][1], named=True))
 
+    @cached_property
     def changes(self) -> pl.DataFrame | None:
-        """Return what single changes of the point of least energy save, or none where that is not known."""
+        """What single changes of the point of least energy save, or none where that is not known."""
         best = self.frame.row(self.chosen()[0][1], named=True)
         if self.space is not None:
             return changes(self.space, best)

@@ -63,7 +63,7 @@ def test_shares_of_a_point_sum_to_one(result: energylens.Result) -> None:
 
 
 def test_no_operation_is_above_its_roof(result: energylens.Result) -> None:
-    told = Charts(result.plot.subject).subject.operations()
+    told = Charts(result.plot.subject).subject.operations
     assert told is not None
     gpu = result.plot.subject.frame["gpu"][0]
     bandwidth = energylens.gpus().filter(gpu=gpu)["bandwidth_bytes_per_s"][0]

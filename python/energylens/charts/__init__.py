@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ class Charts:
         operations, subject = self._known(), self.subject
         name = subject.frame["gpu"][subject.chosen()[0][1]]
         assert subject.plan is not None
-        gpu = next(item for item in subject.plan.content["gpus"] if item["name"] == name)
+        gpu = subject.plan.described("gpus", name)
         return roofline_chart(operations, float(gpu["memory"]["bandwidth_bytes_per_s"]))
 
     def changes(self) -> Any:
@@ -71,12 +72,20 @@ class Charts:
         require()
         from energylens.charts.levers import changes_chart
 
-        if (told := self.subject.changes()) is None:
+        if (told := self.subject.changes) is None:
             raise EnergylensError(_unknown("single changes"))
         return changes_chart(told)
 
+    def known(self, most: int = 2_000) -> dict[str, Any]:
+        """Return the charts by name, of those of which enough is known."""
+        found = {"front": self.front(most), "breakdown": self.breakdown()}
+        for name in ("operations", "roofline", "changes"):
+            with contextlib.suppress(EnergylensError):
+                found[name] = getattr(self, name)()
+        return found
+
     def _known(self) -> pl.DataFrame:
-        if (told := self.subject.operations()) is None:
+        if (told := self.subject.operations) is None:
             raise EnergylensError(_unknown("operations"))
         return told
 

@@ -9,8 +9,6 @@ from typing import Annotated
 from energylens.cli.app import app
 from energylens.cli.command import OUT, Parameter
 
-_DRAWN = ("front", "breakdown", "operations", "roofline", "changes")
-
 
 @app.command
 def report(
@@ -41,12 +39,7 @@ def report(
     write_page(subject, out, result.name)
     print(f"wrote {out}: {subject.answer}", file=sys.stderr)
     if charts is not None:
-        drawn = Charts(subject)
-        for name in _DRAWN:
-            try:
-                chart = getattr(drawn, name)()
-            except EnergylensError:
-                continue
+        for name, chart in Charts(subject).known().items():
             for kind in ("png", "svg"):
                 save_chart(chart, charts / f"{name}.{kind}")
         print(f"wrote charts to {charts}", file=sys.stderr)

@@ -12,7 +12,6 @@ import polars as pl
 
 from energylens import _core
 from energylens.charts import Charts, require
-from energylens.errors import EnergylensError
 from energylens.report.answer import trust_words
 from energylens.report.text import number
 from energylens.subject import Subject, axis_words
@@ -34,13 +33,7 @@ def page(subject: Subject, source: str) -> str:
     whole = subject.labelled()
     chosen = subject.chosen()
     frame = thinned(whole, MOST_ROWS, [at for _, at in chosen])
-    charts = Charts(subject)
-    drawn = {
-        "front": charts.front(MOST_ROWS),
-        "breakdown": charts.breakdown(),
-        **{name: _if_known(getattr(charts, name)) for name in ("operations", "roofline", "changes")},
-    }
-    specs = {name: _spec(chart) for name, chart in drawn.items() if chart is not None}
+    specs = {name: _spec(chart) for name, chart in Charts(subject).known(MOST_ROWS).items()}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["data"] = _embedded
     best_gpu = str(subject.frame["gpu"][chosen[0][1]])
@@ -90,13 +83,6 @@ def _embedded(data: Any) -> Any:
 
     text = json.dumps(data, separators=(",", ":"), allow_nan=False, default=str)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
-
-
-def _if_known(draw: Any) -> Any:
-    try:
-        return draw()
-    except EnergylensError:
-        return None
 
 
 def _spec(chart: Any) -> dict[str, Any]:

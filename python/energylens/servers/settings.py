@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,12 +126,43 @@ def settings(point: Point, model: str | None) -> Settings:
     )
 
 
+class Flags:
+    """Words of a command line of one server, and what no flag can say."""
+
+    def __init__(self, server: str, *words: str) -> None:
+        self.server, self.words, self.notes = server, list(words), list[str]()
+
+    def put(self, flag: str, value: object = None) -> None:
+        """Append a flag, with its value if it takes one."""
+        self.words += [flag] if value is None else [flag, str(value)]
+
+    def weights(self, settings: Settings, formats: Mapping[str, str]) -> None:
+        """Append the format that weights are put into as they load, or note that it takes another checkpoint."""
+        if settings.weights is None:
+            return
+        if settings.weights in formats:
+            self.put("--quantization", formats[settings.weights])
+        else:
+            self.notes.append(f"weights in {settings.weights}: name a checkpoint that is quantised to it")
+
+    def cache(self, settings: Settings, formats: Mapping[str, str]) -> None:
+        """Append the format of the KV cache; raise `EnergylensError` where the server has none such."""
+        if settings.cache is not None:
+            self.put("--kv-cache-dtype", cache_format(self.server, settings.cache, formats))
+
+
+def cache_format(server: str, cache: str, formats: Mapping[str, str]) -> str:
+    """Return what a server calls a format of the KV cache; raise `EnergylensError` where it has none such."""
+    if cache not in formats:
+        raise cannot(server, f"a KV cache in {cache}", f"use one of {', '.join(formats)}")
+    return formats[cache]
+
+
 def _per_node(point: Point) -> int | None:
     """Return the GPUs of a node, if they are known."""
     name = str(point.row["gpu"])
     if point.plan is not None:
-        gpu = next(item for item in point.plan.content["gpus"] if item["name"] == name)
-        return int(gpu["link"]["gpus_per_node"])
+        return int(point.plan.described("gpus", name)["link"]["gpus_per_node"])
     return load_gpu(name).spec.link.gpus_per_node if name in bundled("hardware") else None
 
 
@@ -138,7 +170,7 @@ def _formats(point: Point) -> dict[str, str]:
     """Return the formats of the model's own checkpoint, as far as they are known."""
     name = str(point.row["model"])
     if point.plan is not None:
-        return dict(next(item for item in point.plan.content["models"] if item["name"] == name)["dtypes"])
+        return dict(point.plan.described("models", name)["dtypes"])
     return dict(load_model(name).spec.dtypes) if name in bundled("models") else {}
 
 

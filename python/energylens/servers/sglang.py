@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from energylens.servers.launch import Launch
-from energylens.servers.settings import Settings, cannot
+from energylens.servers.settings import Flags, Settings, cannot
 
 CHECKED: Final = "SGLang 0.5.23"
 
@@ -15,13 +15,8 @@ _CACHE: Final = {"fp8": "fp8_e4m3", "bf16": "bf16", "nvfp4": "nvfp4"}
 
 def launch(settings: Settings) -> Launch:
     """Return the start of one engine; raise `EnergylensError` for what SGLang cannot run."""
-    notes: list[str] = []
-    words = ["sglang", "serve", "--model-path", settings.model]
-
-    def put(flag: str, value: object = None) -> None:
-        words.append(flag)
-        if value is not None:
-            words.append(str(value))
+    flags = Flags("SGLang", "sglang", "serve", "--model-path", settings.model)
+    put, notes = flags.put, flags.notes
 
     if settings.world > 1:
         put("--tp-size", settings.world)
@@ -41,15 +36,8 @@ def launch(settings: Settings) -> Launch:
         put("--max-prefill-tokens", settings.token_budget * settings.dp)
     if settings.context_tokens is not None:
         put("--context-length", settings.context_tokens)
-    if settings.weights is not None:
-        if settings.weights in _WEIGHTS:
-            put("--quantization", _WEIGHTS[settings.weights])
-        else:
-            notes.append(f"weights in {settings.weights}: name a checkpoint that is quantised to it")
-    if settings.cache is not None:
-        if settings.cache not in _CACHE:
-            raise cannot("SGLang", f"a KV cache in {settings.cache}", f"use one of {', '.join(_CACHE)}")
-        put("--kv-cache-dtype", _CACHE[settings.cache])
+    flags.weights(settings, _WEIGHTS)
+    flags.cache(settings, _CACHE)
     if not settings.prefix_cache:
         put("--disable-radix-cache")
     if settings.draft_tokens and settings.dp > 1:
@@ -76,4 +64,4 @@ def launch(settings: Settings) -> Launch:
             notes.append("overlap of collectives with kernels has no flag in SGLang but for experts with dp")
     if settings.sequence_parallel:
         notes.append("sequence parallelism is no flag of SGLang but for two models (--enable-layernorm-sp)")
-    return Launch("sglang", CHECKED, [words], settings, {}, notes)
+    return Launch("sglang", CHECKED, [flags.words], settings, {}, notes)

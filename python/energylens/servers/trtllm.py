@@ -6,7 +6,7 @@ import io
 from typing import Any, Final
 
 from energylens.servers.launch import Launch
-from energylens.servers.settings import Settings, cannot
+from energylens.servers.settings import Settings, cache_format, cannot
 
 CHECKED: Final = "TensorRT-LLM 1.4 (documented arguments)"
 
@@ -47,9 +47,7 @@ def launch(settings: Settings) -> Launch:
 def _options(settings: Settings) -> dict[str, Any]:
     cache: dict[str, Any] = {"enable_block_reuse": settings.prefix_cache}
     if settings.cache is not None:
-        if settings.cache not in _CACHE:
-            raise cannot("TensorRT-LLM", f"a KV cache in {settings.cache}", f"use one of {', '.join(_CACHE)}")
-        cache["dtype"] = _CACHE[settings.cache]
+        cache["dtype"] = cache_format("TensorRT-LLM", settings.cache, _CACHE)
     told: dict[str, Any] = {"enable_chunked_prefill": settings.chunked, "kv_cache_config": cache}
     if settings.dp > 1:
         told["enable_attention_dp"] = True

@@ -6,7 +6,7 @@ import json
 from typing import Final
 
 from energylens.servers.launch import Launch
-from energylens.servers.settings import Settings, cannot
+from energylens.servers.settings import Flags, Settings, cannot
 
 CHECKED: Final = "vLLM 0.33.0"
 
@@ -24,13 +24,8 @@ def launch(settings: Settings) -> Launch:
 
 def engine_words(settings: Settings) -> tuple[list[str], list[str]]:
     """Return the flags of the engine, and what they cannot say."""
-    notes: list[str] = []
-    words: list[str] = []
-
-    def put(flag: str, value: object = None) -> None:
-        words.append(flag)
-        if value is not None:
-            words.append(str(value))
+    flags = Flags("vLLM")
+    put, notes = flags.put, flags.notes
 
     if settings.tp > 1:
         put("--tensor-parallel-size", settings.tp)
@@ -52,15 +47,8 @@ def engine_words(settings: Settings) -> tuple[list[str], list[str]]:
         put("--max-model-len", settings.context_tokens)
         budget = budget if settings.chunked else max(budget, settings.context_tokens)
     put("--max-num-batched-tokens", max(budget, settings.max_num_seqs))
-    if settings.weights is not None:
-        if settings.weights in _WEIGHTS:
-            put("--quantization", _WEIGHTS[settings.weights])
-        else:
-            notes.append(f"weights in {settings.weights}: name a checkpoint that is quantised to it")
-    if settings.cache is not None:
-        if settings.cache not in _CACHE:
-            raise cannot("vLLM", f"a KV cache in {settings.cache}", f"use one of {', '.join(_CACHE)}")
-        put("--kv-cache-dtype", _CACHE[settings.cache])
+    flags.weights(settings, _WEIGHTS)
+    flags.cache(settings, _CACHE)
     if not settings.chunked:
         put("--no-enable-chunked-prefill")
     if not settings.prefix_cache:
@@ -85,4 +73,4 @@ def engine_words(settings: Settings) -> tuple[list[str], list[str]]:
             notes.append("overlap of collectives with kernels has no flag in vLLM but for experts with dp")
     if settings.sequence_parallel:
         notes.append("sequence parallelism is no flag since vLLM 0.32 (before: pass_config.enable_sp)")
-    return words, notes
+    return flags.words, notes
