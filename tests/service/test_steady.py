@@ -12,9 +12,9 @@ from polars.testing import assert_frame_equal
 
 from energylens import _core
 from energylens.errors import FrameError
+from energylens.service.intervals import with_intervals
 from energylens.service.replaying import replay
 from energylens.service.serving import Role, serve, served_rates
-from energylens.service.trust import with_intervals
 from energylens.service.workload import load_workload
 
 ENGINE = {"model": "llama-3.1-70b", "gpu": "h100-sxm", "tp": 4}

@@ -14,9 +14,9 @@ from energylens.builder import Model
 from energylens.errors import InfeasibleError, Problem, SpaceError
 from energylens.library import load_gpu, load_model
 from energylens.plan import LoadedGpu, LoadedModel
+from energylens.service.intervals import with_intervals
 from energylens.service.serving import serve
 from energylens.service.steps import engine_columns, engines
-from energylens.service.trust import with_intervals
 from energylens.service.workload import Workload, load_workload
 
 BATCHES: Final = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)

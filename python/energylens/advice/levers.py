@@ -15,9 +15,10 @@ from energylens.builder import Model
 from energylens.errors import Problem, SpaceError
 from energylens.library import load_gpu, load_model
 from energylens.plan import LoadedGpu, LoadedModel
-from energylens.service.planning import deployments, judged_by_replay, replicated, service_limits, within
+from energylens.service.deployments import deployments, replicated, service_limits, within
+from energylens.service.intervals import with_intervals
+from energylens.service.judging import judged_by_replay
 from energylens.service.serving import BATCHING, checked_rate, serve
-from energylens.service.trust import with_intervals
 from energylens.service.workload import Workload, load_workload
 from energylens.space import Limit
 from energylens.steady import UNMEASURED, Z_80

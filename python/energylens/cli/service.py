@@ -206,7 +206,7 @@ def serve_pools(
     Example: energylens serve-pools llama-3.1-70b --workload azure-conv --prefill "gpus=b200" --decode "gpus=h100-sxm"
     """
     from energylens.report.service import pools_text
-    from energylens.service.planning import AXES
+    from energylens.service.deployments import AXES
     from energylens.service.pools import serve_pools as plan
 
     check_out(out)

@@ -15,19 +15,9 @@ from energylens.builder import Model
 from energylens.errors import Problem, SpaceError
 from energylens.library import load_gpu, load_model
 from energylens.plan import LoadedModel, Plan, distinct
-from energylens.service.planning import (
-    FEW,
-    SHORT,
-    counts,
-    deployments,
-    front,
-    judged_by_replay,
-    nearest,
-    nothing_runs,
-    question,
-    replicated,
-    within,
-)
+from energylens.service.deployments import SHORT, counts, deployments, front, nearest, nothing_runs, replicated, within
+from energylens.service.judging import judged_by_replay
+from energylens.service.planning import FEW, question
 from energylens.service.serving import Role, checked_rate, serve
 from energylens.service.workload import Workload, load_workload
 from energylens.space import Limit, listed

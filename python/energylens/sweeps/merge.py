@@ -93,7 +93,7 @@ def _write(storage: Storage, sweep: Sweep, result: Result, rows: int) -> None:
     for name in _FRAMES:
         frame = result.frame if name == "front" else getattr(result, name)
         if frame is not None:
-            kind = {"kind": "front" if name == "front" else name}
+            kind = {"kind": name}
             data = parquet_bytes(frame, result.plan_sha256, result.note | kind)
             storage.write(f"{name}.parquet", data)
             files[f"{name}.parquet"] = hashlib.sha256(data).hexdigest()
