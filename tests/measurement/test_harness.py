@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import polars as pl
@@ -43,6 +44,8 @@ def test_a_replayed_session_gives_the_same_rows(recording: Path, tmp_path: Path)
     assert told["repeat_spread_percent"]["joules"]["median"] < 2
     assert abs(told["integrated_over_counter_percent"]["mean"]) < 1
     assert "suspect" not in found.text()
+    with pytest.raises(EnergylensError, match="a replay starts anew"):
+        measure(tmp_path / "runs.parquet", replay=recording)
 
 
 def test_it_goes_on_where_it_was_cut_off(
@@ -66,7 +69,7 @@ def test_it_goes_on_where_it_was_cut_off(
     found = measure(path, told=told.append)
     assert found.rows.height == 6 * REPEATS["quick"]
     assert second.windows == 6 * REPEATS["quick"] - 5
-    assert told == ["going on: 5 measured already, 7 to do"]
+    assert told == ["5 measured already, 7 to measure, about 0 minutes"]
     assert found.rows.select("case", "repeat").n_unique() == found.rows.height
     assert measure(path).rows.height == found.rows.height
     assert second.windows == 6 * REPEATS["quick"] - 5
@@ -79,7 +82,7 @@ def test_it_stops_when_the_time_is_over(
     on(SimulatedGpu(profile), monkeypatch)
     found = measure(tmp_path / "runs.parquet", minutes=1e-9, told=told.append)
     assert found.rows.height == 0
-    assert told == ["the time is over; the same command goes on from here"]
+    assert told == ["12 to measure, about 1 minutes", "the time is over; the same command goes on from here"]
 
 
 def test_what_cannot_run_is_left_out_once(
@@ -89,9 +92,11 @@ def test_what_cannot_run_is_left_out_once(
     on(SimulatedGpu(profile, broken=("launch",)), monkeypatch)
     found = measure(tmp_path / "runs.parquet", told=told.append)
     assert found.skipped == {"launch": "no kernel image is available"}
-    assert told == ["left out: launch: no kernel image is available"]
+    assert told[1:] == ["left out: launch: no kernel image is available"]
     assert "launch" not in found.rows["family"]
-    assert "1 cases could not run" in found.text()
+    assert "could not run: 1, such as launch" in found.text()
+    on(SimulatedGpu(profile), monkeypatch)
+    assert measure(tmp_path / "runs.parquet").skipped == {}
 
 
 def test_a_clock_that_may_not_be_locked_is_left_out(
@@ -102,7 +107,7 @@ def test_a_clock_that_may_not_be_locked_is_left_out(
     on(backend, monkeypatch)
     found = measure(tmp_path / "runs.parquet", clocks_mhz=[1410], told=told.append)
     assert found.rows["sm_clock_lock_mhz"].null_count() == found.rows.height
-    assert told == ["the clock cannot be locked at 1410 MHz, which is left out: Insufficient Permissions"]
+    assert told[1:] == ["the clock cannot be locked at 1410 MHz, which is left out: Insufficient Permissions"]
 
 
 def test_a_locked_clock_is_freed_even_when_it_is_cut_off(
@@ -130,7 +135,7 @@ def test_a_gpu_that_is_not_free_is_refused_unless_told(
     assert not (tmp_path / "runs.parquet").exists()
     told: list[str] = []
     assert measure(tmp_path / "runs.parquet", beside_others=True, told=told.append).rows.height
-    assert told == ["measuring beside process 7 on GPU 0, 3.1 GB: their joules are in these"]
+    assert told[0] == "measuring beside process 7 on GPU 0, 3.1 GB: their joules are in these"
 
 
 def test_a_file_of_another_gpu_is_refused_and_kept(
@@ -197,11 +202,61 @@ def test_a_cut_recording_is_told(recording: Path, tmp_path: Path) -> None:
         Replay(path)
 
 
-def test_only_files_of_measurements_are_read(tmp_path: Path) -> None:
+def test_only_files_of_measurements_are_read(recording: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.parquet"
+    whole = Runs.read(recording.parent / "recorded.parquet")
+    for name, value in (("seconds", float("nan")), ("power_w", None), ("limit_w", 0.0)):
+        Runs(whole.rows.with_columns(pl.lit(value, pl.Float64).alias(name)), whole.gpu, "quick", "", {}).write(path)
+        with pytest.raises(
+            EnergylensError, match=f"column `{name}` is not a positive number in {whole.rows.height} of"
+        ):
+            Runs.read(path)
     pl.DataFrame({"a": [1]}).write_parquet(path)
     with pytest.raises(EnergylensError, match="not a file of measured kernels"):
         Runs.read(path)
     path.write_bytes(b"no parquet")
     with pytest.raises(EnergylensError, match="cannot read"):
         Runs.read(path)
+
+
+def test_a_recording_is_of_one_go_and_never_written_over(
+    profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = tmp_path / "session.jsonl"
+    on(SimulatedGpu(profile), monkeypatch)
+    measure(tmp_path / "runs.parquet", record=session, clocks_mhz=[1650, 1650])
+    before = session.read_bytes()
+    with pytest.raises(EnergylensError, match="is there already"):
+        measure(tmp_path / "runs.parquet", record=session)
+    assert session.read_bytes() == before
+    again = measure(tmp_path / "again.parquet", replay=session, clocks_mhz=[1650])
+    assert again.rows.drop("measured_at").equals(Runs.read(tmp_path / "runs.parquet").rows.drop("measured_at"))
+
+
+def test_a_damaged_recording_is_told_and_nothing_is_written(recording: Path, tmp_path: Path) -> None:
+    lines = gzip.decompress(recording.read_bytes()).decode().splitlines()
+    damaged = tmp_path / "damaged.jsonl"
+    damaged.write_text("\n".join(line.replace('"power_mw"', '"power"') for line in lines), encoding="utf-8")
+    for path, clocks, message in ((damaged, (), "lacks something"), (recording, (1200,), "no answer to")):
+        with pytest.raises(EnergylensError, match=message):
+            measure(tmp_path / "runs.parquet", replay=path, clocks_mhz=clocks)
+        assert not (tmp_path / "runs.parquet").exists()
+
+
+def test_all_that_is_wrong_with_a_question_is_told_at_once(recording: Path, tmp_path: Path) -> None:
+    with pytest.raises(EnergylensError) as caught:
+        measure(tmp_path / "a.txt", suite="quik", minutes=-1, clocks_mhz=[0], record="r.txt", replay=recording, gpu="3")
+    assert len(caught.value.problems) == 6
+
+
+def test_reasons_of_all_repeats_and_the_least_limit_count(recording: Path) -> None:
+    whole = Runs.read(recording.parent / "recorded.parquet")
+    second = pl.col("repeat") == 1
+    changed = whole.rows.with_columns(
+        pl.when(second).then(pl.lit("power")).otherwise("throttle").alias("throttle"),
+        pl.when(second).then(650.0).otherwise("limit_w").alias("limit_w"),
+    )
+    means = Runs(changed, whole.gpu, "quick", "", {}).means
+    assert set(means["throttle"]) == {"power"}
+    assert set(means["limit_w"]) == {650.0}
+    assert set(whole.means["throttle"]) == {""}

@@ -9,13 +9,16 @@ import polars as pl
 import pytest
 
 from energylens import predict
-from energylens.calibrate import fitting, own_gpu
+from energylens.calibrate import fitting, measured_kernels, measured_power, own_gpu
+from energylens.calibrate import mine as own_runs_fit
+from energylens.calibrate.profile import ProfileFile
 from energylens.cli import main
 from energylens.errors import EnergylensError
 from energylens.library import load_gpu
 from energylens.measurement.end_to_end import end_to_end
 from energylens.measurement.harness import measure
 from energylens.measurement.runs import Runs
+from energylens.steady import steady_state
 from measurement.conftest import CLOCKS_MHZ
 from measurement.simulated import ENERGY, IDLE, STATIC_W, VOLTS
 
@@ -36,7 +39,7 @@ def runs(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mine(runs: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "STEPS", 600)
-        found = own_gpu.calibrate(runs)
+        found = own_gpu.calibrate(runs, "h200-sxm")
     found.file.rename("mine")
     return found.file.write(runs.parent / "mine.yaml")
 
@@ -72,7 +75,8 @@ def test_the_transformer_is_predicted_better_after_than_before(runs: Path, mine:
             after = found.errors("mine", phase, quantity)
             assert after.mape_percent < 2
             assert after.mape_percent < found.errors("h200-sxm", phase, quantity).mape_percent
-    assert "no host" not in found.text()
+    with pytest.raises(EnergylensError, match="two profiles are called `mine`"):
+        end_to_end(Runs.read(runs), [str(mine), str(mine)])
 
 
 def test_no_row_of_the_transformer_is_in_a_fit(runs: Path, mine: Path) -> None:
@@ -80,13 +84,15 @@ def test_no_row_of_the_transformer_is_in_a_fit(runs: Path, mine: Path) -> None:
     path = runs.parent / "without.parquet"
     kept = without.rows.filter(pl.col("family") != "model")
     Runs(kept, without.gpu, without.suite, without.input, {}).write(path)
-    assert own_gpu.calibrate(path).file.sections == own_gpu.calibrate(runs).file.sections
+    found = own_gpu.calibrate(path, "h200-sxm").file
+    assert found.sections == own_gpu.calibrate(runs, "h200-sxm").file.sections
 
 
 def test_a_measured_profile_says_so(mine: Path) -> None:
     found = predict("llama-3.1-8b", gpu=mine, batch=8)
     assert found.trust == "measured"
     assert not found.values["extrapolated"]
+    assert load_gpu(mine).spec.uncertainty.hbm_kv == 0  # type: ignore[union-attr]
     assert found.values["energy_lo_j"] < found.values["energy_j"] < found.values["energy_hi_j"]
     spec = load_gpu(mine).spec
     assert spec.kernels is not None and spec.kernels.gemm.nvfp4 is None
@@ -110,13 +116,7 @@ def test_joules_alone_go_into_a_profile_that_keeps_its_kernels_and_its_serving_l
 
 def test_a_data_sheet_becomes_a_profile(runs: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.yaml"
-    sheet.write_text(
-        "name: sheet\nsource: data sheet\n"
-        "memory: {capacity_bytes: 151e9, bandwidth_bytes_per_s: 4.8e12, technology: HBM3e}\n"
-        "compute: {sms: 132, peak_flops: {bf16: 989e12, fp8: 1979e12, vector: 67e12}}\n"
-        "power: {tdp_w: 1000}\nlink: {kind: nvlink4, bandwidth_bytes_per_s: 450e9}\n",
-        encoding="utf-8",
-    )
+    sheet.write_text(SHEET, encoding="utf-8")
     found = own_gpu.calibrate(runs, str(sheet))
     assert set(found.parts) == set(own_gpu.PARTS)
     loaded = found.file.loaded()
@@ -125,17 +125,151 @@ def test_a_data_sheet_becomes_a_profile(runs: Path, tmp_path: Path) -> None:
     assert loaded.spec.link.sms_to_saturate == pytest.approx(16, rel=0.1)
 
 
+def test_what_was_not_measured_is_as_before_and_says_so(runs: Path, tmp_path: Path) -> None:
+    whole = Runs.read(runs)
+    path = tmp_path / "part.parquet"
+    Runs(whole.rows.filter(pl.col("family").is_in(["gemm", "idle"])), whole.gpu, "quick", "", {}).write(path)
+    before, found = load_gpu("h200-sxm").spec, own_gpu.calibrate(path, "h200-sxm")
+    after = found.file.loaded().spec
+    assert found.parts == ["kernels", "energy", "clock"]
+    assert after.trust == before.trust == "calibrated"
+    assert after.energy is not None and before.energy is not None and after.uncertainty is not None
+    assert after.energy.hbm_kv_j_per_byte == before.energy.hbm_kv_j_per_byte
+    assert "not measured, as before: hbm_kv_j_per_byte" in after.energy.source
+    assert "link_j_per_byte" in after.energy.source
+    assert after.uncertainty.hbm_kv > 0 and after.uncertainty.compute == 0
+    assert after.range is not None and before.range is not None and after.range.gpus == before.range.gpus
+    assert found.notes[0].startswith("not measured, as before: grouped_gemm")
+
+
+def test_clocks_above_those_measured_keep_the_tables_of_before(runs: Path, tmp_path: Path) -> None:
+    whole = Runs.read(runs)
+    path = tmp_path / "low.parquet"
+    low = whole.rows.filter(pl.col("sm_clock_lock_mhz").is_null() | (pl.col("sm_clock_lock_mhz") < 1500))
+    Runs(low, whole.gpu, "quick", "", {}).write(path)
+    clock, before = own_gpu.calibrate(path, "h200-sxm", ["clock"]).file.loaded().spec.clock, load_gpu("h200-sxm").spec
+    assert clock is not None and clock.voltage_mv and clock.idle_w and before.clock and before.clock.voltage_mv
+    assert clock.voltage_mv[-3:] == before.clock.voltage_mv[-3:]
+    assert clock.max_mhz == before.clock.max_mhz
+    assert [row[0] for row in clock.voltage_mv[:2]] == [1050, 1350]
+    assert clock.idle_w[-1][1] > clock.idle_w[0][1]
+    assert "above 1350 MHz as before" in clock.source
+    sheet = tmp_path / "sheet.yaml"
+    sheet.write_text(SHEET, encoding="utf-8")
+    with pytest.raises(EnergylensError, match="not tell enough for `clock`"):
+        own_gpu.calibrate(path, str(sheet), ["clock"])
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [("NVIDIA H200", "h200-sxm"), ("NVIDIA A100-SXM4-80GB", "a100-sxm-80gb"), ("NVIDIA L40S", "l40s"),
+     ("NVIDIA GH200 480GB", None), ("NVIDIA H200 NVL", None), ("NVIDIA GeForce RTX 4090 Laptop GPU", None)],
+)  # fmt: skip
+def test_only_the_very_gpu_takes_a_bundled_profile(name: str, profile: str | None) -> None:
+    runs = Runs(pl.DataFrame(), {"name": name}, "quick", "", {})
+    if profile is None:
+        with pytest.raises(EnergylensError, match="no bundled profile"):
+            own_gpu.base_of(runs, None)
+    else:
+        assert own_gpu.base_of(runs, None).stem == profile
+
+
+def test_work_is_counted_as_by_hand(runs: Path) -> None:
+    rows = measured_power.work(Runs.read(runs).means, load_gpu("h200-sxm").spec)
+
+    def of(case: str) -> dict[str, float]:
+        row = rows.filter(pl.col("kernel") == case).row(0, named=True)
+        counted = ("matrix", "vector", "weight", "kv", "activation", "chip")
+        return {name: row[name] for name in counted if row[name]}
+
+    m, n, k = 256, 4096, 14336
+    plain = of(f"gemm bf16 rows={m} columns={n} depth={k}")
+    assert plain == {"matrix": 2 * m * n * k, "weight": 2 * n * k, "activation": 2 * m * k + 2 * m * n}
+    narrow = of("gemm fp8 rows=16 columns=4096 depth=14336")
+    assert narrow == {"matrix": 2 * 16 * n * k, "weight": n * k, "activation": 16 * k + 2 * 16 * n}
+    assert of("stream kv bf16 bytes=67108864") == {"kv": 2 * 2**26}
+    decode = of("attention_decode bf16 batch=8 tokens=2048 heads=32 kv_heads=8 head_dim=128")
+    assert decode["kv"] == 2 * 8 * 2048 * 8 * 128 * 2
+    assert decode["matrix"] == 4 * 8 * 32 * 2048 * 128
+    silu = of("elementwise silu_mul bf16 rows=1024 columns=14336")
+    assert silu == {"vector": 6 * 1024 * 14336, "activation": 3 * 2 * 1024 * 14336}
+    experts = of("grouped_gemm balanced bf16 tokens=4096 hidden=4096 inner=8192 experts=8 active=2")
+    assert experts["weight"] == 8 * 3 * 4096 * 8192 * 2
+    assert experts["matrix"] == 6 * (4096 * 2 + 8 * 32) * 4096 * 8192
+
+
+def test_shapes_are_held_out_whole(runs: Path) -> None:
+    means = Runs.read(runs).means
+    for family, names in measured_kernels.SHAPES.items():
+        rows = means.filter((pl.col("family") == family) & pl.col("sm_clock_lock_mhz").is_null())
+        rows = rows.with_columns(held=pl.Series(measured_kernels.held_out(rows)))
+        if names:
+            assert rows.group_by(names).agg(pl.col("held").n_unique())["held"].max() == 1
+            assert 0 < rows["held"].sum() <= 0.45 * rows.height
+
+
+def test_an_entry_with_blank_lines_and_comments_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.yaml"
+    clock = "clock:\n  max_mhz: 1980\n\n# as found\n  source: me\n\n# the rest\n"
+    path.write_text(SHEET.replace("power:", clock + "power:"), encoding="utf-8")
+    file = ProfileFile(path)
+    file.head(clock={"max_mhz": 1500, "source": "you"})
+    assert "as found" not in file.text and "# the rest\npower:" in file.text
+    assert file.loaded().spec.clock.max_mhz == 1500  # type: ignore[union-attr]
+
+
+def test_a_profile_fitted_to_ones_own_runs_keeps_its_serving_layer(runs: Path, tmp_path: Path) -> None:
+    fitted = tmp_path / "fitted.yaml"
+    own_runs_fit.fit_file(own_runs(tmp_path), "h200-sxm", "layer").write(fitted)
+    before = load_gpu(fitted).spec.energy
+    assert before is not None and before.prior is not None
+    found = own_gpu.calibrate(runs, str(fitted), ["energy"]).file.loaded().spec.energy
+    assert found is not None
+    assert found.active_w == pytest.approx(60 * before.active_w / before.prior["active_w"], rel=0.05)
+    assert found.sequence_j == before.sequence_j
+
+
+def own_runs(folder: Path) -> Path:
+    """Return a file of runs as the bundled profile predicts them."""
+    sizes = [(b, i, o) for b in (2, 8, 24, 64) for i, o in ((200, 300), (800, 400), (2000, 200), (400, 900))]
+    asked = pl.DataFrame(
+        {"model": [m for m in ("llama-3.1-8b", "qwen3-14b", "qwen3-32b", "qwen3-8b") for _ in sizes],
+         "gpu": "h200-sxm",
+         "batch": [float(b) for _ in range(4) for b, _, _ in sizes],
+         "input_tokens": [float(i) for _ in range(4) for _, i, _ in sizes],
+         "output_tokens": [float(o) for _ in range(4) for _, _, o in sizes]}
+    )  # fmt: skip
+    told = steady_state(asked)
+    rows = asked.drop("gpu").with_columns(
+        itl_ms=1e3 * told["itl_s"],
+        output_tokens_per_s=told["output_tokens_per_s"],
+        power_w_per_gpu=told["power_w_per_gpu"],
+    )
+    rows.write_csv(folder / "own.csv")
+    return folder / "own.csv"
+
+
+SHEET = """\
+name: sheet
+source: data sheet
+memory: {capacity_bytes: 151e9, bandwidth_bytes_per_s: 4.8e12, technology: HBM3e}
+compute: {sms: 132, peak_flops: {bf16: 989e12, fp8: 1979e12, vector: 67e12}}
+power: {tdp_w: 1000}
+link: {kind: nvlink4, bandwidth_bytes_per_s: 450e9}
+"""
+
+
 def test_what_is_not_measured_is_told(runs: Path, tmp_path: Path) -> None:
     all_rows = Runs.read(runs)
     few = tmp_path / "few.parquet"
     Runs(all_rows.rows.head(8), all_rows.gpu, "quick", "", {}).write(few)
     for part in ("kernels", "collectives"):
         with pytest.raises(EnergylensError, match=f"not tell enough for `{part}`"):
-            own_gpu.calibrate(few, parts=[part])
+            own_gpu.calibrate(few, "h200-sxm", [part])
     with pytest.raises(EnergylensError, match="too little is measured"):
-        own_gpu.calibrate(few, parts=["energy"])
+        own_gpu.calibrate(few, "h200-sxm", ["energy"])
     with pytest.raises(EnergylensError, match="unknown part `kernel`"):
-        own_gpu.calibrate(few, parts=["kernel"])
+        own_gpu.calibrate(few, "h200-sxm", ["kernel"])
     other = dict(all_rows.gpu) | {"name": "Voodoo 2"}
     Runs(all_rows.rows, other, "quick", "", {}).write(few)
     with pytest.raises(EnergylensError, match="no bundled profile of `Voodoo 2`"):
@@ -152,7 +286,7 @@ def test_suspect_rows_are_in_no_fit(runs: Path, tmp_path: Path) -> None:
     )
     path = tmp_path / "suspect.parquet"
     Runs(doubled, all_rows.gpu, "quick", "", {}).write(path)
-    found = own_gpu.calibrate(path, parts=["energy"]).file.sections["energy"]
+    found = own_gpu.calibrate(path, "h200-sxm", ["energy"]).file.sections["energy"]
     assert found["flop_j"]["bf16"] == pytest.approx(5e-13, rel=0.02)
 
 
@@ -162,7 +296,7 @@ def test_the_whole_way_by_command(
     monkeypatch.chdir(tmp_path)
     assert main(["measure", "--replay", str(recording), "-o", "runs.parquet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gpu"] == "Simulated H200"
-    assert main(["calibrate", "runs.parquet", "-o", "mine.yaml"]) == 0
+    assert main(["calibrate", "-o", "mine.yaml", "runs.parquet", "--gpu", "h200-sxm"]) == 0
     assert "wrote mine.yaml" in capsys.readouterr().err
     assert main(["predict", "llama-3.1-8b", "--gpu", "mine.yaml", "--batch", "8"]) == 0
     assert "mine is measured" in capsys.readouterr().out

@@ -65,13 +65,6 @@ def held_out(*shape: Array) -> Flags:
     return np.asarray(mixed(*shape) % np.uint64(5) == 0)
 
 
-def fifth(*shape: Array) -> Flags:
-    """Return a fifth of the rows, at least one: those with the least hashes."""
-    found = np.zeros(len(shape[0]), dtype=np.bool_)
-    found[np.argsort(mixed(*shape), kind="stable")[: -(-len(found) // 5)]] = True
-    return found
-
-
 def sample(held: Flags, *columns: Array) -> Index:
     """Return the rows to fit, at most `SAMPLE`, in an order set by their hash."""
     rows = np.flatnonzero(~held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -14,7 +15,7 @@ from energylens.calibrate.attention import Calls, fit_decode_calls, fit_prefill_
 from energylens.calibrate.collectives import FEWEST as FEWEST_SIZES
 from energylens.calibrate.collectives import busfactor, curves_of
 from energylens.calibrate.device import Device, device
-from energylens.calibrate.fitting import Coefficient, Flags, fifth, ranges, score
+from energylens.calibrate.fitting import Coefficient, Flags, ranges, score
 from energylens.calibrate.formulas import Array
 from energylens.calibrate.gemm import Products, fit_products
 from energylens.calibrate.moe import SKEWS, Experts, fit_experts
@@ -24,6 +25,17 @@ from energylens.spec.gpu import GpuSpec
 
 FEWEST: Final = 10
 """Shapes that a fit of one class and format needs."""
+
+SHAPES: Final = {
+    "gemm": ("columns", "depth"),
+    "grouped_gemm": ("experts", "active", "hidden", "inner", "tokens"),
+    "attention_prefill": ("batch", "tokens", "heads", "kv_heads"),
+    "attention_decode": ("batch", "tokens", "heads", "kv_heads"),
+    "elementwise": ("variant", "rows", "columns"),
+    "stream": ("bytes",),
+    "launch": (),
+}
+"""What is a shape of a family: held out or fitted as a whole, with all rows of a product, both laws of routing."""
 
 ELEMENT_BYTES: Final = {"norm": 4, "add_norm": 8, "rope": 4, "silu_mul": 6}
 """Bytes of activations of each element, as docs/physics.md counts a fused kernel (PyTorch runs several)."""
@@ -48,10 +60,11 @@ def kernels(means: pl.DataFrame, spec: GpuSpec, source: str, told: Told) -> dict
         rows = means.filter((pl.col("family") == family) & (pl.col("dtype") == (form or "bf16"))).sort("case")
         if rows.height < FEWEST:
             continue
-        one = fit(rows, fifth(rows["case"].hash(seed=0).to_numpy().astype(np.uint64)))
+        held = held_out(rows)
+        one = fit(rows, held)
         what = f"{family} {form}".strip()
         error: Any = one["held_out"]
-        told(f"s, {what}", error["mape_percent"], f"{error['rows']} of {rows.height} shapes, held out")
+        told(f"s, {what}", error["mape_percent"], f"{error['rows']} of {rows.height} kernels, their shapes held out")
         made = coefficient_set(spec, one, source)
         if family == "grouped_gemm":
             made["padding_rows"] = padding_rows(form, spec.compute.peak_flops.fp4 is not None)
@@ -60,6 +73,15 @@ def kernels(means: pl.DataFrame, spec: GpuSpec, source: str, told: Told) -> dict
         else:
             found[family] = made
     return found
+
+
+def held_out(rows: pl.DataFrame) -> Flags:
+    """Return which rows of one family are held out: those of a fifth of its shapes, one at least, by a fixed hash."""
+    names = SHAPES[str(rows["family"][0])] if rows.height else ()
+    shapes = [" ".join(map(str, row)) for row in rows.select(names).iter_rows()] if names else [""] * rows.height
+    ordered = sorted(set(shapes), key=lambda shape: (zlib.crc32(shape.encode()), shape))
+    chosen = set(ordered[: -(-len(ordered) // 5)]) if len(ordered) > 1 else set()
+    return np.array([shape in chosen for shape in shapes], dtype=np.bool_)
 
 
 def columns(rows: pl.DataFrame, *names: str) -> list[Array]:

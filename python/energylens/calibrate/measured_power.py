@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from energylens.calibrate import kernel_power, robust
-from energylens.calibrate.measured_kernels import columns, element_bytes
+from energylens.calibrate.measured_kernels import columns, element_bytes, held_out
 from energylens.calibrate.power import ON_CHIP, VECTOR
 from energylens.calibrate.profile import significant
 from energylens.calibrate.report import summary
@@ -21,8 +21,6 @@ from energylens.spec.gpu import GpuSpec
 TERMS: Final = ("active", "flop_bf16", "flop_fp8", "weight_rate", "kv_rate", "activation_rate")
 """What watts above the floor are made of: running at all, FLOP/s by arithmetic, bytes/s by kind."""
 
-HELD_OUT: Final = 5
-"""Every fifth shape is in no fit."""
 FEWEST: Final = 20
 FEWEST_COLLECTIVES: Final = 6
 NOMINAL_MV: Final = 1000.0
@@ -52,7 +50,10 @@ _VECTOR_FLOPS: Final = {"norm": 4.0, "add_norm": 5.0, "rope": 3.0, "silu_mul": 6
 
 
 def work(means: pl.DataFrame, spec: GpuSpec) -> pl.DataFrame:
-    """Return the rows whose work is known, with FLOPs and bytes a second as docs/physics.md counts them."""
+    """Return the rows whose work is known, with FLOPs and bytes a second as docs/physics.md counts them.
+
+    `held` says whether their shape is held out. Experts are taken to be padded as on Hopper, on Blackwell as there.
+    """
     table_name = "b200_sxm" if spec.compute.peak_flops.fp4 is not None else "h200_sxm"
     parts = []
     for family, (named, sizes) in _AS.items():
@@ -71,6 +72,11 @@ def work(means: pl.DataFrame, spec: GpuSpec) -> pl.DataFrame:
             pl.col("limit_w").alias("power_limit_w"),
         )
         counted = kernel_power.count(shown, named).with_columns(family=pl.lit(family), throttle=rows["throttle"])
+        counted = counted.with_columns(held=pl.Series(held_out(rows), dtype=pl.Boolean))
+        if family == "gemm":  # an fp8 product of the suites reads its input in fp8
+            read = pl.Series(rows["rows"] * rows["depth"], dtype=pl.Float64)
+            fp8 = pl.col("arithmetic") == "fp8"
+            counted = counted.with_columns(pl.when(fp8).then(pl.col("activation") - read).otherwise("activation"))
         parts.append(counted.filter(pl.col("usable")))
     for family in ("stream", "elementwise", "launch"):
         rows = means.filter(pl.col("family") == family)
@@ -101,6 +107,7 @@ def _counted(rows: pl.DataFrame, family: str) -> pl.DataFrame:
         pl.lit("").alias("shape"),
         pl.lit(True).alias("usable"),
         "throttle",
+        pl.Series("held", held_out(rows), dtype=pl.Boolean),
     ).with_columns(pl.Series(name, values, dtype=pl.Float64) for name, values in counts.items())
 
 
@@ -136,7 +143,7 @@ def fit(means: pl.DataFrame, spec: GpuSpec) -> Prices:
     names, terms = _terms(rows)
     watts, capped = rows["watts"].to_numpy(), rows["throttle"].str.contains("power").to_numpy()
     offset = static + ON_CHIP * rows["chip_rate"].to_numpy()
-    test = np.array([zlib.crc32(case.encode()) % HELD_OUT == 0 for case in rows["kernel"]])
+    test = rows["held"].to_numpy()
     family = rows["family"].to_numpy()
     weight = np.array([1.0 / (family == one).sum() for one in family]) * len(family)
     keep = np.flatnonzero(~test)
@@ -174,40 +181,71 @@ def collective_watts(means: pl.DataFrame, static_w: float) -> dict[str, float] |
     return {"communication_w": significant(float(found[0])), "link_j_per_byte": significant(float(found[1]))}
 
 
-def clock_tables(means: pl.DataFrame, prices: Prices, spec: GpuSpec) -> dict[str, Any] | None:
-    """Return `idle_w` and `voltage_mv` by SM clock from rows at locked clocks, or None where there are too few.
+@dataclass(frozen=True)
+class Clocks:
+    """Idle watts and voltage by SM clock: rows of [MHz, value]."""
 
-    Joules of a large matrix product less those of its bytes go with the square of the voltage (docs/physics.md,
-    section 11): `V(f) = V(f0) √(E(f)/E(f0))`. Clocks are those that were seen, so a product that the board limit held
-    down stands at its real clock.
+    idle_w: list[list[float]]
+    voltage_mv: list[list[float]]
+    seen_mhz: float
+    """The highest clock that was measured."""
+
+
+def clocks(means: pl.DataFrame, prices: Prices, spec: GpuSpec, max_mhz: float) -> Clocks | None:
+    """Return tables by clock from rows at locked clocks, or None where they do not tell enough.
+
+    The joules of a matrix product that switching takes go with the square of the voltage (docs/physics.md, section 11):
+    `v² = ((P - static)·t - bytes) / (flop_j·FLOP + active_w·f/f_max·t)`. Clocks are those that were seen, so a product
+    that the board limit held down stands at its real clock. Above the highest of them the profile's own tables go on;
+    without such a table it has to be the highest clock of the GPU.
     """
     locked = means.filter(pl.col("sm_clock_lock_mhz").is_not_null())
     idle = locked.filter((pl.col("family") == "idle") & (pl.col("variant") == prices.floor))
-    if idle.height < 2:
+    floors = _curve(sorted(zip(*columns(idle, "sm_clock_lock_mhz", "power_w"), strict=True)))
+    volts = _voltages(locked, floors, prices, max_mhz)
+    if len(floors) < 2 or len(volts) < 2:
         return None
-    floors = sorted(zip(*columns(idle, "sm_clock_lock_mhz", "power_w"), strict=True))
-    known: dict[float, float] = dict(floors)
+    before = spec.clock
+    if before is None or before.voltage_mv is None or before.idle_w is None:
+        reached = min(floors[-1][0], volts[-1][0]) >= 0.97 * max_mhz
+        return Clocks(floors, _scaled(volts, NOMINAL_MV), floors[-1][0]) if reached else None
+    seen = min(floors[-1][0], volts[-1][0])
+    above = [list(row) for row in before.voltage_mv if row[0] > volts[-1][0]]
+    volts = _scaled(volts, _at(before.voltage_mv, volts[-1][0])) + above
+    share = floors[-1][1] / _at(before.idle_w, floors[-1][0])
+    more = [[clock, significant(share * watts, 4)] for clock, watts in before.idle_w if clock > floors[-1][0]]
+    return Clocks(floors + more, volts, seen)
+
+
+def _voltages(locked: pl.DataFrame, floors: list[list[float]], prices: Prices, max_mhz: float) -> list[list[float]]:
+    """Return rows of [MHz, relative voltage] of the largest product, of one below the limit at all clocks if any is."""
     products = locked.filter((pl.col("family") == "gemm") & (pl.col("dtype") == "bf16"))
-    if not products.height:
-        return None
-    largest = products.with_columns(flop=pl.col("rows") * pl.col("columns") * pl.col("depth"))
-    largest = largest.filter(pl.col("flop") == pl.col("flop").max())
-    largest = largest.filter(pl.col("case") == largest["case"][0]).sort("sm_clock_mhz")
-    m, n, k, seconds, watts, clock, lock = columns(
-        largest, "rows", "columns", "depth", "seconds", "power_w", "sm_clock_mhz", "sm_clock_lock_mhz"
+    if not products.height or len(floors) < 2:
+        return []
+    flop = 2.0 * pl.col("rows").cast(pl.Float64) * pl.col("columns") * pl.col("depth")
+    capped = pl.col("throttle").str.contains("power").any().over("case")
+    one = products.with_columns(flop=flop, capped=capped).sort("capped", "flop", descending=[False, True])
+    one = one.filter(pl.col("case") == one["case"][0]).sort("sm_clock_mhz")
+    m, n, k, work, t, watts, clock, lock = columns(
+        one, "rows", "columns", "depth", "flop", "seconds", "power_w", "sm_clock_mhz", "sm_clock_lock_mhz"
     )
-    static = np.array([known.get(one, prices.static_w) for one in lock])
-    memory = prices.values["weight_rate"] * 2 * n * k + prices.values.get("activation_rate", 0.0) * 2 * m * (n + k)
-    switching = (watts - static) * seconds - memory
-    if len(clock) < 2 or (switching <= 0).any():
-        return None
-    ratio = np.maximum.accumulate(np.sqrt(switching / switching[-1]))
-    table = spec.clock.voltage_mv if spec.clock and spec.clock.voltage_mv else None
-    top = NOMINAL_MV
-    if table:
-        clocks, volts = (np.array(part, dtype=float) for part in zip(*table, strict=True))
-        top = float(np.interp(clock[-1], clocks, volts))
-    return {"voltage_mv": _curve(list(zip(clock, top * ratio, strict=True))), "idle_w": _curve(floors)}
+    values = prices.values
+    memory = values.get("weight_rate", 0.0) * 2 * n * k + values.get("activation_rate", 0.0) * 2 * m * (n + k)
+    switching = (watts - np.interp(lock, *np.array(floors).T)) * t - memory
+    expected = values["flop_bf16"] * work + values["active"] * clock / max_mhz * t
+    if (switching <= 0).any():
+        return []
+    return _curve(list(zip(clock, np.maximum.accumulate(np.sqrt(switching / expected)), strict=True)))
+
+
+def _at(table: Sequence[Sequence[float]], clock: float) -> float:
+    clocks_mhz, values = (np.array(part, dtype=float) for part in zip(*table, strict=True))
+    return float(np.interp(clock, clocks_mhz, values))
+
+
+def _scaled(volts: list[list[float]], top: float) -> list[list[float]]:
+    """Return relative voltages as mV, the last of them `top`."""
+    return [[clock, significant(top * value / volts[-1][1], 4)] for clock, value in volts]
 
 
 def _curve(points: list[tuple[float, float]]) -> list[list[float]]:

@@ -122,13 +122,20 @@ class Fitted:
             host=spec.host.model_dump(exclude_none=True, exclude={"source", "fit", "task_input_tokens"})
             | {"source": told, "fit": fit},
             energy=spec.energy.model_dump(exclude_none=True, exclude={"source", "fit", "prior"})
-            | {"source": f"{told}, from: {spec.energy.source}"},
+            | {"source": f"{told}, from: {spec.energy.source}", "prior": _before(file)},
             uncertainty={**CAUSES, "common": significant(self.common, 2), "routed": 0.0, "narrow": 0.0}
             | {"source": f"{told}: 80 % intervals hold {100 * COVERED:.0f} % of runs left out by {self.how_left_out}"},
             range={"batch": self.most_batch, "context_tokens": 16384.0, "gpus": 8.0, "source": told},
         )
         file.rename(path.stem)
         file.write(path)
+
+
+def _before(file: ProfileFile) -> dict[str, Any]:
+    """Return the prices of a profile as they were before any fit to serving runs."""
+    energy = file.loaded().spec.energy
+    assert energy is not None
+    return energy.prior or energy.model_dump(exclude_none=True, exclude={"fit", "prior"})
 
 
 def fit_file(path: Path, gpu: str, form: str) -> Fitted:

@@ -63,7 +63,8 @@ class ProfileFile:
         """Put entries in place of those that a person wrote above the marker, or after them."""
         for name, content in entries.items():
             written = f"{name}: {content}" if isinstance(content, str) else emit(name, content, 0)
-            entry = re.compile(rf"^{name}:.*(?:\n[ \t]+.*)*", re.MULTILINE)
+            # Its indented lines, with blank ones and comments in between.
+            entry = re.compile(rf"^{name}:.*(?:(?:\n[ \t]*|\n#.*)*\n[ \t]+\S.*)*", re.MULTILINE)
             if entry.search(self._head):
                 self._head = entry.sub(lambda _: written, self._head, count=1)  # noqa: B023
             else:

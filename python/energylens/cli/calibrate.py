@@ -174,7 +174,9 @@ def runs(
         str | None,
         Parameter(help="What to take: kernels,energy,clock,collectives; all that was measured if not given."),
     ] = None,
-    out: Out = None,
+    out: Annotated[
+        Path | None, Parameter(name=OUT, help="Write the profile here, named after the file; printed if not given.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a profile of kernels and joules measured on one's own GPU, merged with what was known of it.
@@ -190,7 +192,7 @@ def runs(
     if target is not None and target.suffix not in (".yaml", ".yml"):
         problem = Problem(f"`{out}`: a profile is written as yaml", hint=f"name it {target.stem}.yaml", code="options")
         raise EnergylensError(problem)
-    found = own_gpu.calibrate(file, gpu, axes.names(parts) if parts else None)
+    found = own_gpu.calibrate(file, gpu, axes.names(parts) if parts is not None else None)
     if target is not None:
         found.file.rename(target.stem)
         found.file.write(target)

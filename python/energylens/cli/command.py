@@ -245,7 +245,7 @@ class App:
         if words[0] == "--version" and self.version is not None:
             print(self.version())
             return None
-        if words[0] not in self.commands and self.file_command and Path(words[0]).suffix:
+        if words[0] not in self.commands and self.file_command and self._names_file(words):
             words = [self.file_command, *words]
         if (found := self.commands.get(words[0])) is None:
             kind = "option" if words[0].startswith("-") else "command"
@@ -256,6 +256,12 @@ class App:
             print(found.help_text(width))
             return None
         return found(words[1:])
+
+    @staticmethod
+    def _names_file(words: Sequence[str]) -> bool:
+        """Return whether a file stands where a command would, options perhaps before it."""
+        first = next((word for word in words if not word.startswith("-")), "")
+        return bool(Path(first).suffix) or Path(first).is_file()
 
     def help_text(self, width: int) -> str:
         """Return its commands with the first sentence of each."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +13,7 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json
+from energylens.errors import EnergylensError, Problem
 
 
 @app.command
@@ -21,7 +25,7 @@ def measure(
     gpu: Annotated[
         str, Parameter(help="Number of the GPU; auto: the first that is free, with those alike for collectives.")
     ] = "auto",
-    suite: Annotated[str, Parameter(help="quick (about 12 minutes) or full (about an hour).")] = "quick",
+    suite: Annotated[str, Parameter(help="quick (a quarter of an hour) or full (80 minutes).")] = "quick",
     clocks: Annotated[str, Parameter(help="Also measure at these locked SM clocks, MHz: 1980,1410.")] = "",
     minutes: Annotated[float | None, Parameter(help="Stop after so long; the same command goes on.")] = None,
     beside_others: Annotated[bool, Parameter(help="Measure although another process is on the GPU.")] = False,
@@ -39,20 +43,47 @@ def measure(
     """
     from energylens.measurement.harness import measure as measured
 
-    found = measured(
-        out,
-        gpu=gpu,
-        suite=suite,
-        clocks_mhz=[int(clock) for clock in axes.numbers(clocks, "clocks")] if clocks else [],
-        minutes=minutes,
-        beside_others=beside_others,
-        record=record,
-        replay=replay,
-        show_progress=True,
-        told=lambda line: print(line, file=sys.stderr),
-    )
+    with _stoppable():
+        found = measured(
+            out,
+            gpu=gpu,
+            suite=suite,
+            clocks_mhz=_clocks(clocks),
+            minutes=minutes,
+            beside_others=beside_others,
+            record=record,
+            replay=replay,
+            show_progress=True,
+            told=lambda line: print(line, file=sys.stderr),
+        )
     if json:
         emit(found.summary() | {"file": str(out)})
         return
     print(found.text())
     print(f"wrote {out}", file=sys.stderr)
+    if record is not None:
+        print(f"recorded {record}", file=sys.stderr)
+
+
+def _clocks(text: str) -> list[int]:
+    words = axes.names(text) if text else []
+    if wrong := [word for word in words if not word.isdecimal()]:
+        message = f"a clock is a whole number of MHz, found `{wrong[0]}`"
+        raise EnergylensError(Problem(message, hint="such as --clocks 1980,1410", code="options"))
+    return [int(word) for word in words]
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Have a batch system's SIGTERM end the measurement as Ctrl-C does: the clock is freed, the file stays whole."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -49,6 +49,9 @@ def validate(
     Example: energylens validate --data measured/ --plots out/
     """
     if runs is not None:
+        if data is not None or plots is not None:
+            hint = "leave out the file to compare with serving runs"
+            raise EnergylensError(Problem("with a file there is no --data and no --plots", hint=hint, code="options"))
         _end_to_end(runs, gpu, out, json)
         return
     from energylens.validation import plots as draw

@@ -88,4 +88,4 @@ class Backend(Protocol):
         """Run so many calls of the loaded case with the meters read all the while."""
 
     def close(self) -> None:
-        """Free the clock and the memory."""
+        """Free the memory, end what was started."""

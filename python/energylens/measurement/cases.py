@@ -118,13 +118,18 @@ def suite(name: str, *, fp8: bool = True, gpus: int = 1, memory_bytes: int = 80 
 
 
 def swept(cases: Iterable[Case]) -> list[Case]:
-    """Return the cases measured at each locked clock: few, of the families that tell how power follows the clock."""
+    """Return the cases measured at each locked clock: of each family in `SWEPT` the one with most work, and fewer."""
     found: list[Case] = []
     for family in SWEPT:
         own = [case for case in cases if case.family == family and case.dtype in ("bf16", "")]
-        large = sorted(own, key=held_bytes)[-max(4, len(own) // 4) :]
-        found += large[:: max(1, len(large) // 4)][:4]
+        own.sort(key=lambda case: (_products(case), held_bytes(case)), reverse=True)
+        found += [own[place] for place in sorted({0, len(own) // 4, len(own) // 2, len(own) - 1})] if own else []
     return found
+
+
+def _products(case: Case) -> int:
+    size = dict(case.sizes)
+    return size["rows"] * size["columns"] * size["depth"] if case.family == "gemm" else 0
 
 
 def held_bytes(case: Case) -> int:

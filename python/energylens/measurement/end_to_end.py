@@ -77,9 +77,13 @@ def end_to_end(runs: Runs, gpus: Sequence[str]) -> EndToEnd:
     if not measured.height:
         hint = "run `energylens measure` to its end: the same command goes on"
         raise EnergylensError(Problem("the file has no row of the transformer", hint=hint, code="too-few-runs"))
+    profiles = [bare(load_gpu(name)) for name in gpus]
+    names = [gpu.spec.name for gpu in profiles]
+    if twice := [name for name in names if names.count(name) > 1]:
+        hint = "`energylens calibrate runs.parquet -o other.yaml` names a profile after its file"
+        raise EnergylensError(Problem(f"two profiles are called `{twice[0]}`", hint=hint, code="options"))
     parts = []
-    for name in gpus:
-        gpu = bare(load_gpu(name))
+    for gpu in profiles:
         for (phase,), own in measured.group_by(["variant"], maintain_order=True):
             prefill = phase == "prefill"
             points = own.select(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,11 @@ WINDOW_S: Final = 2.0
 """Seconds that a kernel is metered, at least."""
 WARM_S: Final = 0.5
 """Seconds that a kernel runs before, at least."""
+COOL_S: Final = {"deep": 5.0, "waiting": 1.0}
+"""The same of a GPU that waits: what ran before still warms it, and its clock falls late."""
 _LEAST_TIMED_S: Final = 0.02
+_TURN_S: Final = 3.3
+"""About what one repeat takes."""
 
 Key = tuple[str, int | None, int]
 """A case, the clock it is locked at, and the number of the repeat."""
@@ -66,23 +70,26 @@ def measure(
     `suite` is `quick` or `full`; `gpu` the number of a GPU, or `auto`: the first that is free, with all alike that are
     free for collectives. A few cases are measured again at each of `clocks_mhz` where locking is allowed. The file is
     written after every case: called again with the same `out`, it goes on where it ended, also after `minutes`.
-    `record` keeps the session, `replay` takes a kept one in place of a GPU; `told` hears what a person should know.
+    `record` keeps one go in a new file, `replay` takes such a file in place of a GPU; `told` hears what a person should
+    know.
 
     Raises `GpuError` where there is no GPU or another process is on it (but for `beside_others`), `EnergylensError` for
     a file of another GPU, a faulty recording or a wrong argument.
     """
-    _check(suite, minutes, clocks_mhz)
+    clocks = list(dict.fromkeys(clocks_mhz))
     target = checked_target(out)
+    _check(suite, minutes, clocks, target, gpu, record, replay)
     before = Runs.read(target) if target.exists() else None
     backend: Backend = Replay(Path(replay)) if replay is not None else Live(gpu)
-    if (others := backend.others()) and not beside_others:
-        raise busy(others)
-    if others:
-        told(f"measuring beside {'; '.join(others)}: their joules are in these")
-    if record is not None:
-        backend = Recorder(backend, checked_target(record))
     try:
-        return Session(backend, target, suite, told).run(before, clocks_mhz, minutes, show_progress)
+        if (others := backend.others()) and not beside_others:
+            raise busy(others)
+        if others:
+            told(f"measuring beside {'; '.join(others)}: their joules are in these")
+        if record is not None:
+            backend = Recorder(backend, checked_target(record))
+        session = Session(backend, target, suite, told, keep=replay is None)
+        return session.run(before, clocks, minutes, show_progress)
     finally:
         backend.close()
 
@@ -93,18 +100,40 @@ def busy(others: Sequence[str]) -> GpuError:
     return GpuError(Problem(f"the GPU is not free: {'; '.join(others)}", hint=hint, code="busy-gpu"))
 
 
-def _check(suite: str, minutes: float | None, clocks_mhz: Iterable[int]) -> None:
+def _check(
+    suite: str,
+    minutes: float | None,
+    clocks_mhz: Sequence[int],
+    target: Path,
+    gpu: str,
+    record: str | Path | None,
+    replay: str | Path | None,
+) -> None:
+    """Raise `EnergylensError` with everything that is wrong with what is asked."""
     problems = []
+
+    def wrong(message: str, hint: str | None = None) -> None:
+        problems.append(Problem(message, hint=hint, code="options"))
+
     if suite not in SUITES:
-        hint = did_you_mean(suite, SUITES) or f"use {' or '.join(SUITES)}"
-        problems.append(Problem(f"unknown suite `{suite}`", hint=hint, code="options"))
+        wrong(f"unknown suite `{suite}`", did_you_mean(suite, SUITES) or f"use {' or '.join(SUITES)}")
     if minutes is not None and not minutes > 0:
-        problems.append(Problem(f"minutes should be positive, found {minutes:g}", code="options"))
-    problems += [
-        Problem(f"a clock is a whole number of MHz, found {clock}", hint="such as 1410", code="options")
-        for clock in clocks_mhz
-        if not isinstance(clock, int) or not 0 < clock < 10_000
-    ]
+        wrong(f"minutes should be positive, found {minutes:g}")
+    for clock in clocks_mhz:
+        if not isinstance(clock, int) or not 0 < clock < 10_000:
+            wrong(f"a clock is a whole number of MHz, found {clock}", "such as 1410")
+    if target.suffix != ".parquet":
+        wrong(f"`{target.name}` would be a Parquet file", f"name it {target.stem}.parquet")
+    if record is not None:
+        if Path(record).exists():
+            wrong(f"`{record}` is there already", "a recording is of one go: name a new file")
+        if not str(record).endswith((".jsonl", ".jsonl.gz")):
+            wrong(f"`{record}` would be lines of JSON", f"name it {Path(record).stem}.jsonl.gz")
+    if replay is not None:
+        if gpu != "auto":
+            wrong("a recorded session has its own GPU", "leave out --gpu or --replay")
+        if target.exists():
+            wrong(f"`{target.name}` is there already", "a replay starts anew: name a new file")
     if problems:
         raise EnergylensError(problems)
 
@@ -113,9 +142,15 @@ class Session:
     """One go at a suite."""
 
     def __init__(
-        self, backend: Backend, target: Path, suite_name: str, told: Callable[[str], None] = lambda _line: None
+        self,
+        backend: Backend,
+        target: Path,
+        suite_name: str,
+        told: Callable[[str], None] = lambda _line: None,
+        keep: bool = True,
     ) -> None:
-        self.backend, self.target, self.suite, self.told = backend, target, suite_name, told
+        """Prepare to measure a suite; with `keep` the file is written after every case, without at the end."""
+        self.backend, self.target, self.suite, self.told, self.keep = backend, target, suite_name, told, keep
         self.about: About = backend.about
         self.rows: list[dict[str, Any]] = []
         self.skipped: dict[str, str] = {}
@@ -132,8 +167,9 @@ class Session:
             self._resume(before)
         done: set[Key] = {(row["case"], row["sm_clock_lock_mhz"], row["repeat"]) for row in self.rows}
         turns = [turn for turn in self._turns(clocks_mhz) if turn.key not in done]
-        if done:
-            self.told(f"going on: {len(done)} measured already, {len(turns)} to do")
+        self.told(self._plan(len(done), len(turns)))
+        if self.keep:
+            self._written()
         end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
         with progress("measuring", len(turns), show_progress) as advance:
             for clock in dict.fromkeys(turn.sm_clock_mhz for turn in turns):
@@ -148,12 +184,20 @@ class Session:
                         advance(1)
         return self._written()
 
+    @staticmethod
+    def _plan(done: int, left: int) -> str:
+        already = f"{done} measured already, " if done else ""
+        return f"{already}{left} to measure, about {left * _TURN_S / 60:.0f} minutes"
+
     def _resume(self, before: Runs) -> None:
         if before.gpu["uuid"] != self.about.uuid or before.suite != self.suite:
             what = f"suite {before.suite} of {before.gpu['name']} ({before.gpu['uuid']})"
             hint = "name another file"
             raise EnergylensError(Problem(f"`{self.target}` holds {what}", hint=hint, code="measured-file"))
-        self.rows, self.skipped = before.rows.to_dicts(), dict(before.skipped)
+        self.rows = before.rows.to_dicts()
+        for name, now in (("driver", self.about.driver), ("torch", self.about.torch), ("limit_w", self.about.limit_w)):
+            if before.rows.height and set(before.rows[name]) != {now}:
+                self.told(f"rows that are there were measured with another {name}")
 
     def _turns(self, clocks_mhz: Sequence[int]) -> Iterator[Turn]:
         about = self.about
@@ -177,21 +221,24 @@ class Session:
         try:
             yield True
         finally:
-            self.backend.lock(None)
+            try:
+                self.backend.lock(None)
+            except NotAllowed as error:
+                self.told(f"the clock is still locked at {clock} MHz: {error}")
 
     def _measure(self, turn: Turn) -> None:
         try:
             self.backend.load(turn.case)
             once = self._once()
-            if turn.case.family != "idle":
-                self.backend.time(ceil(WARM_S / once))
+            self.backend.time(ceil(COOL_S.get(turn.case.variant, WARM_S) / once))
             window = self.backend.window(ceil((WINDOW_S + meter.SETTLE_S) / once))
         except CannotRun as error:
             self.skipped[turn.case.name] = str(error)
             self.told(f"left out: {turn.case.name}: {error}")
             return
         self.rows.append(self._row(turn, window.calls, meter.read(window)))
-        self._written()
+        if self.keep:
+            self._written()
 
     def _once(self) -> float:
         """Return the seconds of a call, from enough of them to tell."""

@@ -12,7 +12,7 @@ from energylens.measurement.backend import CannotRun
 from energylens.measurement.cases import Case
 from energylens.measurement.transformer import Transformer, rotated
 
-INPUT: Final = "normal(0, 1), seed 0, cold in L2"
+INPUT: Final = "normal(0, 1), seed 0; inputs take turns over four times the L2 cache, 256 of them at most"
 """What the inputs are: power depends on them (zeros draw far less)."""
 
 COLD: Final = 4

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from energylens.errors import GpuError, Problem
 from energylens.measurement import ranks
-from energylens.measurement.backend import About, Window
+from energylens.measurement.backend import About, CannotRun, Window
 from energylens.measurement.cases import Case
 from energylens.measurement.nvml import Device, Nvml, Sampler, no_gpu
 from energylens.measurement.runner import Runner
@@ -67,15 +68,27 @@ class Live:
             self._let_go()
             places = [f"cuda:{_place(torch, device)}" for device in self.peers[: case["gpus"]]]
             self._ranks = ranks.Ranks(case["gpus"], places, "nccl")
-        ranks.load(self._ranks, case)
+        self._of_ranks(lambda own: ranks.load(own, case))
 
     def _let_go(self) -> None:
         if self._ranks is not None:
             self._ranks.close()
             self._ranks = None
 
+    def _of_ranks(self, ask: Callable[[ranks.Ranks], Any]) -> Any:
+        """Have the ranks do something; those that could not are ended, for their answers may come late."""
+        assert self._ranks is not None
+        try:
+            return ask(self._ranks)
+        except CannotRun:
+            self._let_go()
+            raise
+
     def _run(self, calls: int) -> tuple[int, float, float, float]:
-        return self._start()[1].run(calls) if self._ranks is None else ranks.run(self._ranks, calls)
+        if self._ranks is None:
+            return self._start()[1].run(calls)
+        found: tuple[int, float, float, float] = self._of_ranks(lambda own: ranks.run(own, calls))
+        return found
 
     def time(self, calls: int) -> float:
         """Return the seconds of so many calls of the loaded case."""

@@ -28,7 +28,7 @@ class Reading:
     """Means of one window: seconds a call, watts and joules of one GPU."""
 
     seconds: float
-    power_w: float
+    power_w: float | None
     power_integrated_w: float | None
     metered_s: float
     sm_clock_mhz: float
@@ -38,9 +38,9 @@ class Reading:
     suspect: str | None
 
     @property
-    def joules(self) -> float:
+    def joules(self) -> float | None:
         """Joules of a call by the counter."""
-        return self.power_w * self.seconds
+        return None if self.power_w is None else self.power_w * self.seconds
 
     @property
     def joules_integrated(self) -> float | None:
@@ -58,14 +58,15 @@ def read(window: Window) -> Reading:
     found = [_one(samples, window) for samples in window.samples]
     seconds = window.seconds / window.calls
     suspect = next((one.suspect for one in found if one.suspect), None)
-    integrated = [one.power_integrated_w for one in found]
+    counted, integrated = ([getattr(one, name) for one in found] for name in ("power_w", "power_integrated_w"))
     means = {
         name: float(np.mean([getattr(one, name) for one in found]))
-        for name in ("power_w", "metered_s", "sm_clock_mhz", "memory_clock_mhz", "temperature_c")
+        for name in ("metered_s", "sm_clock_mhz", "memory_clock_mhz", "temperature_c")
     }
     return Reading(
         seconds=seconds,
-        power_integrated_w=None if None in integrated else float(np.mean([w for w in integrated if w is not None])),
+        power_w=None if None in counted else float(np.mean(counted)),
+        power_integrated_w=None if None in integrated else float(np.mean(integrated)),
         throttle=",".join(sorted({word for one in found for word in one.throttle.split(",") if word})),
         suspect=suspect,
         **means,
@@ -83,7 +84,9 @@ def _one(samples: Samples, window: Window) -> Reading:
     )
     reasons = int(np.bitwise_or.reduce(np.asarray(samples.reasons, dtype=np.int64)[busy], initial=0))
     metered = float(time[moved[-1]] - time[moved[0]]) if len(moved) >= 2 else 0.0
-    suspect, power, integrated = None, 0.0, None
+    suspect: str | None = None
+    power: float | None = None
+    integrated: float | None = None
     if metered >= LEAST_S:
         first, last = moved[0], moved[-1]
         power = 1e-3 * float(counter[last] - counter[first]) / metered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -47,30 +48,29 @@ class Device:
 
     def __init__(self, module: Any, index: int) -> None:
         self.nvml, self.index = module, index
-        self.handle = module.nvmlDeviceGetHandleByIndex(index)
-        self.name, self.uuid = (_text(one(self.handle)) for one in (module.nvmlDeviceGetName, module.nvmlDeviceGetUUID))
-        self.instant = self._instant() is not None
-
-    @property
-    def limit_w(self) -> float:
-        """The power limit in force, W."""
-        return 1e-3 * float(self.nvml.nvmlDeviceGetEnforcedPowerLimit(self.handle))
-
-    @property
-    def max_sm_clock_mhz(self) -> int:
-        """The highest SM clock, MHz."""
-        return int(self.nvml.nvmlDeviceGetMaxClockInfo(self.handle, self.nvml.NVML_CLOCK_SM))
+        try:
+            self.handle = module.nvmlDeviceGetHandleByIndex(index)
+            self.name, self.uuid = (
+                _text(one(self.handle)) for one in (module.nvmlDeviceGetName, module.nvmlDeviceGetUUID)
+            )
+            self.limit_w = 1e-3 * float(module.nvmlDeviceGetEnforcedPowerLimit(self.handle))
+            self.max_sm_clock_mhz = int(module.nvmlDeviceGetMaxClockInfo(self.handle, module.NVML_CLOCK_SM))
+            self.instant = self._instant() is not None
+            self.shown()
+        except module.NVMLError as error:
+            raise no_gpu(f"NVML tells too little of GPU {index}: {error}") from None
 
     def others(self) -> list[str]:
         """Return the other processes on it, and a load that none of them explains."""
         found = []
-        for process in self.nvml.nvmlDeviceGetComputeRunningProcesses(self.handle):
-            if process.pid != os.getpid():
-                held = f", {process.usedGpuMemory / 1e9:.1f} GB" if process.usedGpuMemory else ""
-                found.append(f"process {process.pid} on GPU {self.index}{held}")
-        load = int(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)
-        if not found and load > _BUSY_PERCENT:
-            found.append(f"GPU {self.index} is {load} % busy")
+        with contextlib.suppress(self.nvml.NVMLError):
+            for process in self.nvml.nvmlDeviceGetComputeRunningProcesses(self.handle):
+                if process.pid != os.getpid():
+                    held = f", {process.usedGpuMemory / 1e9:.1f} GB" if process.usedGpuMemory else ""
+                    found.append(f"process {process.pid} on GPU {self.index}{held}")
+            load = int(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)
+            if not found and load > _BUSY_PERCENT:
+                found.append(f"GPU {self.index} is {load} % busy")
         return found
 
     def lock(self, sm_clock_mhz: int | None) -> None:

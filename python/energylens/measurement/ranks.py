@@ -37,15 +37,18 @@ class Ranks:
 
     def ask(self, *what: Any) -> Any:
         """Have every rank do something; return what the first answers, raise `CannotRun` for what any cannot."""
-        for pipe in self._pipes:
-            pipe.send(what)
+        for rank, pipe in enumerate(self._pipes):
+            try:
+                pipe.send(what)
+            except OSError:
+                raise CannotRun(f"rank {rank} died") from None
         answers = []
         for rank, pipe in enumerate(self._pipes):
             if not pipe.poll(PATIENCE_S):
                 raise CannotRun(f"rank {rank} did not answer")
             try:
                 answers.append(pipe.recv())
-            except EOFError:
+            except (EOFError, OSError):
                 raise CannotRun(f"rank {rank} died") from None
         for fault, _ in answers:
             if fault:

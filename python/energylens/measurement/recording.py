@@ -6,6 +6,7 @@ import gzip
 import json
 from collections import defaultdict, deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +22,13 @@ class Recorder:
     """A backend that writes down all that another one answers."""
 
     def __init__(self, backend: Backend, path: Path) -> None:
-        self._backend, self._path = backend, path
+        about = backend.about.as_dict()
+        self._backend = backend
         packed = path.suffix == ".gz"
         self._file = gzip.open(path, "wt") if packed else path.open("w", encoding="utf-8")  # noqa: SIM115
         self._clock: int | None = None
         self._case = ""
-        self._put({"format": FORMAT, "about": backend.about.as_dict()})
+        self._put({"format": FORMAT, "about": about})
 
     def _put(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
@@ -94,17 +96,23 @@ class Replay:
                 Problem(f"`{path}` is no recorded session", hint=hint, code="recording", where=str(path))
             )
         self._answers: dict[tuple[int | None, str, str], deque[dict[str, Any]]] = defaultdict(deque)
-        try:
+        with self._readable():
             self.about = About(**first["about"])
             for line in lines:
                 self._answers[line["clock"], line["case"], line["call"]].append(line)
-        except (KeyError, TypeError) as error:
-            hint = "record it again with this version"
-            raise EnergylensError(
-                Problem(f"`{path}` is of another version: {error}", hint=hint, code="recording", where=str(path))
-            ) from None
         self._clock: int | None = None
         self._case = ""
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn what a damaged recording lacks into an `EnergylensError`."""
+        try:
+            yield
+        except (KeyError, TypeError) as error:
+            message = f"`{self._path}` lacks something, or is of another version: {error}"
+            raise EnergylensError(
+                Problem(message, hint="record it again", code="recording", where=str(self._path))
+            ) from None
 
     def _next(self, call: str) -> dict[str, Any]:
         found = self._answers[self._clock, self._case, call]
@@ -134,13 +142,16 @@ class Replay:
 
     def time(self, calls: int) -> float:
         """Return the recorded seconds."""
-        return float(self._next("time")["seconds"])
+        found = self._next("time")
+        with self._readable():
+            return float(found["seconds"])
 
     def window(self, calls: int) -> Window:
         """Return the recorded window."""
         found = self._next("window")
-        samples = [Samples(**{field.name: one[field.name] for field in fields(Samples)}) for one in found["samples"]]
-        return Window(found["calls"], found["seconds"], found["began_s"], found["ended_s"], samples)
+        with self._readable():
+            samples = [Samples(**{one.name: own[one.name] for one in fields(Samples)}) for own in found["samples"]]
+            return Window(found["calls"], found["seconds"], found["began_s"], found["ended_s"], samples)
 
     def close(self) -> None:
         """Do nothing."""
@@ -163,4 +174,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield found
     except (OSError, EOFError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise EnergylensError(Problem(f"cannot read `{path}`: {reason}", code="recording", where=str(path))) from None
+        hint = "is it the right file? it may be cut short: record it again"
+        message = f"cannot read `{path}`: {reason}"
+        raise EnergylensError(Problem(message, hint=hint, code="recording", where=str(path))) from None

@@ -12,7 +12,7 @@ import polars as pl
 
 from energylens.errors import EnergylensError, Problem
 from energylens.measurement.cases import SIZES, Case
-from energylens.report.text import table
+from energylens.report.text import number, table
 from energylens.store import read_parquet, write_parquet
 
 KIND: Final = "measured"
@@ -29,10 +29,11 @@ COLUMNS: Final[dict[str, pl.DataType]] = {
 }
 """Columns of the file: seconds and joules of one call, watts of one GPU."""
 
+_NOTED: Final = ("gpu", "suite", "input", "skipped")
 KEYS: Final = ("case", "sm_clock_lock_mhz")
-_POSITIVE: Final = ("seconds", "calls")
+_POSITIVE: Final = ("seconds", "calls", "limit_w")
 _T: Final = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Student's t for 95 % of the mean of so many repeats."""
+"""Student's t for 95 % of the mean of so many repeats; that of ten for more."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,20 @@ class Runs:
             if rows.schema.get(name) != kind
         ]
         for name in _POSITIVE if not problems else ():
-            bad = int(((rows[name] <= 0) | rows[name].is_null()).sum())
-            if bad:
-                message = f"column `{name}` is not positive in {bad} of {rows.height} rows"
-                problems.append(Problem(message, hint="measure again", code="measured-file", where=str(path)))
+            fine = (rows[name] > 0) & rows[name].is_finite()
+            problems += _bad(name, "a positive number", ~fine.fill_null(False), path)
+        for name in ("joules", "power_w") if not problems else ():
+            # A suspect row may lack what its meter did not tell.
+            fine = rows["suspect"].is_not_null() | (rows[name].is_finite() & (rows[name] > 0)).fill_null(False)
+            problems += _bad(name, "a positive number", ~fine, path)
+        problems += [
+            Problem(f"`{path}` does not say its `{name}`", hint="measure again", code="measured-file", where=str(path))
+            for name in _NOTED
+            if name not in note
+        ]
         if problems:
             raise EnergylensError(problems)
-        kept = {name: note[name] for name in ("gpu", "suite", "input", "skipped")}
+        kept = {name: note[name] for name in _NOTED}
         return cls(rows.select(*COLUMNS), **kept)
 
     def write(self, path: Path) -> Path:
@@ -90,12 +98,14 @@ class Runs:
         values = [name for name in _NUMBERS if name != "limit_w"]
         spread = {name: pl.col(name).std().alias(f"{name}_ci") for name in ("seconds", "joules")}
         found = self.sound.group_by(*KEYS, maintain_order=True).agg(
-            *(pl.col(name).first() for name in ("family", "variant", "dtype", *SIZES, "limit_w", "throttle")),
+            *(pl.col(name).first() for name in ("family", "variant", "dtype", *SIZES)),
+            pl.col("limit_w").min(),
+            pl.col("throttle").filter(pl.col("throttle") != "").unique().sort().str.join(",").alias("throttle"),
             *(pl.col(name).mean() for name in values),
             *spread.values(),
             pl.len().alias("repeats"),
         )
-        t = pl.col("repeats").replace_strict(_T, default=1.96, return_dtype=pl.Float64)
+        t = pl.col("repeats").replace_strict(_T, default=_T[10], return_dtype=pl.Float64)
         return found.with_columns(
             (t * pl.col(f"{n}_ci") / pl.col("repeats").sqrt() / pl.col(n)).alias(f"{n}_ci") for n in spread
         )
@@ -139,19 +149,30 @@ class Runs:
         parts = [
             f"{told['gpu']}: {told['rows']} rows of {told['cases']} cases, suite {self.suite}",
             table(["kernel", "cases", "us a call", "W", "95 % interval of J, mean"], lines),
-            f"repeats differ by {_told(spread['seconds'])} in time and {_told(spread['joules'])} in joules "
-            "(median, 90th percentile of largest less smallest)",
         ]
+        if spread["joules"]["median"] is not None:
+            parts.append(
+                f"repeats differ by {_told(spread['seconds'])} in time and {_told(spread['joules'])} in joules "
+                "(largest less smallest: median, 90th percentile)"
+            )
         if apart["rows"]:
             parts.append(
                 f"power samples, integrated, are {apart['mean']:+.1f} % off the energy counter on average, 90 % of "
                 f"{apart['rows']} rows within {apart['p90_size']:.1f} %"
             )
-        parts += [f"{number} rows are suspect and in no fit: {why}" for why, number in told["suspect"].items()]
+        parts += [f"suspect and in no fit: {rows} with {why}" for why, rows in told["suspect"].items()]
         if self.skipped:
             first = next(iter(self.skipped.items()))
-            parts.append(f"{len(self.skipped)} cases could not run, such as {first[0]}: {first[1]}")
+            parts.append(f"could not run: {len(self.skipped)}, such as {first[0]}: {first[1]}")
         return "\n\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:])
+
+
+def _bad(name: str, kind: str, wrong: pl.Series, path: Path) -> list[Problem]:
+    """Return what is wrong with a column, if any row of it is."""
+    if not wrong.any():
+        return []
+    message = f"column `{name}` is not {kind} in {int(wrong.sum())} of {len(wrong)} rows"
+    return [Problem(message, hint="measure again", code="measured-file", where=str(path))]
 
 
 def case_of(row: dict[str, Any]) -> Case:
@@ -161,16 +182,16 @@ def case_of(row: dict[str, Any]) -> Case:
 
 
 def _number(value: Any) -> float | None:
-    return None if value is None or math.isnan(value) else round(float(value), 2)
+    return None if value is None or math.isnan(value) else round(float(value), 2) + 0.0
 
 
 def _told(found: dict[str, float | None]) -> str:
-    return "nothing known" if found["median"] is None else f"{found['median']:.1f} %, {found['p90']:.1f} %"
+    return f"{found['median']:.1f} %, {found['p90']:.1f} %"
 
 
 def _range(values: pl.Series, factor: float) -> str:
-    low, high = (factor * float(end) for end in (values.min(), values.max()))  # type: ignore[arg-type]
-    return f"{low:,.3g}" if math.isclose(low, high, rel_tol=5e-3) else f"{low:,.3g} to {high:,.3g}"
+    low, high = (number(factor * float(end)) for end in (values.min(), values.max()))  # type: ignore[arg-type]
+    return low if low == high else f"{low} to {high}"
 
 
 def _percent(group: pl.DataFrame) -> str:
