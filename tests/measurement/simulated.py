@@ -46,7 +46,7 @@ GEMM = np.array([3e-6, 0.9, 0.0, 0.0, 120.0, 1.0, *[0.72] * len(TILES)])
 EXPERTS = np.array([2e-5, 0.85, 0.0, 50.0, 0.0, 0.0, *[0.5] * len(EXPERT_TILES)])
 DECODE = np.array([8e-6, 0.88, 0.0, 0.3, 5e-9])
 PREFILL = np.array([8e-6, 0.6, 0.0, 0.62, 0.0, 0.6, 40.0])
-ELEMENT_T0_S, ELEMENT_SHARE, STREAM_SHARE = 5e-6, 0.5, 0.92
+ELEMENT_T0_S, ELEMENT_SHARE, STREAM_SHARE = 5e-6, 0.15, 0.92
 VOLTS = {1980: 1.0, 1650: 0.93, 1350: 0.85, 1050: 0.80}
 IDLE = {1980: 1.0, 1650: 0.93, 1350: 0.86, 1050: 0.80}
 

@@ -10,12 +10,13 @@ import numpy as np
 import polars as pl
 
 from energylens.calibrate import kernel_power, robust
-from energylens.calibrate.measured_kernels import columns, element_bytes, held_out
+from energylens.calibrate.measured_kernels import columns, held_out
 from energylens.calibrate.power import ON_CHIP, VECTOR
 from energylens.calibrate.profile import significant
 from energylens.calibrate.report import summary
 from energylens.calibrate.robust import Array
 from energylens.errors import EnergylensError, Problem
+from energylens.measurement.kernels import MOST_TURNS
 from energylens.spec.gpu import GpuSpec
 
 TERMS: Final = ("active", "flop_bf16", "flop_fp8", "weight_rate", "kv_rate", "activation_rate")
@@ -45,14 +46,18 @@ _AS: Final = {
 """Families of published tables, with their names of our sizes."""
 
 _TABLE_DTYPES: Final = {"bf16": "bfloat16", "fp8": "fp8"}
+_MOVED: Final = {"norm": 4.0, "add_norm": 10.0, "rope": 24.0, "silu_mul": 10.0}
+"""Bytes of an element that PyTorch reads and writes, one kernel after the other (counted operation by operation)."""
 _VECTOR_FLOPS: Final = {"norm": 4.0, "add_norm": 5.0, "rope": 3.0, "silu_mul": 6.0}
 """FLOPs of an element, as docs/physics.md counts them."""
 
 
-def work(means: pl.DataFrame, spec: GpuSpec) -> pl.DataFrame:
+def work(means: pl.DataFrame, spec: GpuSpec, l2_bytes: float = 0.0) -> pl.DataFrame:
     """Return the rows whose work is known, with FLOPs and bytes a second as docs/physics.md counts them.
 
-    `held` says whether their shape is held out. Experts are taken to be padded as on Hopper, on Blackwell as there.
+    Elementwise kernels count the bytes that PyTorch moves, which does not fuse them; those that stay in the L2 cache
+    although their inputs take turns are left out. `held` says whether their shape is held out. Experts are taken to be
+    padded as on Hopper, on Blackwell as there.
     """
     table_name = "b200_sxm" if spec.compute.peak_flops.fp4 is not None else "h200_sxm"
     parts = []
@@ -80,6 +85,8 @@ def work(means: pl.DataFrame, spec: GpuSpec) -> pl.DataFrame:
         parts.append(counted.filter(pl.col("usable")))
     for family in ("stream", "elementwise", "launch"):
         rows = means.filter(pl.col("family") == family)
+        if family == "elementwise":
+            rows = rows.filter(2 * MOST_TURNS * pl.col("rows") * pl.col("columns") >= 2 * l2_bytes)
         parts.append(_counted(rows, family).select(parts[0].columns))
     return kernel_power.rates(pl.concat(parts))
 
@@ -95,7 +102,8 @@ def _counted(rows: pl.DataFrame, family: str) -> pl.DataFrame:
     elif family == "elementwise":
         number, wide = columns(rows, "rows", "columns")
         each = rows["variant"].replace_strict(_VECTOR_FLOPS, return_dtype=pl.Float64).to_numpy()
-        counts |= {"activation": element_bytes(rows), "vector": each * number * wide}
+        moved = rows["variant"].replace_strict(_MOVED, return_dtype=pl.Float64).to_numpy()
+        counts |= {"activation": moved * number * wide, "vector": each * number * wide}
     return rows.select(
         pl.lit("").alias("gpu"),
         "family",
@@ -123,7 +131,7 @@ class Prices:
     """Relative error of watts within which 80 % of the rows held out lie."""
 
 
-def fit(means: pl.DataFrame, spec: GpuSpec) -> Prices:
+def fit(means: pl.DataFrame, spec: GpuSpec, l2_bytes: float) -> Prices:
     """Return `P - static = active_w + Σ flop_j·FLOP/s + Σ hbm_j·bytes/s`, fitted to rows at the free clock.
 
     The floor is the GPU that waits with its clock up; on-chip bytes keep their published price; rows at the board limit
@@ -131,7 +139,7 @@ def fit(means: pl.DataFrame, spec: GpuSpec) -> Prices:
     """
     idle = means.filter(pl.col("family") == "idle")
     floors: dict[str, float] = dict(idle.select("variant", "power_w").iter_rows())
-    rows = work(means, spec)
+    rows = work(means, spec, l2_bytes)
     if not floors or rows.height < FEWEST:
         what = f"{rows.height} kernels" if floors else "no idle floor"
         hint = "run `energylens measure` to its end: the same command goes on"

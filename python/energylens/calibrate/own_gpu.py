@@ -121,7 +121,7 @@ def calibrate(path: Path, gpu: str | None = None, parts: Sequence[str] | None = 
     found = OwnGpu(ProfileFile(base_of(runs, gpu)), runs, parts is not None)
     prices = None
     if {"energy", "clock"} & set(asked):
-        prices = measured_power.fit(found.free, found.file.loaded().spec)
+        prices = measured_power.fit(found.free, found.file.loaded().spec, float(runs.gpu["l2_bytes"]))
     if "kernels" in asked:
         _kernels(found)
     if "energy" in asked and prices is not None:

@@ -13,6 +13,10 @@ class CannotRun(Exception):
     """A case that this GPU or this version of PyTorch cannot run; its text says why."""
 
 
+class Broken(Exception):
+    """A case after which the process can measure no more; its text says why."""
+
+
 class NotAllowed(Exception):
     """A setting that this user may not change; its text says why."""
 
@@ -34,7 +38,7 @@ class About:
     torch: str
     cuda: str
     power: str
-    """`instant` where the power samples are of that moment, `average` where the driver has only a mean of a second."""
+    """`instant` where power samples are of that moment, `driver` where they are its own, mostly means of a second."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""

@@ -86,7 +86,7 @@ _QUICK = Extent(
 _FULL = Extent(
     rows=(1, 2, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
     pairs=(*_QUICK.pairs, (8192, 1024), (1024, 4096), (4096, 1024), (8192, 8192), (28672, 8192)),
-    fp8_rows=(1, 16, 64, 256, 1024, 4096, 8192),
+    fp8_rows=(16, 64, 256, 1024, 4096, 8192),
     stream=(24, 26, 28, 29, 31, 32),
     prefill=(*_QUICK.prefill, (1, 1024), (16, 512), (1, 4096), (1, 16384), (8, 2048)),
     decode=(
@@ -186,7 +186,7 @@ def _models(e: Extent) -> Iterator[Case]:
 
 def _collectives(e: Extent, gpus: int) -> Iterator[Case]:
     counts = [2**power for power in range(1, 11) if 2**power <= gpus]
-    for operation, number, power in product(COLLECTIVES, counts, e.messages):
+    for number, operation, power in product(counts, COLLECTIVES, e.messages):
         yield Case.of("collective", operation, bytes=2**power, gpus=number, sms=0)
     for sms in e.sms[1:] if counts else ():
         yield Case.of("collective", "all_reduce", bytes=2 ** e.messages[-1], gpus=counts[-1], sms=sms)

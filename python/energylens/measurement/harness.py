@@ -15,7 +15,7 @@ import polars as pl
 
 from energylens.errors import EnergylensError, GpuError, Problem, did_you_mean
 from energylens.measurement import meter
-from energylens.measurement.backend import About, Backend, CannotRun, NotAllowed
+from energylens.measurement.backend import About, Backend, Broken, CannotRun, NotAllowed
 from energylens.measurement.cases import REPEATS, SIZES, SUITES, Case, suite, swept
 from energylens.measurement.kernels import INPUT
 from energylens.measurement.live import Live
@@ -31,7 +31,9 @@ WARM_S: Final = 0.5
 COOL_S: Final = {"deep": 5.0, "waiting": 1.0}
 """The same of a GPU that waits: what ran before still warms it, and its clock falls late."""
 _LEAST_TIMED_S: Final = 0.02
-_TURN_S: Final = 3.3
+_BROKE: Final = "it broke the session"
+"""What begins the reason of a case that is not tried again; others may have been out of luck."""
+_TURN_S: Final = 3.6
 """About what one repeat takes."""
 
 Key = tuple[str, int | None, int]
@@ -195,6 +197,7 @@ class Session:
             hint = "name another file"
             raise EnergylensError(Problem(f"`{self.target}` holds {what}", hint=hint, code="measured-file"))
         self.rows = before.rows.to_dicts()
+        self.skipped = {name: why for name, why in before.skipped.items() if why.startswith(_BROKE)}
         for name, now in (("driver", self.about.driver), ("torch", self.about.torch), ("limit_w", self.about.limit_w)):
             if before.rows.height and set(before.rows[name]) != {now}:
                 self.told(f"rows that are there were measured with another {name}")
@@ -229,13 +232,20 @@ class Session:
     def _measure(self, turn: Turn) -> None:
         try:
             self.backend.load(turn.case)
-            once = self._once()
-            self.backend.time(ceil(COOL_S.get(turn.case.variant, WARM_S) / once))
+            calls = ceil(COOL_S.get(turn.case.variant, WARM_S) / self._once())
+            once = self.backend.time(calls) / calls  # the clock is up only now
             window = self.backend.window(ceil((WINDOW_S + meter.SETTLE_S) / once))
         except CannotRun as error:
             self.skipped[turn.case.name] = str(error)
             self.told(f"left out: {turn.case.name}: {error}")
             return
+        except Broken as error:
+            self.skipped[turn.case.name] = f"{_BROKE}: {error}"
+            if self.keep:
+                self._written()
+            message = f"{turn.case.name} broke the session: {error}"
+            hint = "run the same command again: it goes on without this case"
+            raise GpuError(Problem(message, hint=hint, code="no-gpu")) from error
         self.rows.append(self._row(turn, window.calls, meter.read(window)))
         if self.keep:
             self._written()

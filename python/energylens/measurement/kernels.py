@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,13 +13,14 @@ from energylens.measurement.backend import CannotRun
 from energylens.measurement.cases import Case
 from energylens.measurement.transformer import Transformer, rotated
 
-INPUT: Final = "normal(0, 1), seed 0; inputs take turns over four times the L2 cache, 256 of them at most"
+INPUT: Final = "normal(0, 1), seed 0; inputs and results take turns over four times the L2 cache"
 """What the inputs are: power depends on them (zeros draw far less)."""
 
 COLD: Final = 4
 """Inputs of a kernel take turns over this many times the L2 cache."""
 
-_MOST_TURNS: Final = 256
+MOST_TURNS: Final = 256
+"""Inputs that take turns, at most; attention has eight times as many, for its smallest caches."""
 PAGE: Final = 16
 """Tokens of a page of the KV cache that `stream kv` gathers."""
 
@@ -45,17 +47,39 @@ def workload(torch: Any, case: Case, device: str, l2_bytes: int) -> Workload:
     }
     if case.family == "model":
         step = Transformer(torch, device).run(case.variant, case["batch"], case["tokens"])
-        return Workload(step, 1)
+
+        def model() -> Any:
+            with attending(torch, device, case):
+                return step()
+
+        return Workload(model, 1)
     one, size = makers[case.family](torch, case, device)
-    turns = min(_MOST_TURNS, 1 + COLD * l2_bytes // max(size, 1)) if size else 1
+    most = MOST_TURNS * (8 if case.family.startswith("attention") else 1)
+    turns = min(most, 1 + COLD * l2_bytes // max(size, 1)) if size else 1
     calls = [one, *(makers[case.family](torch, case, device)[0] for _ in range(turns - 1))]
 
-    def run() -> None:
-        with torch.no_grad():
-            for call in calls:
-                call()
+    def run() -> list[Any]:
+        with torch.no_grad(), attending(torch, device, case):
+            return [call() for call in calls]  # results are kept, or all would be written to one place
 
     return Workload(run, len(calls))
+
+
+def attending(torch: Any, device: str, case: Case) -> AbstractContextManager[Any]:
+    """Return a context in which attention takes kernels that serving would take, never plain mathematics.
+
+    FlashAttention; for prompts on Hopper and Blackwell that of cuDNN if it is there, as PyTorch itself would choose.
+    """
+    if not device.startswith("cuda") or case.family not in ("attention_prefill", "attention_decode", "model"):
+        return nullcontext()
+    kinds = torch.nn.attention.SDPBackend
+    some = [kinds.FLASH_ATTENTION, kinds.CUDNN_ATTENTION]
+    if torch.cuda.get_device_capability()[0] < 9:
+        some = some[:1]
+    elif case.family == "attention_prefill" or case.variant == "prefill":
+        some = some[::-1]
+    context: AbstractContextManager[Any] = torch.nn.attention.sdpa_kernel(some, set_priority=True)
+    return context
 
 
 Made = tuple[Callable[[], Any], int]
@@ -77,10 +101,8 @@ def _gemm(torch: Any, case: Case, device: str) -> Made:
     if case.dtype == "bf16":
         out = torch.empty(m, n, device=device, dtype=torch.bfloat16)
         return lambda: torch.mm(x, w.t(), out=out), 2 * n * k
-    if m % 16 or not hasattr(torch, "_scaled_mm"):
-        raise CannotRun("fp8 products of this version of PyTorch want a multiple of 16 rows")
     x, w, one = x.to(torch.float8_e4m3fn), w.to(torch.float8_e4m3fn), torch.ones((), device=device)
-    return lambda: torch._scaled_mm(x, w.t(), one, one, out_dtype=torch.bfloat16), n * k
+    return lambda: torch._scaled_mm(x, w.t(), one, one, out_dtype=torch.bfloat16, use_fast_accum=True), n * k
 
 
 def _stream(torch: Any, case: Case, device: str) -> Made:
@@ -125,6 +147,8 @@ def dealt(case: Case) -> list[int]:
 
 
 def _experts(torch: Any, case: Case, device: str) -> Made:
+    if device.startswith("cuda") and torch.cuda.get_device_capability()[0] not in (9, 10):
+        raise CannotRun("PyTorch has a grouped product for Hopper and Blackwell (B200) only")
     functional = torch.nn.functional
     product = getattr(functional, "grouped_mm", None) or getattr(torch, "_grouped_mm", None)
     if product is None:
@@ -132,13 +156,14 @@ def _experts(torch: Any, case: Case, device: str) -> Made:
     experts, hidden, inner = case["experts"], case["hidden"], case["inner"]
     rows = _normal(torch, device, case["tokens"] * case["active"], hidden)
     up, down = _normal(torch, device, experts, hidden, 2 * inner), _normal(torch, device, experts, inner, hidden)
-    ends = torch.tensor(np.cumsum(dealt(case)), device=device, dtype=torch.int32)
+    tokens = dealt(case)
+    ends = torch.tensor(np.cumsum(tokens), device=device, dtype=torch.int32)
 
     def run() -> Any:
         gate, more = product(rows, up, offs=ends).chunk(2, dim=-1)
         return product(functional.silu(gate) * more, down, offs=ends)
 
-    return run, 6 * experts * hidden * inner
+    return run, 6 * hidden * inner * sum(count > 0 for count in tokens)
 
 
 def _elementwise(torch: Any, case: Case, device: str) -> Made:

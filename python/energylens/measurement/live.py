@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +21,8 @@ class Live:
     def __init__(self, gpu: str = "auto", module: Any = None) -> None:
         """Find the GPU by NVML, which does not touch it; raise `GpuError` where there is none."""
         nvml = Nvml(module or _module("pynvml"))
-        every = [nvml.device(index) for index in range(nvml.count)]
-        self.device = _chosen(every, nvml, gpu)
+        every, faults = _usable(nvml)
+        self.device = _chosen(every, faults, gpu)
         self.peers = [self.device]
         if gpu == "auto":
             alike = [one for one in every if one.name == self.device.name and one is not self.device]
@@ -29,6 +30,7 @@ class Live:
         self._started: tuple[Any, Runner, About] | None = None
         self._ranks: ranks.Ranks | None = None
         self._of: Case | None = None
+        self._dead: set[int] = set()
 
     def _start(self) -> tuple[Any, Runner, About]:
         """Open the GPU in PyTorch, once."""
@@ -64,9 +66,14 @@ class Live:
             self._let_go()
             runner.load(case)
             return
+        if case["gpus"] in self._dead:
+            raise CannotRun(f"processes on {case['gpus']} GPUs died before")
         if self._ranks is None or self._ranks.number != case["gpus"]:
             self._let_go()
-            places = [f"cuda:{_place(torch, device)}" for device in self.peers[: case["gpus"]]]
+            try:
+                places = [f"cuda:{_place(torch, device)}" for device in self.peers[: case["gpus"]]]
+            except GpuError as error:
+                raise CannotRun(error.problems[0].message) from error
             self._ranks = ranks.Ranks(case["gpus"], places, "nccl")
         self._of_ranks(lambda own: ranks.load(own, case))
 
@@ -80,7 +87,9 @@ class Live:
         assert self._ranks is not None
         try:
             return ask(self._ranks)
-        except CannotRun:
+        except CannotRun as error:
+            if isinstance(error, ranks.RanksDied):
+                self._dead.add(self._ranks.number)
             self._let_go()
             raise
 
@@ -117,13 +126,39 @@ def _module(name: str) -> Any:
         raise GpuError(Problem("measuring needs torch and nvidia-ml-py", hint=hint, code="extra")) from None
 
 
-def _chosen(every: list[Device], nvml: Nvml, gpu: str) -> Device:
+def _usable(nvml: Nvml) -> tuple[list[Device], dict[int, GpuError]]:
+    """Return the GPUs that this process may use and that tell enough, and what is wrong with the others."""
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    words = None if asked is None else [word.strip() for word in asked.split(",")]
+    found, faults = [], {}
+    for index in range(nvml.count):
+        try:
+            device = nvml.device(index)
+        except GpuError as error:
+            faults[index] = error
+            continue
+        if words is None or str(index) in words or any(word and device.uuid.startswith(word) for word in words):
+            found.append(device)
+        else:
+            faults[index] = no_gpu(f"CUDA_VISIBLE_DEVICES hides GPU {index}")
+    return found, faults
+
+
+def _chosen(every: list[Device], faults: dict[int, GpuError], gpu: str) -> Device:
+    if gpu == "auto" and not every:
+        raise next(iter(faults.values()))
     if gpu == "auto":
         return next((device for device in every if not device.others()), every[0])
     if not gpu.isdecimal():
         hint = "`auto`, or its number as nvidia-smi counts"
         raise GpuError(Problem(f"`{gpu}` is not the number of a GPU", hint=hint, code="no-gpu"))
-    return nvml.device(int(gpu))
+    if int(gpu) in faults:
+        raise faults[int(gpu)]
+    known = {device.index: device for device in every}
+    if int(gpu) not in known:
+        hint = f"there is {', '.join(map(str, known))}"
+        raise GpuError(Problem(f"there is no GPU {gpu}", hint=hint, code="no-gpu"))
+    return known[int(gpu)]
 
 
 def _place(torch: Any, device: Device) -> int:
@@ -150,5 +185,5 @@ def _about(torch: Any, number: int, device: Device, gpus: int) -> About:
         driver=str(device.nvml.nvmlSystemGetDriverVersion()),
         torch=str(torch.__version__),
         cuda=str(torch.version.cuda),
-        power="instant" if device.instant else "average",
+        power="instant" if device.instant else "driver",
     )

@@ -13,7 +13,10 @@ from energylens.measurement.backend import NotAllowed, Samples
 
 EVERY_S: Final = 5e-3
 """Seconds between two readings of the meters."""
-_BUSY_PERCENT: Final = 5
+SLOWLY: Final = 10
+"""Clocks, temperature and reasons are read every so many readings of energy and power."""
+_MOST_FAILED: Final = 3
+_BUSY_PERCENT, _BUSY_READINGS, _BUSY_EVERY_S = 5, 3, 0.7
 
 
 class Nvml:
@@ -30,10 +33,7 @@ class Nvml:
             raise no_gpu("NVML lists no GPU")
 
     def device(self, index: int) -> Device:
-        """Return the GPU of an index as `nvidia-smi` counts."""
-        if not 0 <= index < self.count:
-            hint = f"use 0 to {self.count - 1}" if self.count > 1 else "use 0"
-            raise GpuError(Problem(f"there is no GPU {index}", hint=hint, code="no-gpu"))
+        """Return the GPU of an index as `nvidia-smi` counts; raise `GpuError` where it tells too little."""
         return Device(self.nvml, index)
 
 
@@ -56,7 +56,7 @@ class Device:
             self.limit_w = 1e-3 * float(module.nvmlDeviceGetEnforcedPowerLimit(self.handle))
             self.max_sm_clock_mhz = int(module.nvmlDeviceGetMaxClockInfo(self.handle, module.NVML_CLOCK_SM))
             self.instant = self._instant() is not None
-            self.shown()
+            self.meter(), self.state()
         except module.NVMLError as error:
             raise no_gpu(f"NVML tells too little of GPU {index}: {error}") from None
 
@@ -69,7 +69,12 @@ class Device:
                     held = f", {process.usedGpuMemory / 1e9:.1f} GB" if process.usedGpuMemory else ""
                     found.append(f"process {process.pid} on GPU {self.index}{held}")
             load = int(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)
-            if not found and load > _BUSY_PERCENT:
+            for _ in range(_BUSY_READINGS):  # a driver just loaded, and what ran before, show for a while
+                if found or load <= _BUSY_PERCENT:
+                    break
+                time.sleep(_BUSY_EVERY_S)
+                load = int(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)
+            else:
                 found.append(f"GPU {self.index} is {load} % busy")
         return found
 
@@ -83,17 +88,21 @@ class Device:
         except self.nvml.NVMLError as error:
             raise NotAllowed(str(error)) from None
 
-    def shown(self) -> tuple[int, int, int, int, int, int]:
-        """Return energy (mJ), power (mW), SM and memory clock (MHz), temperature (°C), reasons of the clock."""
-        nvml, handle = self.nvml, self.handle
+    def meter(self) -> tuple[int, int]:
+        """Return energy (mJ) and power (mW)."""
+        energy = int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle))
         power = self._instant() if self.instant else None
+        return energy, int(self.nvml.nvmlDeviceGetPowerUsage(self.handle)) if power is None else power
+
+    def state(self) -> tuple[int, int, int, int]:
+        """Return SM and memory clock (MHz), temperature (°C), and reasons of the clock."""
+        nvml, handle = self.nvml, self.handle
+        reasons = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
         return (
-            int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)),
-            int(nvml.nvmlDeviceGetPowerUsage(handle)) if power is None else power,
             int(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
             int(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
             int(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
-            int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)),
+            int((reasons or nvml.nvmlDeviceGetCurrentClocksThrottleReasons)(handle)),
         )
 
     def _instant(self) -> int | None:
@@ -113,35 +122,45 @@ def _text(found: Any) -> str:
 
 
 class Sampler:
-    """Reads the meters of some GPUs in a thread until it is stopped."""
+    """Reads the meters of some GPUs, each in a thread, until it is stopped."""
 
     def __init__(self, devices: list[Any]) -> None:
-        self._devices = devices
         self._rows: list[list[tuple[float, tuple[int, ...]]]] = [[] for _ in devices]
         self._stop = threading.Event()
-        self._fault: Exception | None = None
-        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._faults: list[Exception] = []
+        self._threads = [
+            threading.Thread(target=self._read, args=(device, rows), daemon=True)
+            for device, rows in zip(devices, self._rows, strict=True)
+        ]
 
     def __enter__(self) -> Sampler:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _read(self) -> None:
-        try:
-            while not self._stop.wait(EVERY_S):
-                for device, rows in zip(self._devices, self._rows, strict=True):
-                    rows.append((time.monotonic(), device.shown()))
-        except Exception as error:
-            self._fault = error
+    def _read(self, device: Any, rows: list[tuple[float, tuple[int, ...]]]) -> None:
+        state: tuple[int, ...] = ()
+        failed = 0
+        while not self._stop.wait(EVERY_S):
+            try:
+                if len(rows) % SLOWLY == 0:
+                    state = device.state()
+                rows.append((time.monotonic(), (*device.meter(), *state)))
+            except Exception as error:
+                failed += 1
+                if failed > _MOST_FAILED:
+                    self._faults.append(error)
+                    return
 
     def samples(self) -> list[Samples]:
         """Return what was read; raise what went wrong while reading."""
-        if self._fault is not None:
-            raise GpuError(Problem(f"the meter of the GPU failed: {self._fault}", code="no-gpu"))
+        if self._faults:
+            raise GpuError(Problem(f"the meter of the GPU failed: {self._faults[0]}", code="no-gpu"))
         return [
             Samples([at for at, _ in rows], *([shown[i] for _, shown in rows] for i in range(6))) for rows in self._rows
         ]

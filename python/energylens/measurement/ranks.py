@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +15,14 @@ from energylens.measurement.cases import Case
 
 PATIENCE_S: Final = 120.0
 """Seconds after which a rank that does not answer is given up."""
-_WARM: Final = 3
-_IN_FLIGHT: Final = 64
+TURNS: Final = 24
+"""Collectives of a captured graph; after so many, sums are scaled back."""
+_WARM: Final = 2
+_IN_FLIGHT: Final = 8
+
+
+class RanksDied(CannotRun):
+    """A rank ended, or does not answer: what the others say next may be late."""
 
 
 class Ranks:
@@ -41,15 +48,15 @@ class Ranks:
             try:
                 pipe.send(what)
             except OSError:
-                raise CannotRun(f"rank {rank} died") from None
+                raise RanksDied(f"rank {rank} died") from None
         answers = []
         for rank, pipe in enumerate(self._pipes):
             if not pipe.poll(PATIENCE_S):
-                raise CannotRun(f"rank {rank} did not answer")
+                raise RanksDied(f"rank {rank} did not answer")
             try:
                 answers.append(pipe.recv())
             except (EOFError, OSError):
-                raise CannotRun(f"rank {rank} died") from None
+                raise RanksDied(f"rank {rank} died") from None
         for fault, _ in answers:
             if fault:
                 raise CannotRun(fault)
@@ -80,6 +87,7 @@ def _work(rank: int, number: int, device: str, kind: str, meeting: str, pipe: Co
         try:
             what, *rest = pipe.recv()
         except EOFError:
+            call = None
             dist.destroy_process_group()
             return
         try:
@@ -90,9 +98,8 @@ def _work(rank: int, number: int, device: str, kind: str, meeting: str, pipe: Co
                     options = dist.ProcessGroupNCCL.Options()
                     options.config.max_ctas = sms
                     groups[sms] = dist.new_group(pg_options=options)
-                call = _collective(torch, dist, operation, size, number, device, groups[sms])
-                for _ in range(_WARM):
-                    call()
+                call = None  # a graph of before goes before its memory does
+                call = _loop(torch, _collective(torch, dist, operation, size, number, device, groups[sms]), cuda)
             else:
                 answer = _timed(torch, call, rest[0], cuda)
             pipe.send((None, answer))
@@ -101,30 +108,58 @@ def _work(rank: int, number: int, device: str, kind: str, meeting: str, pipe: Co
 
 
 def _collective(torch: Any, dist: Any, operation: str, size: int, number: int, device: str, group: Any) -> Any:
-    """Return a call over `size` bytes of bf16: what is reduced or gathered whole, or what each rank sends in all."""
+    """Return a function of `TURNS` calls over `size` bytes of bf16: all that is reduced, gathered or exchanged."""
     elements = max(number, size // 2 // number * number)
     whole = torch.randn(elements, device=device).to(torch.bfloat16)
-    other, part = torch.empty_like(whole), torch.empty_like(whole[: elements // number])
+    other, part = torch.empty_like(whole), whole[: elements // number].clone()
     calls = {
         "all_reduce": lambda: dist.all_reduce(whole, group=group),
-        "all_gather": lambda: dist.all_gather_into_tensor(whole, part, group=group),
+        "all_gather": lambda: dist.all_gather_into_tensor(other, part, group=group),
         "reduce_scatter": lambda: dist.reduce_scatter_tensor(part, whole, group=group),
         "all_to_all": lambda: dist.all_to_all_single(other, whole, group=group),
     }
-    return calls[operation]
+    one: Callable[[], Any] = calls[operation]
+
+    def run() -> None:
+        for _ in range(TURNS):
+            one()
+        if operation == "all_reduce":
+            whole.mul_(float(number) ** -TURNS)  # or sums of sums would soon be infinite, and cost other joules
+
+    return run
 
 
-def _timed(torch: Any, call: Any, calls: int, cuda: bool) -> float:
+def _loop(torch: Any, run: Callable[[], None], cuda: bool) -> Callable[[], Any]:
+    """Return the calls as a CUDA graph; as they are where they cannot be captured."""
+    for _ in range(_WARM):
+        run()
+    if not cuda:
+        return run
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        # The watchdog of NCCL queries events in a thread of its own.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            run()
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return run
+    replay: Callable[[], Any] = graph.replay
+    return replay
+
+
+def _timed(torch: Any, call: Callable[[], Any], turns: int, cuda: bool) -> float:
+    """Return the seconds of so many rounds of `TURNS` calls."""
     if not cuda:
         began = time.monotonic()
-        for _ in range(calls):
+        for _ in range(turns):
             call()
         return time.monotonic() - began
     first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     first.record()
     marks: list[Any] = []
-    for turn in range(calls):
+    for turn in range(turns):
         call()
         if turn % _IN_FLIGHT == 0:
             mark = torch.cuda.Event()
@@ -143,7 +178,8 @@ def load(ranks: Ranks, case: Case) -> None:
 
 
 def run(ranks: Ranks, calls: int) -> tuple[int, float, float, float]:
-    """Run so many calls on all ranks; return how many, seconds, and when they began and ended (`time.monotonic`)."""
+    """Run at least so many calls on all ranks; return how many, seconds, and when they began and ended."""
+    turns = -(-calls // TURNS)
     began = time.monotonic()
-    seconds = float(ranks.ask("run", calls))
-    return calls, seconds, began, time.monotonic()
+    seconds = float(ranks.ask("run", turns))
+    return turns * TURNS, seconds, began, time.monotonic()

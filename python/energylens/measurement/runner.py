@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from energylens.measurement.backend import CannotRun
+from energylens.measurement.backend import Broken, CannotRun
 from energylens.measurement.cases import Case
 from energylens.measurement.kernels import Workload, workload
 
@@ -28,9 +28,10 @@ class Runner:
         self._replay: Callable[[], Any] = lambda: None
         self._calls = 1
         self._idle: str | None = None
+        self._side: Any = None
 
     def load(self, case: Case) -> None:
-        """Make the inputs and run once; on a GPU capture a graph of about `GRAPH_S`; raise `CannotRun`."""
+        """Make the inputs and run once; on a GPU capture a graph of about `GRAPH_S`; raise `CannotRun`, `Broken`."""
         self.free()
         self._idle = case.variant if case.family == "idle" else None
         if self._idle:
@@ -38,42 +39,60 @@ class Runner:
             self._replay = (lambda: one.add_(1)) if self._idle == "waiting" else (lambda: None)
             return
         try:
-            self._capture(workload(self.torch, case, self.device, self.l2_bytes))
-        except (RuntimeError, NotImplementedError, AttributeError) as error:
+            work = workload(self.torch, case, self.device, self.l2_bytes)
+            if not self.cuda:
+                work.run()
+                self._replay, self._calls = work.run, work.calls
+                return
+            once = self._warm(work)
+        except (RuntimeError, NotImplementedError, AttributeError, ValueError, TypeError) as error:
             self.free()
             if self.cuda and isinstance(error, self.torch.cuda.OutOfMemoryError):
                 raise CannotRun("it does not fit in the memory that is free") from None
-            raise CannotRun(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+            raise CannotRun(first_line(error)) from error
+        self._capture(work, max(1, min(200, round(GRAPH_S / max(once, 1e-6)))))
 
     def free(self) -> None:
-        """Let go of the loaded case."""
+        """Let go of the loaded case; raise `Broken` where the GPU no longer answers."""
         self._replay, self._calls = (lambda: None), 1
         gc.collect()
         if self.cuda:
-            self.torch.cuda.empty_cache()
+            try:
+                self.torch.cuda.empty_cache()
+            except RuntimeError as error:
+                raise Broken(first_line(error)) from error
 
-    def _capture(self, work: Workload) -> None:
-        if not self.cuda:
-            work.run()
-            self._replay, self._calls = work.run, work.calls
-            return
+    def _warm(self, work: Workload) -> float:
+        """Run a few times beside the default stream, as captures want it; return seconds of the last time.
+
+        The last one may not wait for the GPU: a capture would break on that, and with it the process.
+        """
         cuda = self.torch.cuda
-        side = cuda.Stream()
-        side.wait_stream(cuda.current_stream())
-        with cuda.stream(side):
+        self._side = self._side or cuda.Stream()
+        self._side.wait_stream(cuda.current_stream())
+        with cuda.stream(self._side):
             for _ in range(3):
                 work.run()
-            side.synchronize()
+            self._side.synchronize()
             began = time.perf_counter()
-            work.run()
-            side.synchronize()
-            once = time.perf_counter() - began
-        cuda.current_stream().wait_stream(side)
-        repeats = max(1, min(200, round(GRAPH_S / max(once, 1e-6))))
-        graph = cuda.CUDAGraph()
-        with cuda.graph(graph):
-            for _ in range(repeats):
+            cuda.set_sync_debug_mode("error")
+            try:
                 work.run()
+            finally:
+                cuda.set_sync_debug_mode("default")
+            self._side.synchronize()
+        cuda.current_stream().wait_stream(self._side)
+        return time.perf_counter() - began
+
+    def _capture(self, work: Workload, repeats: int) -> None:
+        graph = self.torch.cuda.CUDAGraph()
+        try:
+            with self.torch.cuda.graph(graph):
+                for _ in range(repeats):
+                    work.run()
+        except Exception as error:
+            # PyTorch's random numbers and current stream stay as in the capture.
+            raise Broken(f"capture failed: {first_line(error)}") from error
         self._replay, self._calls = graph.replay, repeats * work.calls
 
     def run(self, calls: int) -> tuple[int, float, float, float]:
@@ -117,6 +136,11 @@ class Runner:
         _wait(last)
         ended = time.monotonic()
         return turns * self._calls, 1e-3 * first.elapsed_time(last), began, ended
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its kind."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _wait(event: Any) -> None:
