@@ -57,6 +57,12 @@ class Problem:
         }
 
 
+def needs_extra(fault: str, extra: str) -> Problem:
+    """Return the fault of a package that is not installed, with the extra of this one that brings it."""
+    hint = f"pip install 'energylens[{extra}]', with the wheel's path in place of energylens if you have one"
+    return Problem(fault, hint=hint, code="extra")
+
+
 class EnergylensError(ValueError):
     """A mistake in what was given; `problems` holds all of them."""
 

@@ -12,7 +12,7 @@ import polars as pl
 from energylens.accuracy import coverage, errors, picks, spearman
 from energylens.calibrate.account import QUANTITIES, Account, predict, serving_rows
 from energylens.calibrate.measured import data_dir, serving_runs
-from energylens.errors import EnergylensError, Problem
+from energylens.errors import EnergylensError, Problem, needs_extra
 from energylens.library import load_gpu
 
 if TYPE_CHECKING:
@@ -183,8 +183,7 @@ def plots(account: Validation, folder: Path) -> list[Path]:
         import altair as alt
         import vl_convert  # noqa: F401
     except ImportError:
-        hint = "pip install 'energylens[report]'"
-        raise EnergylensError(Problem("plots need altair and vl-convert-python", hint=hint, code="extra")) from None
+        raise EnergylensError(needs_extra("plots need altair and vl-convert-python", "report")) from None
     folder.mkdir(parents=True, exist_ok=True)
     shown = account.runs.select(
         "gpu",

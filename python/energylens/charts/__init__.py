@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from energylens.errors import EnergylensError, Problem
+from energylens.errors import EnergylensError, Problem, needs_extra
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,9 +24,7 @@ def require() -> None:
         import altair  # noqa: F401
         import vl_convert  # noqa: F401
     except ImportError as error:
-        hint = 'pip install "energylens[report]", with the wheel\'s path in place of energylens'
-        problem = Problem(f"charts need the package `{error.name}`", hint=hint, code="extra")
-        raise EnergylensError(problem) from None
+        raise EnergylensError(needs_extra(f"charts need the package `{error.name}`", "report")) from None
 
 
 @dataclass(frozen=True)

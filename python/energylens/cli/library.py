@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json
-from energylens.errors import EnergylensError, Problem, SpecError
+from energylens.errors import Problem, SpecError
 from energylens.report.text import billions, si, table
 
 
@@ -121,6 +121,7 @@ def import_hf(
     from energylens.spec.hf import InvalidConfig, UnsupportedArchitecture, spec_from_hf, write_yaml
     from energylens.spec.model import ModelSpec
     from energylens.spec.yaml import Document
+    from energylens.store import write_file
 
     data, beside = _read_json(config), config.parent / "hf_quant_config.json"
     text_part = data.get("text_config")
@@ -145,12 +146,7 @@ def import_hf(
     if out is None:
         print(text, end="")
     else:
-        try:
-            out.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise EnergylensError(
-                Problem(f"cannot write `{out}`: {error.strerror}", hint="nothing was written", code="write")
-            ) from None
+        write_file(out, text.encode())
         load_model(out)
     formats = f"weights {spec['dtypes']['weights']}, KV cache {spec['dtypes']['cache']}"
     told = f"{spec['name']}: {billions(parameters)} parameters, {formats}" + (f", wrote {out}" if out else "")

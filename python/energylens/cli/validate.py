@@ -88,7 +88,7 @@ def validate(
     excluded = account.excluded.group_by(["gpu", "model", "task", "reason"], maintain_order=True).len()
     print(table(["GPU", "model", "task", "runs", "because"], [[r[0], r[1], r[2], r[4], r[3]] for r in excluded.rows()]))
     for path in [*drawn, *([out] if out else [])]:
-        print(f"wrote {path}")
+        print(f"wrote {path}", file=sys.stderr)
 
 
 def _end_to_end(path: Path, gpu: str | None, out: Path | None, json: bool) -> None:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from energylens.errors import EnergylensError, Problem
+from energylens.errors import EnergylensError, Problem, needs_extra
 from energylens.evaluation import default_threads
 from energylens.executors import DoneT, TaskT
 
@@ -20,8 +20,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        hint = "install the extra: energylens[ray]"
-        raise EnergylensError(Problem("the executor `ray` needs Ray", hint=hint, code="extra")) from None
+        raise EnergylensError(needs_extra("the executor `ray` needs Ray", "ray")) from None
     return ray
 
 

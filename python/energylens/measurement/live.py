@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from energylens.errors import GpuError, Problem
+from energylens.errors import GpuError, Problem, needs_extra
 from energylens.measurement import ranks
 from energylens.measurement.backend import About, CannotRun, Window
 from energylens.measurement.cases import Case
@@ -122,8 +122,7 @@ def _module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        hint = "pip install 'energylens[gpu]'"
-        raise GpuError(Problem("measuring needs torch and nvidia-ml-py", hint=hint, code="extra")) from None
+        raise GpuError(needs_extra("measuring needs torch and nvidia-ml-py", "gpu")) from None
 
 
 def _usable(nvml: Nvml) -> tuple[list[Device], dict[int, GpuError]]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from energylens.errors import EnergylensError, Problem
+from energylens.errors import EnergylensError, Problem, needs_extra
 from energylens.store import remove_temporaries, replace_file
 
 
@@ -182,8 +182,7 @@ def _object_storage(url: str) -> ObjectStorage:
     try:
         import obstore.store
     except ImportError:
-        hint = "install the extra: energylens[cloud]"
-        raise EnergylensError(Problem(f"`{url}` needs obstore", hint=hint, code="extra")) from None
+        raise EnergylensError(needs_extra(f"`{url}` needs obstore", "cloud")) from None
     from obstore.exceptions import BaseError
 
     try:
