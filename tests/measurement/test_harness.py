@@ -75,6 +75,19 @@ def test_it_goes_on_where_it_was_cut_off(
     assert second.windows == 6 * REPEATS["quick"] - 5
 
 
+def test_suspect_rows_are_measured_again(
+    profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, told = tmp_path / "runs.parquet", list[str]()
+    on(SimulatedGpu(profile), monkeypatch)
+    found = measure(path)
+    hot = found.rows.with_columns(pl.when(pl.col("repeat") == 1).then(pl.lit("heat")).alias("suspect"))
+    Runs(hot, found.gpu, "quick", "", {}).write(path)
+    again = measure(path, told=told.append)
+    assert told[0] == "6 suspect rows are measured again"
+    assert again.rows.height == 12 and again.rows["suspect"].null_count() == 12
+
+
 def test_it_stops_when_the_time_is_over(
     profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

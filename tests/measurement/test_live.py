@@ -237,7 +237,7 @@ def test_a_meter_that_fails_ends_the_measurement() -> None:
 def test_a_load_that_no_process_explains_is_waited_for(
     machine: tuple[Driver, Cuda], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads = [40, 3, 60, 60, 60, 60]
+    loads = [40, 3, 60, 60, 60, 60, 40, 40, 40, 0]
     monkeypatch.setattr(nvml, "_BUSY_EVERY_S", 0.0)
     device = Live("1").device
     monkeypatch.setattr(
@@ -245,6 +245,7 @@ def test_a_load_that_no_process_explains_is_waited_for(
     )
     assert device.others() == []
     assert device.others() == ["GPU 1 is 60 % busy"]
+    assert device.others() == []
 
 
 def test_a_capture_that_fails_ends_the_session_and_is_not_tried_again(
@@ -257,6 +258,20 @@ def test_a_capture_that_fails_ends_the_session_and_is_not_tried_again(
     machine[1].breaks = False
     found = harness.measure(tmp_path / "runs.parquet")
     assert list(found.skipped) == ["launch"] and found.rows.height == 0
+
+
+def test_a_gpu_that_fails_while_it_runs_ends_the_session(
+    machine: tuple[Driver, Cuda], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_self: Cuda) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+    monkeypatch.setattr(harness, "suite", lambda *_, **__: [Case.of("launch", dtype="")])
+    monkeypatch.setattr(Cuda, "synchronize", lost)
+    monkeypatch.setattr(Cuda, "empty_cache", lost)
+    monkeypatch.setattr(runner.Runner, "load", lambda *_: None)
+    with pytest.raises(GpuError, match="launch broke the session: CUDA error: an illegal memory access"):
+        harness.measure(tmp_path / "runs.parquet", record=tmp_path / "session.jsonl.gz")
 
 
 def test_a_kernel_that_waits_for_the_gpu_is_left_out_before_it_is_captured(

@@ -70,6 +70,14 @@ def test_reasons_of_the_clock_are_told(reasons: int, throttle: str, suspect: str
     assert (found.suspect is None) if suspect is None else suspect in str(found.suspect)
 
 
+def test_a_reason_that_shows_for_a_moment_is_none() -> None:
+    plain = window(400)
+    own = plain.samples[0]
+    moment = [0x4 | 0x40 if 1.0 <= at < 1.1 else 0 for at in own.time_s]
+    found = read(replace(plain, samples=[replace(own, reasons=moment)]))
+    assert (found.throttle, found.suspect) == ("", None)
+
+
 def test_a_counter_that_stands_still_is_suspect() -> None:
     found = read(window(300, seconds=0.8))
     assert found.suspect is not None and "counter moved over" in found.suspect

@@ -142,6 +142,27 @@ def test_what_was_not_measured_is_as_before_and_says_so(runs: Path, tmp_path: Pa
     assert found.notes[0].startswith("not measured, as before: grouped_gemm")
 
 
+def test_rows_that_are_missing_leave_what_was_known(runs: Path, tmp_path: Path) -> None:
+    whole = Runs.read(runs)
+    path = tmp_path / "part.parquet"
+    pair = (pl.col("family") != "gemm") | ((pl.col("columns") == 2048) & (pl.col("depth") == 2048))
+    two = (pl.col("variant") != "all_to_all") | (pl.col("gpus") != 2)
+    Runs(whole.rows.filter(pair & two.fill_null(True)), whole.gpu, "quick", "", {}).write(path)
+    found, before = own_gpu.calibrate(path, "h200-sxm"), load_gpu("h200-sxm").spec
+    after = found.file.loaded().spec
+    assert "collectives" not in found.parts and after.collectives == before.collectives
+    assert after.kernels is not None and before.kernels is not None
+    assert after.kernels.gemm == before.kernels.gemm
+
+
+def test_a_floor_above_the_kernels_is_told(runs: Path, tmp_path: Path) -> None:
+    whole = Runs.read(runs)
+    path = tmp_path / "odd.parquet"
+    odd = pl.when(pl.col("family") == "idle").then(1e3).otherwise(pl.col("power_w")).alias("power_w")
+    Runs(whole.rows.with_columns(odd), whole.gpu, "quick", "", {}).write(path)
+    assert "waiting took 1000 W, more than" in own_gpu.calibrate(path, "h200-sxm", ["energy"]).text()
+
+
 def test_clocks_above_those_measured_keep_the_tables_of_before(runs: Path, tmp_path: Path) -> None:
     whole = Runs.read(runs)
     path = tmp_path / "low.parquet"

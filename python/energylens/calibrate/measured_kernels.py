@@ -58,9 +58,8 @@ def kernels(means: pl.DataFrame, spec: GpuSpec, source: str, told: Told) -> dict
     ]
     for family, form, fit in asked:
         rows = means.filter((pl.col("family") == family) & (pl.col("dtype") == (form or "bf16"))).sort("case")
-        if rows.height < FEWEST:
+        if rows.height < FEWEST or not (held := held_out(rows)).any():
             continue
-        held = held_out(rows)
         one = fit(rows, held)
         what = f"{family} {form}".strip()
         error: Any = one["held_out"]
@@ -141,7 +140,7 @@ def collectives(means: pl.DataFrame, source: str, told: Told) -> dict[str, Any] 
             for (number,), rows in own.group_by(["gpus"], maintain_order=True)
             if rows.height >= FEWEST_SIZES
         }
-        if not measured:
+        if 2 not in measured:
             return None
         made = curves_of("nccl", measured, partial(busfactor, operation))
         error: Any = made[0]["held_out"]

@@ -48,6 +48,8 @@ _AS: Final = {
 _TABLE_DTYPES: Final = {"bf16": "bfloat16", "fp8": "fp8"}
 _MOVED: Final = {"norm": 4.0, "add_norm": 10.0, "rope": 24.0, "silu_mul": 10.0}
 """Bytes of an element that PyTorch reads and writes, one kernel after the other (counted operation by operation)."""
+_BETWEEN: Final = {"norm": 0.0, "add_norm": 2.0, "rope": 8.0, "silu_mul": 2.0}
+"""Bytes of an element in each tensor that one of these kernels leaves to the next: the cache holds what is smaller."""
 _VECTOR_FLOPS: Final = {"norm": 4.0, "add_norm": 5.0, "rope": 3.0, "silu_mul": 6.0}
 """FLOPs of an element, as docs/physics.md counts them."""
 
@@ -55,9 +57,9 @@ _VECTOR_FLOPS: Final = {"norm": 4.0, "add_norm": 5.0, "rope": 3.0, "silu_mul": 6
 def work(means: pl.DataFrame, spec: GpuSpec, l2_bytes: float = 0.0) -> pl.DataFrame:
     """Return the rows whose work is known, with FLOPs and bytes a second as docs/physics.md counts them.
 
-    Elementwise kernels count the bytes that PyTorch moves, which does not fuse them; those that stay in the L2 cache
-    although their inputs take turns are left out. `held` says whether their shape is held out. Experts are taken to be
-    padded as on Hopper, on Blackwell as there.
+    Elementwise kernels count the bytes that PyTorch moves, which does not fuse them; those of which inputs, or what is
+    between their kernels, stay in the L2 cache are left out. `held` says whether their shape is held out. Experts are
+    taken to be padded as on Hopper, on Blackwell as there.
     """
     table_name = "b200_sxm" if spec.compute.peak_flops.fp4 is not None else "h200_sxm"
     parts = []
@@ -86,7 +88,10 @@ def work(means: pl.DataFrame, spec: GpuSpec, l2_bytes: float = 0.0) -> pl.DataFr
     for family in ("stream", "elementwise", "launch"):
         rows = means.filter(pl.col("family") == family)
         if family == "elementwise":
-            rows = rows.filter(2 * MOST_TURNS * pl.col("rows") * pl.col("columns") >= 2 * l2_bytes)
+            size = pl.col("rows") * pl.col("columns")
+            between = pl.col("variant").replace_strict(_BETWEEN, return_dtype=pl.Float64) * size
+            cold = 2 * MOST_TURNS * size >= 2 * l2_bytes
+            rows = rows.filter(cold & ((pl.col("variant") == "norm") | (between >= 2 * l2_bytes)))
         parts.append(_counted(rows, family).select(parts[0].columns))
     return kernel_power.rates(pl.concat(parts))
 

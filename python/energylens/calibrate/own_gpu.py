@@ -207,6 +207,10 @@ def _energy(found: OwnGpu, prices: Prices) -> None:
         found.notes.append("the serving layer is the one of before, on measured prices")
     elif "kernels" not in found.parts and before and before.get("sequence_j"):
         found.notes.append("the serving layer's prices were not told apart, and are gone: fit it again")
+    if prices.static_w > (least := float(found.free["power_w"].min() or prices.static_w)):  # type: ignore[arg-type]
+        idle = found.free.filter(pl.col("power_w") == least)["case"][0]
+        if not str(idle).startswith("idle"):
+            found.notes.append(f"waiting took {prices.static_w:.0f} W, more than {idle} ({least:.0f} W): measure again")
     if prices.floor == "deep":
         found.notes.append("static_w is that of a GPU without any kernel: its clock may have fallen")
     found.file.replace(energy=energy)

@@ -79,7 +79,7 @@ _QUICK = Extent(
     element_rows=(1, 1024, 8192),
     model_prefill=((1, 512), (4, 1024), (1, 4096), (8, 2048)),
     model_decode=((1, 512), (1, 4096), (8, 1024), (32, 1024), (64, 2048), (128, 512)),
-    messages=(12, 15, 18, 20, 22, 24, 26, 28),
+    messages=(12, 14, 16, 18, 20, 22, 24, 26, 28),
     sms=(0, 4),
 )
 
@@ -142,7 +142,9 @@ def held_bytes(case: Case) -> int:
         case "stream":
             return 2 * size["bytes"]
         case "attention_prefill" | "attention_decode":
-            return 4 * size["batch"] * size["tokens"] * size["head_dim"] * (size["kv_heads"] + size["heads"])
+            new = size["tokens"] if case.family == "attention_prefill" else 1
+            heads = size["tokens"] * size["kv_heads"] + new * size["heads"]
+            return 4 * size["batch"] * size["head_dim"] * heads
         case "grouped_gemm":
             return 6 * size["experts"] * size["hidden"] * size["inner"]
         case "elementwise":

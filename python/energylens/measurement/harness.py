@@ -196,10 +196,12 @@ class Session:
             what = f"suite {before.suite} of {before.gpu['name']} ({before.gpu['uuid']})"
             hint = "name another file"
             raise EnergylensError(Problem(f"`{self.target}` holds {what}", hint=hint, code="measured-file"))
-        self.rows = before.rows.to_dicts()
+        self.rows = [row for row in before.rows.to_dicts() if row["suspect"] is None]
+        if again := before.rows.height - len(self.rows):
+            self.told(f"{again} suspect rows are measured again")
         self.skipped = {name: why for name, why in before.skipped.items() if why.startswith(_BROKE)}
         for name, now in (("driver", self.about.driver), ("torch", self.about.torch), ("limit_w", self.about.limit_w)):
-            if before.rows.height and set(before.rows[name]) != {now}:
+            if self.rows and {row[name] for row in self.rows} != {now}:
                 self.told(f"rows that are there were measured with another {name}")
 
     def _turns(self, clocks_mhz: Sequence[int]) -> Iterator[Turn]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 from energylens.errors import GpuError, Problem, needs_extra
 from energylens.measurement import ranks
-from energylens.measurement.backend import About, CannotRun, Window
+from energylens.measurement.backend import About, Broken, CannotRun, Window
 from energylens.measurement.cases import Case
 from energylens.measurement.nvml import Device, Nvml, Sampler, no_gpu
 from energylens.measurement.runner import Runner
@@ -115,7 +116,8 @@ class Live:
         """Free the memory."""
         self._let_go()
         if self._started is not None:
-            self._started[1].free()
+            with contextlib.suppress(Broken):  # what broke is told already
+                self._started[1].free()
 
 
 def _module(name: str) -> Any:

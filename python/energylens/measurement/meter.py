@@ -19,6 +19,8 @@ HOT: Final = 0x20 | 0x40
 """NVML's clock event reasons: software and hardware thermal slowdown."""
 BROKEN: Final = 0x08 | 0x80
 """Hardware slowdown, and the power brake of the machine."""
+OFTEN: Final = 0.1
+"""A reason counts if it holds in this share of the samples."""
 CAPPED: Final = 0x04
 """The power limit of the board holds the clock down."""
 
@@ -82,7 +84,8 @@ def _one(samples: Samples, window: Window) -> Reading:
         float(np.mean(np.asarray(some, dtype=float)[busy])) if busy.any() else 0.0
         for some in (samples.sm_clock_mhz, samples.memory_clock_mhz, samples.temperature_c)
     )
-    reasons = int(np.bitwise_or.reduce(np.asarray(samples.reasons, dtype=np.int64)[busy], initial=0))
+    seen = np.asarray(samples.reasons, dtype=np.int64)[busy]
+    held = {bits: bool(seen.size) and float(np.mean((seen & bits) != 0)) >= OFTEN for bits in (CAPPED, HOT, BROKEN)}
     metered = float(time[moved[-1]] - time[moved[0]]) if len(moved) >= 2 else 0.0
     suspect: str | None = None
     power: float | None = None
@@ -97,7 +100,7 @@ def _one(samples: Samples, window: Window) -> Reading:
     else:
         suspect = f"the energy counter moved over {metered:.2g} s of the window only"
     for bits, told in ((BROKEN, "the machine slowed the GPU down"), (HOT, "heat held the clock down")):
-        suspect = told if reasons & bits else suspect
+        suspect = told if held[bits] else suspect
     words = {"power": CAPPED, "thermal": HOT, "hardware": BROKEN}
-    throttle = ",".join(word for word, bits in words.items() if reasons & bits)
+    throttle = ",".join(word for word, bits in words.items() if held[bits])
     return Reading(0.0, power, integrated, metered, clocks, memory, heat, throttle, suspect)

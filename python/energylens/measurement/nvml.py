@@ -74,7 +74,7 @@ class Device:
                     break
                 time.sleep(_BUSY_EVERY_S)
                 load = int(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)
-            else:
+            if not found and load > _BUSY_PERCENT:
                 found.append(f"GPU {self.index} is {load} % busy")
         return found
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 from energylens.measurement.backend import CannotRun
 from energylens.measurement.cases import Case
 
-PATIENCE_S: Final = 120.0
-"""Seconds after which a rank that does not answer is given up."""
+PATIENCE_S: Final = {"load": 600.0, "run": 120.0}
+"""Seconds after which a rank that does not answer is given up; to start one and to join the others takes long."""
+_UNCAPTURED: Final = "capture failed"
 TURNS: Final = 24
 """Collectives of a captured graph; after so many, sums are scaled back."""
 _WARM: Final = 2
@@ -51,7 +52,7 @@ class Ranks:
                 raise RanksDied(f"rank {rank} died") from None
         answers = []
         for rank, pipe in enumerate(self._pipes):
-            if not pipe.poll(PATIENCE_S):
+            if not pipe.poll(PATIENCE_S.get(what[0], PATIENCE_S["run"])):
                 raise RanksDied(f"rank {rank} did not answer")
             try:
                 answers.append(pipe.recv())
@@ -59,7 +60,7 @@ class Ranks:
                 raise RanksDied(f"rank {rank} died") from None
         for fault, _ in answers:
             if fault:
-                raise CannotRun(fault)
+                raise RanksDied(fault) if fault.startswith(_UNCAPTURED) else CannotRun(fault)
         return answers[0][1]
 
     def close(self) -> None:
@@ -130,7 +131,7 @@ def _collective(torch: Any, dist: Any, operation: str, size: int, number: int, d
 
 
 def _loop(torch: Any, run: Callable[[], None], cuda: bool) -> Callable[[], Any]:
-    """Return the calls as a CUDA graph; as they are where they cannot be captured."""
+    """Return the calls as a CUDA graph, or as they are on a CPU; raise `RuntimeError` where they cannot be captured."""
     for _ in range(_WARM):
         run()
     if not cuda:
@@ -141,9 +142,8 @@ def _loop(torch: Any, run: Callable[[], None], cuda: bool) -> Callable[[], Any]:
         # The watchdog of NCCL queries events in a thread of its own.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             run()
-    except RuntimeError:
-        torch.cuda.synchronize()
-        return run
+    except RuntimeError as error:
+        raise RuntimeError(f"{_UNCAPTURED}: {error}") from error
     replay: Callable[[], Any] = graph.replay
     return replay
 

@@ -79,8 +79,10 @@ class Recorder:
 
     def close(self) -> None:
         """Close the session and its recording."""
-        self._backend.close()
-        self._file.close()
+        try:
+            self._backend.close()
+        finally:
+            self._file.close()
 
 
 class Replay:

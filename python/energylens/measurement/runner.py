@@ -98,6 +98,7 @@ class Runner:
     def run(self, calls: int) -> tuple[int, float, float, float]:
         """Run at least so many calls; return how many, their seconds, and when they began and ended (`time.monotonic`).
 
+        Raises `Broken` where the GPU fails.
         The seconds are the GPU's own, between two events; sent in batches, so that the queue neither empties nor fills.
         """
         turns = max(1, -(-calls // self._calls))
@@ -109,7 +110,10 @@ class Runner:
                     time.sleep(IDLE_S[self._idle])
             ended = time.monotonic()
             return turns * self._calls, ended - began, began, ended
-        return self._run_cuda(turns)
+        try:
+            return self._run_cuda(turns)
+        except RuntimeError as error:
+            raise Broken(first_line(error)) from error
 
     def _run_cuda(self, turns: int) -> tuple[int, float, float, float]:
         cuda = self.torch.cuda
