@@ -66,10 +66,8 @@ impl Reduction {
         let schedule = if direct { Schedule::Direct } else { Schedule::Best };
         py.detach(|| -> PyResult<()> {
             let mut kept = self.kept.lock().map_err(|_| fault("internal", "a thread failed"))?;
-            let columns = kept.wanted().columns();
             if lo < hi {
-                let parts = plan.0.walk(&self.space, lo..hi, columns, schedule, threads, || kept.beside());
-                parts.into_iter().for_each(|part| kept.merge(part));
+                kept.walk(&plan.0, &self.space, lo..hi, schedule, threads);
             }
             Ok(())
         })

@@ -154,12 +154,12 @@ impl Plan {
                 Ok(mapping) => {
                     for rows in group.rows.chunks(LANES) {
                         if rows.len() > LANES / 4 {
-                            block(self.level, mapping, rows, wanted, tables, workspace);
+                            wide_block(self.level, mapping, rows, wanted, tables, workspace);
                             scatter(rows, &workspace.served, wanted, &mut columns, reasons);
                             continue;
                         }
                         for rows in rows.chunks(NARROW) {
-                            block(self.level, mapping, rows, wanted, tables, narrow);
+                            narrow_block(self.level, mapping, rows, wanted, tables, narrow);
                             scatter(rows, &narrow.served, wanted, &mut columns, reasons);
                         }
                     }
@@ -189,6 +189,26 @@ fn scatter<const L: usize>(
     for ((row, _), reason) in rows.iter().zip(served.reasons) {
         reasons[*row as usize] = reason as u8;
     }
+}
+
+type Rows<'a> = &'a [(u32, [f64; 3])];
+
+// Neither is generic, so that the hot loops are compiled in this crate alone, whoever hands over the points.
+#[inline(never)]
+fn wide_block(level: Level, mapping: &Mapping, rows: Rows, wanted: Columns, tables: bool, workspace: &mut Workspace) {
+    block(level, mapping, rows, wanted, tables, workspace);
+}
+
+#[inline(never)]
+fn narrow_block(
+    level: Level,
+    mapping: &Mapping,
+    rows: Rows,
+    wanted: Columns,
+    tables: bool,
+    workspace: &mut Workspace<NARROW>,
+) {
+    block(level, mapping, rows, wanted, tables, workspace);
 }
 
 /// Evaluates some points of one mapping; lanes past the last repeat it.

@@ -8,12 +8,14 @@ pub mod groups;
 pub mod top;
 
 use crate::cost::lanes::{LANES, Lane, ZERO};
-use crate::engine::{Bounds, Visitor};
+use crate::engine::{Bounds, Plan, Schedule, Visitor};
 use crate::mesh::Reason;
 use crate::serving::{Columns, Served};
+use crate::space::Space;
 use bins::Bins;
 use front::Front;
 use groups::{Best, Grouping};
+use std::ops::Range;
 use top::Top;
 
 /// Most objectives of a front.
@@ -91,6 +93,12 @@ impl Reduction {
     /// What is wanted.
     pub fn wanted(&self) -> &Wanted {
         &self.wanted
+    }
+
+    /// Takes in a range of a space, walked on some threads.
+    pub fn walk(&mut self, plan: &Plan, space: &Space, range: Range<u64>, schedule: Schedule, threads: usize) {
+        let parts = plan.walk(space, range, self.wanted.columns(), schedule, threads, || self.beside());
+        parts.into_iter().for_each(|part| self.merge(part));
     }
 
     /// Takes over another reduction of the same wishes.
