@@ -24,6 +24,12 @@ _NAMES = ("model", "gpu", "weight_dtype", "kv_dtype")
 _REQUIRED = ("model", "gpu")
 _MOST_THREADS = 1024
 _KNOWN = (*POINT_DEFAULTS, *running.RUNNING)
+_TYPES: dict[str, Any] = (
+    dict.fromkeys(_NAMES, pl.String)
+    | dict.fromkeys(_CODES, pl.UInt32)
+    | dict.fromkeys(_SIZES, pl.Float64)
+    | {name: running.typed(name) for name in running.RUNNING}
+)
 _RESULT_NAMES = frozenset({*_core.COLUMNS, "feasible", "reason"})
 
 
@@ -92,11 +98,8 @@ def evaluate(
 
 def typed(points: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """Return points that have every axis as a frame of the types that `evaluated` takes."""
-    kinds: dict[str, Any] = dict.fromkeys(_NAMES, pl.String) | dict.fromkeys(_CODES, pl.UInt32)
-    kinds |= dict.fromkeys(_SIZES, pl.Float64) | {name: running.typed(name) for name in running.RUNNING}
-    order = [*POINT_DEFAULTS, *running.RUNNING]
     return pl.DataFrame(
-        [{name: point[name] for name in order} for point in points], schema={name: kinds[name] for name in order}
+        [{name: point[name] for name in _KNOWN} for point in points], schema={name: _TYPES[name] for name in _KNOWN}
     )
 
 
@@ -169,12 +172,7 @@ def _points(frame: pl.DataFrame, carried: list[str]) -> pl.DataFrame:
     problems += running.problems(present)
     if problems:
         raise FrameError(problems)
-    return present.with_columns(
-        *(pl.col(name).cast(running.typed(name)) for name in given),
-        *(pl.col(name).cast(pl.String) for name in _NAMES),
-        *(pl.col(name).cast(pl.UInt32) for name in _CODES),
-        *(pl.col(name).cast(pl.Float64) for name in _SIZES),
-    )
+    return present.with_columns(pl.col(name).cast(_TYPES[name]) for name in present.columns)
 
 
 def _bad_names(points: pl.DataFrame, name: str, given: Sequence[str]) -> list[Problem]:

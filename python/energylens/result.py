@@ -110,10 +110,11 @@ class Result:
         if note.get("kind") != "front":
             raise EnergylensError(not_a_front(path, note))
         with undamaged(path):
-            return cls._read(path, frame, note)
+            return cls.of_file(path, frame, note)
 
     @classmethod
-    def _read(cls, path: Path, frame: pl.DataFrame, note: dict[str, Any]) -> Result:
+    def of_file(cls, path: Path, frame: pl.DataFrame, note: dict[str, Any]) -> Result:
+        """Return the result of a front's file whose frame and note are read; what lies beside it is read here."""
         from energylens.store import read_parquet
 
         space = thawed(note)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -17,15 +17,12 @@ from energylens.errors import EnergylensError, Problem
 from energylens.explained import causes, operations
 from energylens.library import load_gpu, load_model
 from energylens.plan import Plan
-from energylens.result import checked_rows, undamaged
+from energylens.result import Result, checked_rows, not_a_front, undamaged
 from energylens.running import RUNNING
 from energylens.service.serving import BATCHING, SERVED
 from energylens.space import Limit, Space
 from energylens.trust import Account
 from energylens.units import ENERGY, RESULTS
-
-if TYPE_CHECKING:
-    from energylens.result import Result
 
 _MESH: Final = ("tp", "pp", "dp", "ep", "cp")
 _MOST_SHAPES: Final = 6
@@ -212,8 +209,6 @@ def read_subject(path: str | Path) -> Subject:
 
 
 def _subject(frame: pl.DataFrame, told: Mapping[str, Any], path: Path) -> Subject:
-    from energylens.result import Result, not_a_front
-
     note = told.get("note") or {}
     kind = note.get("kind")
     if kind in ("best_per", "top", "distributions"):
@@ -224,7 +219,7 @@ def _subject(frame: pl.DataFrame, told: Mapping[str, Any], path: Path) -> Subjec
     if not frame.height:
         raise EnergylensError(Problem(f"`{path}` has no point", hint="relax the limits and ask again", code="empty"))
     if kind == "front":
-        return of_result(Result.read(path))
+        return of_result(Result.of_file(path, frame, note))
     return (of_service if kind == "service" else of_pairs)(frame, note, told["plan_sha256"])
 
 

@@ -19,7 +19,7 @@ from energylens.calibrate.fitting import Coefficient, Flags, ranges, score
 from energylens.calibrate.formulas import Array
 from energylens.calibrate.gemm import Products, fit_products
 from energylens.calibrate.moe import SKEWS, Experts, fit_experts
-from energylens.calibrate.sections import PAIR, coefficient_set, padding_rows, pair
+from energylens.calibrate.sections import coefficient_set, padding_rows, send_recv
 from energylens.measurement.cases import COLLECTIVES
 from energylens.spec.gpu import GpuSpec
 
@@ -149,11 +149,7 @@ def collectives(means: pl.DataFrame, source: str, told: Told) -> dict[str, Any] 
         found[operation] = [
             {"name": one["name"], "by_gpus": one["by_gpus"], "source": source, "fit": fit} for one in made
         ]
-    found["send_recv"] = [
-        {"name": one["name"], "by_gpus": {"2": pair(one["by_gpus"]["2"])}, "source": PAIR}
-        for one in found["all_to_all"]
-    ]
-    return found
+    return found | {"send_recv": send_recv(found["all_to_all"])}
 
 
 def saturating_sms(means: pl.DataFrame) -> float | None:

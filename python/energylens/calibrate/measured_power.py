@@ -17,6 +17,7 @@ from energylens.calibrate.report import summary
 from energylens.calibrate.robust import Array
 from energylens.errors import EnergylensError, Problem
 from energylens.measurement.kernels import MOST_TURNS
+from energylens.measurement.runs import GO_ON
 from energylens.spec.gpu import GpuSpec
 
 TERMS: Final = ("active", "flop_bf16", "flop_fp8", "weight_rate", "kv_rate", "activation_rate")
@@ -147,10 +148,8 @@ def fit(means: pl.DataFrame, spec: GpuSpec, l2_bytes: float) -> Prices:
     rows = work(means, spec, l2_bytes)
     if not floors or rows.height < FEWEST:
         what = f"{rows.height} kernels" if floors else "no idle floor"
-        hint = "run `energylens measure` to its end: the same command goes on"
-        raise EnergylensError(
-            Problem(f"too little is measured for prices of energy: {what}", hint=hint, code="too-few-runs")
-        )
+        message = f"too little is measured for prices of energy: {what}"
+        raise EnergylensError(Problem(message, hint=GO_ON, code="too-few-runs"))
     kind = "waiting" if "waiting" in floors else "deep"
     static = floors[kind]
     names, terms = _terms(rows)

@@ -19,8 +19,9 @@ from energylens.calibrate.measured_power import Prices
 from energylens.calibrate.power import ON_CHIP, VECTOR
 from energylens.calibrate.profile import ProfileFile, significant
 from energylens.errors import EnergylensError, Problem, did_you_mean
-from energylens.library import bundled, profile_path
-from energylens.measurement.runs import Runs
+from energylens.library import bundled, load_gpu, profile_path
+from energylens.measurement.runs import GO_ON, Runs
+from energylens.plan import LoadedGpu
 from energylens.report.text import table
 from energylens.steady import Z_80
 
@@ -61,6 +62,11 @@ class OwnGpu:
     """Classes of kernels that were measured."""
     lent: list[str] = field(default_factory=list)
     """Prices that are as before."""
+
+    @cached_property
+    def base(self) -> LoadedGpu:
+        """The profile that was started from."""
+        return load_gpu(self.file.path)
 
     @cached_property
     def free(self) -> pl.DataFrame:
@@ -121,7 +127,7 @@ def calibrate(path: Path, gpu: str | None = None, parts: Sequence[str] | None = 
     found = OwnGpu(ProfileFile(base_of(runs, gpu)), runs, parts is not None)
     prices = None
     if {"energy", "clock"} & set(asked):
-        prices = measured_power.fit(found.free, found.file.loaded().spec, float(runs.gpu["l2_bytes"]))
+        prices = measured_power.fit(found.free, found.base.spec, float(runs.gpu["l2_bytes"]))
     if "kernels" in asked:
         _kernels(found)
     if "energy" in asked and prices is not None:
@@ -132,19 +138,19 @@ def calibrate(path: Path, gpu: str | None = None, parts: Sequence[str] | None = 
         _collectives(found)
     if "kernels" in found.parts:
         _uncertainty(found, prices)
-    limit_w, tdp_w = float(runs.gpu["limit_w"]), found.file.loaded().spec.power.tdp_w
+    limit_w, tdp_w = float(runs.gpu["limit_w"]), found.base.spec.power.tdp_w
     if abs(limit_w / tdp_w - 1) > 0.01:
         told = f"the limit in force was {limit_w:g} W, the profile's `tdp_w` is {tdp_w:g}: set it, if it stays"
         found.notes.append(told)
+    found.file.loaded()  # or the sections do not make a profile
     return found
 
 
 def _kernels(found: OwnGpu) -> None:
-    loaded = found.file.loaded()
-    made = measured_kernels.kernels(found.free, loaded.spec, found.source, found.told)
+    made = measured_kernels.kernels(found.free, found.base.spec, found.source, found.told)
     if not made:
-        raise _missing("kernels", "run `energylens measure` to its end: the same command goes on")
-    known = found.file.sections.get("kernels") or loaded.completed[0]["kernels"]
+        raise _missing("kernels", GO_ON)
+    known = found.file.sections.get("kernels") or found.base.completed[0]["kernels"]
     kept: dict[str, Any] = {}
     for kind, own in known.items():
         mine = made.get(kind, own)
@@ -158,7 +164,7 @@ def _kernels(found: OwnGpu) -> None:
 
 
 def _energy(found: OwnGpu, prices: Prices) -> None:
-    before, completed = found.file.sections.get("energy"), found.file.loaded().completed[0]["energy"]
+    before, completed = found.file.sections.get("energy"), found.base.completed[0]["energy"]
     values = {name: value for name, value in prices.values.items() if value > 0}
     flop = {name: value for name, value in completed["flop_j"].items() if value is not None}
     told = {name: values[f"flop_{name}"] for name in ("bf16", "fp8") if f"flop_{name}" in values}
@@ -217,7 +223,7 @@ def _energy(found: OwnGpu, prices: Prices) -> None:
 
 
 def _clock(found: OwnGpu, prices: Prices) -> None:
-    spec = found.file.loaded().spec
+    spec = found.base.spec
     top = spec.clock.max_mhz if spec.clock else float(found.runs.gpu["max_sm_clock_mhz"])
     tables = measured_power.clocks(found.runs.means, prices, spec, top)
     if tables is None:
@@ -241,14 +247,15 @@ def _collectives(found: OwnGpu) -> None:
     found.file.replace(collectives=made)
     found.parts.append("collectives")
     if sms := measured_kernels.saturating_sms(found.free):
-        link = found.file.written("link")
+        assert found.base.document is not None
+        link = found.base.document.data["link"]
         told = _TOLD_SMS.sub("", str(link.get("source", ""))) + f"; sms_to_saturate: {found.source}"
         found.file.head(link=link | {"sms_to_saturate": significant(sms, 2), "source": told.removeprefix("; ")})
 
 
 def _uncertainty(found: OwnGpu, prices: Prices | None) -> None:
     """Write deviations and range: zero by cause where that was measured, in common what held-out kernels miss."""
-    spec = found.file.loaded().spec
+    spec = found.base.spec
     missed = [own["fit"]["p90_percent"] / 100 / _Z_90 for own in _sets(found.file.sections["kernels"])]
     deviation = max(_LEAST, float(np.hypot(prices.miss / Z_80 if prices else 0.2, np.median(missed))))
     told: set[str] = set()

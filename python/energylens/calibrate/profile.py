@@ -55,10 +55,6 @@ class ProfileFile:
             else:
                 self.sections[name] = content
 
-    def written(self, name: str) -> Any:
-        """Return an entry of those that a person wrote."""
-        return Document(self.text, str(self.path)).data[name]
-
     def head(self, **entries: Any) -> None:
         """Put entries in place of those that a person wrote above the marker, or after them."""
         for name, content in entries.items():

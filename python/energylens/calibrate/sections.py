@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from energylens.calibrate.profile import significant
@@ -153,7 +153,7 @@ def _implementation(one: Mapping[str, Any], source: str) -> dict[str, Any]:
     return found | {"by_gpus": by_gpus, "source": source, "fit": _fit(one)}
 
 
-def pair(curve: Mapping[str, float]) -> dict[str, float]:
+def _pair(curve: Mapping[str, float]) -> dict[str, float]:
     """Return the curve of one GPU sending to another, from that of two that exchange halves of a message."""
     found = {name: curve[name] for name in ("alpha_s", "bandwidth_bytes_per_s")}
     return found | ({"max_bytes": curve["max_bytes"] / 2} if "max_bytes" in curve else {})
@@ -168,7 +168,15 @@ def _exchange(one: Mapping[str, Any], package: str) -> dict[str, Any]:
     }
 
 
-PAIR = "modelled: the 2-GPU all_to_all, of which half a message crosses, without its root term"
+_PAIR_SOURCE = "modelled: the 2-GPU all_to_all, of which half a message crosses, without its root term"
+
+
+def send_recv(all_to_all: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the section of one GPU sending to another, from that of the exchange of all."""
+    return [
+        {"name": one["name"], "by_gpus": {"2": _pair(one["by_gpus"]["2"])}, "source": _PAIR_SOURCE}
+        for one in all_to_all
+    ]
 
 
 def _collectives(
@@ -186,8 +194,5 @@ def _collectives(
     for one in own.get("all_reduce", {}).get("custom", []):
         source = _source(package, framework, str(one["framework_version"]), "custom all-reduce in a CUDA graph")
         found["all_reduce"].append(_implementation(one, source))
-    found["send_recv"] = [
-        {"name": one["name"], "by_gpus": {"2": pair(one["by_gpus"]["2"])}, "source": PAIR}
-        for one in found["all_to_all"]
-    ]
+    found["send_recv"] = send_recv(found["all_to_all"])
     return found | {operation: [_exchange(one, package) for one in ways] for operation, ways in exchanges.items()}

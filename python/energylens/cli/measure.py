@@ -25,7 +25,7 @@ def measure(
     gpu: Annotated[
         str, Parameter(help="Number of the GPU; auto: the first that is free, with those alike for collectives.")
     ] = "auto",
-    suite: Annotated[str, Parameter(help="quick (a quarter of an hour) or full (80 minutes).")] = "quick",
+    suite: Annotated[str, Parameter(help="quick or full: an estimated 15 or 85 minutes.")] = "quick",
     clocks: Annotated[str, Parameter(help="Also measure at these locked SM clocks, MHz: 1980,1410.")] = "",
     minutes: Annotated[float | None, Parameter(help="Stop after so long; the same command goes on.")] = None,
     beside_others: Annotated[bool, Parameter(help="Measure although another process is on the GPU.")] = False,

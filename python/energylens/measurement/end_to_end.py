@@ -12,7 +12,7 @@ from energylens.accuracy import Errors, errors, errors_text
 from energylens.errors import EnergylensError, Problem
 from energylens.evaluation import evaluate
 from energylens.library import load_gpu
-from energylens.measurement.runs import Runs
+from energylens.measurement.runs import GO_ON, Runs
 from energylens.measurement.transformer import spec
 from energylens.plan import LoadedGpu
 from energylens.report.text import table
@@ -33,23 +33,26 @@ class EndToEnd:
         own = self.rows.filter((pl.col("gpu") == gpu) & (pl.col("phase") == phase))
         return errors(own[f"predicted_{quantity}"].to_numpy(), own[quantity].to_numpy())
 
+    @property
+    def kinds(self) -> list[tuple[str, str]]:
+        """Profiles and phases, in their order."""
+        return self.rows.select("gpu", "phase").unique(maintain_order=True).rows()
+
     def as_dict(self) -> dict[str, Any]:
         """Return errors and rows as plain data."""
-        kinds = self.rows.select("gpu", "phase").unique(maintain_order=True).rows()
         found = [
             {"gpu": gpu, "phase": phase, "quantity": quantity} | self.errors(gpu, phase, quantity).as_dict()
-            for gpu, phase in kinds
+            for gpu, phase in self.kinds
             for quantity in QUANTITIES
         ]
         return {"errors": found, "rows": self.rows.to_dicts()}
 
     def text(self) -> str:
         """Return errors by profile and phase, and every case."""
-        kinds = self.rows.select("gpu", "phase").unique(maintain_order=True).rows()
         shown = [
             [gpu, phase, str(self.errors(gpu, phase, "seconds").rows)]
             + [errors_text(self.errors(gpu, phase, quantity)) for quantity in QUANTITIES]
-            for gpu, phase in kinds
+            for gpu, phase in self.kinds
         ]
         lines = [
             [row["gpu"], row["phase"], str(row["batch"]), str(row["tokens"])]
@@ -75,8 +78,7 @@ def end_to_end(runs: Runs, gpus: Sequence[str]) -> EndToEnd:
     model = spec()
     measured = runs.means.filter((pl.col("family") == "model") & pl.col("sm_clock_lock_mhz").is_null())
     if not measured.height:
-        hint = "run `energylens measure` to its end: the same command goes on"
-        raise EnergylensError(Problem("the file has no row of the transformer", hint=hint, code="too-few-runs"))
+        raise EnergylensError(Problem("the file has no row of the transformer", hint=GO_ON, code="too-few-runs"))
     profiles = [bare(load_gpu(name)) for name in gpus]
     names = [gpu.spec.name for gpu in profiles]
     if twice := [name for name in names if names.count(name) > 1]:

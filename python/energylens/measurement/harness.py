@@ -170,8 +170,7 @@ class Session:
         done: set[Key] = {(row["case"], row["sm_clock_lock_mhz"], row["repeat"]) for row in self.rows}
         turns = [turn for turn in self._turns(clocks_mhz) if turn.key not in done]
         self.told(self._plan(len(done), len(turns)))
-        if self.keep:
-            self._written()
+        self._kept()
         end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
         with progress("measuring", len(turns), show_progress) as advance:
             for clock in dict.fromkeys(turn.sm_clock_mhz for turn in turns):
@@ -243,14 +242,12 @@ class Session:
             return
         except Broken as error:
             self.skipped[turn.case.name] = f"{_BROKE}: {error}"
-            if self.keep:
-                self._written()
+            self._kept()
             message = f"{turn.case.name} broke the session: {error}"
             hint = "run the same command again: it goes on without this case"
             raise GpuError(Problem(message, hint=hint, code="no-gpu")) from error
         self.rows.append(self._row(turn, window.calls, meter.read(window)))
-        if self.keep:
-            self._written()
+        self._kept()
 
     def _once(self) -> float:
         """Return the seconds of a call, from enough of them to tell."""
@@ -274,8 +271,11 @@ class Session:
             "cuda": about.cuda, "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
 
+    def _kept(self) -> None:
+        if self.keep:
+            self._written()
+
     def _written(self) -> Runs:
-        frame = pl.DataFrame(self.rows, schema=COLUMNS) if self.rows else pl.DataFrame(schema=COLUMNS)
-        runs = Runs(frame.select(*COLUMNS), self.about.as_dict(), self.suite, INPUT, self.skipped)
+        runs = Runs(pl.DataFrame(self.rows, schema=COLUMNS), self.about.as_dict(), self.suite, INPUT, self.skipped)
         runs.write(self.target)
         return runs

@@ -30,7 +30,6 @@ class Live:
             self.peers += [one for one in alike if not one.others()]
         self._started: tuple[Any, Runner, About] | None = None
         self._ranks: ranks.Ranks | None = None
-        self._of: Case | None = None
         self._dead: set[int] = set()
 
     def _start(self) -> tuple[Any, Runner, About]:
@@ -61,7 +60,6 @@ class Live:
     def load(self, case: Case) -> None:
         """Make the inputs of a case, compile and run it once; raise `CannotRun`."""
         torch, runner, _ = self._start()
-        self._of = case
         runner.free()
         if case.family != "collective":
             self._let_go()
@@ -107,8 +105,7 @@ class Live:
 
     def window(self, calls: int) -> Window:
         """Run so many calls of the loaded case with the meters read all the while."""
-        several = self._of is not None and self._of.family == "collective"
-        with Sampler(self.peers[: self._of["gpus"]] if several and self._of else [self.device]) as sampler:
+        with Sampler(self.peers[: self._ranks.number if self._ranks else 1]) as sampler:
             done, seconds, began, ended = self._run(calls)
         return Window(done, seconds, began, ended, sampler.samples())
 

@@ -58,15 +58,13 @@ def read(window: Window) -> Reading:
     more than `MOST_APART`, or where heat or the machine held the clock down.
     """
     found = [_one(samples, window) for samples in window.samples]
-    seconds = window.seconds / window.calls
     suspect = next((one.suspect for one in found if one.suspect), None)
     counted, integrated = ([getattr(one, name) for one in found] for name in ("power_w", "power_integrated_w"))
     means = {
         name: float(np.mean([getattr(one, name) for one in found]))
-        for name in ("metered_s", "sm_clock_mhz", "memory_clock_mhz", "temperature_c")
+        for name in ("seconds", "metered_s", "sm_clock_mhz", "memory_clock_mhz", "temperature_c")
     }
     return Reading(
-        seconds=seconds,
         power_w=None if None in counted else float(np.mean(counted)),
         power_integrated_w=None if None in integrated else float(np.mean(integrated)),
         throttle=",".join(sorted({word for one in found for word in one.throttle.split(",") if word})),
@@ -103,4 +101,5 @@ def _one(samples: Samples, window: Window) -> Reading:
         suspect = told if held[bits] else suspect
     words = {"power": CAPPED, "thermal": HOT, "hardware": BROKEN}
     throttle = ",".join(word for word, bits in words.items() if held[bits])
-    return Reading(0.0, power, integrated, metered, clocks, memory, heat, throttle, suspect)
+    seconds = window.seconds / window.calls
+    return Reading(seconds, power, integrated, metered, clocks, memory, heat, throttle, suspect)

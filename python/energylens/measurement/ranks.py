@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from energylens.measurement.backend import CannotRun
 from energylens.measurement.cases import Case
+from energylens.measurement.runner import first_line
 
 PATIENCE_S: Final = {"load": 600.0, "run": 120.0}
 """Seconds after which a rank that does not answer is given up; to start one and to join the others takes long."""
@@ -105,7 +106,7 @@ def _work(rank: int, number: int, device: str, kind: str, meeting: str, pipe: Co
                 answer = _timed(torch, call, rest[0], cuda)
             pipe.send((None, answer))
         except Exception as error:
-            pipe.send((str(error).splitlines()[0] if str(error) else type(error).__name__, None))
+            pipe.send((first_line(error), None))
 
 
 def _collective(torch: Any, dist: Any, operation: str, size: int, number: int, device: str, group: Any) -> Any:

@@ -36,6 +36,16 @@ class Recorder:
     def _told(self, call: str, **answer: Any) -> None:
         self._put({"clock": self._clock, "case": self._case, "call": call} | answer)
 
+    @contextmanager
+    def _answered(self, call: str, refusal: str, refused: type[Exception]) -> Iterator[None]:
+        """Write down that a call went well, or why it was refused."""
+        try:
+            yield
+        except refused as error:
+            self._told(call, **{refusal: str(error)})
+            raise
+        self._told(call)
+
     @property
     def about(self) -> About:
         """The GPU and its software."""
@@ -48,22 +58,14 @@ class Recorder:
     def lock(self, sm_clock_mhz: int | None) -> None:
         """Lock the SM clock, or free it; raise `NotAllowed`."""
         self._clock, self._case = sm_clock_mhz, ""
-        try:
+        with self._answered("lock", "not_allowed", NotAllowed):
             self._backend.lock(sm_clock_mhz)
-        except NotAllowed as error:
-            self._told("lock", not_allowed=str(error))
-            raise
-        self._told("lock")
 
     def load(self, case: Case) -> None:
         """Load a case; raise `CannotRun`."""
         self._case = case.name
-        try:
+        with self._answered("load", "cannot_run", CannotRun):
             self._backend.load(case)
-        except CannotRun as error:
-            self._told("load", cannot_run=str(error))
-            raise
-        self._told("load")
 
     def time(self, calls: int) -> float:
         """Return the seconds of so many calls of the loaded case."""

@@ -11,11 +11,13 @@ from typing import Any, Final
 import polars as pl
 
 from energylens.errors import EnergylensError, Problem
-from energylens.measurement.cases import SIZES, Case
+from energylens.measurement.cases import SIZES
 from energylens.report.text import number, table
 from energylens.store import read_parquet, write_parquet
 
 KIND: Final = "measured"
+GO_ON: Final = "run `energylens measure` to its end: the same command goes on"
+"""What mends a file that tells too little."""
 _TEXT: Final = ("case", "family", "variant", "dtype", "suspect", "throttle", "driver", "torch", "cuda", "measured_at")
 _WHOLE: Final = ("repeat", "sm_clock_lock_mhz", "calls", *SIZES)
 _NUMBERS: Final = (
@@ -173,12 +175,6 @@ def _bad(name: str, kind: str, wrong: pl.Series, path: Path) -> list[Problem]:
         return []
     message = f"column `{name}` is not {kind} in {int(wrong.sum())} of {len(wrong)} rows"
     return [Problem(message, hint="measure again", code="measured-file", where=str(path))]
-
-
-def case_of(row: dict[str, Any]) -> Case:
-    """Return the case of a row."""
-    sizes = {name: row[name] for name in SIZES if row[name] is not None}
-    return Case.of(row["family"], row["variant"], row["dtype"], **sizes)
 
 
 def _number(value: Any) -> float | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from energylens.builder import Model
 from energylens.plan import LoadedModel
+from energylens.spec.form import check
+from energylens.spec.model import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,23 +32,12 @@ NAME: Final = "measured-llama"
 
 
 @cache
-def spec(config: tuple[tuple[str, int], ...] = ()) -> LoadedModel:
-    """Return the model as a spec, made from its config; some of whose sizes may be others."""
+def spec() -> LoadedModel:
+    """Return the model as a spec, made from its config."""
     from energylens.spec.hf import spec_from_hf
 
-    found = spec_from_hf(CONFIG | dict(config), NAME)
-    model = Model(
-        NAME,
-        ranks=found["ranks"],
-        cache=found["cache"],
-        mask=found["mask"],
-        dtypes=found["dtypes"],
-        shard=found["shard"],
-        source="random weights, measured by `energylens measure`",
-    )
-    for block in found["blocks"]:
-        model.block(block.get("repeat", 1), kernels=block["kernels"], name=block["name"])
-    return model.loaded()
+    found = spec_from_hf(CONFIG, NAME) | {"source": "random weights, measured by `energylens measure`"}
+    return LoadedModel(check(ModelSpec, found, None, f"model {NAME}"))
 
 
 class Transformer:
