@@ -130,8 +130,10 @@ pub struct Mapping {
     pub experts: Option<Experts>,
     /// Step constants.
     pub constants: StepConstants,
-    /// What holds the SM clock down, where a lock or a cap is asked for.
+    /// What holds the SM clock down, where a lock or a cap is asked for and the GPU's clocks are known.
     pub governor: Option<Governor>,
+    /// Watts that no stage may draw on a GPU whose clocks are not known, so that nobody knows what a cap would do to it.
+    pub most_w: Option<f64>,
 }
 
 impl Mapping {
@@ -160,6 +162,7 @@ impl Mapping {
         Ok(Self {
             mesh,
             governor: governor(profile, running),
+            most_w: most_w(profile, running),
             activations: largest_activations(&prefill),
             prefill,
             decode,
@@ -235,13 +238,18 @@ fn routed(graph: &Graph, mesh: Mesh, running: Running, laws: &[Law]) -> Result<O
     }))
 }
 
+/// Watts that no stage may draw, where a cap is asked for and there are no clocks to lower.
+fn most_w(profile: &Profile, running: Running) -> Option<f64> {
+    (running.power_cap_w > 0 && profile.clock.range().is_none()).then(|| f64::from(running.power_cap_w))
+}
+
 /// What holds the SM clock of a GPU, locked already if it is, down.
 fn governor(profile: &Profile, running: Running) -> Option<Governor> {
     let (clocks, power) = (&profile.clock, &profile.power);
     let locked = (running.sm_clock_mhz > 0).then(|| f64::from(running.sm_clock_mhz));
     let mhz = locked.unwrap_or(clocks.max_mhz);
     let watts = Some(f64::from(running.power_cap_w)).filter(|watts| *watts > 0.0);
-    running.governed().then(|| Governor {
+    (running.governed() && clocks.range().is_some()).then(|| Governor {
         lock: locked.map_or(Lower::SAME, |mhz| clocks.lower(mhz, clocks.max_mhz)),
         clocks: clocks.below(clocks.max_mhz),
         cap: watts.filter(|watts| *watts < power.tdp_w).map(|watts| Cap { watts, clocks: clocks.below(mhz) }),
@@ -306,11 +314,6 @@ impl Running {
             return fault(Reason::Clock, message, hint);
         }
         let (cap, power) = (f64::from(self.power_cap_w), &locked.unwrap_or(profile).power);
-        if cap > 0.0 && profile.clock.range().is_none() {
-            let message = format!("a power cap of {cap} W");
-            let hint = format!("the profile of {} has no table of clocks, from which it would follow", profile.name);
-            return fault(Reason::Power, message, hint);
-        }
         if cap > 0.0 && !(power.static_w < cap && cap <= power.tdp_w) {
             let message = format!("a power cap of {cap} W");
             return fault(

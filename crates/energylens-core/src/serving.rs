@@ -416,7 +416,9 @@ pub fn fill<const L: usize>(mapping: &Mapping, parts: &Parts<L>, columns: Column
     let dp = f64::from(mapping.mesh.dp);
     let capacity = mapping.constants.capacity_bytes;
     for i in 0..L {
-        let fits = if memory[i] > capacity { Reason::Memory as u64 } else { Reason::Ok as u64 };
+        let slowed = prefill.elapsed_s[i] == f64::INFINITY || decode.elapsed_s[i] == f64::INFINITY;
+        let runs = if slowed && mapping.most_w.is_some() { Reason::Power as u64 } else { Reason::Ok as u64 };
+        let fits = if memory[i] > capacity { Reason::Memory as u64 } else { runs };
         served.reasons[i] = if batch[i] < dp { Reason::Batch as u64 } else { fits };
     }
 }
