@@ -35,7 +35,8 @@ LAWS: Final[Mapping[str, tuple[str, float, float] | None]] = {
 """Laws with the name of their number, its least and its greatest value."""
 
 _MOST_COPIES: Final = 4096
-_MOST_EXPERTS: Final = 65_536
+MOST_EXPERTS: Final = 65_536
+"""Most experts of a routed rank."""
 _MOST_TOKENS: Final = 2**53
 _WORDS: Final = "uniform, balanced, dirichlet:0.8, zipf:0.5, power_law:1.2 or counts:FILE"
 
@@ -148,7 +149,7 @@ def _whole(rows: pl.DataFrame, names: Sequence[str], path: Path) -> tuple[pl.Dat
         if column.dtype.is_numeric() and not column.null_count():
             wide = column.cast(pl.Float64)
             whole = bool((wide.is_finite() & (wide == wide.floor())).all())
-        most = _MOST_EXPERTS - 1 if name == "expert" else _MOST_TOKENS
+        most = MOST_EXPERTS - 1 if name == "expert" else _MOST_TOKENS
         if not whole:
             message = f"column `{name}` of the counts is not made of whole numbers"
             problems.append(Problem(message, where=str(path), code="form"))
