@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from energylens import _core
+from energylens.common.files import printable
 from energylens.errors import Problem, SpaceError, SpecError, did_you_mean
 
 if TYPE_CHECKING:
@@ -130,15 +131,14 @@ def counts(path: Path) -> tuple[tuple[float, ...], ...]:
 
 
 def _table(path: Path) -> pl.DataFrame:
-    if path.is_dir():
-        raise SpecError(Problem("a folder, not a file of counts", where=str(path), code="no-file"))
-    try:
-        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
-    except FileNotFoundError:
-        raise SpecError(Problem("no such file of counts", where=str(path), code="no-file")) from None
-    except (OSError, pl.exceptions.PolarsError) as error:
-        told = str(error).splitlines()[0]
-        raise SpecError(Problem(f"cannot read the counts: {told}", where=str(path), code="form")) from None
+    from energylens.common.files import is_folder, is_there
+    from energylens.common.tables import read_table
+
+    if not is_there(path):
+        raise SpecError(Problem("no such file of counts", where=printable(str(path)), code="no-file"))
+    if is_folder(path):
+        raise SpecError(Problem("a folder, not a file of counts", where=printable(str(path)), code="no-file"))
+    return read_table(path, "file of counts", kind="parquet" if path.suffix == ".parquet" else "csv", code="form")
 
 
 def _whole(rows: pl.DataFrame, names: Sequence[str], path: Path) -> tuple[pl.DataFrame, list[Problem]]:

@@ -307,14 +307,16 @@ def test_all_problems_are_reported_at_once() -> None:
     )
     with pytest.raises(hf.InvalidConfig) as caught:
         hf.spec_from_hf(broken)
-    assert sorted(caught.value.problems) == [
+    messages = [problem.message for problem in caught.value.problems]
+    assert sorted(messages) == [
         "hidden_size is missing",
         "intermediate_size must be a whole number, not '128'",
         "num_attention_heads 8 is not divisible by num_key_value_heads 3",
         "tie_word_embeddings must be true or false, not 'no'",
         "vocab_size must be at least 1, not -5",
     ]
-    assert all(problem in str(caught.value) for problem in caught.value.problems)
+    assert all(message in str(caught.value) for message in messages)
+    assert {problem.code for problem in caught.value.problems} == {"invalid-config"}
 
 
 def test_lists_must_cover_the_layers() -> None:

@@ -46,6 +46,7 @@ def read_table(
     code: str = "unreadable",
     error: type[EnergylensError] = SpecError,
     infer_rows: int | None = None,
+    hint: str | None = None,
 ) -> pl.DataFrame:
     """Return a table as a frame; raise `error` with one clear reason if it cannot be read.
 
@@ -65,6 +66,8 @@ def read_table(
         Class of the exception.
     infer_rows
         Rows of a CSV or of lines of JSON that types of columns are inferred from; all, if left out.
+    hint
+        What to do about a file that cannot be read.
 
     Raises
     ------
@@ -76,8 +79,8 @@ def read_table(
     shown = f"the {what} `{printable(str(path))}`"
     kind = kind or KINDS.get(path.suffix.lower())
     if kind is None:
-        hint = f"a table's name ends in {', '.join(KINDS)}"
-        raise error(Problem(f"cannot tell what kind of table {shown} is", hint=hint, code=code))
+        endings = f"a table's name ends in {', '.join(KINDS)}"
+        raise error(Problem(f"cannot tell what kind of table {shown} is", hint=endings, code=code))
     try:
         if kind == "parquet":
             return _parquet(path, shown, columns)
@@ -87,7 +90,7 @@ def read_table(
     except (OSError, ValueError, OverflowError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as fault:
         if isinstance(fault, EnergylensError):
             raise
-        raise error(Problem(f"cannot read {shown}: {reason_of(fault)}", code=code)) from None
+        raise error(Problem(f"cannot read {shown}: {reason_of(fault)}", hint=hint, code=code)) from None
 
 
 def require_table(path: Path, shown: str, columns: Sequence[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from energylens.common.files import printable
+from energylens.common.values import shown
 from energylens.errors import MOST_SHOWN, EnergylensError, Problem, SpecError, did_you_mean
 from energylens.spec.yaml import Document, Step
 
@@ -86,7 +87,9 @@ def check(form: type[FormT], data: object, document: Document | None, what: str)
         return form.model_validate(data)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise SpecError([_problem(form, one, document, what, at < MOST_SHOWN) for at, one in enumerate(details)]) from None
+        raise SpecError(
+            [_problem(form, one, document, what, at < MOST_SHOWN) for at, one in enumerate(details)]
+        ) from None
 
 
 _ABOUT_THE_NAME = {"extra_forbidden", "unknown-name", "rank-name", "unknown-rank", "twice"}
@@ -134,7 +137,7 @@ def _problem(form: type[BaseModel], detail: Any, document: Document | None, what
             message = f"`{name}`: {detail['msg']}"
         case _:
             expected = str(detail["msg"]).replace("Input should be ", "").replace("Input should have", "has to have")
-            message = f"`{name}` should be {expected}, found `{_shown(value)}`"
+            message = f"`{name}` should be {expected}, found `{shown(value)}`"
             if "number" in expected or "integer" in expected:
                 hint = _number_hint(value)
     return place_problem(document, what, path, Problem(message, hint=hint, code=kind), None)
@@ -143,16 +146,7 @@ def _problem(form: type[BaseModel], detail: Any, document: Document | None, what
 def _kind_of(value: object) -> str:
     if value is None:
         return "nothing"
-    return f"`{_shown(value)}`" if isinstance(value, (str, int, float)) else "a list"
-
-
-def _shown(value: object) -> str:
-    """Return a value as a message shows it: short, and only its kind if it has parts."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**100:
-        return f"a whole number of {value.bit_length():,} bits"
-    if isinstance(value, (str, int, float)) or value is None:
-        return printable(str(value), 100)
-    return type(value).__name__
+    return f"`{shown(value)}`" if isinstance(value, (str, int, float)) else "a list"
 
 
 _WITH_UNIT: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGbBtT])(i?)[bB]?\s*")

@@ -9,7 +9,17 @@ from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from energylens.spec.curves import Collectives, Fit, Large
 from energylens.spec.form import (
-    Bytes, Count, Deviation, Factor, Form, Joules, JoulesPer, Positive, Seconds, Text, Watts
+    Bytes,
+    Count,
+    Deviation,
+    Factor,
+    Form,
+    Joules,
+    JoulesPer,
+    Positive,
+    Seconds,
+    Text,
+    Watts,
 )  # fmt: skip
 from energylens.spec.kernels import Kernels as Kernels
 

@@ -22,7 +22,11 @@ def _tiles(tiles: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
 
 
 _Side = Annotated[Count, Field(le=65_536)]
-Tile = Annotated[tuple[_Side, _Side, Annotated[Share, Field(ge=1e-6)]], BeforeValidator(_tile), Field(json_schema_extra={"minItems": 2})]
+Tile = Annotated[
+    tuple[_Side, _Side, Annotated[Share, Field(ge=1e-6)]],
+    BeforeValidator(_tile),
+    Field(json_schema_extra={"minItems": 2}),
+]
 TileList = Annotated[list[Tile], Field(min_length=1, max_length=1000), AfterValidator(_tiles)]
 
 

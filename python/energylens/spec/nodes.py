@@ -39,7 +39,20 @@ _SCALAR_KINDS: Final = {"null": type(None), "bool": bool, "int": int, "float": f
 class Node:
     """A value: plain data, the place of its first character, and the nodes of its parts if it has any."""
 
-    __slots__ = ("column", "data", "entries", "height", "items", "keys", "length", "line", "open", "order", "size", "style")
+    __slots__ = (
+        "column",
+        "data",
+        "entries",
+        "height",
+        "items",
+        "keys",
+        "length",
+        "line",
+        "open",
+        "order",
+        "size",
+        "style",
+    )
 
     def __init__(self, data: Any, line: int, column: int, length: int = 1, style: str | None = None) -> None:
         self.data = data
@@ -128,7 +141,9 @@ class _Reader:
         line = min(line, len(self.lines) - 1)
         return Place(self.file, line + 1, column + 1, length, self.lines[line])
 
-    def _problem(self, message: str, mark: Any, hint: str | None = None, code: str = "yaml", length: int = 1) -> Problem:
+    def _problem(
+        self, message: str, mark: Any, hint: str | None = None, code: str = "yaml", length: int = 1
+    ) -> Problem:
         return Problem(message, None if mark is None else self.place(mark.line, mark.column, length), hint, code)
 
     def _fail(self, message: str, mark: Any, hint: str | None = None) -> NoReturn:
@@ -194,7 +209,9 @@ class _Reader:
     def _count(self, number: int, mark: Any) -> None:
         self.values += number
         if self.values > MOST_VALUES:
-            message = f"more than the {MOST_VALUES:,} values that are read from a file, those of aliases counted each time"
+            message = (
+                f"more than the {MOST_VALUES:,} values that are read from a file, those of aliases counted each time"
+            )
             self._fail(message, mark)
 
     def _attach(self, node: Node) -> None:

@@ -25,7 +25,7 @@ class Document:
         if len(text) > MOST_BYTES:
             message = f"`{file}` has {len(text):,} characters: more than the {MOST_BYTES:,} that are read"
             raise SpecError(Problem(message, code="too-large"))
-        self.lines = nodes.lines_of(text)
+        self.text, self.lines = text, nodes.lines_of(text)
         root = nodes.read(text, file, self.lines)
         if root is None:
             raise SpecError(
