@@ -93,7 +93,7 @@ def read_bytes(
     if len(data) > most:
         size = path.stat().st_size
         message = f"the {what} `{printable(str(path))}` has {size:,} bytes: more than the {most:,} that are read"
-        raise error(Problem(message, code="too-large"))
+        raise error(Problem(message, code="unreadable"))
     return data
 
 

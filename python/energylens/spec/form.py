@@ -109,7 +109,7 @@ def place_problem(
 def _problem(form: type[BaseModel], detail: Any, document: Document | None, what: str, hints: bool) -> Problem:
     path = tuple(step for step in detail["loc"] if not (isinstance(step, str) and step.startswith("function-")))
     kind, value = detail["type"], detail["input"]
-    name = printable(str(path[-1]), 100) if path else what
+    name = printable(_name_of(path), 100) if path else what
     hint: str | None = None
     match kind:
         case "extra_forbidden":
@@ -130,9 +130,8 @@ def _problem(form: type[BaseModel], detail: Any, document: Document | None, what
             first = error.problems[0] if isinstance(error, EnergylensError) else Problem(str(error), code=kind)
             message, hint = first.message, first.hint
             kind = first.code if first.code != "problem" else kind
-        case "too_long" | "string_too_long":
-            length, what_of = len(value), "characters" if kind == "string_too_long" else "items"
-            message = f"`{name}` should have at most {detail['ctx']['max_length']:,} {what_of}, found {length:,}"
+        case "too_long":
+            message = f"`{name}` should have at most {detail['ctx']['max_length']:,} items, found {len(value):,}"
         case _ if not str(detail["msg"]).startswith("Input should "):
             message = f"`{name}`: {detail['msg']}"
         case _:
@@ -141,6 +140,12 @@ def _problem(form: type[BaseModel], detail: Any, document: Document | None, what
             if "number" in expected or "integer" in expected:
                 hint = _number_hint(value)
     return place_problem(document, what, path, Problem(message, hint=hint, code=kind), None)
+
+
+def _name_of(path: Sequence[Step]) -> str:
+    """Return the name of a value: its field's, and which item of a list it is."""
+    first = next((at for at in range(len(path) - 1, -1, -1) if isinstance(path[at], str)), 0)
+    return ".".join(str(step) for step in path[first:])
 
 
 def _kind_of(value: object) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from energylens import _core, routing
 from energylens.common.files import printable
@@ -84,7 +84,14 @@ class Overlap(Form):
     """Phases in which it is overlapped."""
 
 
-Equation = Annotated[Text, Field(max_length=2000)]
+def _equation(text: str) -> str:
+    if len(text) > _LONGEST_EQUATION:
+        raise ValueError(f"an equation has at most {_LONGEST_EQUATION:,} characters, found {len(text):,}")
+    return text
+
+
+_LONGEST_EQUATION: Final = 2000
+Equation = Annotated[Text, AfterValidator(_equation)]
 
 
 class Kernel(Form):

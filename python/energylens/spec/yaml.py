@@ -24,7 +24,7 @@ class Document:
         self.file = file
         if len(text) > MOST_BYTES:
             message = f"`{file}` has {len(text):,} characters: more than the {MOST_BYTES:,} that are read"
-            raise SpecError(Problem(message, code="too-large"))
+            raise SpecError(Problem(message, code="unreadable"))
         self.text, self.lines = text, nodes.lines_of(text)
         root = nodes.read(text, file, self.lines)
         if root is None:
