@@ -30,7 +30,10 @@ from energylens.service.workload import load_workload
     ("name", "hint"),
     [
         ("meta-llama/Llama-3.1-8B", "did you mean `llama-3.1-8b`? it is the bundled spec of that architecture"),
-        ("meta-llama/Llama-3.1-8B-Instruct", "did you mean `llama-3.1-8b`? it is the bundled spec of that architecture"),
+        (
+            "meta-llama/Llama-3.1-8B-Instruct",
+            "did you mean `llama-3.1-8b`? it is the bundled spec of that architecture",
+        ),
         ("meta-llama/Meta-Llama-3.1-70B-Instruct", "did you mean `llama-3.1-70b`? it is the"),
         ("Qwen/Qwen3-8B", "did you mean `qwen3-8b`? it is the bundled spec of that architecture"),
         ("Qwen/Qwen3-30B-A3B-Instruct-2507", "did you mean `qwen3-30b-a3b`? it is the"),
@@ -43,7 +46,10 @@ from energylens.service.workload import load_workload
             "say its number format with weight_dtype (--weight-dtype)",
         ),
         ("Qwen/Qwen3-32B-AWQ", "say its number format with weight_dtype (--weight-dtype)"),
-        ("Qwen/Qwen2.5-7B", "`energylens import-hf config.json --out my-model.yaml` makes a spec of the config.json of "),
+        (
+            "Qwen/Qwen2.5-7B",
+            "`energylens import-hf config.json --out my-model.yaml` makes a spec of the config.json of ",
+        ),
         ("deepseek-ai/DeepSeek-V3.2", "makes a spec of the config.json of deepseek-ai/DeepSeek-V3.2"),
         ("Llama-3.1-8B-Instruct", "did you mean `llama-3.1-8b`?"),
     ],
@@ -136,7 +142,9 @@ def test_a_model_or_gpu_that_is_no_file(name: str, tmp_path: Path, monkeypatch: 
         assert len(caught.value.problems) == 1
 
 
-@pytest.mark.parametrize("command", [["n" * 300], ["predict", "n" * 300], ["gpus", "a/" * 3000], ["show", "n" * 300 + ".yaml"]])
+@pytest.mark.parametrize(
+    "command", [["n" * 300], ["predict", "n" * 300], ["gpus", "a/" * 3000], ["show", "n" * 300 + ".yaml"]]
+)
 def test_long_names_on_the_command_line(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command) == 2
     assert len(capsys.readouterr().err) < 2000

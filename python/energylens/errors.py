@@ -14,6 +14,8 @@ MOST_SHOWN: Final = 50
 _TAB: Final = 4
 _BEFORE, _AFTER = 80, 120
 """Cells of a long line that are shown before and after the caret."""
+_LONGEST_TEXT: Final = 2000
+"""Longest message, hint or path that is written out."""
 _LONGEST_WORD: Final = 200
 """Longest word that a similar one is looked for: the search takes time in proportion to its length."""
 
@@ -70,7 +72,9 @@ class Problem:
 
 
 def _plain(text: str) -> str:
-    """Return a text without characters that would steer a terminal; ends of lines stay."""
+    """Return a text without characters that would steer a terminal, its middle cut out if it is long."""
+    if len(text) > _LONGEST_TEXT:
+        text = f"{text[: _LONGEST_TEXT // 2]} ... {text[-_LONGEST_TEXT // 2 :]}"
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)

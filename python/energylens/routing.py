@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import polars as pl
 
 from energylens import _core
 from energylens.common.files import printable
+from energylens.common.values import shown
 from energylens.errors import Problem, SpaceError, SpecError, did_you_mean
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ LAWS: Final[Mapping[str, tuple[str, float, float] | None]] = {
 """Laws with the name of their number, its least and its greatest value."""
 
 _MOST_COPIES: Final = 4096
+_COPIES: Final = re.compile("0{0,9}[0-9]{1,4}")
 MOST_EXPERTS: Final = 65_536
 """Most experts of a routed rank."""
 _MOST_TOKENS: Final = 2**53
@@ -59,13 +62,13 @@ class Law:
 def problem(text: object) -> Problem | None:
     """Return what is wrong with the word for a law, files apart."""
     if not isinstance(text, str):
-        return Problem(f"`{text}` is no law of routing", hint=f"write {_WORDS}", code="routing")
+        return Problem(f"`{shown(text)}` is no law of routing", hint=f"write {_WORDS}", code="routing")
     name, colon, number = text.partition(":")
     if name == "counts" and number:
         return None
     if name not in (*LAWS, "counts"):
         hint = did_you_mean(name.lower(), LAWS) or f"write {_WORDS}"
-        return Problem(f"`{text}` is no law of routing", hint=hint, code="routing")
+        return Problem(f"`{shown(text)}` is no law of routing", hint=hint, code="routing")
     if name == "counts":
         return Problem("`counts` of which file?", hint="write counts:FILE", code="routing")
     asked = LAWS[name]
@@ -79,7 +82,7 @@ def problem(text: object) -> Problem | None:
         value = math.nan
     if not least <= value <= most:
         hint = f"give its {what}, from {least:g} to {most:g}, as in {name}:0.8"
-        return Problem(f"cannot read the {what} of `{text}`", hint=hint, code="routing")
+        return Problem(f"cannot read the {what} of `{shown(text)}`", hint=hint, code="routing")
     return None
 
 
@@ -189,13 +192,13 @@ def placement_problem(text: object) -> Problem | None:
     """Return what is wrong with the word for a placement."""
     if text in ("contiguous", "balanced"):
         return None
-    name, _, number = str(text).partition(":")
-    if name == "replicated" and number.isascii() and number.isdigit() and 1 <= int(number) <= _MOST_COPIES:
+    name, _, number = str(text).partition(":") if isinstance(text, str) else ("", "", "")
+    if name == "replicated" and _COPIES.fullmatch(number) and 1 <= int(number) <= _MOST_COPIES:
         return None
     known = ["contiguous", "balanced", "replicated"]
     hint = "write contiguous, balanced, or replicated:32 for 32 copies of the most popular experts besides"
     hint = hint if name in known else did_you_mean(name, known) or hint
-    return Problem(f"`{text}` is no placement of experts", hint=hint, code="placement")
+    return Problem(f"`{shown(text)}` is no placement of experts", hint=hint, code="placement")
 
 
 def placement_code(text: str) -> int:

@@ -20,7 +20,7 @@ from energylens.spec.workload import WorkloadSpec
 from energylens.spec.yaml import Document
 
 GPU = Document.read(bundled("hardware")["h100-sxm"]).data
-MODEL = {
+MODEL: dict[str, Any] = {
     "name": "m",
     "ranks": {"d": 64, "f": 128},
     "blocks": [{"name": "a", "kernels": {"up": "A[b,s,f] = X[b,s,d] * Wu[d,f]"}}],
@@ -186,7 +186,10 @@ def test_a_profile_at_its_bounds_gives_finite_results(name: str) -> None:
     data = largest(Document.read(bundled("hardware")[name]).data) | {"name": "g"}
     gpu = LoadedGpu(check(GpuSpec, data, None, name))
     sizes = {"tp": 8, "batch": 4096, "prompt_tokens": 2**20, "output_tokens": 2**20}
-    points = [{"model": "llama-3.1-405b", "pp": 2, "dp": 1, "ep": 1}, {"model": "deepseek-v3", "pp": 1, "dp": 1, "ep": 8}]
+    points = [
+        {"model": "llama-3.1-405b", "pp": 2, "dp": 1, "ep": 1},
+        {"model": "deepseek-v3", "pp": 1, "dp": 1, "ep": 8},
+    ]
     frame = energylens.evaluate(
         pl.DataFrame([one | sizes | {"gpu": "g"} for one in points]),
         models=["llama-3.1-405b", "deepseek-v3"],

@@ -360,7 +360,7 @@ def test_flat_config_of_a_vision_model_is_that_of_its_text_part() -> None:
     ("outer", "towers", "count"),
     [
         # LLaVA-1.5 names its text part by what differs from the defaults of Llama (Vicuna 7B: 6.74e9).
-        ({"architectures": ["LlavaForConditionalGeneration"], "vision_config": {"hidden_size": 1024}}, ["vision"], 6.74e9),
+        ({"architectures": ["LlavaForConditionalGeneration"], "vision_config": {"depth": 24}}, ["vision"], 6.74e9),
         ({"architectures": ["SomeAudioForConditionalGeneration"], "audio_config": {"d": 1}}, ["audio"], 6.74e9),
     ],
 )  # fmt: skip
@@ -449,9 +449,10 @@ def test_experts_have_bounds() -> None:
 
 def test_errors_are_those_of_the_package() -> None:
     assert issubclass(hf.InvalidConfig, SpecError) and issubclass(hf.UnsupportedArchitecture, SpecError)
-    for wrong in ([], "x", None, 7):
+    others: list[Any] = [[], "x", None, 7]
+    for wrong in others:
         with pytest.raises(SpecError, match="a config is a mapping of fields"):
-            hf.spec_from_hf(wrong)  # type: ignore[arg-type]
+            hf.spec_from_hf(wrong)
     for published in (0, -1.0, math.inf, math.nan, 1e18, "8B"):
         with pytest.raises(SpecError, match="parameters must be a number"):
             hf.spec_from_hf(tiny(), parameters=published)  # type: ignore[arg-type]
@@ -509,7 +510,10 @@ def test_number_formats_of_another_file_are_checked_alike(tmp_path: Path, capsys
         ("[]", "`DIR/hf_quant_config.json` holds a list"),
         ('{"quantization": {"quant_algo": "FP8"}, "quantization": {}}', "`DIR/hf_quant_config.json` has the name"),
         ('{"quantization": 7}', "quantization_config must be a mapping, not 7"),
-        ('{"quantization": {"quant_algo": "FP8", "exclude_modules": 7}}', "exclude_modules of quantization_config must"),
+        (
+            '{"quantization": {"quant_algo": "FP8", "exclude_modules": 7}}',
+            "exclude_modules of quantization_config must",
+        ),
     ):
         other.write_text(text)
         code, errors = imported(tmp_path, config, capsys)

@@ -143,7 +143,9 @@ def test_what_aliases_multiply_is_counted_before_it_is_made() -> None:
     assert seconds(bomb(12)) < 1.0
     chain = "a0: &a0 {x: 1}\n" + "\n".join(f"a{n}: &a{n} {{x: *a{n - 1}}}" for n in range(1, 40))
     assert f"nested deeper than the {MOST_DEPTH} levels" in problem(chain).message
-    merges = "a0: &a0 {x: 1}\n" + "\n".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}], y{n}: 1}}" for n in range(1, 30))
+    merges = "a0: &a0 {x: 1}\n" + "\n".join(
+        f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}], y{n}: 1}}" for n in range(1, 30)
+    )
     assert "values that are read" in problem(merges).message or "levels" in problem(merges).message
 
 

@@ -102,7 +102,8 @@ def read(path: Path, columns: tuple[str, ...], latency: str = "latency") -> pl.D
     try:
         rows = read_table(path, "table", kind="parquet")
     except SpecError as error:
-        raise fault(error.problems[0].message, path, "install the package anew") from error
+        reason = error.problems[0].message.rpartition("`: ")[2]
+        raise fault(f"the table cannot be read: {reason}", path, "install the package anew") from error
     absent = [
         pl.lit(value).alias(name) for name, value in ADDED.items() if name in columns and name not in rows.columns
     ]

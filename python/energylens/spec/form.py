@@ -102,12 +102,14 @@ def place_problem(
     if document is not None:
         place = document.place(path, span, key=problem.code in _ABOUT_THE_NAME)
         return Problem(problem.message, place, problem.hint, problem.code)
-    where = f"{what}: {'.'.join(str(step) for step in path)}" if path else what
+    where = f"{what}: {'.'.join(printable(str(step), 60) for step in path)}" if path else what
     return Problem(problem.message, None, problem.hint, problem.code, where)
 
 
 def _problem(form: type[BaseModel], detail: Any, document: Document | None, what: str, hints: bool) -> Problem:
-    path = tuple(step for step in detail["loc"] if not (isinstance(step, str) and step.startswith("function-")))
+    path = tuple(
+        step for step in detail["loc"] if not (isinstance(step, str) and step.startswith(("function-", "[key]")))
+    )
     kind, value = detail["type"], detail["input"]
     name = printable(_name_of(path), 100) if path else what
     hint: str | None = None
