@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,14 +18,25 @@ def _tuples(value: object) -> object:
     return [tuple(row) if isinstance(row, list) else row for row in value] if isinstance(value, list) else value
 
 
+LONGEST: Final = 10_000_000
+"""Longest prompt or output, tokens: the longest contexts that are served."""
+_MOST_ROWS: Final = 10_000
+"""Most kinds, rates or points of a curve: more requests than that are a trace."""
+
+Tokens = Annotated[Positive, Field(le=LONGEST)]
+Weight = Annotated[Positive, Field(ge=1e-9, le=1e9)]
+"""A share of something; shares may add up to any sum."""
+Rate = Annotated[Positive, Field(ge=1e-9, le=1e9)]
+
+
 class Lengths(Form):
     """A log-normal distribution of lengths, cut at `longest`."""
 
-    mean: Positive
+    mean: Tokens
     """Mean tokens."""
-    sd: NonNegative = 0.0
+    sd: Annotated[NonNegative, Field(le=LONGEST)] = 0.0
     """Standard deviation, tokens."""
-    longest: Count | None = None
+    longest: Annotated[Count, Field(le=LONGEST)] | None = None
     """Tokens at which it is cut; a million, if left out."""
 
     @model_validator(mode="after")
@@ -35,14 +46,17 @@ class Lengths(Form):
         return self
 
 
-Kinds = Annotated[list[tuple[Positive, Positive, Positive]], BeforeValidator(_tuples), Field(min_length=1)]
-Curve = Annotated[list[tuple[NonNegative, NonNegative]], BeforeValidator(_tuples), Field(min_length=1)]
+_Rows = Field(min_length=1, max_length=_MOST_ROWS)
+_Most = Annotated[NonNegative, Field(le=1e15)]
+
+Kinds = Annotated[list[tuple[Tokens, Tokens, Weight]], BeforeValidator(_tuples), _Rows]
+Curve = Annotated[list[tuple[_Most, Annotated[NonNegative, Field(le=1e9)]]], BeforeValidator(_tuples), _Rows]
 
 
 class Prefix(Form):
     """How much of the prompts caches find, by the tokens that they hold."""
 
-    block_tokens: Count = 512
+    block_tokens: Annotated[Count, Field(le=LONGEST)] = 512
     """Tokens of a block; caches hold and find whole blocks."""
     found: Annotated[Curve, Field(examples=[[[1e5, 0.1], [1e6, 0.3]]])]
     """Rows of [tokens held, share of the prompt tokens found], rising."""
@@ -62,7 +76,7 @@ class Crowd(Form):
 
     share: Share
     """Share of the requests before which others arrive."""
-    others: Positive
+    others: Annotated[Positive, Field(le=1e6)]
     """Others before such a request, on average."""
 
 
@@ -83,7 +97,7 @@ class WorkloadSpec(Form):
     """Prompt tokens of a request; given with `output` in place of `kinds`."""
     output: Lengths | None = None
     """Output tokens of a request; given with `input` in place of `kinds`."""
-    rate_per_s: Positive | None = None
+    rate_per_s: Rate | None = None
     """Requests a second, all engines together; engines are always full, if it is given nowhere."""
     rates: Annotated[Curve | None, Field(examples=[[[0.6, 0.5], [1.4, 0.5]]])] = None
     """Rows of [rate over its mean, share of the time at that rate]; steady arrivals, if left out."""
