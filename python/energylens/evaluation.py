@@ -12,6 +12,7 @@ import polars as pl
 
 from energylens import _core, routing, running
 from energylens.builder import Model
+from energylens.common.memory import require_bytes
 from energylens.errors import EnergylensError, FrameError, Problem, did_you_mean
 from energylens.frame import results
 from energylens.library import load_gpu, load_model
@@ -30,6 +31,9 @@ _TYPES: dict[str, Any] = (
     | dict.fromkeys(_SIZES, pl.Float64)
     | {name: running.typed(name) for name in running.RUNNING}
 )
+_BYTES_A_ROW = 128
+_BYTES_A_VALUE = 16
+"""Of a row for its axes, and of a result for the core's array and Polars' column."""
 _RESULT_NAMES = frozenset({*_core.COLUMNS, "feasible", "reason"})
 
 
@@ -115,6 +119,12 @@ def evaluated(plan: Plan, points: pl.DataFrame, breakdown: bool, threads: int) -
         code = points[column].replace_strict(known, range(offset, len(names)), default=0, return_dtype=pl.UInt32)
         return code.to_numpy()
 
+    wanted = _core.COLUMNS if breakdown else RESULTS
+    require_bytes(
+        points.height * (_BYTES_A_ROW + _BYTES_A_VALUE * len(wanted)),
+        f"{points.height:,} points with {len(wanted)} result columns",
+        "evaluate fewer rows at a time",
+    )
     ways, way = running.ways(points, plan.routings)
     columns = plan.core.evaluate(
         dtypes,
@@ -131,7 +141,7 @@ def evaluated(plan: Plan, points: pl.DataFrame, breakdown: bool, threads: int) -
         points["batch"].to_numpy(),
         points["prompt_tokens"].to_numpy(),
         points["output_tokens"].to_numpy(),
-        _core.COLUMNS if breakdown else RESULTS,
+        wanted,
         threads,
     )
     shown = points.with_columns(pl.col(name).cast(pl.UInt32) for name in _SIZES)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from energylens import _core, routing
+from energylens.common.memory import budget_bytes
 from energylens.errors import Problem, SpecError
 from energylens.spec import datasheet
 from energylens.spec.form import place_problem
@@ -111,15 +111,14 @@ def _without_sources(node: Any) -> Any:
     return [_without_sources(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
+_CACHE_SHARE: Final = 16
+_CACHE_BYTES: Final = 256 * 2**20
+
+
 @lru_cache(maxsize=2)
 def _typed(text: str) -> _core.Plan:
     """Return the typed plan of a text; the latest few are kept, as each remembers the mappings it has made."""
-    return _core.Plan(text)
-
-
-if hasattr(os, "register_at_fork"):
-    # The threads of a plan do not come along into a forked process.
-    os.register_at_fork(after_in_child=_typed.cache_clear)
+    return _core.Plan(text, min(_CACHE_BYTES, budget_bytes() // _CACHE_SHARE))
 
 
 def _law(told: dict[str, Any]) -> str:

@@ -134,6 +134,10 @@ def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
                 f"batch {found['batch']} is below dp {found['dp']}: some data-parallel ranks would have no sequence"
             )
             return Problem(message, hint=f"use a batch of at least {found['dp']}", code="batch")
+        case "overflow":
+            message = f"{found['model']} on {found['gpu']} has seconds or joules beyond what can be calculated with"
+            hint = "a profile has numbers of the wrong size: `energylens gpus NAME` prints them all"
+            return Problem(message, hint=hint, code="overflow")
         case reason:
             told = plan.core.why_not(
                 0, 0, found["tp"], found["pp"], found["dp"], found["ep"], running.way(found, plan.routings)

@@ -4,7 +4,8 @@ mod exchanges;
 mod lower;
 mod timing;
 
-use std::sync::OnceLock;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use crate::cost::collective::Collective;
 use crate::cost::kernel::{Experts, KernelCost};
@@ -39,12 +40,13 @@ pub struct MappedKernel {
     pub cost: KernelCost,
 }
 
+/// Kernels by block.
+pub type Blocks = Vec<Vec<MappedKernel>>;
+
 /// One phase of a mapping.
 #[derive(Clone, Debug)]
 pub struct MappedPhase {
-    /// Kernels by block.
-    pub blocks: Vec<Vec<MappedKernel>>,
-    /// The same summed up by kind of stage.
+    /// Its kernels, summed up by kind of stage.
     pub program: Program,
     /// Hand-over to the next stage.
     pub send: Option<Collective>,
@@ -109,15 +111,9 @@ pub struct StepConstants {
     pub range: Range,
 }
 
-/// Everything constant over batch and lengths.
+/// What does not follow the clock.
 #[derive(Clone, Debug)]
-pub struct Mapping {
-    /// Mesh.
-    pub mesh: Mesh,
-    /// Prefill.
-    pub prefill: MappedPhase,
-    /// Decode.
-    pub decode: MappedPhase,
+pub struct Unclocked {
     /// Pipeline stages by content.
     pub kinds: Vec<StageKind>,
     /// Weight bytes of one repetition of each block, and of tied or once-held ones.
@@ -128,14 +124,81 @@ pub struct Mapping {
     pub activations: Vec<(Option<usize>, Poly)>,
     /// Routing.
     pub experts: Option<Experts>,
+}
+
+/// Everything constant over batch and lengths, but for how a cap holds the clock down.
+#[derive(Clone, Debug)]
+pub struct LaidOut {
+    /// Mesh.
+    pub mesh: Mesh,
+    /// Prefill.
+    pub prefill: MappedPhase,
+    /// Decode.
+    pub decode: MappedPhase,
+    /// What locked clocks share.
+    unclocked: Arc<Unclocked>,
     /// Step constants.
     pub constants: StepConstants,
+    /// The GPU locked to the clock, if it can be and is: what a cap goes by.
+    locked: Option<Profile>,
+    /// What the phases were found to have.
+    has: [lower::Found; 2],
+}
+
+/// Everything constant over batch and lengths. Mappings that differ in their caps share all else.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    laid_out: Arc<LaidOut>,
     /// What holds the SM clock down, where a lock or a cap is asked for.
     pub governor: Option<Governor>,
 }
 
+impl Deref for LaidOut {
+    type Target = Unclocked;
+
+    fn deref(&self) -> &Unclocked {
+        &self.unclocked
+    }
+}
+
+impl Deref for Mapping {
+    type Target = LaidOut;
+
+    fn deref(&self) -> &LaidOut {
+        &self.laid_out
+    }
+}
+
 impl Mapping {
-    /// Lays a model out.
+    /// Holds the clock of a layout down as is asked for.
+    ///
+    /// # Errors
+    /// Why that cannot be had.
+    pub fn new(laid_out: Arc<LaidOut>, profile: &Profile, running: Running) -> Result<Self, Infeasible> {
+        let locked = laid_out.locked.as_ref();
+        running.check(profile, locked, laid_out.mesh, laid_out.has)?;
+        let governor = governor(locked.unwrap_or(profile), running);
+        Ok(Self { laid_out, governor })
+    }
+
+    /// The same with the clock held down otherwise.
+    #[must_use]
+    pub fn governed(&self, governor: Governor) -> Self {
+        Self { laid_out: Arc::clone(&self.laid_out), governor: Some(governor) }
+    }
+
+    /// Bytes it takes, with those of its layout; with what tables it will have, if it is used with them.
+    pub fn bytes(&self, tables: bool) -> usize {
+        let clocks = |clocks: &Vec<Lower>| clocks.capacity() * size_of::<Lower>();
+        let of = |governor: &Governor| {
+            clocks(&governor.clocks) + governor.cap.as_ref().map_or(0, |cap| clocks(&cap.clocks))
+        };
+        size_of::<Self>() + self.governor.as_ref().map_or(0, of) + self.laid_out.bytes(tables)
+    }
+}
+
+impl LaidOut {
+    /// Lays a model out; an `unlocked` layout of the same is one at the highest clock.
     ///
     /// # Errors
     /// Why it cannot be laid out.
@@ -146,43 +209,90 @@ impl Mapping {
         formats: Formats,
         running: Running,
         settings: Settings,
+        unlocked: Option<&Self>,
     ) -> Result<Self, Infeasible> {
         mesh.check(graph)?;
-        let experts = routed(graph, mesh, running, settings.routings)?;
-        let locked = if running.sm_clock_mhz > 0 { profile.at_clock(f64::from(running.sm_clock_mhz)) } else { None };
-        let lower =
-            lower::Lowering { graph, profile: locked.as_ref().unwrap_or(profile), mesh, formats, running, experts };
+        let experts = match unlocked {
+            Some(known) => known.experts.clone(),
+            None => routed(graph, mesh, running, settings.routings)?,
+        };
+        let mut locked = lock(profile, running);
+        let own = locked.as_ref().unwrap_or(profile);
+        let lower = lower::Lowering { graph, profile: own, mesh, formats, running, experts };
         let kinds = stage_kinds(graph, mesh.pp);
-        let (prefill, found_first) = lower.phase(Phase::Prefill, &kinds);
-        let (decode, found_then) = lower.phase(Phase::Decode, &kinds);
-        running.check(profile, locked.as_ref(), mesh, [found_first, found_then])?;
-        let profile = locked.as_ref().unwrap_or(profile);
-        Ok(Self {
-            mesh,
-            governor: governor(profile, running),
-            activations: largest_activations(&prefill),
-            prefill,
-            decode,
-            kinds,
-            weights: lower.weights(),
-            caches: lower.caches(),
-            experts: lower.experts(),
-            constants: StepConstants {
-                host_s: profile.host.host_s,
-                sequence_s: profile.host.sequence_s,
-                static_w: profile.power.static_w,
-                active_w: profile.power.active_w,
-                communication_w: profile.power.communication_w,
-                sequence_j: profile.power.sequence_j,
-                tdp_w: profile.power.tdp_w,
-                capacity_bytes: profile.memory.capacity_bytes,
-                reserve_bytes: profile.memory.reserve_bytes,
-                max_batched_tokens: settings.max_batched_tokens,
-                cause_variance: profile.uncertainty.causes().map(|deviation| deviation * deviation),
-                common_variance: lower.common_variance(),
-                range: lower.range(),
-            },
-        })
+        let (prefill, first_blocks, has_first) = lower.phase(Phase::Prefill, &kinds);
+        let (decode, _, has_then) = lower.phase(Phase::Decode, &kinds);
+        let constants = constants(own, &lower, settings);
+        let unclocked = match unlocked {
+            Some(known) => Arc::clone(&known.unclocked),
+            None => Arc::new(Unclocked {
+                activations: largest_activations(&first_blocks),
+                kinds,
+                weights: lower.weights(),
+                caches: lower.caches(),
+                experts: lower.experts(),
+            }),
+        };
+        if let Some(locked) = &mut locked {
+            locked.forget_kernels();
+        }
+        Ok(Self { mesh, prefill, decode, unclocked, constants, locked, has: [has_first, has_then] })
+    }
+
+    /// Bytes it takes; with what tables it will have, if it is used with them.
+    pub fn bytes(&self, tables: bool) -> usize {
+        let unclocked = &self.unclocked;
+        let kinds = unclocked.kinds.len();
+        let blocks = unclocked.weights.len() * (size_of::<f64>() * (1 + kinds) + size_of::<CacheShape>());
+        let phases = [&self.prefill, &self.decode].map(|phase| phase.program.bytes(tables)).iter().sum::<usize>();
+        let fixed = if tables { crate::serving::fixed_bytes(&self.decode.program, kinds) } else { 0 };
+        let locked = self.locked.as_ref().map_or(0, Profile::clock_bytes);
+        size_of::<Self>() + size_of::<Unclocked>() + blocks + 128 * unclocked.activations.len() + phases + fixed + locked
+    }
+}
+
+/// The GPU locked to the clock that is asked for; none if none is, or if it cannot be.
+fn lock(profile: &Profile, running: Running) -> Option<Profile> {
+    (running.sm_clock_mhz > 0).then(|| profile.at_clock(f64::from(running.sm_clock_mhz))).flatten()
+}
+
+/// The kernels of a point, prefill's and decode's.
+///
+/// # Errors
+/// Why it cannot be laid out.
+pub fn blocks(
+    graph: &Graph,
+    profile: &Profile,
+    mesh: Mesh,
+    formats: Formats,
+    running: Running,
+    settings: Settings,
+) -> Result<[Blocks; 2], Infeasible> {
+    mesh.check(graph)?;
+    let experts = routed(graph, mesh, running, settings.routings)?;
+    let locked = lock(profile, running);
+    let profile = locked.as_ref().unwrap_or(profile);
+    let lower = lower::Lowering { graph, profile, mesh, formats, running, experts };
+    let kinds = stage_kinds(graph, mesh.pp);
+    Ok([Phase::Prefill, Phase::Decode].map(|phase| lower.phase(phase, &kinds).1))
+}
+
+/// Constants of the whole step.
+fn constants(profile: &Profile, lower: &lower::Lowering, settings: Settings) -> StepConstants {
+    StepConstants {
+        host_s: profile.host.host_s,
+        sequence_s: profile.host.sequence_s,
+        static_w: profile.power.static_w,
+        active_w: profile.power.active_w,
+        communication_w: profile.power.communication_w,
+        sequence_j: profile.power.sequence_j,
+        tdp_w: profile.power.tdp_w,
+        capacity_bytes: profile.memory.capacity_bytes,
+        reserve_bytes: profile.memory.reserve_bytes,
+        max_batched_tokens: settings.max_batched_tokens,
+        cause_variance: profile.uncertainty.causes().map(|deviation| deviation * deviation),
+        common_variance: lower.common_variance(),
+        range: lower.range(),
     }
 }
 
@@ -324,9 +434,9 @@ impl Running {
 }
 
 /// Activation traffic of the kernels that no other exceeds term by term.
-fn largest_activations(phase: &MappedPhase) -> Vec<(Option<usize>, Poly)> {
+fn largest_activations(blocks: &Blocks) -> Vec<(Option<usize>, Poly)> {
     let mut largest: Vec<(Option<usize>, Poly)> = Vec::new();
-    for kernel in phase.blocks.iter().flatten() {
+    for kernel in blocks.iter().flatten() {
         let own = (kernel.cost.mask, kernel.cost.traffic.activations.clone());
         let within = |small: &(Option<usize>, Poly), large: &(Option<usize>, Poly)| {
             let of = |bits| large.1.terms().iter().find(|(b, _)| *b == bits).map_or(0.0, |(_, c)| *c);

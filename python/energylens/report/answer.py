@@ -144,6 +144,7 @@ def why_not(by_reason: Mapping[str, int]) -> str:
         "power": "ask for a power cap outside the GPU's range",
         "routing": "ask for a law of routing that is not one of the model's experts",
         "placement": "ask for a placement that there are no experts or GPUs for",
+        "overflow": "have seconds or joules beyond what can be calculated with",
     }
     counts = sorted(((n, reason) for reason, n in by_reason.items() if reason != "ok"), reverse=True)
     return ", ".join(f"{n:,} {told[reason]}" for n, reason in counts) or "no point was evaluated"
