@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from energylens import _core, routing
+from energylens.common.show import shown
 from energylens.errors import Problem, SpecError
 from energylens.spec import datasheet
 from energylens.spec.form import place_problem
@@ -138,9 +139,8 @@ class Plan:
     ) -> None:
         whole = isinstance(max_batched_tokens, int) and not isinstance(max_batched_tokens, bool)
         if not whole or not 1 <= max_batched_tokens <= LARGEST:
-            message = (
-                f"`max_batched_tokens` should be a whole number from 1 to {LARGEST:,}, found {max_batched_tokens!r}"
-            )
+            number = shown(max_batched_tokens)
+            message = f"`max_batched_tokens` should be a whole number from 1 to {LARGEST:,}, found {number}"
             raise SpecError(Problem(message, hint="it is the prompt tokens of one prefill pass", code="settings"))
         self.models = tuple(models)
         self.gpus = tuple(gpus)

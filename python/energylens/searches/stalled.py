@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError
 
 
@@ -20,10 +21,10 @@ class Stalled:
 
     def __init__(self, patience: int, tolerance: float) -> None:
         if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
-            raise SpaceError(Problem(f"`patience` should be 1 or more generations, found {patience!r}", code="search"))
+            raise SpaceError(Problem(f"`patience` should be 1 or more generations, found {shown(patience)}", code="search"))
         number = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
         if not number or not 0 <= tolerance < math.inf:
-            raise SpaceError(Problem(f"`tolerance` should be 0 or more, found {tolerance!r}", code="search"))
+            raise SpaceError(Problem(f"`tolerance` should be 0 or more, found {shown(tolerance)}", code="search"))
         self.patience, self.tolerance = patience, tolerance
         self._every = max(1, patience // 10)
         self._reference: NDArray[np.float64] | None = None
