@@ -77,7 +77,7 @@ Form = Whole | Number | Words | Switch
 
 
 def convert(column: pl.Series, form: Form) -> tuple[pl.Series, list[Problem]]:
-    """Return a column as its form has it (UInt32, Float64, String, Boolean), and what is wrong with it.
+    """Return a column as its form has it (UInt32 or UInt64, Float64, String, Boolean), and what is wrong with it.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def _whole(column: pl.Series, form: Whole) -> tuple[pl.Series, list[Problem]]:
     problems = _wrong_values(column, good, form)
     if problems:
         return column, problems
-    whole = value.cast(pl.UInt32) if not column.dtype.is_integer() else column.cast(pl.UInt32)
+    whole = (column if column.dtype.is_integer() else value).cast(pl.UInt32 if form.most < 2**32 else pl.UInt64)
     return (whole if form.default is None else whole.fill_null(form.default)), []
 
 

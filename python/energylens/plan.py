@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from energylens import _core, routing
 from energylens.common.show import shown
 from energylens.errors import Problem, SpecError
+from energylens.forms import checked_plan
 from energylens.spec import datasheet
 from energylens.spec.form import place_problem
 from energylens.spec.gpu import GpuSpec
@@ -186,7 +187,7 @@ class Plan:
         """Return the plan of a canonical content; its models and GPUs are known by name only. Raises `SpecError`."""
         plan = cls.__new__(cls)
         plan.models, plan.gpus = (), ()
-        plan._freeze(content)
+        plan._freeze(checked_plan(content))
         return plan
 
     def _freeze(self, content: dict[str, Any]) -> None:

@@ -15,7 +15,11 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from energylens import _core
+from energylens.common.files import input_file, printable
+from energylens.common.parquet import require_parquet
+from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem
+from energylens.forms import strict_json
 from energylens.units import unit
 
 _PREFIX = "energylens."
@@ -150,12 +154,27 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a regular file is there that can have this name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_parquet(path: str | Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Return the frame and its metadata (plan_sha256, version, units, note); raise `EnergylensError`."""
-    if Path(path).is_dir():
-        hint = "name a file in it: front.parquet, if it is a sweep's"
-        raise EnergylensError(Problem(f"`{path}` is a folder", hint=hint, code="read"))
-    return _read(Path(path), str(path))
+    """Return the frame and its metadata (plan_sha256, version, units, note); raise `EnergylensError`.
+
+    The size that the file's footer tells is held against the budget of memory before anything else of it is read.
+    """
+    if not isinstance(path, (str, Path)):
+        raise EnergylensError(Problem(f"a file is named by a path, not a {type(path).__name__}", code="read"))
+    with contextlib.suppress(OSError, ValueError):
+        if Path(path).is_dir():
+            hint = "name a file in it: front.parquet, if it is a sweep's"
+            raise EnergylensError(Problem(f"`{printable(str(path))}` is a folder", hint=hint, code="read"))
+    target = input_file(path, "file", error=EnergylensError)
+    return _read(target, printable(str(path)))
 
 
 def read_parquet_bytes(data: bytes, name: str) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -165,10 +184,36 @@ def read_parquet_bytes(data: bytes, name: str) -> tuple[pl.DataFrame, dict[str, 
 
 def _read(source: Path | io.BytesIO, name: str) -> tuple[pl.DataFrame, dict[str, Any]]:
     try:
-        frame = pl.read_parquet(source)
-        raw = pl.read_parquet_metadata(source)
-        found = {key.removeprefix(_PREFIX): value for key, value in raw.items() if key.startswith(_PREFIX)}
-        return frame, {key: json.loads(value) if key in {"units", "note"} else value for key, value in found.items()}
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        message = f"cannot read `{name}` as Parquet: {next(iter(str(error).splitlines()), error)}"
-        raise EnergylensError(Problem(message, code="read")) from None
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                require_parquet(file, name)
+        else:
+            require_parquet(source, name)
+        frame = pl.read_parquet(source, glob=False, hive_partitioning=False)
+        return frame, _metadata(pl.read_parquet_metadata(source))
+    except EnergylensError:
+        raise
+    except (OSError, ValueError, MemoryError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = shown(next(iter(str(error).splitlines()), type(error).__name__))
+        raise EnergylensError(Problem(f"cannot read `{name}` as Parquet: {reason}", code="read")) from None
+
+
+def _metadata(raw: dict[str, str]) -> dict[str, Any]:
+    """Return what a file says of itself: two texts, units by column, and a note; raise `ValueError`."""
+    found: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = key.removeprefix(_PREFIX)
+        if name == key:
+            continue
+        if name in ("units", "note"):
+            try:
+                found[name] = strict_json(value)
+            except ValueError as error:
+                raise ValueError(f"its `{name}` is not JSON: {error}") from None
+            if not isinstance(found[name], dict):
+                raise ValueError(f"its `{name}` is not made of fields and values")
+        else:
+            found[name] = value
+    if not all(isinstance(unit, str) for unit in found.get("units", {}).values()):
+        raise ValueError("its `units` are not texts")
+    return found
