@@ -103,9 +103,12 @@ def checked_result(frame: pl.DataFrame, told: Mapping[str, Any], path: object) -
     if not problems and form is FrontNote:
         problems += _not_of_the_plan(rows, note["plan"], told["plan_sha256"])
     if problems:
-        where = printable(str(path))
+        name = printable(str(path))
         raise EnergylensError(
-            [Problem(f"`{where}`: {p.message}", hint=_HINT, code="result", where=p.where) for p in problems]
+            [
+                Problem(f"`{name}`: {printable(p.message)}", hint=_HINT, code="result", where=p.where and shown(p.where))
+                for p in problems
+            ]
         )
     return rows
 
