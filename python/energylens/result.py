@@ -141,15 +141,16 @@ class Result:
         What else was kept goes beside it: `front.parquet` has `front.top.parquet`, `front.best_per.parquet` and
         `front.distributions.parquet`.
         """
-        from energylens.store import write_parquet
+        from energylens.store import parquet_bytes, write_files
 
         path = Path(path)
+        files = []
         for name in _BESIDE:
             frame: pl.DataFrame | None = getattr(self, name)
             if frame is not None:
                 beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
-                write_parquet(frame, beside, self.plan_sha256, self.note | {"kind": name})
-        return write_parquet(self.frame, path, self.plan_sha256, self.note)
+                files.append((beside, parquet_bytes(frame, self.plan_sha256, self.note | {"kind": name})))
+        return write_files([*files, (path, parquet_bytes(self.frame, self.plan_sha256, self.note))])[-1]
 
 
 def front_result(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +20,8 @@ from energylens import _core
 from energylens.common.files import input_file, printable
 from energylens.common.parquet import require_parquet
 from energylens.common.show import shown
+from energylens.common.written import note as note_written
+from energylens.common.written import so_far
 from energylens.errors import EnergylensError, Problem
 from energylens.forms import strict_json
 from energylens.units import unit
@@ -30,16 +34,18 @@ _OLD_S = 3600.0
 
 def checked_target(path: str | Path) -> Path:
     """Return where to write, links followed; raise `EnergylensError` if something other than a file is there."""
-    path = Path(path)
+    if not isinstance(path, (str, Path)):
+        raise EnergylensError(Problem(f"a file is named by a path, not a {type(path).__name__}", code="write"))
+    path, shown_path = Path(path), printable(str(path))
+    if "\0" in str(path):
+        raise EnergylensError(Problem(f"cannot write `{shown_path}`: its name has a NUL character", code="write"))
     try:
         path = path.resolve() if path.is_symlink() else path
         if path.exists() and not path.is_file():
             what = "a folder" if path.is_dir() else "not a regular file"
-            raise EnergylensError(
-                Problem(f"cannot write `{path}`: it is {what}", hint="nothing was written", code="write")
-            )
+            raise EnergylensError(Problem(f"cannot write `{shown_path}`: it is {what}", hint=so_far(), code="write"))
     except OSError as error:
-        raise EnergylensError(Problem(f"cannot write `{path}`: {error.strerror or error}", code="write")) from None
+        raise _unwritten(path, error) from None
     return path
 
 
@@ -50,15 +56,41 @@ def write_parquet(frame: pl.DataFrame, path: str | Path, plan_sha256: str, note:
 
 def write_file(path: str | Path, data: bytes) -> Path:
     """Write a file under a temporary name, then rename; raise `EnergylensError` if that cannot be done."""
-    path = checked_target(path)
-    try:
-        replace_file(path, data)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise EnergylensError(
-            Problem(f"cannot write `{path}`: {reason}", hint="nothing was written", code="write")
-        ) from None
-    return path
+    return write_files([(path, data)])[0]
+
+
+def write_files(files: Sequence[tuple[str | Path, bytes]]) -> list[Path]:
+    """Write files that belong together, all of them or none; raise `EnergylensError` if that cannot be done.
+
+    All are on disk under temporary names before the first takes its place, so that a full disk or a name that cannot
+    be leaves every file as it was.
+    """
+    targets = [(checked_target(path), data) for path, data in files]
+    placed: list[Path] = []
+    with contextlib.ExitStack() as stack:
+        staged = []
+        for path, data in targets:
+            try:
+                staged.append((stack.enter_context(_temporary(path, data)), path))
+            except OSError as error:
+                raise _unwritten(path, error) from None
+        for temporary, path in staged:
+            try:
+                temporary.replace(path)
+            except OSError as error:
+                raise _unwritten(path, error) from None
+            placed.append(path)
+            note_written(path)
+    for folder in {path.parent for path in placed}:
+        _sync_folder(folder)
+    return placed
+
+
+def _unwritten(path: Path, error: OSError) -> EnergylensError:
+    reason = error.strerror or str(error)
+    return EnergylensError(
+        Problem(f"cannot write `{printable(str(path))}`: {reason}", hint=so_far(), code="write")
+    )
 
 
 def parquet_bytes(frame: pl.DataFrame, plan_sha256: str, note: dict[str, Any] | None = None) -> bytes:
@@ -81,34 +113,51 @@ def replace_file(path: Path, data: bytes, keep: bool = False) -> bool:
     A temporary is locked while it is written, so that `remove_temporaries` can tell those of dead processes. Raises
     `OSError`, and then nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(_ATTEMPTS):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_TEMPORARY, dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                if _locked(file) is False:
-                    raise BlockingIOError
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.chmod(0o644)
-                placed = _link(temporary, path) if keep else temporary.replace(path) == path
-            break
-        except (FileNotFoundError, BlockingIOError):
-            # Between its making and its lock, someone took the temporary for a dead process's.
-            if attempt == _ATTEMPTS - 1:
-                raise
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _temporary(path, data) as temporary:
+        placed = _link(temporary, path) if keep else temporary.replace(path) == path
+    if placed:
+        note_written(path)
     _sync_folder(path.parent)
     return placed
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    """Yield a file beside a path with its future bytes, on disk and locked; afterwards it is no longer there.
+
+    Its name is short whatever that of the path is: names of 255 bytes are legal, longer ones are not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, file = _begun(path.parent)
+    try:
+        with file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _begun(folder: Path) -> tuple[Path, BinaryIO]:
+    """Return an empty temporary of a folder, locked; once it is, nobody takes it for a dead process's."""
+    for _ in range(_ATTEMPTS):
+        handle, name = tempfile.mkstemp(prefix=".", suffix=_TEMPORARY, dir=folder)
+        file = os.fdopen(handle, "wb")
+        if _locked(file) is not False and os.fstat(file.fileno()).st_nlink:
+            return Path(name), file
+        file.close()
+        Path(name).unlink(missing_ok=True)
+    raise BlockingIOError(errno.EAGAIN, "another process removes its temporary files")
 
 
 def remove_temporaries(folder: Path) -> int:
     """Remove temporaries of processes that died while writing, and return how many there were."""
     removed = 0
     for path in folder.glob(f".*{_TEMPORARY}"):
+        if not is_file(path) or path.is_symlink():
+            continue
         with contextlib.suppress(OSError), path.open("r+b") as file:
             locked = _locked(file)
             if locked or (locked is None and time.time() - os.fstat(file.fileno()).st_mtime > _OLD_S):
