@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 
 import energylens
-from damage import BYTES, FIELDS, damaged, made, parts, whole
+from damage import SEAL, BYTES, FIELDS, damaged, made, parts, whole
 from energylens import EnergylensError, Result, compare, export
 from energylens.points import read_point
 from energylens.store import read_parquet
@@ -138,6 +139,16 @@ def test_a_note_that_is_no_json_is_refused(text: str, files: dict[str, bytes], t
     path = made(tmp_path, "front.parquet", whole(frame, metadata | {"energylens.note": text}))
     with pytest.raises(EnergylensError, match="cannot read .* as Parquet: its `note` is not"):
         read_parquet(path)
+
+
+def test_data_that_was_changed_is_not_read_as_another_result(files: dict[str, bytes], tmp_path: Path) -> None:
+    frame, metadata = parts(files["front"])
+    seal = {SEAL: pl.read_parquet_metadata(io.BytesIO(files["front"]))[SEAL]}
+    assert read_parquet(made(tmp_path, "same.parquet", whole(frame, metadata | seal)))[0].equals(frame)
+    other = frame.with_columns(pl.col("latency_s") * 2)
+    for data in (whole(other, metadata | seal), whole(frame, metadata | seal | {"energylens.version": "0.0.1"})):
+        with pytest.raises(EnergylensError, match="is damaged, or was changed since it was written"):
+            Result.read(made(tmp_path, "other.parquet", data))
 
 
 def test_a_result_of_any_name_is_read_by_what_is_in_it(files: dict[str, bytes], tmp_path: Path) -> None:

@@ -149,8 +149,9 @@ class Result:
             frame: pl.DataFrame | None = getattr(self, name)
             if frame is not None:
                 beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
-                files.append((beside, parquet_bytes(frame, self.plan_sha256, self.note | {"kind": name})))
-        return write_files([*files, (path, parquet_bytes(self.frame, self.plan_sha256, self.note))])[-1]
+                files.append((beside, parquet_bytes(frame, self.plan_sha256, self.note | {"kind": name}, sealed=True)))
+        front = parquet_bytes(self.frame, self.plan_sha256, self.note, sealed=True)
+        return write_files([*files, (path, front)])[-1]
 
 
 def front_result(

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +18,7 @@ import polars as pl
 
 from energylens import _core
 from energylens.common.files import input_file, printable
-from energylens.common.parquet import require_parquet
+from energylens.common.parquet import data_sha256, require_parquet
 from energylens.common.show import shown
 from energylens.common.written import note as note_written
 from energylens.common.written import so_far
@@ -27,6 +27,7 @@ from energylens.forms import strict_json
 from energylens.units import unit
 
 _PREFIX = "energylens."
+_SEAL = f"{_PREFIX}data_sha256"
 _TEMPORARY = ".energylens-tmp"
 _ATTEMPTS = 5
 _OLD_S = 3600.0
@@ -50,8 +51,11 @@ def checked_target(path: str | Path) -> Path:
 
 
 def write_parquet(frame: pl.DataFrame, path: str | Path, plan_sha256: str, note: dict[str, Any] | None = None) -> Path:
-    """Write a frame under a temporary name, then rename; raise `EnergylensError` if that cannot be done."""
-    return write_file(path, parquet_bytes(frame, plan_sha256, note))
+    """Write a frame under a temporary name, then rename; raise `EnergylensError` if that cannot be done.
+
+    The file carries a SHA-256 of what it holds, so that a damaged one is not read as another result.
+    """
+    return write_file(path, parquet_bytes(frame, plan_sha256, note, sealed=True))
 
 
 def write_file(path: str | Path, data: bytes) -> Path:
@@ -93,8 +97,13 @@ def _unwritten(path: Path, error: OSError) -> EnergylensError:
     )
 
 
-def parquet_bytes(frame: pl.DataFrame, plan_sha256: str, note: dict[str, Any] | None = None) -> bytes:
-    """Return a frame as a Parquet file that says what it holds; the same frame and note give the same bytes."""
+def parquet_bytes(
+    frame: pl.DataFrame, plan_sha256: str, note: dict[str, Any] | None = None, *, sealed: bool = False
+) -> bytes:
+    """Return a frame as a Parquet file that says what it holds; the same frame and note give the same bytes.
+
+    With `sealed` its metadata has the SHA-256 of its data and its other metadata, which `read_parquet` checks.
+    """
     units = {name: found for name in frame.columns if (found := unit(name))}
     metadata = {
         f"{_PREFIX}plan_sha256": plan_sha256,
@@ -102,9 +111,24 @@ def parquet_bytes(frame: pl.DataFrame, plan_sha256: str, note: dict[str, Any] | 
         f"{_PREFIX}units": json.dumps(units, sort_keys=True),
         f"{_PREFIX}note": json.dumps(note or {}, sort_keys=True),
     }
+    data = _written(frame.rechunk(), metadata)
+    if sealed:
+        # What is before the footer does not depend on the metadata, which is in the footer.
+        metadata[_SEAL] = _seal(io.BytesIO(data), metadata)
+        data = _written(frame.rechunk(), metadata)
+    return data
+
+
+def _written(frame: pl.DataFrame, metadata: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
-    frame.rechunk().write_parquet(buffer, metadata=metadata)
+    frame.write_parquet(buffer, metadata=metadata)
     return buffer.getvalue()
+
+
+def _seal(file: BinaryIO, metadata: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a file's data and of what its metadata says of it."""
+    names = sorted(name for name in metadata if name.startswith(_PREFIX) and name != _SEAL)
+    return data_sha256(file, [text for name in names for text in (name, metadata[name])])
 
 
 def replace_file(path: Path, data: bytes, keep: bool = False) -> bool:
@@ -233,13 +257,13 @@ def read_parquet_bytes(data: bytes, name: str) -> tuple[pl.DataFrame, dict[str, 
 
 def _read(source: Path | io.BytesIO, name: str) -> tuple[pl.DataFrame, dict[str, Any]]:
     try:
-        if isinstance(source, Path):
-            with source.open("rb") as file:
-                require_parquet(file, name)
-        else:
-            require_parquet(source, name)
-        frame = pl.read_parquet(source, glob=False, hive_partitioning=False)
-        return frame, _metadata(pl.read_parquet_metadata(source))
+        with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
+            require_parquet(file, name)
+            raw = pl.read_parquet_metadata(source)
+            file.seek(0)
+            if _SEAL in raw and raw[_SEAL] != _seal(file, raw):
+                raise ValueError("it is damaged, or was changed since it was written: its SHA-256 is another")
+            return pl.read_parquet(source, glob=False, hive_partitioning=False), _metadata(raw)
     except EnergylensError:
         raise
     except (OSError, ValueError, MemoryError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -252,7 +276,7 @@ def _metadata(raw: dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in raw.items():
         name = key.removeprefix(_PREFIX)
-        if name == key:
+        if name == key or key == _SEAL:
             continue
         if name in ("units", "note"):
             try:

@@ -86,9 +86,10 @@ def status(
         for name in told.damaged:
             print(f"damaged: {name}")
     if verify and told.damaged:
-        hint = "delete them and run the same sweep again: what is whole is kept"
-        message = f"{len(told.damaged):,} files of the sweep are damaged"
-        raise EnergylensError(Problem(message, hint=hint, code="damaged-files"))
+        one = len(told.damaged) == 1
+        hint = f"delete {'it' if one else 'them'} and run the same sweep again: what is whole is kept"
+        message = f"{len(told.damaged):,} file{' of the sweep is' if one else 's of the sweep are'} damaged"
+        raise EnergylensError(Problem(message, hint=hint, code="missing-shards"))
 
 
 @app.command

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -57,6 +58,32 @@ def require_parquet(file: BinaryIO, name: str) -> ParquetSize:
 
 def parquet_size(file: BinaryIO) -> ParquetSize:
     """Return the size of a Parquet file by its footer; raise `ValueError` if it is not whole."""
+    footer, length = _footer(file)
+    file.seek(length - 8 - footer)
+    try:
+        return _size(_Reader(file.read(footer)).struct(0), length)
+    except (IndexError, TypeError, AttributeError):
+        raise ValueError("its footer is damaged") from None
+
+
+def data_sha256(file: BinaryIO, texts: Iterable[str]) -> str:
+    """Return the SHA-256 of some texts and of a Parquet file's data, all that is before its footer."""
+    footer, length = _footer(file)
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    file.seek(0)
+    left = length - 8 - footer
+    while left > 0 and (part := file.read(min(left, 1 << 20))):
+        digest.update(part)
+        left -= len(part)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+def _footer(file: BinaryIO) -> tuple[int, int]:
+    """Return the length of the footer and of the file; raise `ValueError` if it is not whole."""
     length = file.seek(0, 2)
     file.seek(0)
     if length < 12 or file.read(4) != MAGIC:
@@ -68,11 +95,7 @@ def parquet_size(file: BinaryIO) -> ParquetSize:
         raise ValueError("it does not end as Parquet does: it was cut off, or is not Parquet")
     if not 0 < footer <= min(length - 12, _MOST_FOOTER):
         raise ValueError("its footer is damaged")
-    file.seek(length - 8 - footer)
-    try:
-        return _size(_Reader(file.read(footer)).struct(0), length)
-    except (IndexError, TypeError, AttributeError):
-        raise ValueError("its footer is damaged") from None
+    return footer, length
 
 
 def _size(metadata: dict[int, Any], length: int) -> ParquetSize:

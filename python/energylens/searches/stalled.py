@@ -35,10 +35,15 @@ class Stalled:
         reference = () if self._reference is None else tuple(self._reference.tolist())
         return {"stalled": np.array([self._best, self._since, *reference], dtype=np.float64)}
 
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take up a state, if there is one."""
+    def restore(self, state: Mapping[str, NDArray[Any]], objectives: int) -> None:
+        """Take up a state, if there is one; raise `ValueError` if it is none."""
         if "stalled" in state:
-            best, since, *reference = state["stalled"].tolist()
+            told = state["stalled"]
+            if told.dtype != np.float64 or told.ndim != 1 or len(told) < 2 or not np.isfinite(told).all():
+                raise ValueError("it does not say when the search last gained something")
+            best, since, *reference = told.tolist()
+            if best < 0 or not 0 <= since < 2**53 or len(reference) not in (0, objectives):
+                raise ValueError("it does not say when the search last gained something")
             self._best, self._since = best, int(since)
             self._reference = np.array(reference) if reference else None
 

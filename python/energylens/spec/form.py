@@ -55,6 +55,9 @@ def check(form: type[FormT], data: object, document: Document | None, what: str)
         return form.model_validate(data)
     except ValidationError as error:
         raise SpecError([_problem(form, detail, document, what) for detail in error.errors()]) from None
+    except (UnicodeError, OverflowError, RecursionError):
+        message = f"`{what}` holds a text that is no Unicode, or a number beyond any size"
+        raise SpecError(Problem(message, code="value_error")) from None
 
 
 _ABOUT_THE_NAME = {"extra_forbidden", "unknown-name", "rank-name", "unknown-rank", "twice"}

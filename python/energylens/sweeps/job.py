@@ -20,6 +20,7 @@ from energylens.space import DEFAULT_OBJECTIVES, Limit, Space, result_column
 from energylens.spec import texts
 from energylens.spec.form import Count, Form, PlainName, Share, Text, check, place_problem, plain_name
 from energylens.spec.yaml import Document
+from energylens.store import is_file
 from energylens.units import RESULTS
 from energylens.values import formats, names, numbers
 
@@ -258,7 +259,7 @@ class Job:
             found = []
             for i, name in enumerate(axes[field]):
                 beside = self.folder / name
-                own = beside.is_file() or beside.suffix in {".yaml", ".yml"}
+                own = is_file(beside) or beside.suffix in {".yaml", ".yml"}
                 try:
                     found.append(read(beside if own and name.lower() not in bundled(kind) else name))
                 except SpecError as error:

@@ -102,7 +102,7 @@ def _write(storage: Storage, sweep: Sweep, result: Result, rows: int) -> None:
         frame = result.frame if name == "front" else getattr(result, name)
         if frame is not None:
             kind = {"kind": name}
-            data = parquet_bytes(frame, result.plan_sha256, result.note | kind)
+            data = parquet_bytes(frame, result.plan_sha256, result.note | kind, sealed=True)
             storage.write(f"{name}.parquet", data)
             files[f"{name}.parquet"] = hashlib.sha256(data).hexdigest()
     told: dict[str, Any] = {
