@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
 from energylens.common.show import shown
@@ -103,18 +104,26 @@ def convert(column: pl.Series, form: Form) -> tuple[pl.Series, list[Problem]]:
             return _switch(column, form)
 
 
-def frame_of(row: Mapping[str, Any]) -> pl.DataFrame:
-    """Return a point as a frame of one row; raise `FrameError` for values that no column can hold."""
-    columns: dict[str, pl.Series] = {}
-    problems: list[Problem] = []
-    for name, value in row.items():
-        try:
-            columns[name] = pl.Series(name, [value], strict=True)
-        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-            problems.append(Problem(f"`{shown(name)}` cannot be `{shown(value)}`", code="column-value"))
+def frame_of(*rows: Mapping[str, Any]) -> pl.DataFrame:
+    """Return points with the same fields as a frame; raise `FrameError` for values that no column can hold."""
+    plain = [{name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()} for row in rows]
+    wrong = {name: value for row in plain for name, value in row.items() if not _scalar(value)}
+    problems = [
+        Problem(f"`{shown(name)}` should be a number, a text, True or False, found `{shown(value)}`", code="column-value")
+        for name, value in wrong.items()
+    ]
     if problems:
         raise FrameError(problems)
-    return pl.DataFrame(columns)
+    return pl.DataFrame(plain, infer_schema_length=None)
+
+
+def _scalar(value: object) -> bool:
+    """Return whether a column can hold a value; Polars itself does not refuse all others with an exception."""
+    if isinstance(value, str):
+        return not any("\ud800" <= c <= "\udfff" for c in value)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, float)
 
 
 def _whole(column: pl.Series, form: Whole) -> tuple[pl.Series, list[Problem]]:

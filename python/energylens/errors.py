@@ -98,9 +98,13 @@ class GpuError(EnergylensError):
     """There is no GPU to measure, or it is not free."""
 
 
+_MOST_WORD = 200
+"""Characters of a word that are compared: comparing takes time by the square of them."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return a hint naming the nearest known word, or the known words if they are few."""
-    known = list(known)
+    known, word = list(known), str(word)[:_MOST_WORD]
     longer = [name for name in known if len(word) > 2 and name.startswith(word.lower())]
     if longer:
         return f"did you mean {' or '.join(f'`{name}`' for name in longer[:3])}?"

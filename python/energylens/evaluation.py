@@ -130,7 +130,7 @@ def _collected(frame: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _names_of(carry: object) -> list[str]:
-    names = [carry] if isinstance(carry, str) else list(carry) if isinstance(carry, Iterable) else [carry]
+    names = listed(carry)
     if wrong := [name for name in names if not isinstance(name, str)]:
         hint = 'give names of columns: carry=["run"]'
         raise FrameError(Problem(f"`carry` names columns, found `{shown(wrong[0])}`", hint=hint, code="carry"))

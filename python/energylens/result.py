@@ -105,9 +105,9 @@ class Result:
 
         The file says everything itself: no spec is read, and its plan is the one it was made with.
         """
-        from energylens.store import read_parquet
+        from energylens.store import named_path, read_parquet
 
-        path = Path(path)
+        path = named_path(path, "read")
         frame, told = read_parquet(path)
         note = told.get("note", {})
         if note.get("kind") != "front":
@@ -141,9 +141,9 @@ class Result:
         What else was kept goes beside it: `front.parquet` has `front.top.parquet`, `front.best_per.parquet` and
         `front.distributions.parquet`.
         """
-        from energylens.store import parquet_bytes, write_files
+        from energylens.store import named_path, parquet_bytes, write_files
 
-        path = Path(path)
+        path = named_path(path, "write")
         files = []
         for name in _BESIDE:
             frame: pl.DataFrame | None = getattr(self, name)

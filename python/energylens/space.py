@@ -97,10 +97,21 @@ def listed(value: Any) -> list[Any]:
     return [item.item() if isinstance(item, np.generic) else item for item in values]
 
 
+def whole_numbers(value: Any, axis: str, most: int) -> list[int]:
+    """Return the values of an axis of whole numbers from 1; raise `SpaceError` for anything else, and for none."""
+    values = listed(value)
+    wrong = next((item for item in values if not is_whole(item, 1, most)), None)
+    if wrong is not None or not values or None in values:
+        found = f"found `{shown(wrong)}`" if values else "found none"
+        raise SpaceError(Problem(f"axis `{axis}` needs whole numbers from 1 to {most:,}, {found}", code="axis-value"))
+    return [int(item) for item in values]
+
+
 def _different(values: Sequence[Any], axis: str) -> list[Any]:
-    """Return values without repeats; raise `SpaceError` for what cannot be the value of an axis."""
+    """Return values without repeats, 8.0 as 8; raise `SpaceError` for what cannot be the value of an axis."""
+    whole = [int(v) if isinstance(v, float) and v.is_integer() and abs(v) <= LARGEST else v for v in values]
     try:
-        return list(dict.fromkeys(values))
+        return list(dict.fromkeys(whole))
     except TypeError:
         wrong = next(value for value in values if not isinstance(value, Hashable) or isinstance(value, tuple))
         hint = "give one value, or a flat list of them"
@@ -172,7 +183,8 @@ class Space:
         """The plan of the space's models and GPUs."""
         models: list[LoadedModel] = distinct([load_model(m) for m in listed(self.models)], "model")
         gpus: list[LoadedGpu] = distinct([load_gpu(g) for g in listed(self.gpus)], "GPU")
-        sound = [law for law in routing.laws(self._running["routing"]) if routing.problem(law) is None]
+        words = [law for law in self._running["routing"] if isinstance(law, str)]
+        sound = [law for law in routing.laws(words) if routing.problem(law) is None]
         return Plan(models, gpus, self.max_batched_tokens, sound)
 
     @cached_property

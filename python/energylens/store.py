@@ -33,11 +33,22 @@ _ATTEMPTS = 5
 _OLD_S = 3600.0
 
 
+def named_path(path: object, verb: str) -> Path:
+    """Return the path that names a file; raise `EnergylensError` for what is no path, or an empty one."""
+    if not isinstance(path, (str, Path)) or not str(path):
+        what = f"a {type(path).__name__}" if not isinstance(path, (str, Path)) else "an empty text"
+        raise EnergylensError(Problem(f"cannot {verb} a file: it is named by a path, not by {what}", code=verb))
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        fault = f"cannot {verb} `{printable(str(path))}`: this system has no such names"
+        raise EnergylensError(Problem(fault, code=verb)) from None
+    return Path(path)
+
+
 def checked_target(path: str | Path) -> Path:
     """Return where to write, links followed; raise `EnergylensError` if something other than a file is there."""
-    if not isinstance(path, (str, Path)):
-        raise EnergylensError(Problem(f"a file is named by a path, not a {type(path).__name__}", code="write"))
-    path, shown_path = Path(path), printable(str(path))
+    path, shown_path = named_path(path, "write"), printable(str(path))
     if "\0" in str(path):
         raise EnergylensError(Problem(f"cannot write `{shown_path}`: its name has a NUL character", code="write"))
     try:
@@ -240,8 +251,7 @@ def read_parquet(path: str | Path) -> tuple[pl.DataFrame, dict[str, Any]]:
 
     The size that the file's footer tells is held against the budget of memory before anything else of it is read.
     """
-    if not isinstance(path, (str, Path)):
-        raise EnergylensError(Problem(f"a file is named by a path, not a {type(path).__name__}", code="read"))
+    path = named_path(path, "read")
     with contextlib.suppress(OSError, ValueError):
         if Path(path).is_dir():
             hint = "name a file in it: front.parquet, if it is a sweep's"

@@ -106,7 +106,7 @@ def search(
 
 
 def _check(method: str, population: int, generations: int, seed: int) -> None:
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         hint = did_you_mean(shown(method), METHODS) or f"use {', '.join(METHODS)}"
         raise SpaceError(Problem(f"unknown method `{shown(method)}`", hint=hint, code="search"))
     for name, value, least, most in (
