@@ -73,14 +73,20 @@ def split(name: str, value: Any) -> Any:
 CALLS: list[tuple[Callable[[str, Any], Any], list[str]]] = [
     (explore, [field.name for field in fields(Space)]),
     (explore, ["space", "epsilon", "top", "best_per", "distributions", "threads", "colour"]),
-    (search, ["space", "method", "population", "generations", "seed", "patience", "tolerance", "checkpoint", "threads"]),
+    (
+        search,
+        ["space", "method", "population", "generations", "seed", "patience", "tolerance", "checkpoint", "threads"],
+    ),
     (pymoo, ["algorithm", "termination", "patience", "tolerance"]),
     (evaluate, ["frame", "models", "gpus", "carry", "max_batched_tokens", "threads"]),
     (export, ["point", "to", "model"]),
     (export_point, ["model", "gpu", "tp", "routing", "placement", "draft", "chunked", "acceptance", "colour"]),
     (advise, ["model", "gpu", "epsilon", "slowdown", "batches", "tp", "routing", "colour"]),
     (spots, ["model", "gpu", "batch", "prompt_tokens", "output_tokens", "tp", "colour"]),
-    (split, ["model", "prefill", "decode", "prompt_tokens", "output_tokens", "limits", "max_batched_tokens", "threads"]),
+    (
+        split,
+        ["model", "prefill", "decode", "prompt_tokens", "output_tokens", "limits", "max_batched_tokens", "threads"],
+    ),
 ]
 
 
@@ -183,7 +189,17 @@ def test_a_quantile_is_of_a_column_and_a_share() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{1: 2}, {}, {"model": "llama-3.1-8b", "gpu": "h100-sxm", "tp": float("nan")}, "x" * 100_000, ";", "#", "#1", ";;=", "a;b=" + "9" * 5000],
+    [
+        {1: 2},
+        {},
+        {"model": "llama-3.1-8b", "gpu": "h100-sxm", "tp": float("nan")},
+        "x" * 100_000,
+        ";",
+        "#",
+        "#1",
+        ";;=",
+        "a;b=" + "9" * 5000,
+    ],
     ids=lambda given: str(given)[:20],
 )
 def test_a_point_that_cannot_be_read_is_refused(given: Any) -> None:
@@ -191,9 +207,7 @@ def test_a_point_that_cannot_be_read_is_refused(given: Any) -> None:
         read_point(given)
 
 
-CONTENT = Plan(
-    [energylens.library.load_model("llama-3.1-8b")], [energylens.library.load_gpu("h100-sxm")]
-).content
+CONTENT = Plan([energylens.library.load_model("llama-3.1-8b")], [energylens.library.load_gpu("h100-sxm")]).content
 
 
 @pytest.mark.parametrize(
@@ -233,9 +247,10 @@ def test_what_is_no_plan_is_refused(content: Any) -> None:
 
 
 def test_a_plan_is_thawed_as_it_was() -> None:
-    assert Plan.thaw(CONTENT).json == Plan(
-        [energylens.library.load_model("llama-3.1-8b")], [energylens.library.load_gpu("h100-sxm")]
-    ).json
+    assert (
+        Plan.thaw(CONTENT).json
+        == Plan([energylens.library.load_model("llama-3.1-8b")], [energylens.library.load_gpu("h100-sxm")]).json
+    )
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

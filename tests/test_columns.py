@@ -153,7 +153,10 @@ def test_switches_may_be_words(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in POINT_FORMS if name not in (*POINT, *WHOLE[:7])])
 def test_a_null_is_the_default(name: str) -> None:
     bare = evaluate(pl.DataFrame([POINT, POINT]))
-    for column in (pl.Series([None, None]), pl.Series([None, GOOD.get(name)], dtype=pl.Null if name not in GOOD else None)):
+    for column in (
+        pl.Series([None, None]),
+        pl.Series([None, GOOD.get(name)], dtype=pl.Null if name not in GOOD else None),
+    ):
         told = evaluate(frame(name, column))
         assert told["energy_j"][0] == bare["energy_j"][0]
 
@@ -191,7 +194,8 @@ def test_a_frame_of_one_row_is_made_of_a_point() -> None:
 
 def test_numbers_are_finite_and_of_their_range() -> None:
     column, problems = convert(pl.Series("a", [1, 2], dtype=pl.Int8), Number(0, 2))
-    assert (column.to_list(), column.dtype, problems) == ([1.0, 2.0], pl.Float64, [])
+    assert column.equals(pl.Series("a", [1.0, 2.0], dtype=pl.Float64), check_dtypes=True)
+    assert not problems
     for bad in ([0.0, 3.0], [0.0, float("nan")], [0.0, None]):
         (problem,) = convert(pl.Series("a", bad), Number(0, 2))[1]
         assert problem.message.startswith("column `a` should hold numbers from 0 to 2, found ")

@@ -144,12 +144,15 @@ def test_a_small_file_of_huge_arrays_is_held_against_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "search.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open("seen.npy", "w", force_zip64=True) as member:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("seen.npy", "w", force_zip64=True) as member,
+    ):
         for _ in range(100):
             member.write(bytes(1_000_000))
     assert path.stat().st_size < 200_000
     monkeypatch.setenv(memory.VARIABLE, "150MB")
-    with pytest.raises(memory.MemoryBudgetError, match="the checkpoint .* would need 200 MB"):
+    with pytest.raises(memory.MemoryBudgetError, match=r"the checkpoint .* would need 200 MB"):
         run("native", path)
 
 

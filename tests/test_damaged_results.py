@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import energylens
-from damage import SEAL, BYTES, FIELDS, damaged, made, parts, whole
+from damage import BYTES, FIELDS, SEAL, damaged, made, parts, whole
 from energylens import EnergylensError, Result, compare, export
 from energylens.points import read_point
 from energylens.store import read_parquet
@@ -23,9 +23,9 @@ SEEDS = 150
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("results")
-    space = {"models": "llama-3.1-8b", "gpus": "h100-sxm", "tp": [1, 2], "batch": [1, 8, 64]}
+    space: dict[str, Any] = {"models": "llama-3.1-8b", "gpus": "h100-sxm", "tp": [1, 2], "batch": [1, 8, 64]}
     energylens.explore(**space, top=2).write(folder / "front.parquet")
-    axes = {"gpus": "h100-sxm", "tp": 1, "max_num_seqs": 64, "token_budget": 8192, "replicas": 1}
+    axes: dict[str, Any] = {"gpus": "h100-sxm", "tp": 1, "max_num_seqs": 64, "token_budget": 8192, "replicas": 1}
     energylens.serve_plan("llama-3.1-8b", "chat", rate_per_s=5, **axes).write(folder / "service.parquet")
     sides = {"gpus": "h100-sxm", "tp": 1, "batch": [1, 8]}
     energylens.split("llama-3.1-8b", prefill=sides, decode=sides).write(folder / "pairs.parquet")
@@ -80,7 +80,10 @@ def changed(data: bytes, **fields: Any) -> bytes:
         ({"by_reason": {"bad luck": 1}}, "`bad luck`"),
         ({"method": None}, "`method` should be a valid string"),
         ({"plan": None}, "`plan` should be fields and values, found nothing"),
-        ({"plan": {"format": 1, "settings": {"max_batched_tokens": 8192.0}, "models": [], "gpus": []}}, "the models of"),
+        (
+            {"plan": {"format": 1, "settings": {"max_batched_tokens": 8192.0}, "models": [], "gpus": []}},
+            "the models of",
+        ),
         ({"trust": {}}, "nothing says how far `h100-sxm` is trusted"),
         ({"trust": {"h100-sxm": {"trust": "blind", "errors": []}}}, "`trust` should be 'measured'"),
         ({"space": {"axes": {}, "limits": [], "objectives": ["latency_s"], "points": 1}}, "axis `model` is missing"),
@@ -127,7 +130,9 @@ def test_a_wrong_column_says_row_and_value(files: dict[str, bytes], tmp_path: Pa
 
 def test_columns_that_lost_nothing_are_read_right(files: dict[str, bytes], tmp_path: Path) -> None:
     frame, metadata = parts(files["front"])
-    wide = frame.with_columns(pl.col("tp").cast(pl.Int64), pl.col("batch").cast(pl.Float64), pl.col("model", "gpu").cast(pl.Categorical))
+    wide = frame.with_columns(
+        pl.col("tp").cast(pl.Int64), pl.col("batch").cast(pl.Float64), pl.col("model", "gpu").cast(pl.Categorical)
+    )
     path = made(tmp_path, "front.parquet", whole(wide, metadata))
     original = made(tmp_path, "original.parquet", files["front"])
     assert Result.read(path).frame.drop("reason").equals(Result.read(original).frame.drop("reason"))
@@ -137,7 +142,7 @@ def test_columns_that_lost_nothing_are_read_right(files: dict[str, bytes], tmp_p
 def test_a_note_that_is_no_json_is_refused(text: str, files: dict[str, bytes], tmp_path: Path) -> None:
     frame, metadata = parts(files["front"])
     path = made(tmp_path, "front.parquet", whole(frame, metadata | {"energylens.note": text}))
-    with pytest.raises(EnergylensError, match="cannot read .* as Parquet: its `note` is not"):
+    with pytest.raises(EnergylensError, match=r"cannot read .* as Parquet: its `note` is not"):
         read_parquet(path)
 
 
@@ -156,7 +161,10 @@ def test_a_result_of_any_name_is_read_by_what_is_in_it(files: dict[str, bytes], 
     for name in odd:
         path = made(tmp_path, name, files["front"])
         assert Result.read(path).frame.height
-        assert read_point(path).row == read_point(f"{path}#{Result.read(path).frame['energy_per_output_token_j'].arg_min()}").row
+        assert (
+            read_point(path).row
+            == read_point(f"{path}#{Result.read(path).frame['energy_per_output_token_j'].arg_min()}").row
+        )
         assert export(path).script
         assert read_subject(path).frame.height
 

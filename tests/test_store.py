@@ -78,7 +78,7 @@ def test_a_name_that_cannot_be_is_told(name: str, tmp_path: Path) -> None:
 
 def test_files_that_belong_together_are_written_all_or_none(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"before")
-    with pytest.raises(EnergylensError, match="cannot write .*c/d") as caught:
+    with pytest.raises(EnergylensError, match=r"cannot write .*c/d") as caught:
         (tmp_path / "c").write_bytes(b"a file")
         write_files([(tmp_path / "a", b"1"), (tmp_path / "b", b"2"), (tmp_path / "c" / "d", b"3")])
     assert caught.value.problems[0].hint == "nothing was written"
@@ -88,7 +88,7 @@ def test_files_that_belong_together_are_written_all_or_none(tmp_path: Path) -> N
 def test_a_front_whose_neighbours_cannot_be_written_leaves_none_of_them(tmp_path: Path) -> None:
     result = explore(models="llama-3.1-8b", gpus="h100-sxm", tp=1, batch=[1, 8], top=1, distributions=["energy_j"])
     (tmp_path / "front.top.parquet").mkdir()
-    with pytest.raises(EnergylensError, match="front.top.parquet`: it is a folder"):
+    with pytest.raises(EnergylensError, match=r"front.top.parquet`: it is a folder"):
         result.write(tmp_path / "front.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["front.top.parquet"]
     with pytest.raises(EnergylensError, match="name too long"):
@@ -125,7 +125,9 @@ def test_a_file_that_would_not_fit_into_memory_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = 4_000_000
-    frame = pl.DataFrame({"a": pl.Series([0.0]).new_from_index(0, rows), "b": pl.Series(["x" * 1000]).new_from_index(0, rows)})
+    frame = pl.DataFrame(
+        {"a": pl.Series([0.0]).new_from_index(0, rows), "b": pl.Series(["x" * 1000]).new_from_index(0, rows)}
+    )
     frame.write_parquet(tmp_path / "large.parquet")
     assert (tmp_path / "large.parquet").stat().st_size < 500_000
     monkeypatch.setenv(memory.VARIABLE, "100MB")

@@ -108,7 +108,9 @@ def test_a_hostile_manifest_is_refused_before_it_is_used(
         assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "x", "[" * 9000, "NaN", '{"name": NaN}', '{"name": 1e999}', "\x00", '"' + "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "x", "[" * 9000, "NaN", '{"name": NaN}', '{"name": 1e999}', "\x00", '"' + "9" * 5000]
+)
 def test_a_manifest_that_is_no_json_is_refused(text: str, folder: Path) -> None:
     (folder / "manifest.json").write_text(text)
     with pytest.raises(EnergylensError, match=r"manifest.* is damaged: "):
@@ -155,7 +157,13 @@ def test_many_shards_are_held_against_the_memory(done: Path, monkeypatch: pytest
 
 
 def test_a_job_of_too_many_shards_is_refused() -> None:
-    space = {"models": "llama-3.1-8b", "gpus": "h100-sxm", "batch": "1:1000", "prompt_tokens": "1:1000", "output_tokens": "1:1000"}
+    space = {
+        "models": "llama-3.1-8b",
+        "gpus": "h100-sxm",
+        "batch": "1:1000",
+        "prompt_tokens": "1:1000",
+        "output_tokens": "1:1000",
+    }
     with pytest.raises(EnergylensError, match=r"4,000,000,000 shards are more than the 10,000,000 of a sweep"):
         prepared({"name": "many", "space": space, "shard_points": 1})
 
@@ -163,11 +171,30 @@ def test_a_job_of_too_many_shards_is_refused() -> None:
 FULL: dict[str, Any] = {
     "name": "full",
     "space": {
-        **{"models": ["llama-3.1-8b"], "gpus": ["h100-sxm"], "max_batched_tokens": 8192, "limits": ["tpot<=50ms"]},
-        **{"tp": [1], "pp": [1], "dp": [1], "ep": [1], "cp": [1], "overlap_stages": [None], "overlap_sms": [0]},
-        **{"overlap_where": ["prefill"], "sequence_parallel": [False], "fused_norm": [False], "sm_clock_mhz": [None]},
-        **{"power_cap_w": [None], "routing": [None], "placement": ["contiguous"], "batch": [1], "prompt_tokens": [16]},
-        **{"output_tokens": [16], "weight_dtype": [None], "kv_dtype": [None], "objectives": ["latency_s"]},
+        "models": ["llama-3.1-8b"],
+        "gpus": ["h100-sxm"],
+        "max_batched_tokens": 8192,
+        "limits": ["tpot<=50ms"],
+        "tp": [1],
+        "pp": [1],
+        "dp": [1],
+        "ep": [1],
+        "cp": [1],
+        "overlap_stages": [None],
+        "overlap_sms": [0],
+        "overlap_where": ["prefill"],
+        "sequence_parallel": [False],
+        "fused_norm": [False],
+        "sm_clock_mhz": [None],
+        "power_cap_w": [None],
+        "routing": [None],
+        "placement": ["contiguous"],
+        "batch": [1],
+        "prompt_tokens": [16],
+        "output_tokens": [16],
+        "weight_dtype": [None],
+        "kv_dtype": [None],
+        "objectives": ["latency_s"],
     },
     "keep": {"epsilon": 0.1, "top": 1, "best_per": ["tp"], "distributions": ["latency_s"], "rows": "none"},
     "shards": 1,
@@ -187,7 +214,9 @@ def test_any_value_of_a_job_may_be_wrong() -> None:
     assert refused > 500
 
 
-@pytest.mark.parametrize("job", [None, 3, [], b"job.yaml", object(), "", "no/such.yaml", "no/such.json", "a\0b.json", {1: 2}])
+@pytest.mark.parametrize(
+    "job", [None, 3, [], b"job.yaml", object(), "", "no/such.yaml", "no/such.json", "a\0b.json", {1: 2}]
+)
 def test_what_is_no_job_is_refused(job: Any, tmp_path: Path) -> None:
     with pytest.raises(EnergylensError):
         energylens.sweep(job, tmp_path)
@@ -256,7 +285,7 @@ def test_what_is_no_file_is_never_opened(name: str, kind: str, folder: Path) -> 
         assert energylens.sweep(JOB, folder).computed == 1
         assert path.is_file()
         return
-    with pytest.raises(EnergylensError, match="it is a FIFO|it is a folder|Is a directory"):
+    with pytest.raises(EnergylensError, match=r"it is a FIFO|it is a folder|Is a directory"):
         energylens.sweep(JOB, folder)
 
 

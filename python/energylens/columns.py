@@ -106,10 +106,14 @@ def convert(column: pl.Series, form: Form) -> tuple[pl.Series, list[Problem]]:
 
 def frame_of(*rows: Mapping[str, Any]) -> pl.DataFrame:
     """Return points with the same fields as a frame; raise `FrameError` for values that no column can hold."""
-    plain = [{name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()} for row in rows]
+    plain = [
+        {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()} for row in rows
+    ]
     wrong = {name: value for row in plain for name, value in row.items() if not _scalar(value)}
     problems = [
-        Problem(f"`{shown(name)}` should be a number, a text, True or False, found `{shown(value)}`", code="column-value")
+        Problem(
+            f"`{shown(name)}` should be a number, a text, True or False, found `{shown(value)}`", code="column-value"
+        )
         for name, value in wrong.items()
     ]
     if problems:

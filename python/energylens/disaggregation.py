@@ -100,7 +100,9 @@ def split(
         raise SpaceError(problems)
     for name, tokens in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens)):
         if not isinstance(tokens, int) or isinstance(tokens, bool):
-            raise SpaceError(Problem(f"a split takes one number of `{name}`, found `{shown(tokens)}`", code="axis-value"))
+            raise SpaceError(
+                Problem(f"a split takes one number of `{name}`, found `{shown(tokens)}`", code="axis-value")
+            )
     if output_tokens == 1:
         fault, hint = "one output token leaves nothing to decode", "give 2 or more: the first comes from prefill"
         raise SpaceError(Problem(fault, hint=hint, code="axis-value"))

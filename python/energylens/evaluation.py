@@ -109,7 +109,9 @@ def evaluate(
         )
     carried = _names_of(carry)
     points = _points(frame, carried)
-    own_models = {loaded.spec.name: loaded for loaded in distinct([load_model(model) for model in listed(models)], "model")}
+    own_models = {
+        loaded.spec.name: loaded for loaded in distinct([load_model(model) for model in listed(models)], "model")
+    }
     own_gpus = {loaded.spec.name: loaded for loaded in distinct([load_gpu(gpu) for gpu in listed(gpus)], "GPU")}
     model_names = points["model"].unique(maintain_order=True).to_list()
     gpu_names = points["gpu"].unique(maintain_order=True).to_list()

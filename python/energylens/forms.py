@@ -85,7 +85,7 @@ class AccountForm(WrittenForm):
 
 Trust = dict[str, AccountForm]
 Sources = dict[str, str | None]
-AxisValues = dict[Literal[tuple(_core.AXES)], Annotated[list[Any], Field(min_length=1)]]  # type: ignore[misc]
+AxisValues = dict[str, Annotated[list[Any], Field(min_length=1)]]
 
 
 class SpaceNote(WrittenForm):
@@ -100,6 +100,8 @@ class SpaceNote(WrittenForm):
     def _every_axis(self) -> SpaceNote:
         if lacking := [name for name in _core.AXES if name not in self.axes]:
             raise ValueError(f"axis `{lacking[0]}` is missing")
+        if strange := [name for name in self.axes if name not in _core.AXES]:
+            raise ValueError(f"there is no axis `{strange[0]}`")
         return self
 
 
@@ -148,7 +150,7 @@ class ServiceNote(WrittenForm):
     workload: str
     tried: Many
     limits: Limits
-    by_reason: Counts
+    by_reason: dict[str, Many]
     judged: Many
     outside_limits: Many
     sources: Sources = {}

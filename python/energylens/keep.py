@@ -43,7 +43,9 @@ class Keep:
         """Raise `SpaceError` with every problem."""
         problems: list[Problem] = []
         if self.epsilon is not None and not (type(self.epsilon) in (int, float) and 2**-52 <= self.epsilon <= 1):
-            problems.append(Problem(f"`epsilon` should be above 0 and at most 1, found {shown(self.epsilon)}", code="keep"))
+            problems.append(
+                Problem(f"`epsilon` should be above 0 and at most 1, found {shown(self.epsilon)}", code="keep")
+            )
         if not isinstance(self.top, int) or isinstance(self.top, bool) or not 0 <= self.top <= MOST_TOP:
             problems.append(Problem(f"`top` should be 0 to {MOST_TOP:,}, found {shown(self.top)}", code="keep"))
         for field, what, known in (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,8 @@ from energylens.common.files import printable
 from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem, SpaceError
 from energylens.evaluation import checked_threads
-from energylens.frame import breakdown_columns
 from energylens.keep import Keep, Kept, frames
 from energylens.space import FrozenSpace, Space
-from energylens.units import ENERGY
 
 if TYPE_CHECKING:
     from energylens.charts import FrontCharts

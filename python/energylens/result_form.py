@@ -30,7 +30,7 @@ _GPUS: Final = Whole(1, 2**32 - 1)
 
 _FRONT: Final[dict[str, Form]] = (
     {name: POINT_FORMS[name] for name in POINT_DEFAULTS}
-    | {name: _AMOUNT for name in (*RESULTS, *breakdown_columns())}
+    | dict.fromkeys((*RESULTS, *breakdown_columns()), _AMOUNT)
     | {ENERGY: _ABOVE_ZERO, "gpus": _GPUS, "extrapolated": Switch(default=None)}
 )
 _DISTRIBUTIONS: Final[dict[str, Form]] = {
@@ -42,7 +42,7 @@ _DISTRIBUTIONS: Final[dict[str, Form]] = {
 _ENGINE: Final = ("model", "gpu", "tp", "pp", "dp", "ep", "weight_dtype", "kv_dtype")
 _DEPLOYED: Final[dict[str, Form]] = (
     {name: POINT_FORMS[name] for name in _ENGINE}
-    | {name: _AMOUNT for name in ("latency_s", *(f"share_{cause}" for cause in _core.CAUSES))}
+    | dict.fromkeys(("latency_s", *(f"share_{cause}" for cause in _core.CAUSES)), _AMOUNT)
     | {ENERGY: _ABOVE_ZERO, "gpus": _GPUS}
 )
 _PAIRED: Final[dict[str, Form]] = (
@@ -106,7 +106,9 @@ def checked_result(frame: pl.DataFrame, told: Mapping[str, Any], path: object) -
         name = printable(str(path))
         raise EnergylensError(
             [
-                Problem(f"`{name}`: {printable(p.message)}", hint=_HINT, code="result", where=p.where and shown(p.where))
+                Problem(
+                    f"`{name}`: {printable(p.message)}", hint=_HINT, code="result", where=p.where and shown(p.where)
+                )
                 for p in problems
             ]
         )

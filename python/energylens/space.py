@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import islice
@@ -87,10 +88,8 @@ def listed(value: Any) -> list[Any]:
     """Return the values of an axis: one, or any iterable of them but a text; raise `SpaceError` for too many."""
     values = [value]
     if not isinstance(value, (str, bytes, Path)) and isinstance(value, Iterable):
-        try:
+        with suppress(TypeError, ValueError):  # an array without a dimension, for one
             values = list(islice(value, MOST_VALUES + 1))
-        except (TypeError, ValueError):  # an array without a dimension, for one
-            pass
     if len(values) > MOST_VALUES:
         hint = f"give at most {MOST_VALUES:,}: a larger step"
         raise SpaceError(Problem("an axis has too many values", hint=hint, code="axis-value"))
@@ -231,7 +230,9 @@ class Space:
             bad = [value for value in content[name] if value is not None and value not in _core.DTYPES]
             if bad:
                 hint = did_you_mean(shown(bad[0]), _core.DTYPES)
-                problems.append(Problem(f"unknown data type `{shown(bad[0])}` in `{name}`", hint=hint, code="unknown-dtype"))
+                problems.append(
+                    Problem(f"unknown data type `{shown(bad[0])}` in `{name}`", hint=hint, code="unknown-dtype")
+                )
         for name in running.RUNNING:
             wrong = next(filter(None, (running.problem(value, name) for value in content[name])), None)
             problems += [wrong] if wrong else []

@@ -103,9 +103,7 @@ def write_files(files: Sequence[tuple[str | Path, bytes]]) -> list[Path]:
 
 def _unwritten(path: Path, error: OSError) -> EnergylensError:
     reason = error.strerror or str(error)
-    return EnergylensError(
-        Problem(f"cannot write `{printable(str(path))}`: {reason}", hint=so_far(), code="write")
-    )
+    return EnergylensError(Problem(f"cannot write `{printable(str(path))}`: {reason}", hint=so_far(), code="write"))
 
 
 def parquet_bytes(

@@ -47,7 +47,7 @@ def is_parquet(path: object) -> bool:
 def require_parquet(file: BinaryIO, name: str) -> ParquetSize:
     """Return the size of a Parquet file; raise `ValueError` if it is damaged, `MemoryBudgetError` if it is too large.
 
-    Only the footer is read, as of the format's `FileMetaData`; the file's own sizes are added up, and of encoded columns
+    Only the footer is read, the format's `FileMetaData`; the file's own sizes are added up, and of encoded columns
     (a value may stand for millions) what they take once they are decoded.
     """
     size = parquet_size(file)

@@ -72,7 +72,9 @@ class Checkpoint:
             replace_file(self.path, written.getvalue())
         except OSError as error:
             reason = error.strerror or str(error)
-            raise SpaceError(Problem(f"cannot write the checkpoint `{printable(str(self.path))}`: {reason}", code="write")) from None
+            raise SpaceError(
+                Problem(f"cannot write the checkpoint `{printable(str(self.path))}`: {reason}", code="write")
+            ) from None
         ended = time.monotonic()
         self._due = ended + max(_SECONDS_BETWEEN, (ended - started) / _SHARE_OF_TIME)
 

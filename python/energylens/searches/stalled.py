@@ -21,7 +21,9 @@ class Stalled:
 
     def __init__(self, patience: int, tolerance: float) -> None:
         if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
-            raise SpaceError(Problem(f"`patience` should be 1 or more generations, found {shown(patience)}", code="search"))
+            raise SpaceError(
+                Problem(f"`patience` should be 1 or more generations, found {shown(patience)}", code="search")
+            )
         number = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
         if not number or not 0 <= tolerance < math.inf:
             raise SpaceError(Problem(f"`tolerance` should be 0 or more, found {shown(tolerance)}", code="search"))

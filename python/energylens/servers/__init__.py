@@ -30,7 +30,9 @@ def export(point: str | Path | Mapping[str, Any] | Point, to: str = "vllm", *, m
         hint = "give the name or the path of the weights"
         raise EnergylensError(Problem(f"`model` names weights, found `{shown(model)}`", hint=hint, code="export"))
     found = point if isinstance(point, Point) else read_point(point)
-    launched: Launch = import_module(f"energylens.servers.{to}").launch(settings(found, None if model is None else str(model)))
+    launched: Launch = import_module(f"energylens.servers.{to}").launch(
+        settings(found, None if model is None else str(model))
+    )
     return launched
 
 

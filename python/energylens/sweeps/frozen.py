@@ -210,7 +210,9 @@ def _cut(job: Job) -> dict[str, int]:
     count = max(1, min(count, size))
     if count > MOST_SHARDS:
         hint = "give larger `shard_points`, or fewer `shards`"
-        raise SpecError(Problem(f"{count:,} shards are more than the {MOST_SHARDS:,} of a sweep", hint=hint, code="too-large"))
+        raise SpecError(
+            Problem(f"{count:,} shards are more than the {MOST_SHARDS:,} of a sweep", hint=hint, code="too-large")
+        )
     row = len(space.axes["output_tokens"])
     plane = row * len(space.axes["prompt_tokens"])
     step = next((step for step in (plane, row) if size // step >= 4 * count), 1)

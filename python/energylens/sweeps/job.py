@@ -53,7 +53,9 @@ def _numbers(top: int) -> BeforeValidator:
         bad = [v for v in found if not isinstance(v, int) or isinstance(v, bool) or not 1 <= v <= top]
         if bad:
             raise SpecError(
-                Problem(f"axis `{axis}` needs whole numbers from 1 to {top:,}, found `{shown(bad[0])}`", code="axis-value")
+                Problem(
+                    f"axis `{axis}` needs whole numbers from 1 to {top:,}, found `{shown(bad[0])}`", code="axis-value"
+                )
             )
         return found
 

@@ -51,8 +51,8 @@ def merged_result(storage: Storage, sweep: Sweep) -> Result | None:
             frames[name.removesuffix(".parquet")] = read_parquet_bytes(storage.read(name) or b"", name)[0]
     except EnergylensError:
         return None
-    counts = (told["points"], dict(told["by_reason"]), told["outside_limits"])
-    return Result(frames.pop("front"), sweep.space, "exhaustive", *counts, 0.0, **frames)
+    front, counts = frames.pop("front"), dict(told["by_reason"])
+    return Result(front, sweep.space, "exhaustive", told["points"], counts, told["outside_limits"], 0.0, **frames)
 
 
 def damaged_files(storage: Storage, sweep: Sweep) -> list[str]:
