@@ -37,6 +37,7 @@ MOST_ROWS = 1 << 20
 """Most rows in a file of rows."""
 
 _SAMPLE = 64
+_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,7 @@ def thaw(manifest: str, place: str) -> Sweep:
             return sweep
         reason = "its contents are not those it names"
     except EnergylensError as error:
-        reason = error.problems[0].message
+        reason = "; ".join(problem.message for problem in error.problems[:_SHOWN])
     except ValueError as error:
         reason = f"it is not JSON: {error}"
     hint = "delete it and run the sweep again: whole shards are kept"
