@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from energylens import EnergylensError, FrameError, evaluate, predict
+from energylens import EnergylensError, FrameError, evaluate, predict, running, serve
+from energylens.calibrate.mine import read_runs
 from energylens.columns import Number, Switch, Whole, Words, convert, frame_of
 from energylens.evaluation import POINT_FORMS
 
@@ -110,9 +112,7 @@ def test_the_row_and_the_value_are_those_of_the_fault() -> None:
     assert message("placement", pl.Series(["contiguous", "anywhere"])) == (
         "`anywhere` is no placement of experts in row 1 of column `placement`"
     )
-    assert message("fused_norm", pl.Series(["on", "On"])) == (
-        "`fused_norm` is on or off, found `On` in row 1 of column `fused_norm`"
-    )
+    assert message("fused_norm", pl.Series(["on", "On"])) == ("`fused_norm` is on or off, found `On` in row 1")
     assert message("model", pl.Series(["llama-3.1-8b", None])) == "column `model` is null in row 1"
 
 
@@ -200,3 +200,33 @@ def test_numbers_are_finite_and_of_their_range() -> None:
         (problem,) = convert(pl.Series("a", bad), Number(0, 2))[1]
         assert problem.message.startswith("column `a` should hold numbers from 0 to 2, found ")
         assert problem.message.endswith(" in row 1")
+
+
+SERVED: dict[str, dict[str, pl.Series]] = (
+    dict.fromkeys(("tp", "pp", "dp", "ep", *(n for n in WHOLE if n in running.RUNNING)), NOT_WHOLE)
+    | dict.fromkeys((*TEXTS, "draft"), NOT_TEXT)
+    | dict.fromkeys(SWITCHES, NOT_SWITCH)
+    | {name: NEVER | {"text": NOT_WHOLE["text"]} for name in ("max_num_seqs", "token_budget", "acceptance", "replicas")}
+    | {name: NEVER | {"integer": NOT_SWITCH["integer"]} for name in ("chunked", "prefix_cache")}
+)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_frame_of_deployments_says_which_column_is_wrong(name: str) -> None:
+    for column in SERVED[name].values():
+        with pytest.raises(FrameError) as caught:
+            serve(frame(name, column), "1024:256")
+        assert f"`{name}`" in caught.value.problems[0].message
+
+
+@pytest.mark.parametrize("name", ["model", "weight_dtype", "kv_dtype", "batch", "tp"])
+def test_runs_of_a_cluster_say_which_column_is_wrong(name: str, tmp_path: Path) -> None:
+    runs = {"model": "llama-3.1-8b", "batch": 8.0, "input_tokens": 100, "output_tokens": 100, "itl_ms": 10.0}
+    runs |= {"output_tokens_per_s": 800.0, "power_w_per_gpu": 300.0}
+    whole = pl.DataFrame([runs] * 60)
+    for dtype, value in ((pl.List(pl.Int64), [1]), (pl.Struct({"a": pl.Int64}), {"a": 1}), (pl.Boolean, True)):
+        path = tmp_path / "runs.parquet"
+        whole.with_columns(pl.Series(name, [value] * 60, dtype=dtype)).write_parquet(path)
+        with pytest.raises(EnergylensError) as caught:
+            read_runs(path)
+        assert f"`{name}`" in caught.value.problems[0].message

@@ -219,5 +219,6 @@ def _wrong_values(column: pl.Series, good: pl.Series, form: Whole | Number) -> l
 
 def _in_row(problem: Problem, column: pl.Series, row: int) -> Problem:
     """Return the fault of a value with its row, where there is more than one."""
-    where = f" in row {row:,} of column `{column.name}`" if len(column) > 1 else ""
+    named = "" if f"`{column.name}`" in problem.message else f" of column `{column.name}`"
+    where = f" in row {row:,}{named}" if len(column) > 1 else ""
     return Problem(f"{problem.message}{where}", problem.place, problem.hint, problem.code, problem.where)

@@ -35,15 +35,21 @@ _TYPES: dict[str, Any] = (
 )
 
 
-def _format_problem(name: str) -> Problem | None:
-    if name in _core.DTYPES:
-        return None
-    return Problem(f"unknown data type `{shown(name)}`", hint=did_you_mean(name, _core.DTYPES), code="unknown-dtype")
+def _format(column: str) -> Words:
+    """Return what a column of number formats may hold."""
+
+    def check(name: str) -> Problem | None:
+        if name in _core.DTYPES:
+            return None
+        message = f"unknown data type `{shown(name)}` in column `{column}`"
+        return Problem(message, hint=did_you_mean(name, _core.DTYPES), code="unknown-dtype")
+
+    return Words(check, null=True)
 
 
 POINT_FORMS: Final[dict[str, Form]] = (
     dict.fromkeys(_REQUIRED, Words())
-    | dict.fromkeys(("weight_dtype", "kv_dtype"), Words(_format_problem, null=True))
+    | {name: _format(name) for name in ("weight_dtype", "kv_dtype")}
     | dict.fromkeys(_CODES, Whole(1, 1024))
     | dict.fromkeys(_SIZES, Whole(1, LARGEST))
     | running.FORMS

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,8 @@ from energylens import _core, routing, running
 from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
+from energylens.listed import different
+from energylens.listed import listed as listed
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
 from energylens.trust import Account, account
 from energylens.units import LARGER_IS_BETTER, RESULTS, UNITS
@@ -28,9 +28,6 @@ from energylens.values import is_whole, numbers
 
 DEFAULT_OBJECTIVES = ("energy_per_output_token_j", "latency_s")
 DEFAULT_BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
-
-MOST_VALUES = 10**7 + 1
-"""Most values of one axis."""
 
 _LIMIT = re.compile(r"^\s*(\w+)\s*(<=|>=)\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?|\.[0-9]+)\s*([a-zA-Z]*)\s*$")
 _SHORT = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "tpot_s", "latency": "latency_s", "power": "power_w_per_gpu"}
@@ -82,40 +79,6 @@ def result_column(name: str, what: str, columns: Sequence[str] = RESULTS) -> str
         hint = did_you_mean(shown(name), columns) or f"columns are {', '.join(columns)}"
         raise SpaceError(Problem(f"unknown {what} `{shown(name)}`", hint=hint, code=f"unknown-{what}"))
     return name
-
-
-def listed(value: Any) -> list[Any]:
-    """Return the values of an axis: one, or any iterable of them but a text; raise `SpaceError` for too many."""
-    values = [value]
-    if not isinstance(value, (str, bytes, Path)) and isinstance(value, Iterable):
-        with suppress(TypeError, ValueError):  # an array without a dimension, for one
-            values = list(islice(value, MOST_VALUES + 1))
-    if len(values) > MOST_VALUES:
-        hint = f"give at most {MOST_VALUES:,}: a larger step"
-        raise SpaceError(Problem("an axis has too many values", hint=hint, code="axis-value"))
-    return [item.item() if isinstance(item, np.generic) else item for item in values]
-
-
-def whole_numbers(value: Any, axis: str, most: int) -> list[int]:
-    """Return the values of an axis of whole numbers from 1; raise `SpaceError` for anything else, and for none."""
-    values = listed(value)
-    wrong = next((item for item in values if not is_whole(item, 1, most)), None)
-    if wrong is not None or not values or None in values:
-        found = f"found `{shown(wrong)}`" if values else "found none"
-        raise SpaceError(Problem(f"axis `{axis}` needs whole numbers from 1 to {most:,}, {found}", code="axis-value"))
-    return [int(item) for item in values]
-
-
-def _different(values: Sequence[Any], axis: str) -> list[Any]:
-    """Return values without repeats, 8.0 as 8; raise `SpaceError` for what cannot be the value of an axis."""
-    whole = [int(v) if isinstance(v, float) and v.is_integer() and abs(v) <= LARGEST else v for v in values]
-    try:
-        return list(dict.fromkeys(whole))
-    except TypeError:
-        wrong = next(value for value in values if not isinstance(value, Hashable) or isinstance(value, tuple))
-        hint = "give one value, or a flat list of them"
-        problem = Problem(f"`{shown(wrong)}` is no value of axis `{axis}`", hint=hint, code="axis-value")
-        raise SpaceError(problem) from None
 
 
 def space_of(space: Space | None, axes: Mapping[str, Any]) -> Space:
@@ -207,7 +170,7 @@ class Space:
         for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
             raw[name] = [v for part in raw[name] for v in (numbers(part, name) if isinstance(part, str) else [part])]
         axes = {"model": plan.model_names, "gpu": plan.gpu_names} | raw | self._running
-        return {name: _different(axes[name], name) for name in _core.AXES}
+        return {name: different(axes[name], name) for name in _core.AXES}
 
     @cached_property
     def json(self) -> str:

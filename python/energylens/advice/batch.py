@@ -15,12 +15,12 @@ from energylens.columns import frame_of
 from energylens.common import show
 from energylens.errors import InfeasibleError, Problem, SpaceError
 from energylens.library import load_gpu, load_model
+from energylens.listed import whole_numbers
 from energylens.plan import LoadedGpu, LoadedModel
 from energylens.service.intervals import with_intervals
 from energylens.service.serving import serve
 from energylens.service.steps import engine_columns, engines
 from energylens.service.workload import Workload, load_workload
-from energylens.space import whole_numbers
 
 BATCHES: Final = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Numbers of running requests that are compared."""

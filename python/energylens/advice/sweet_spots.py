@@ -16,8 +16,8 @@ from energylens.columns import frame_of
 from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
 from energylens.library import load_gpu, load_model
+from energylens.listed import whole_numbers
 from energylens.plan import LARGEST, LoadedGpu, LoadedModel
-from energylens.space import whole_numbers
 
 if TYPE_CHECKING:
     from energylens.charts import LengthCharts

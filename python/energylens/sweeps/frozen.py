@@ -17,11 +17,12 @@ from energylens import _core, running
 from energylens.common.files import printable
 from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.exploration import work
-from energylens.forms import MOST_SHARDS, ManifestForm, strict_json
+from energylens.forms import strict_json
 from energylens.keep import Keep
 from energylens.plan import canonical
 from energylens.space import FrozenSpace, Limit, Space
 from energylens.spec.form import check
+from energylens.sweeps.form import MOST_SHARDS, ManifestForm
 from energylens.sweeps.job import Job
 from energylens.trust import Account
 

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from energylens import _core, running
 from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem, SpecError, did_you_mean
-from energylens.forms import MOST_SHARDS
 from energylens.keep import Keep
 from energylens.library import Kind, bundled, load_gpu, load_model
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS
@@ -21,6 +20,7 @@ from energylens.spec import texts
 from energylens.spec.form import Count, Form, PlainName, Share, Text, check, place_problem, plain_name
 from energylens.spec.yaml import Document
 from energylens.store import is_file
+from energylens.sweeps.form import MOST_SHARDS
 from energylens.units import RESULTS
 from energylens.values import formats, names, numbers
 

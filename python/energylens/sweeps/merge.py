@@ -12,10 +12,11 @@ import polars as pl
 from energylens import _core
 from energylens.errors import EnergylensError, Problem
 from energylens.evaluation import checked_threads
-from energylens.forms import SuccessForm, strict_json
+from energylens.forms import strict_json
 from energylens.result import Result, kept_result
 from energylens.spec.form import check
 from energylens.store import parquet_bytes, read_parquet_bytes
+from energylens.sweeps.form import SuccessForm
 from energylens.sweeps.frozen import Sweep, thaw_here
 from energylens.sweeps.shard import Damaged, read_parts, shard_name
 from energylens.sweeps.status import all_shards, held_sweep

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from energylens.errors import EnergylensError
 from energylens.exploration import reduce_range
-from energylens.forms import Digest, Many, WrittenForm
 from energylens.keep import Kept, point_frame
 from energylens.plan import canonical
 from energylens.spec.form import check
 from energylens.store import parquet_bytes, read_parquet_bytes
+from energylens.sweeps.form import ShardNote
 from energylens.sweeps.frozen import Shard, Sweep, thaw_here
 from energylens.sweeps.storage import Storage, open_storage
 
@@ -44,26 +44,6 @@ class Part:
     by_reason: list[int]
     outside: int
     rows: int | None
-
-
-class RowsNote(WrittenForm):
-    """What a shard's file says of its file of rows."""
-
-    rows: Many
-    bytes: Many
-    sha256: Digest
-
-
-class ShardNote(WrittenForm):
-    """What a shard's file says besides what it kept."""
-
-    sweep: Digest
-    lo: Many
-    hi: Many
-    by_reason: list[Many]
-    outside: Many
-    digest: Digest
-    rows: RowsNote | None = None
 
 
 def shard_name(sweep: Sweep, shard: Shard, folder: str = "shards") -> str:
