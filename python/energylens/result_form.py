@@ -77,22 +77,22 @@ _KINDS: Final[dict[str, tuple[type[SpecForm], dict[str, Form]]]] = {
 _HINT: Final = "the file was changed by hand, or another version of energylens wrote it: make it again"
 
 
-def checked_result(frame: pl.DataFrame, told: Mapping[str, Any], path: object) -> pl.DataFrame:
+def checked_result(frame: pl.DataFrame, metadata: Mapping[str, Any], path: object) -> pl.DataFrame:
     """Return the rows of a result's file, each column of its type; raise `EnergylensError` with every problem.
 
     Parameters
     ----------
     frame
         The rows of the file, as they were read.
-    told
+    metadata
         Its metadata; the `kind` of its note is one of front, top, best_per, distributions, service and pairs.
     path
         Name of the file, for messages.
     """
-    note = told["note"]
+    note = metadata["note"]
     form, columns = _KINDS[note["kind"]]
     problems: list[Problem] = []
-    if not told.get("plan_sha256"):
+    if not metadata.get("plan_sha256"):
         problems.append(Problem("its metadata does not name its plan", code="result"))
     try:
         check(form, dict(note), None, "note")
@@ -101,7 +101,7 @@ def checked_result(frame: pl.DataFrame, told: Mapping[str, Any], path: object) -
     rows, faults = typed_columns(frame, columns, lambda name: _optional(name, note["kind"]))
     problems += faults
     if not problems and form is FrontNote:
-        problems += _not_of_the_plan(rows, note["plan"], told["plan_sha256"])
+        problems += _not_of_the_plan(rows, note["plan"], metadata["plan_sha256"])
     if problems:
         name = printable(str(path))
         raise EnergylensError(
