@@ -79,6 +79,7 @@ COMPUTED: dict[str, tuple[str, ...]] = {
     "reason": tuple(_core.REASONS[1:]),
     "str(reason)": tuple(_core.REASONS[1:]),
     "str(told['reason'][0])": tuple(_core.REASONS[1:]),
+    "verb": ("read", "write"),
     "why": (*_core.REASONS[1:], "budget", "overload"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import polars as pl
 
 from energylens import _core
 from energylens.builder import Model
+from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.evaluation import checked_threads
 from energylens.exploration import explore
@@ -99,7 +100,9 @@ def split(
         raise SpaceError(problems)
     for name, tokens in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens)):
         if not isinstance(tokens, int) or isinstance(tokens, bool):
-            raise SpaceError(Problem(f"a split takes one number of `{name}`, found `{tokens}`", code="axis-value"))
+            raise SpaceError(
+                Problem(f"a split takes one number of `{name}`, found `{shown(tokens)}`", code="axis-value")
+            )
     if output_tokens == 1:
         fault, hint = "one output token leaves nothing to decode", "give 2 or more: the first comes from prefill"
         raise SpaceError(Problem(fault, hint=hint, code="axis-value"))
@@ -157,12 +160,16 @@ SIDE_AXES = ("gpus", "tp", "pp", "dp", "ep", "batch", "weight_dtype", "kv_dtype"
 
 def _problems(side: str, axes: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with the axes of one side."""
+    if not isinstance(axes, Mapping):
+        hint = 'give axes by name: {"gpus": "h100-sxm", "tp": 4}'
+        return [Problem(f"{side} is not a {type(axes).__name__}", hint=hint, code="axis-value")]
     problems = [
-        Problem(f"unknown axis `{name}` of {side}", hint=did_you_mean(name, SIDE_AXES), code="unknown-axis")
+        Problem(f"unknown axis `{shown(name)}` of {side}", hint=did_you_mean(name, SIDE_AXES), code="unknown-axis")
         for name in axes
         if name not in SIDE_AXES
     ]
-    if not axes.get("gpus"):
+    gpus = axes.get("gpus")
+    if gpus is None or (isinstance(gpus, Sized) and not len(gpus)):
         problems.append(Problem(f"{side} names no GPU", hint="begin it with gpus=h100-sxm", code="axis-value"))
     return problems
 

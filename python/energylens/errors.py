@@ -16,8 +16,6 @@ _BEFORE, _AFTER = 80, 120
 """Cells of a long line that are shown before and after the caret."""
 _LONGEST_TEXT: Final = 2000
 """Longest message, hint or path that is written out."""
-_LONGEST_WORD: Final = 200
-"""Longest word that a similar one is looked for: the search takes time in proportion to its length."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +149,13 @@ class GpuError(EnergylensError):
     """There is no GPU to measure, or it is not free."""
 
 
+_MOST_WORD = 200
+"""Characters of a word that are compared: comparing takes time by the square of them."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return a hint naming the nearest known word, or the known words if they are few."""
-    known = list(known)
-    if len(word) > _LONGEST_WORD:
-        return None
+    known, word = list(known), str(word)[:_MOST_WORD]
     longer = [name for name in known if len(word) > 2 and name.startswith(word.lower())]
     if longer:
         return f"did you mean {' or '.join(f'`{name}`' for name in longer[:3])}?"

@@ -12,7 +12,9 @@ from typing import Any, Final, TypeVar
 
 from energylens import _core, routing
 from energylens.common.memory import budget_bytes
+from energylens.common.show import shown
 from energylens.errors import Problem, SpecError
+from energylens.forms import checked_plan
 from energylens.spec import datasheet
 from energylens.spec.form import place_problem
 from energylens.spec.gpu import GpuSpec
@@ -137,9 +139,8 @@ class Plan:
     ) -> None:
         whole = isinstance(max_batched_tokens, int) and not isinstance(max_batched_tokens, bool)
         if not whole or not 1 <= max_batched_tokens <= LARGEST:
-            message = (
-                f"`max_batched_tokens` should be a whole number from 1 to {LARGEST:,}, found {max_batched_tokens!r}"
-            )
+            number = shown(max_batched_tokens)
+            message = f"`max_batched_tokens` should be a whole number from 1 to {LARGEST:,}, found {number}"
             raise SpecError(Problem(message, hint="it is the prompt tokens of one prefill pass", code="settings"))
         self.models = tuple(models)
         self.gpus = tuple(gpus)
@@ -185,7 +186,7 @@ class Plan:
         """Return the plan of a canonical content; its models and GPUs are known by name only. Raises `SpecError`."""
         plan = cls.__new__(cls)
         plan.models, plan.gpus = (), ()
-        plan._freeze(content)
+        plan._freeze(checked_plan(content))
         return plan
 
     def _freeze(self, content: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import polars as pl
 
 from energylens import _core, routing, running
 from energylens.builder import Model
+from energylens.columns import frame_of
 from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
 from energylens.explained import kernels
@@ -92,7 +93,7 @@ def predict(
     """
     loaded_model, loaded_gpu = load_model(model), load_gpu(gpu)
     row = {"model": loaded_model.spec.name, "gpu": loaded_gpu.spec.name} | point
-    frame = pl.DataFrame([row], infer_schema_length=1)
+    frame = frame_of(row)
 
     def values_of(points: pl.DataFrame) -> dict[str, Any]:
         options: dict[str, Any] = {"max_batched_tokens": max_batched_tokens, "breakdown": True, "threads": 1}

@@ -11,13 +11,14 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from energylens import _core
 from energylens.changes import changes
+from energylens.common.files import printable
 from energylens.errors import EnergylensError, Problem
 from energylens.explained import causes, operations
 from energylens.library import load_gpu, load_model
 from energylens.plan import Plan
-from energylens.result import Result, checked_rows, not_a_front, undamaged
+from energylens.result import Result, not_a_front, undamaged
+from energylens.result_form import checked_result
 from energylens.running import RUNNING
 from energylens.service.serving import BATCHING, SERVED
 from energylens.space import Limit, Space
@@ -161,7 +162,6 @@ def of_service(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Sub
         ("question (SHA-256)", sha256),
     ]
     latency = "latency_s"
-    checked_rows(frame, (ENERGY, latency, *(f"share_{cause}" for cause in _core.CAUSES)))
     columns = [ENERGY, "ttft_p90_s", "tpot_p90_s", "latency_s", "output_tokens_per_s", "power_w", "utilisation"]
     columns += [name for name in _MONEY if name in frame.columns]
     limits = [_limit(text) for text in note["limits"]]
@@ -177,7 +177,6 @@ def of_pairs(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Subje
     """Return what a report of pairs of prefill and decode is about."""
     latency = "latency_s"
     parts = [f"energy_{part}_per_request_j" for part in ("prefill", "decode", "transfer")]
-    checked_rows(frame, (ENERGY, latency, "energy_per_request_j", *parts))
     named = frame.with_columns(
         pl.lit(note["model"]).alias("model"),
         pl.concat_str("prefill_gpu", pl.lit(" > "), "decode_gpu").alias("gpu"),
@@ -204,23 +203,23 @@ def read_subject(path: str | Path) -> Subject:
     from energylens.store import read_parquet
 
     frame, told = read_parquet(path)
-    with undamaged(Path(path)):
-        return _subject(frame, told, Path(path))
-
-
-def _subject(frame: pl.DataFrame, told: Mapping[str, Any], path: Path) -> Subject:
-    note = told.get("note") or {}
+    path, note = Path(path), told.get("note", {})
     kind = note.get("kind")
     if kind in ("best_per", "top", "distributions"):
         raise EnergylensError(not_a_front(path, note))
     if kind not in ("front", "service", "pairs"):
         hint = "give a Parquet file that --out of explore, search, split, serve-plan or serve-pools wrote, or a sweep's"
-        raise EnergylensError(Problem(f"`{path}` does not say what it answers", hint=hint, code="result"))
+        name = printable(str(path))
+        raise EnergylensError(Problem(f"`{name}` does not say what it answers", hint=hint, code="result"))
     if not frame.height:
-        raise EnergylensError(Problem(f"`{path}` has no point", hint="relax the limits and ask again", code="empty"))
-    if kind == "front":
-        return of_result(Result.of_file(path, frame, note))
-    return (of_service if kind == "service" else of_pairs)(frame, note, told["plan_sha256"])
+        hint = "relax the limits and ask again"
+        raise EnergylensError(Problem(f"`{printable(str(path))}` has no point", hint=hint, code="empty"))
+    result = Result.of_file(path, frame, told) if kind == "front" else None
+    rows = frame if result is not None else checked_result(frame, told, path)
+    with undamaged(path):
+        if result is not None:
+            return of_result(result)
+        return (of_service if kind == "service" else of_pairs)(rows, note, told["plan_sha256"])
 
 
 _MONEY: Final = ("cost_per_million_output_tokens", "carbon_g_per_million_output_tokens")

@@ -37,6 +37,12 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def is_whole(value: object, least: int, most: int) -> bool:
+    """Return whether a value is a whole number of a range: an int, or a float without a fraction, but no bool."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and least <= value <= most and value == int(value)  # type: ignore[operator, call-overload]
+
+
 def names(text: str) -> list[str]:
     """Read a list of names."""
     return [part.strip() for part in text.split(",") if part.strip()]

@@ -11,8 +11,11 @@ import numpy as np
 import polars as pl
 
 from energylens.builder import Model
+from energylens.columns import frame_of
+from energylens.common import show
 from energylens.errors import InfeasibleError, Problem, SpaceError
 from energylens.library import load_gpu, load_model
+from energylens.listed import whole_numbers
 from energylens.plan import LoadedGpu, LoadedModel
 from energylens.service.intervals import with_intervals
 from energylens.service.serving import serve
@@ -24,6 +27,9 @@ BATCHES: Final = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 
 
 REFERENCE: Final = 32
 """Batch whose inter-token latency limits are multiples of."""
+
+_MOST_BATCH: Final = 1_000_000
+_MOST_SLOWDOWN: Final = 1e6
 
 
 @dataclass(frozen=True)
@@ -61,19 +67,20 @@ def advise_batch(
     allows; dynamic joules per token stay, static and waiting ones are shared. Raises `SpecError`, `FrameError`, or
     `InfeasibleError` if nothing runs.
     """
-    if not (0 <= epsilon < 1 and slowdown >= 1):
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (epsilon, slowdown))
+    if not (numbers and 0 <= epsilon < 1 and 1 <= slowdown <= _MOST_SLOWDOWN):
         hint = "epsilon is a share such as 0.1, slowdown a factor such as 2"
-        raise SpaceError(
-            Problem(f"cannot advise with epsilon {epsilon} and slowdown {slowdown}", hint=hint, code="advice")
-        )
+        fault = f"cannot advise with epsilon {show.shown(epsilon)} and slowdown {show.shown(slowdown)}"
+        raise SpaceError(Problem(fault, hint=hint, code="advice"))
+    asked = whole_numbers(batches, "batches", _MOST_BATCH)
     loaded, profile, load = load_model(model), load_gpu(gpu), load_workload(workload)
     if load.output_tokens <= 1:
         fault, hint = "requests of one output token decode nothing", "give a workload of longer outputs: 1024:256"
         raise SpaceError(Problem(fault, hint=hint, code="advice"))
     own: dict[str, Any] = {"models": [loaded], "gpus": [profile]}
-    tried = sorted({1, REFERENCE, *batches})
+    tried = sorted({1, REFERENCE, *asked})
     point = {"model": loaded.spec.name, "gpu": profile.spec.name} | engine
-    points = pl.DataFrame([point | {"max_num_seqs": batch} for batch in tried], infer_schema_length=None)
+    points = frame_of(*(point | {"max_num_seqs": batch} for batch in tried))
     told = serve(points, load, None, **own)
     fits = told.filter(pl.col("feasible") & (pl.col("slots") >= pl.col("max_num_seqs") - 0.5))
     if not fits.height:

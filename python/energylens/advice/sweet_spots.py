@@ -12,10 +12,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.builder import Model
+from energylens.columns import frame_of
 from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
 from energylens.library import load_gpu, load_model
-from energylens.plan import LoadedGpu, LoadedModel
+from energylens.listed import whole_numbers
+from energylens.plan import LARGEST, LoadedGpu, LoadedModel
 
 if TYPE_CHECKING:
     from energylens.charts import LengthCharts
@@ -80,9 +82,11 @@ def sweet_spots(
     """
     loaded, profile = load_model(model), load_gpu(gpu)
     point = {"model": loaded.spec.name, "gpu": profile.spec.name, "batch": batch} | engine
-    lengths = [(i, o) for i in dict.fromkeys(prompt_tokens) for o in dict.fromkeys(output_tokens)]
+    sides = (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens))
+    prompts, outputs = (dict.fromkeys(whole_numbers(values, name, LARGEST)) for name, values in sides)
+    lengths = [(i, o) for i in prompts for o in outputs]
     rows = [point | {"prompt_tokens": i, "output_tokens": o} for i, o in lengths]
-    told = evaluate(pl.DataFrame(rows, infer_schema_length=None), models=[loaded], gpus=[profile])
+    told = evaluate(frame_of(*rows), models=[loaded], gpus=[profile])
     kept = told.filter(pl.col("feasible"))
     if not kept.height:
         fault = f"{loaded.spec.name} runs at none of these lengths ({told['reason'][0]})"

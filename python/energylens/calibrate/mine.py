@@ -18,6 +18,7 @@ from energylens.calibrate.measured import check_numbers, read_table
 from energylens.calibrate.profile import ProfileFile, significant
 from energylens.calibrate.serving import Layer
 from energylens.calibrate.serving import fit as fit_layer
+from energylens.columns import Words, convert
 from energylens.errors import EnergylensError, Problem, did_you_mean
 from energylens.library import load_gpu, load_model, profile_path
 from energylens.plan import LoadedGpu
@@ -161,6 +162,11 @@ def read_runs(path: Path) -> pl.DataFrame:
         raise EnergylensError(Problem(f"`{path}` has no column `model`", hint=hint, code="missing-column"))
     ranges = dict(_RANGES) | {name: (1, 1024) for name in _OPTIONAL if name in frame.columns}
     check_numbers(frame, ranges, str(path))
+    for name in (name for name in ("model", "weight_dtype", "kv_dtype") if name in frame.columns):
+        column, faults = convert(frame[name], Words(null=name != "model"))
+        if faults:
+            raise EnergylensError(faults)
+        frame = frame.with_columns(column)
     if frame.height < FEWEST:
         message = f"`{path}` has {frame.height} run{'s' * (frame.height != 1)}; a fit needs {FEWEST}"
         raise EnergylensError(Problem(message, hint="measure more batch sizes and lengths", code="too-few-runs"))

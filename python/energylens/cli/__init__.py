@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+from energylens.common.written import recorded, so_far
+
 __all__ = ["main"]
 
 
+@recorded()
 def main(argv: list[str] | None = None) -> int:
     """Run a command; a user's mistake is a message on stderr and exit code 2, never a traceback."""
     from energylens.cli.app import run
@@ -15,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted; nothing was written", file=sys.stderr)
+        print(str(stop) or f"interrupted; {so_far()}", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         sys.stderr.close()

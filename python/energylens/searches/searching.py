@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from energylens import _core
+from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.evaluation import checked_threads
 from energylens.exploration import explore, work
 from energylens.keep import one_law
 from energylens.progress import progress
 from energylens.result import Result, front_result
-from energylens.space import Space
+from energylens.space import Space, space_of
 
 if TYPE_CHECKING:
     from pymoo.core.algorithm import Algorithm
@@ -55,7 +55,7 @@ def search(
     one of its terminations, see `energylens.searches.pymoo_engine.run`; either makes `auto` choose pymoo. Raises
     `SpecError` or `SpaceError`.
     """
-    space = Space(**axes) if space is None else replace(space, **axes) if axes else space
+    space = space_of(space, axes)
     threads = checked_threads(threads)
     _check(method, population, generations, seed)
     if method == "auto" and (algorithm is not None or termination is not None):
@@ -106,14 +106,14 @@ def search(
 
 
 def _check(method: str, population: int, generations: int, seed: int) -> None:
-    if method not in METHODS:
-        hint = did_you_mean(str(method), METHODS) or f"use {', '.join(METHODS)}"
-        raise SpaceError(Problem(f"unknown method `{method}`", hint=hint, code="search"))
+    if not isinstance(method, str) or method not in METHODS:
+        hint = did_you_mean(shown(method), METHODS) or f"use {', '.join(METHODS)}"
+        raise SpaceError(Problem(f"unknown method `{shown(method)}`", hint=hint, code="search"))
     for name, value, least, most in (
         ("population", population, 2, 1_000_000),
         ("generations", generations, 1, 1_000_000),
         ("seed", seed, 0, 2**32 - 1),
     ):
-        if not isinstance(value, int) or not least <= value <= most:
-            message = f"`{name}` should be a whole number from {least} to {most:,}, found {value!r}"
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            message = f"`{name}` should be a whole number from {least} to {most:,}, found {shown(value)}"
             raise SpaceError(Problem(message, code="search"))

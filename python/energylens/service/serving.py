@@ -12,7 +12,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.builder import Model
+from energylens.columns import Form, Words, convert
 from energylens.errors import FrameError, Problem, did_you_mean
+from energylens.evaluation import POINT_FORMS
 from energylens.plan import LoadedGpu, LoadedModel
 from energylens.service.steady import Batching, Mix, closed_loop, latency, open_loop
 from energylens.service.steps import ENGINE, Engines, engine_columns, engines
@@ -64,6 +66,12 @@ MOST_REPLICAS: Final = 10_000
 
 Role = Literal["both", "prefill", "decode"]
 """What a deployment does of each request."""
+
+_TYPED: Final[dict[str, Form]] = {name: POINT_FORMS[name] for name in ENGINE if name in POINT_FORMS} | {
+    "draft": Words(null=True)
+}
+_ODD: Final = (pl.Categorical, pl.Enum, pl.Decimal, pl.Int128)
+"""Types of columns that are converted; others are taken as they are."""
 
 
 def serve(
@@ -163,6 +171,11 @@ def checked(points: pl.DataFrame) -> pl.DataFrame:
         for name in ("chunked", "prefix_cache")
         if name in points.columns and points[name].dtype != pl.Boolean
     ]
+    for name in (name for name in points.columns if name in _TYPED):
+        column, faults = convert(points[name], _TYPED[name])
+        problems += faults
+        if not faults and points[name].dtype in _ODD:
+            points = points.with_columns(column)
     if not points.height:
         problems.append(Problem("the frame has no rows", hint="give at least one deployment", code="no-rows"))
     if problems:

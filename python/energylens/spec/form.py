@@ -90,6 +90,9 @@ def check(form: type[FormT], data: object, document: Document | None, what: str)
         raise SpecError(
             [_problem(form, one, document, what, at < MOST_SHOWN) for at, one in enumerate(details)]
         ) from None
+    except (UnicodeError, OverflowError, RecursionError):
+        message = f"`{what}` holds a text that is no Unicode, or a number beyond any size"
+        raise SpecError(Problem(message, code="value_error")) from None
 
 
 _ABOUT_THE_NAME = {"extra_forbidden", "unknown-name", "rank-name", "unknown-rank", "twice"}
