@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 
+MOST_SHOWN = 50
+"""Problems that a message shows; of more it says how many there are."""
+
+MOST_LISTED = 10_000
+"""Problems that `--json` lists."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A stretch of one line of a file."""
@@ -75,7 +82,16 @@ class EnergylensError(ValueError):
 
     def render(self) -> str:
         """Return all messages as a person reads them on a terminal."""
-        return "\n\n".join(problem.render() for problem in self.problems)
+        shown = [problem.render() for problem in self.problems[:MOST_SHOWN]]
+        if (more := len(self.problems) - len(shown)) > 0:
+            shown.append(f"and {more:,} more; the first {len(shown)} are shown")
+        return "\n\n".join(shown)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the problems as plain data, for `--json`; beyond 10,000 of them, how many more there are."""
+        found: dict[str, object] = {"errors": [problem.as_dict() for problem in self.problems[:MOST_LISTED]]}
+        more = len(self.problems) - MOST_LISTED
+        return found | {"more": more} if more > 0 else found
 
 
 class SpecError(EnergylensError):

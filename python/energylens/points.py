@@ -21,6 +21,7 @@ from energylens.spec.form import check
 from energylens.spec.point import SERVER_FIELDS, PointSpec
 from energylens.spec.yaml import Document
 from energylens.units import ENERGY
+from energylens.values import real, whole
 
 _ROW = re.compile(r"^(.*\.parquet)(?:#(.*))?$", re.DOTALL | re.IGNORECASE)
 _WRITE = 'write "llama-3.1-70b; gpu=h100-sxm; tp=4; batch=64", or name a .parquet or .yaml file'
@@ -97,9 +98,9 @@ def _fields(text: str) -> dict[str, Any]:
 def _value(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
-    for kind in (int, float):
+    for read in (whole, real):
         try:
-            return kind(text)
+            return read(text)
         except ValueError:
             continue
     return text

@@ -103,10 +103,10 @@ class Fitted:
 
     def write(self, path: Path) -> None:
         """Write the profile, or the coefficients as JSON."""
-        from energylens.store import replace_file
+        from energylens.store import write_file
 
         if self.profile is None:
-            replace_file(path, (json.dumps(self.as_dict(), indent=2) + "\n").encode())
+            write_file(path, (json.dumps(self.as_dict(), indent=2) + "\n").encode())
             return
         file, gpu = self.profile
         spec = gpu.spec

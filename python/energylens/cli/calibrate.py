@@ -10,6 +10,7 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, App, Parameter
 from energylens.cli.options import Json
+from energylens.cli.output import document
 from energylens.errors import EnergylensError, Problem
 from energylens.store import checked_target
 
@@ -47,7 +48,7 @@ def _done(file: object, out: Path | None, write: bool) -> None:
     assert isinstance(file, ProfileFile)
     if out is None and not write:
         file.loaded()
-        print(file.text, end="")
+        document(file.text)
         return
     print(f"wrote {file.write(out)}", file=sys.stderr)
 
@@ -201,6 +202,6 @@ def runs(
         return
     _tell(found.text())
     if target is None:
-        print(found.file.text, end="")
+        document(found.file.text)
         return
     print(f"wrote {target}", file=sys.stderr)

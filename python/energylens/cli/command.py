@@ -14,7 +14,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
+from energylens.common.files import is_file, printable
 from energylens.errors import EnergylensError, Problem, did_you_mean
+from energylens.values import meant, real
 
 _WIDEST: Final = 100
 OUT: Final = ("--out", "-o")
@@ -82,8 +84,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what argparse finds itself: a value where none belongs, or none where one does."""
         name, _, fault = message.removeprefix("argument ").partition(": ")
-        takes = "takes no value" if "ignored explicit" in fault else "needs a value"
-        raise CommandError(Problem(f"`{name.split('/')[0]}` {takes}", hint="see --help", code="command-line"))
+        flag = name.split("/")[0]
+        takes, hint = "needs a value", f"write {flag}=VALUE for one that begins with a dash; see --help"
+        if "ignored explicit" in fault:
+            takes, hint = "takes no value", "see --help"
+        raise CommandError(Problem(f"`{flag}` {takes}", hint=hint, code="command-line"))
 
 
 _NUMBER = re.compile(r"-[0-9.]")
@@ -153,7 +158,11 @@ class Command:
         # Arguments may stand anywhere among the options; all that follows `--` is one.
         front, back = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
         found, left = parser.parse_known_args(list(front), argparse.Namespace())
-        texts: dict[str, list[str] | None] = dict(vars(found))
+        # What argparse makes of `--tp=--` is an empty list.
+        texts: dict[str, list[str] | None] = {
+            key: [word if isinstance(word, str) else "--" for word in values] if values else None
+            for key, values in vars(found).items()
+        }
         strange = [word for word in left if word.startswith("-") and not _NUMBER.match(word)]
         plain = [*(word for word in left if word not in strange), *back]
         known = {flag.lstrip("-"): flag for option in flagged for flag in option.flags} | {"help": "--help"}
@@ -161,7 +170,9 @@ class Command:
         for option, word in zip(arguments, plain, strict=False):
             texts[_key(option)] = [word]
         if not strange:
-            problems += [self._wrong(f"`{word}` is one argument too many") for word in plain[len(arguments) :]]
+            problems += [
+                self._wrong(f"`{printable(word)}` is one argument too many") for word in plain[len(arguments) :]
+            ]
         for option in self.options:
             own = texts.get(_key(option))
             if own and len(own) > 1 and not option.many and not option.switch:
@@ -172,7 +183,7 @@ class Command:
 
     def _unknown(self, flag: str, known: Mapping[str, str]) -> Problem:
         near = get_close_matches(flag.lstrip("-"), known, n=1, cutoff=0.5)
-        return self._wrong(f"unknown option `{flag}`", f"did you mean `{known[near[0]]}`?" if near else None)
+        return self._wrong(f"unknown option `{printable(flag)}`", f"did you mean `{known[near[0]]}`?" if near else None)
 
     def _wrong(self, fault: str, hint: str | None = None) -> Problem:
         return Problem(fault, hint=hint or self._see(), code="command-line")
@@ -251,7 +262,7 @@ class App:
             kind = "option" if words[0].startswith("-") else "command"
             near = did_you_mean(words[0], self.commands) if kind == "command" else None
             hint = near or f"see {self.path or self.name} --help"
-            raise CommandError(Problem(f"unknown {kind} `{words[0]}`", hint=hint, code="command-line"))
+            raise CommandError(Problem(f"unknown {kind} `{printable(words[0])}`", hint=hint, code="command-line"))
         if isinstance(found, Command) and {"--help", "-h"} & set(words[1:]):
             print(found.help_text(width))
             return None
@@ -261,7 +272,7 @@ class App:
     def _names_file(words: Sequence[str]) -> bool:
         """Return whether a file stands where a command would, options perhaps before it."""
         first = next((word for word in words if not word.startswith("-")), "")
-        return bool(Path(first).suffix) or Path(first).is_file()
+        return bool(Path(first).suffix) or is_file(first)
 
     def help_text(self, width: int) -> str:
         """Return its commands with the first sentence of each."""
@@ -313,13 +324,13 @@ def _value(option: Option, texts: list[str] | None) -> Any:
     try:
         if option.converter is not None:
             return option.converter(texts[-1])
-        return option.kind(texts[-1])
+        return real(texts[-1]) if option.kind is float else option.kind(texts[-1])
     except EnergylensError:
         raise
     except ValueError:
         number = option.kind is float
-        fault = f"`{option.shown}` needs a {'number' if number else 'whole number'}, found `{texts[-1]}`"
-        hint = f"write it as {'0.5' if number else '8'}"
+        fault = f"`{option.shown}` needs a {'number' if number else 'whole number'}, found `{printable(texts[-1])}`"
+        hint = meant(texts[-1], not number) or f"write it as {'0.5' if number else '8'}"
         raise CommandError(Problem(fault, hint=hint, code="command-line")) from None
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json
+from energylens.cli.output import document as print_document
 from energylens.errors import Problem, SpecError
 from energylens.report.text import billions, si, table
 
@@ -144,7 +145,7 @@ def import_hf(
     loaded = LoadedModel(check(ModelSpec, document.data, document, config.name), document)
     parameters = Plan([loaded], []).core.parameters(0)
     if out is None:
-        print(text, end="")
+        print_document(text)
     else:
         write_file(out, text.encode())
         load_model(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,16 +57,17 @@ class SpaceOptions:
     def space(self, models: str) -> Space:
         """Return the space of these options; raise `SpaceError`."""
         numbered = ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens")
+        readers: dict[str, Any] = {axis: partial(axes.numbers, getattr(self, axis), axis) for axis in numbered}
+        readers |= {axis: partial(running.values, getattr(self, axis), axis) for axis in running.RUNNING}
+        readers["limits"] = lambda: [*(axes.slo(self.slo) if self.slo is not None else []), *self.limit]
         return Space(
             models=axes.names(models),
             gpus=axes.names(self.gpu),
             weight_dtype=axes.formats(self.weight_dtype),
             kv_dtype=axes.formats(self.kv_dtype),
             max_batched_tokens=self.max_batched_tokens,
-            limits=[*(axes.slo(self.slo) if self.slo else []), *self.limit],
             objectives=axes.names(self.objectives),
-            **{axis: axes.numbers(getattr(self, axis), axis) for axis in numbered},
-            **{axis: running.values(getattr(self, axis), axis) for axis in running.RUNNING},
+            **axes.every(readers),
         )
 
 

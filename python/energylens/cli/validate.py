@@ -15,7 +15,7 @@ from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json, check_out
 from energylens.errors import EnergylensError, Problem
 from energylens.report.text import table
-from energylens.store import replace_file
+from energylens.store import write_file
 
 _CUTS = ("model", "kind", "format", "gpus", "batch_band")
 _SHOWN = {
@@ -65,7 +65,7 @@ def validate(
     if out:
         buffer = io.BytesIO()
         account.runs.write_parquet(buffer)
-        replace_file(out, buffer.getvalue())
+        write_file(out, buffer.getvalue())
     if json:
         tables = {cut: account.table(cut).to_dicts() for cut in _CUTS}
         emit(

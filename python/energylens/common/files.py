@@ -91,6 +91,14 @@ def read_text(
         raise error(Problem(message, code="unreadable")) from None
 
 
+def is_file(path: str | Path) -> bool:
+    """Return whether a text names a file, whatever it holds: a text that no path can have names none."""
+    try:
+        return bool(str(path)) and Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def printable(text: str, most: int = 200) -> str:
     """Return a text as it may be printed: control characters escaped, its middle cut out beyond `most` characters."""
     if len(text) > most:
