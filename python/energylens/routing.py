@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +190,7 @@ def placement_problem(text: object) -> Problem | None:
     if text in ("contiguous", "balanced"):
         return None
     name, _, number = str(text).partition(":")
-    if name == "replicated" and number.isascii() and number.isdigit() and 1 <= int(number) <= _MOST_COPIES:
+    if name == "replicated" and re.fullmatch("[0-9]{1,9}", number) and 1 <= int(number) <= _MOST_COPIES:
         return None
     known = ["contiguous", "balanced", "replicated"]
     hint = "write contiguous, balanced, or replicated:32 for 32 copies of the most popular experts besides"
@@ -239,10 +240,9 @@ def loads(
     problems = [wrong for text in placements if (wrong := placement_problem(text))]
     numbers = (("tokens", tokens, float), ("GPUs", gpus, int))
     problems += [
-        Problem(f"{what} are {'whole ' if kind is int else ''}numbers from 1, found `{n}`", code="axis-value")
+        Problem(f"{what} are {'whole ' if kind is int else ''}numbers from 1, found `{wrong[0]}`", code="axis-value")
         for what, values, kind in numbers
-        for n in values
-        if not (isinstance(n, (int, kind)) and 1 <= n < math.inf)
+        if (wrong := [n for n in values if not (isinstance(n, (int, kind)) and 1 <= n < math.inf)])
     ]
     read_laws: list[Law] = []
     for text in dict.fromkeys(own if text is None else text for text in routings):
