@@ -301,6 +301,8 @@ _VALUES = {str: "text", int: "whole number", float: "number", bool: "switch", Pa
 def _given(option: Option) -> str:
     if option.default is MISSING:
         return "*required*"
+    if isinstance(option.default, bool) and not option.switch:
+        return "`on`" if option.default else "`off`"
     return "" if option.switch or option.default is None or option.default in ("", []) else f"`{option.default}`"
 
 

@@ -9,7 +9,7 @@ from energylens import values
 from energylens.errors import Problem, SpaceError
 from energylens.values import formats, names, numbers
 
-__all__ = ["every", "formats", "names", "numbers", "slo", "whole"]
+__all__ = ["every", "formats", "names", "numbers", "slo", "switch", "whole"]
 
 
 def every(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
@@ -29,6 +29,13 @@ def every(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
 def whole(text: str) -> int:
     """Return a whole number, refusing what only looks like one."""
     return values.whole(text)
+
+
+def switch(text: str) -> bool:
+    """Return what `on` or `off` means; raise `ValueError` for another word."""
+    if text not in ("on", "off"):
+        raise ValueError(f'"{text}" is neither on nor off')
+    return text == "on"
 
 
 def slo(text: str) -> list[str]:

@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
@@ -28,11 +29,15 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Parameter:
-    """What an annotation says of an option: its help, its names, how its text is read."""
+    """What an annotation says of an option: its help, its names, how its text is read.
+
+    `bare` is what the option means without a value; it then takes one of switches only: `on`, `off` or a list of them.
+    """
 
     help: str = ""
     name: str | Sequence[str] = ()
     converter: Callable[[str], Any] | None = None
+    bare: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Option:
     help: str
     converter: Callable[[str], Any] | None
     group: str | None = None
+    bare: str | None = None
 
     @property
     def shown(self) -> str:
@@ -55,7 +61,7 @@ class Option:
     @property
     def switch(self) -> bool:
         """Whether it takes no value."""
-        return self.kind is bool
+        return self.kind is bool and self.bare is None
 
     @property
     def many(self) -> bool:
@@ -65,6 +71,8 @@ class Option:
     def usage(self) -> str:
         """Return it with what it takes."""
         value = "" if self.switch or not self.flags else f" {_KINDS.get(self.kind, 'TEXT')}"
+        if self.bare is not None:
+            value = " [on|off]" if self.kind is bool else " [on|off|off,on]"
         return ", ".join(self.flags) + value if self.flags else self.shown
 
     def explained(self) -> str:
@@ -73,7 +81,8 @@ class Option:
             return f"{self.help} (required)" if self.flags else self.help
         if self.switch or self.default is None or self.default in ("", []):
             return self.help
-        return f"{self.help} ({self.default} if not given)"
+        default = {True: "on", False: "off"}[self.default] if isinstance(self.default, bool) else self.default
+        return f"{self.help} ({default} if not given)"
 
 
 class CommandError(EnergylensError):
@@ -92,6 +101,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 _NUMBER = re.compile(r"-[0-9.]")
+_SWITCHES = re.compile(r"(?:on|off)(?:,(?:on|off))*")
 
 
 class Command:
@@ -157,7 +167,8 @@ class Command:
             parser.add_argument(*option.flags, dest=_key(option), **told)
         # Arguments may stand anywhere among the options; all that follows `--` is one.
         front, back = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
-        found, left = parser.parse_known_args(list(front), argparse.Namespace())
+        bare = {flag: option.bare for option in flagged if option.bare is not None for flag in option.flags}
+        found, left = parser.parse_known_args(_with_values(front, bare), argparse.Namespace())
         # What argparse makes of `--tp=--` is an empty list.
         texts: dict[str, list[str] | None] = {
             key: [word if isinstance(word, str) else "--" for word in values] if values else None
@@ -169,9 +180,11 @@ class Command:
         problems = [self._unknown(word.split("=")[0], known) for word in strange]
         for option, word in zip(arguments, plain, strict=False):
             texts[_key(option)] = [word]
-        if not strange:
-            problems += [
-                self._wrong(f"`{printable(word)}` is one argument too many") for word in plain[len(arguments) :]
+        if not strange and (more := plain[len(arguments) :]):
+            # A word behind a switch that is neither on nor off was meant for it.
+            meant_for = {word: flag for flag, word in pairwise(words) if flag in bare and word in plain}
+            problems += [self._no_switch(flag, word) for word, flag in meant_for.items()] or [
+                self._wrong(f"`{printable(word)}` is one argument too many") for word in more
             ]
         for option in self.options:
             own = texts.get(_key(option))
@@ -180,6 +193,10 @@ class Command:
             if own is None and option.default is MISSING:
                 problems.append(self._wrong(f"`{option.shown}` is missing"))
         return texts, problems
+
+    @staticmethod
+    def _no_switch(flag: str, word: str) -> Problem:
+        return Problem(f"`{flag}` is on or off, found `{printable(word)}`", hint=f"write {flag} on", code="command-line")
 
     def _unknown(self, flag: str, known: Mapping[str, str]) -> Problem:
         near = get_close_matches(flag.lstrip("-"), known, n=1, cutoff=0.5)
@@ -300,7 +317,7 @@ def _option(key: str, hint: Any, default: Any, positional: bool, group: str | No
     kind, told = _plain(hint)
     names = [told.name] if isinstance(told.name, str) else list(told.name)
     flags = [] if positional else names or [f"--{key.replace('_', '-')}"]
-    return Option(key, flags, kind, default, told.help, told.converter, group)
+    return Option(key, flags, kind, default, told.help, told.converter, group, told.bare)
 
 
 def _default(one: Any) -> Any:
@@ -328,10 +345,24 @@ def _value(option: Option, texts: list[str] | None) -> Any:
     except EnergylensError:
         raise
     except ValueError:
+        if option.kind is bool:
+            fault = f"`{option.shown}` is on or off, found `{printable(texts[-1])}`"
+            raise CommandError(Problem(fault, hint=f"write {option.shown} on", code="command-line")) from None
         number = option.kind is float
         fault = f"`{option.shown}` needs a {'number' if number else 'whole number'}, found `{printable(texts[-1])}`"
         hint = meant(texts[-1], not number) or f"write it as {'0.5' if number else '8'}"
         raise CommandError(Problem(fault, hint=hint, code="command-line")) from None
+
+
+def _with_values(words: Sequence[str], bare: Mapping[str, str]) -> list[str]:
+    """Return the words of a line with a value for each option that may stand without one."""
+    found: list[str] = []
+    for word in words:
+        if found and found[-1] in bare and _SWITCHES.fullmatch(word):
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return [f"{word}={bare[word]}" if word in bare else word for word in found]
 
 
 def _sentence(text: str) -> str:

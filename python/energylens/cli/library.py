@@ -56,7 +56,10 @@ def gpus(
     from energylens.library import load_gpu
     from energylens.report.spec import gpu_text
 
-    if (wanted := show or name) is not None:
+    if name is not None and show is not None and name != show:
+        fault = f"`{name}` and --show `{show}` exclude each other: one GPU is shown at a time"
+        raise SpecError(Problem(fault, hint="give one of them", code="options"))
+    if (wanted := show if show is not None else name) is not None:
         loaded = load_gpu(wanted)
         if json:
             emit(loaded.completed[0] | {"trust": loaded.trust})

@@ -38,8 +38,8 @@ class SpaceOptions:
     )
     overlap_sms: Annotated[str, Parameter(help=running.HELP["overlap_sms"])] = "0"
     overlap_where: Annotated[str, Parameter(help=running.HELP["overlap_where"])] = "prefill"
-    sequence_parallel: Annotated[str, Parameter(help=f"{running.HELP['sequence_parallel']}: off,on.")] = "off"
-    fused_norm: Annotated[str, Parameter(help=f"{running.HELP['fused_norm']}: off,on.")] = "off"
+    sequence_parallel: Annotated[str, Parameter(bare="on", help=f"{running.HELP['sequence_parallel']}.")] = "off"
+    fused_norm: Annotated[str, Parameter(bare="on", help=f"{running.HELP['fused_norm']}.")] = "off"
     sm_clock_mhz: Annotated[str, Parameter(help=f"{running.HELP['sm_clock_mhz']}, own for as measured.")] = "own"
     power_cap_w: Annotated[str, Parameter(help=f"{running.HELP['power_cap_w']}, own for the limit.")] = "own"
     routing: Annotated[str, Parameter(help=f"{running.HELP['routing']}; own for the spec's.")] = "own"

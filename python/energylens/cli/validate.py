@@ -50,8 +50,10 @@ def validate(
     """
     if runs is not None:
         if data is not None or plots is not None:
+            option = "--data" if data is not None else "--plots"
+            message = f"{option} and a file of `energylens measure` exclude each other: {option} is of serving runs"
             hint = "leave out the file to compare with serving runs"
-            raise EnergylensError(Problem("with a file there is no --data and no --plots", hint=hint, code="options"))
+            raise EnergylensError(Problem(message, hint=hint, code="options"))
         _end_to_end(runs, gpu, out, json)
         return
     from energylens.validation import plots as draw

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from energylens.common.files import printable
 from energylens.errors import EnergylensError, Problem
 from energylens.library import bundled, load_gpu, load_model
 from energylens.points import Point
@@ -76,6 +77,8 @@ def settings(point: Point, model: str | None) -> Settings:
     if draft is not None:
         source = load_model(draft).spec.source if draft in bundled("models") else None
         draft = _checkpoint(source) or str(draft)
+    if wrong := [fault for name in (named, draft) if name is not None and (fault := _unfit(name))]:
+        raise EnergylensError(wrong)
     if row.get("routing") is not None:
         notes.append(f"predicted for routing {row['routing']}: how tokens choose experts is the traffic's, not a flag")
     if replicas > 1:
@@ -124,6 +127,21 @@ def settings(point: Point, model: str | None) -> Settings:
         fused_norm=bool(own["fused_norm"]),
         notes=tuple(notes),
     )
+
+
+def _unfit(name: str) -> Problem | None:
+    """Return why a name of weights cannot stand in a command, if it cannot: a server would take it for an option."""
+    shown = printable(name)
+    if not name.strip():
+        hint = "name the weights: --model meta-llama/Llama-3.1-8B, or a path"
+        return Problem("the name of the weights is empty", hint=hint, code="export")
+    if name.startswith("-"):
+        hint = f"a path is written ./{shown}"
+        return Problem(f"`{shown}` would be read as an option, not as the name of weights", hint=hint, code="export")
+    if not name.isprintable():
+        hint = "give their path or name with --model"
+        return Problem(f"the name of the weights has characters that cannot be printed: `{shown}`", hint=hint, code="export")
+    return None
 
 
 class Flags:
