@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-
 MOST_SHOWN = 50
 """Problems that a message shows; of more it says how many there are."""
 

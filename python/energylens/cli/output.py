@@ -110,7 +110,7 @@ def guarded() -> Iterator[tuple[Guard, Guard]]:
     """Have both standard streams guarded, and put back what was there."""
     before = sys.stdout, sys.stderr
     guards = Guard(before[0], True), Guard(before[1], False)
-    sys.stdout, sys.stderr = guards  # type: ignore[assignment]
+    sys.stdout, sys.stderr = guards
     try:
         yield guards
     finally:

@@ -140,7 +140,9 @@ def _unfit(name: str) -> Problem | None:
         return Problem(f"`{shown}` would be read as an option, not as the name of weights", hint=hint, code="export")
     if not name.isprintable():
         hint = "give their path or name with --model"
-        return Problem(f"the name of the weights has characters that cannot be printed: `{shown}`", hint=hint, code="export")
+        return Problem(
+            f"the name of the weights has characters that cannot be printed: `{shown}`", hint=hint, code="export"
+        )
     return None
 
 
