@@ -17,7 +17,6 @@ from energylens.builder import Model
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.evaluation import checked_threads
 from energylens.exploration import explore
-from energylens.library import load_gpu
 from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.running import RUNNING
 from energylens.space import Limit, Space, listed
@@ -190,9 +189,7 @@ def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
     per_request = f"energy_{side}_per_request_j"
     frame = frame.with_columns((pl.col(joules) / pl.col("batch")).alias(per_request), pl.col("gpus").cast(pl.UInt32))
     kept = pl.concat([_front(part, per_request, time) for part in frame.partition_by("kv_dtype", "gpu", "gpus")])
-    gpus = {
-        name: load_gpu(given).completed[0] for name, given in zip(space.plan.gpu_names, listed(space.gpus), strict=True)
-    }
+    gpus = {gpu.spec.name: gpu.completed[0] for gpu in space.plan.gpus}
     prompt = float(listed(space.prompt_tokens)[0])
     core = space.plan.core
     cache = {dtype: core.cache_bytes(0, dtype, prompt) for dtype in kept["kv_dtype"].unique().to_list()}

@@ -14,7 +14,7 @@ import polars as pl
 from energylens import routing, running
 from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.evaluation import checked_threads, evaluated, typed
-from energylens.library import bundled, load_gpu, load_model
+from energylens.library import beside, bundled, load_gpu, load_model
 from energylens.plan import MAX_BATCHED_TOKENS, Plan, canonical
 from energylens.result import checked_rows, undamaged
 from energylens.spec.form import check
@@ -61,10 +61,10 @@ def read_point(given: str | Path | Mapping[str, Any]) -> Point:
 
     A file of `explore`, `search`, `serve-plan` or a sweep stands for its row of least energy;
     `front.parquet#3` for row 3. A path ending in .yaml is read as the fields of a point, any other text as
-    `model; field=value; ...`. In Python the fields may be a mapping.
+    `model; field=value; ...`. In Python the fields may be a mapping, its `model` and `gpu` also loaded.
     """
     if isinstance(given, Mapping):
-        return _of_spec(check(PointSpec, dict(given), None, "point"), None)
+        return _of_mapping(given)
     text = str(given)
     if ";" not in text and (match := _ROW.match(text.strip())):
         return _of_file(Path(match[1]), match[2])
@@ -106,12 +106,23 @@ def _value(text: str) -> Any:
     return text
 
 
-def _of_spec(spec: PointSpec, folder: Path | None) -> Point:
-    def found(name: str, kind: Any) -> str | Path:
-        beside = None if folder is None or name in bundled(kind) else folder / name
-        return beside if beside is not None and beside.is_file() else name
+def _of_mapping(given: Mapping[str, Any]) -> Point:
+    """Return the point of fields whose model and GPU may be paths or loaded."""
+    fields, loaded = dict(given), dict[str, Any]()
+    for name, load in (("model", load_model), ("gpu", load_gpu)):
+        value = fields.get(name)
+        if value is not None and not isinstance(value, (str, bool, int, float)):
+            loaded[name] = load(value)
+            fields[name] = loaded[name].spec.name
+    return _of_spec(check(PointSpec, fields, None, "point"), None, loaded)
 
-    model, gpu = load_model(found(spec.model, "models")), load_gpu(found(spec.gpu, "hardware"))
+
+def _of_spec(spec: PointSpec, folder: Path | None, loaded: Mapping[str, Any] | None = None) -> Point:
+    names: dict[str, str | Path] = {"model": spec.model, "gpu": spec.gpu}
+    if folder is not None:
+        names = {"model": beside(spec.model, folder, "models"), "gpu": beside(spec.gpu, folder, "hardware")}
+    named = names | dict(loaded or {})
+    model, gpu = load_model(named["model"]), load_gpu(named["gpu"])
     told = spec.columns() | {"model": model.spec.name, "gpu": gpu.spec.name}
     plan = Plan([model], [gpu], spec.max_batched_tokens, routing.laws([told["routing"]]))
     server = spec.server()

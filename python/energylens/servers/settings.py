@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from energylens.common.files import printable
@@ -75,8 +76,8 @@ def settings(point: Point, model: str | None) -> Settings:
         notes.append(f"put the path or name of the weights in place of `{named}` (--model)")
     draft = server["draft"]
     if draft is not None:
-        source = load_model(draft).spec.source if draft in bundled("models") else None
-        draft = _checkpoint(source) or str(draft)
+        spec = str(draft).lower() in bundled("models") or Path(draft).suffix in {".yaml", ".yml"}
+        draft = (_checkpoint(load_model(draft).spec.source) if spec else None) or str(draft)
     if wrong := [fault for name in (named, draft) if name is not None and (fault := _unfit(name))]:
         raise EnergylensError(wrong)
     if row.get("routing") is not None:
@@ -183,7 +184,7 @@ def _per_node(point: Point) -> int | None:
     name = str(point.row["gpu"])
     if point.plan is not None:
         return int(point.plan.described("gpus", name)["link"]["gpus_per_node"])
-    return load_gpu(name).spec.link.gpus_per_node if name in bundled("hardware") else None
+    return load_gpu(name).spec.link.gpus_per_node if name.partition("@")[0] in bundled("hardware") else None
 
 
 def _formats(point: Point) -> dict[str, str]:
