@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Final
 
-MOST_SHOWN = 50
-"""Problems that a message shows; of more it says how many there are."""
+MOST_SHOWN: Final = 50
+"""Most problems that are written out; the others are counted."""
 
-MOST_LISTED = 10_000
-"""Problems that `--json` lists."""
+MOST_LISTED: Final = 10_000
+"""Most problems that `--json` lists."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Problem:
     hint: str | None = None
     code: str = "problem"
     where: str | None = None
+    data: Mapping[str, object] | None = field(default=None, compare=False)
+    """What `--json` tells besides, by name."""
 
     def render(self) -> str:
         """Return the message as lines: error, place, caret, hint."""
@@ -60,6 +63,7 @@ class Problem:
             "file": place.file if place else self.where,
             "line": place.line if place else None,
             "column": place.column if place else None,
+            **(self.data or {}),
         }
 
 
@@ -80,11 +84,11 @@ class EnergylensError(ValueError):
         return type(self), (tuple(self.problems),)
 
     def render(self) -> str:
-        """Return all messages as a person reads them on a terminal."""
-        shown = [problem.render() for problem in self.problems[:MOST_SHOWN]]
-        if (more := len(self.problems) - len(shown)) > 0:
-            shown.append(f"and {more:,} more; the first {len(shown)} are shown")
-        return "\n\n".join(shown)
+        """Return the messages as a person reads them on a terminal: all of them, or the first and how many more."""
+        parts = [problem.render() for problem in self.problems[:MOST_SHOWN]]
+        if (more := len(self.problems) - MOST_SHOWN) > 0:
+            parts.append(f"... and {more:,} more problem{'s' if more > 1 else ''}")
+        return "\n\n".join(parts)
 
     def as_dict(self) -> dict[str, object]:
         """Return the problems as plain data, for `--json`; beyond 10,000 of them, how many more there are."""

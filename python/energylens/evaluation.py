@@ -16,6 +16,7 @@ from energylens.errors import EnergylensError, FrameError, Problem, did_you_mean
 from energylens.frame import results
 from energylens.library import load_gpu, load_model, resolved
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, distinct
+from energylens.space import listed
 from energylens.units import POINT_DEFAULTS, RESULTS
 
 _CODES = ("tp", "pp", "dp", "ep")
@@ -84,10 +85,8 @@ def evaluate(
         )
     carried = [carry] if isinstance(carry, str) else list(carry)
     points = _points(frame, carried)
-    given_models = [models] if isinstance(models, (str, Path, Model, LoadedModel)) else models
-    given_gpus = [gpus] if isinstance(gpus, (str, Path, LoadedGpu)) else gpus
-    own_models = {item.spec.name: item for item in distinct([load_model(model) for model in given_models], "model")}
-    own_gpus = {item.spec.name: item for item in distinct([load_gpu(gpu) for gpu in given_gpus], "GPU")}
+    own_models = {item.spec.name: item for item in distinct([load_model(model) for model in listed(models)], "model")}
+    own_gpus = {item.spec.name: item for item in distinct([load_gpu(gpu) for gpu in listed(gpus)], "GPU")}
     chosen_models, chosen_gpus, points = named(points, own_models, own_gpus)
     laws = routing.laws(points["routing"].unique(maintain_order=True).to_list() if "routing" in points.columns else [])
     plan = Plan(chosen_models, chosen_gpus, max_batched_tokens, laws)

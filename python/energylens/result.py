@@ -14,7 +14,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens import _core
-from energylens.common.written import recorded
 from energylens.errors import EnergylensError, Problem, SpaceError
 from energylens.evaluation import checked_threads
 from energylens.frame import breakdown_columns
@@ -139,13 +138,12 @@ class Result:
         from energylens.store import write_parquet
 
         path = Path(path)
-        with recorded():
-            for name in _BESIDE:
-                frame: pl.DataFrame | None = getattr(self, name)
-                if frame is not None:
-                    beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
-                    write_parquet(frame, beside, self.plan_sha256, self.note | {"kind": name})
-            return write_parquet(self.frame, path, self.plan_sha256, self.note)
+        for name in _BESIDE:
+            frame: pl.DataFrame | None = getattr(self, name)
+            if frame is not None:
+                beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
+                write_parquet(frame, beside, self.plan_sha256, self.note | {"kind": name})
+        return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
 
 def front_result(

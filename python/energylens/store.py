@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from energylens import _core
-from energylens.common import written
+from energylens.common.written import note as note_written
+from energylens.common.written import so_far
 from energylens.errors import EnergylensError, Problem
 from energylens.units import unit
 
@@ -32,7 +33,7 @@ def checked_target(path: str | Path) -> Path:
         path = path.resolve() if path.is_symlink() else path
         if path.exists() and not path.is_file():
             what = "a folder" if path.is_dir() else "not a regular file"
-            raise EnergylensError(Problem(f"cannot write `{path}`: it is {what}", hint=written.words(), code="write"))
+            raise EnergylensError(Problem(f"cannot write `{path}`: it is {what}", hint=so_far(), code="write"))
     except OSError as error:
         raise EnergylensError(Problem(f"cannot write `{path}`: {error.strerror or error}", code="write")) from None
     return path
@@ -50,7 +51,7 @@ def write_file(path: str | Path, data: bytes) -> Path:
         replace_file(path, data)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise EnergylensError(Problem(f"cannot write `{path}`: {reason}", hint=written.words(), code="write")) from None
+        raise EnergylensError(Problem(f"cannot write `{path}`: {reason}", hint=so_far(), code="write")) from None
     return path
 
 
@@ -95,7 +96,7 @@ def replace_file(path: Path, data: bytes, keep: bool = False) -> bool:
         finally:
             temporary.unlink(missing_ok=True)
     if placed:
-        written.record(path)
+        note_written(path)
     _sync_folder(path.parent)
     return placed
 

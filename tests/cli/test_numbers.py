@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -110,7 +109,11 @@ def test_the_hint_says_how_to_write_a_number(value: str, hint: str, capsys: pyte
 
 def test_money_is_read_without_its_sign(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SERVE, "--gpu-hour", "h100-sxm=$2"]) == 2
-    assert capsys.readouterr().err == "error: cannot read `$2` of --gpu-hour as a number\nhint: write 2\n"
+    message = capsys.readouterr().err
+    assert message.startswith(
+        "error: cannot read `$2` of --gpu-hour h100-sxm as a number\nhint: write the number alone"
+    )
+    assert message.endswith(": 2\n")
 
 
 def test_all_wrong_axes_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,17 +148,3 @@ def test_values_and_ranges() -> None:
     assert len(numbers(f"1:{MOST_VALUES}", "batch")) == MOST_VALUES
     assert (whole(" 12 "), real("2"), real(".5e1"), real("-3.25")) == (12, 2.0, 5.0, -3.25)
     assert (meant("50%", False), meant("50%", True), meant("x", False)) == ("write 0.5", None, None)
-
-
-def test_a_deployment_from_python_is_checked_too(tmp_path: Path) -> None:
-    from energylens import SpaceError, serve_plan
-
-    for axes in (
-        {"tp": [-1]},
-        {"tp": [2**32]},
-        {"max_num_seqs": [-1, 8]},
-        {"token_budget": [float("nan")]},
-        {"ep": ["1:0"]},
-    ):
-        with pytest.raises(SpaceError, match=next(iter(axes))):
-            serve_plan("llama-3.1-8b", "1024:256", **axes)

@@ -34,20 +34,20 @@ def _finished(words: list[str], out: Guard) -> int:
     """Run a command and hand over what it printed; return the exit code."""
     from energylens.cli.app import run
     from energylens.cli.output import FAILED, OutputError, ReaderGoneError
-    from energylens.common import written
+    from energylens.common.written import recorded, so_far
 
-    with written.recorded():
+    with recorded():
         try:
             code = run(words)
             out.flush()
         except KeyboardInterrupt as stop:
-            print(str(stop) or f"interrupted; {written.words()}", file=sys.stderr)
+            print(str(stop) or f"interrupted; {so_far()}", file=sys.stderr)
             return 130
         except ReaderGoneError:
             return 0
         except OutputError as error:
             print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
-            print(f"hint: the answer is not whole; {written.words()}", file=sys.stderr)
+            print(f"hint: the answer is not whole; {so_far()}", file=sys.stderr)
             return FAILED
         except Exception as error:
             if os.environ.get("ENERGYLENS_TRACEBACK"):

@@ -92,13 +92,19 @@ class KeepOptions:
         }
 
 
+_OTHER_KINDS = frozenset(
+    (*(".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".yaml", ".yml"), *(".html", ".htm", ".md", ".png", ".svg"))
+)
+"""Endings of files that say of themselves that they are no Parquet."""
+
+
 def check_out(out: Path | None) -> None:
     """Refuse a target before any work is done for it."""
     from energylens.store import checked_target
 
     if out is None:
         return
-    if out.suffix.lower() in {".csv", ".json", ".jsonl", ".tsv", ".xlsx"}:
+    if out.suffix.lower() in _OTHER_KINDS:
         hint = "name it .parquet; --json prints JSON"
         raise SpaceError(Problem(f"`{out}` would be a Parquet file, not {out.suffix[1:]}", hint=hint, code="write"))
     checked_target(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -121,8 +122,8 @@ class CostOptions:
             if len(parts) > 1 and not all(sign for _, sign, _ in parts):
                 hint = "give one price for all, or name each GPU: h100-sxm=2.5,b200=4"
                 raise SpaceError(Problem(f"cannot read the prices `{self.gpu_hour}`", hint=hint, code="cost"))
-            named = {name.strip(): _number(price, "--gpu-hour") for name, sign, price in parts if sign}
-            prices = named or _number(self.gpu_hour, "--gpu-hour")
+            own = {name.strip(): _number(price, f"--gpu-hour {name.strip()}") for name, sign, price in parts if sign}
+            prices = own or _number(parts[0][0] if parts else "", "--gpu-hour")
         carbon = None if self.carbon is None else [_number(part, "--carbon") for part in self.carbon.split(",")]
         return Costs(prices, self.kwh, self.pue, carbon, self.server_w_per_gpu)
 
@@ -131,7 +132,8 @@ def _number(text: str, option: str) -> float:
     try:
         return values.real(text)
     except ValueError:
-        hint = values.meant(text, False) or "write it as 0.5"
+        bare = re.sub(r"[^0-9.eE+-]", "", text)
+        hint = f"write the number alone, without a currency or a unit: {bare}" if bare else "write a number"
         raise SpaceError(Problem(f"cannot read `{text}` of {option} as a number", hint=hint, code="cost")) from None
 
 

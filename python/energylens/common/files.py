@@ -60,6 +60,11 @@ def input_file(path: str | Path, what: str = "file", *, error: type[EnergylensEr
     return Path(path)
 
 
+def is_file(path: str | Path) -> bool:
+    """Return whether a path is that of a regular file, False for whatever cannot be looked at."""
+    return stat.S_ISREG(_mode(path))
+
+
 def read_bytes(
     path: str | Path, what: str = "file", *, most: int = MOST_SPEC_BYTES, error: type[EnergylensError] = SpecError
 ) -> bytes:
@@ -91,20 +96,19 @@ def read_text(
         raise error(Problem(message, code="unreadable")) from None
 
 
-def is_file(path: str | Path) -> bool:
-    """Return whether a text names a file, whatever it holds: a text that no path can have names none."""
-    try:
-        return bool(str(path)) and Path(path).is_file()
-    except (OSError, ValueError):
-        return False
-
-
 def printable(text: str, most: int = 200) -> str:
     """Return a text as it may be printed: control characters escaped, its middle cut out beyond `most` characters."""
     if len(text) > most:
         half = (most - 5) // 2
         text = f"{text[:half]} ... {text[-half:]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def _mode(path: str | Path) -> int:
+    try:
+        return os.stat(path).st_mode  # noqa: PTH116
+    except (OSError, ValueError):
+        return 0
 
 
 def _kind(mode: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Which files were put in place: what a message says that stays where something was broken off or failed."""
+"""Which files a command has written so far, so that what it says when it stops is true."""
 
 from __future__ import annotations
 
@@ -7,43 +7,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from energylens.common.files import printable
-
-_MOST_NAMED: Final = 4
-
-_files: list[Path] = []
-_count = 0
-_depth = 0
+_SHOWN: Final = 3
+_files: list[str] | None = None
 
 
 @contextmanager
 def recorded() -> Iterator[None]:
-    """Remember the files that are written within, for `words`; an inner one goes on with the record of the outer."""
-    global _count, _depth
-    if _depth == 0:
-        _files.clear()
-        _count = 0
-    _depth += 1
+    """Take note of files while a command runs."""
+    global _files
+    before, _files = _files, []
     try:
         yield
     finally:
-        _depth -= 1
+        _files = before
 
 
-def record(path: Path) -> None:
-    """Remember a file that has its name, within `recorded`."""
-    global _count
-    if _depth == 0 or path in _files:
-        return
-    _count += 1
-    if len(_files) < _MOST_NAMED:
-        _files.append(path)
+def note(path: Path) -> None:
+    """Take note of a file that is in place."""
+    if _files is not None and str(path) not in _files:
+        _files.append(str(path))
 
 
-def words() -> str:
-    """Return what was written: `nothing was written`, or the files that stay."""
-    if _depth == 0 or _count == 0:
+def so_far() -> str:
+    """Return in words what the command has written."""
+    if not _files:
         return "nothing was written"
-    names = ", ".join(f"`{printable(str(path))}`" for path in _files)
-    more = f" and {_count - len(_files):,} more" if _count > len(_files) else ""
-    return f"these were written before, whole: {names}{more}"
+    names = ", ".join(f"`{name}`" for name in _files[:_SHOWN])
+    more = f" and {len(_files) - _SHOWN:,} more" if len(_files) > _SHOWN else ""
+    return f"written before that: {names}{more}"
