@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("names")
     (folder / "specs").mkdir()
     for kind, name, what in (("models", MODEL, "model"), ("hardware", GPU, "gpu")):
-        text = bundled(kind)[name].read_text(encoding="utf-8")  # type: ignore[index]
+        text = bundled(kind)[name].read_text(encoding="utf-8")  # type: ignore[arg-type]
         (folder / "specs" / f"my-{what}.yaml").write_text(text, encoding="utf-8")
         assert f"name: {name}\n" in text
         renamed = text.replace(f"name: {name}\n", f"name: renamed-{what}\n")

@@ -69,7 +69,7 @@ def settings(point: Point, model: str | None) -> Settings:
     dp, batch = int(row["dp"]), int(row.get("batch") or 0)
     slots = int(server["max_num_seqs"] or batch)
     own = {name: row.get(name, default) for name, default in RUNNING.items()}
-    named = model or _checkpoint(point.source)
+    named = _checkpoint(point.source) if model is None else model
     notes: list[str] = []
     if named is None:
         named = str(row["model"])
