@@ -192,7 +192,8 @@ def test_breaking_off_between_files_says_which_stay(
 ) -> None:
     from energylens import store
 
-    first, real = [], store.replace_file
+    first: list[Path] = []
+    real = store.replace_file
 
     def stopped(path: Path, data: bytes, keep: bool = False) -> bool:
         if first:
@@ -212,7 +213,7 @@ def test_a_profile_that_cannot_be_written_is_a_mistake(capsys: pytest.CaptureFix
     assert main(["import-hf", str(config), "--out", "/dev/full/x.yaml"]) == 2
     assert capsys.readouterr().err.startswith("error: cannot ")
     profile = ProfileFile(bundled("hardware")["h100-sxm"])
-    with pytest.raises(EnergylensError, match="cannot write `/dev/full/x.yaml`"):
+    with pytest.raises(EnergylensError, match=r"cannot write `/dev/full/x\.yaml`"):
         profile.write(Path("/dev/full/x.yaml"))
 
 
