@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Final
 
@@ -16,6 +16,8 @@ _BEFORE, _AFTER = 80, 120
 """Cells of a long line that are shown before and after the caret."""
 _LONGEST_TEXT: Final = 2000
 """Longest message, hint or path that is written out."""
+MOST_LISTED: Final = 10_000
+"""Most problems that `--json` lists."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Problem:
     hint: str | None = None
     code: str = "problem"
     where: str | None = None
+    data: Mapping[str, object] | None = field(default=None, compare=False)
+    """What `--json` tells besides, by name."""
 
     def render(self) -> str:
         """Return the message as lines: error, place, caret, hint."""
@@ -66,6 +70,7 @@ class Problem:
             "file": place.file if place else self.where,
             "line": place.line if place else None,
             "column": place.column if place else None,
+            **(self.data or {}),
         }
 
 
@@ -127,6 +132,12 @@ class EnergylensError(ValueError):
         if (more := len(self.problems) - MOST_SHOWN) > 0:
             parts.append(f"... and {more:,} more problem{'s' if more > 1 else ''}")
         return "\n\n".join(parts)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the problems as plain data, for `--json`; beyond 10,000 of them, how many more there are."""
+        found: dict[str, object] = {"errors": [problem.as_dict() for problem in self.problems[:MOST_LISTED]]}
+        more = len(self.problems) - MOST_LISTED
+        return found | {"more": more} if more > 0 else found
 
 
 class SpecError(EnergylensError):

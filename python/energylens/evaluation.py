@@ -17,7 +17,7 @@ from energylens.common.memory import require_bytes
 from energylens.common.show import shown
 from energylens.errors import EnergylensError, FrameError, Problem, did_you_mean
 from energylens.frame import results
-from energylens.library import load_gpu, load_model
+from energylens.library import load_gpu, load_model, resolved
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, distinct
 from energylens.space import listed
 from energylens.units import POINT_DEFAULTS, RESULTS
@@ -119,14 +119,9 @@ def evaluate(
         )
     carried = _names_of(carry)
     points = _points(frame, carried)
-    own_models = {
-        loaded.spec.name: loaded for loaded in distinct([load_model(model) for model in listed(models)], "model")
-    }
-    own_gpus = {loaded.spec.name: loaded for loaded in distinct([load_gpu(gpu) for gpu in listed(gpus)], "GPU")}
-    model_names = points["model"].unique(maintain_order=True).to_list()
-    gpu_names = points["gpu"].unique(maintain_order=True).to_list()
-    chosen_models: list[LoadedModel] = [own_models.get(name) or load_model(name) for name in model_names]
-    chosen_gpus: list[LoadedGpu] = [own_gpus.get(name) or load_gpu(name) for name in gpu_names]
+    own_models = {item.spec.name: item for item in distinct([load_model(model) for model in listed(models)], "model")}
+    own_gpus = {item.spec.name: item for item in distinct([load_gpu(gpu) for gpu in listed(gpus)], "GPU")}
+    chosen_models, chosen_gpus, points = named(points, own_models, own_gpus)
     laws = routing.laws(points["routing"].unique(maintain_order=True).to_list() if "routing" in points.columns else [])
     plan = Plan(chosen_models, chosen_gpus, max_batched_tokens, laws)
     found = evaluated(plan, points, breakdown, checked_threads(threads))
@@ -147,6 +142,19 @@ def _names_of(carry: object) -> list[str]:
         hint = 'give names of columns: carry=["run"]'
         raise FrameError(Problem(f"`carry` names columns, found `{shown(wrong[0])}`", hint=hint, code="carry"))
     return [str(name) for name in names]
+
+
+def named(
+    points: pl.DataFrame, own_models: Mapping[str, LoadedModel], own_gpus: Mapping[str, LoadedGpu]
+) -> tuple[list[LoadedModel], list[LoadedGpu], pl.DataFrame]:
+    """Return the models and GPUs that points name, and the points with the names that they have in results."""
+    names = {name: points[name].unique(maintain_order=True).to_list() for name in ("model", "gpu")}
+    chosen_models, models = resolved(names["model"], own_models, load_model, "model")
+    chosen_gpus, gpus = resolved(names["gpu"], own_gpus, load_gpu, "GPU")
+    for column, renamed in (("model", models), ("gpu", gpus)):
+        if any(given != name for given, name in renamed.items()):
+            points = points.with_columns(pl.col(column).cast(pl.String).replace_strict(renamed))
+    return chosen_models, chosen_gpus, points
 
 
 def typed(points: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

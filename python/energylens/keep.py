@@ -100,11 +100,13 @@ class Keep:
         }
 
 
-def one_law(space: Space, best_per: Sequence[str] = ()) -> None:
+def one_law(space: Space, best_per: Sequence[str] = (), verb: str = "explore") -> None:
     """Raise `SpaceError` for several laws of routing whose points would compete: nobody can choose the friendliest."""
     laws = space.axes["routing"]
     if len(laws) > 1 and "routing" not in best_per:
         hint = 'give one, or keep the best of each: --best-per routing, in Python best_per=["routing"]'
+        if verb != "explore":
+            hint = f"give one: `{verb}` keeps one front; explore keeps the best of each, with --best-per routing"
         message = f"{len(laws)} laws of routing, of which a front would take the friendliest: a law is no choice"
         raise SpaceError(Problem(message, hint=hint, code="keep"))
 

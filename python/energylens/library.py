@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +13,7 @@ import polars as pl
 
 from energylens.common.files import input_file, is_file, is_folder, is_there, printable
 from energylens.errors import Problem, SpecError, did_you_mean
-from energylens.plan import LoadedGpu, LoadedModel, Plan
+from energylens.plan import LoadedGpu, LoadedModel, LoadedT, Plan, distinct
 from energylens.spec.form import check
 from energylens.spec.gpu import GpuSpec
 from energylens.spec.model import ModelSpec
@@ -137,7 +137,54 @@ def load_gpu(given: str | Path | LoadedGpu) -> LoadedGpu:
 
 def profile_path(given: str | Path) -> Path:
     """Return the file of a bundled GPU's profile, or the path given; raise `SpecError`."""
+    base, at, framework = str(given).rpartition("@")
+    if at and not is_file(given):
+        message = f"`{given}` is no file of a profile: a file is that of all its frameworks, `{framework}` among them"
+        raise SpecError(Problem(message, hint=f"give {base}", code="unknown-gpu"))
     return _find("hardware", "gpu", given)
+
+
+def beside(given: str | Path, folder: Path, kind: Kind) -> str | Path:
+    """Return a name in a file as it is meant: a spec that lies in the folder of that file first, then as given."""
+    base, at, framework = str(given).rpartition("@")
+    if not at or is_file(folder / given):
+        base, at, framework = str(given), "", ""
+    near = folder / base
+    return Path(f"{near}{at}{framework}") if base.lower() not in bundled(kind) and is_file(near) else given
+
+
+def resolved(
+    names: Iterable[str], own: Mapping[str, LoadedT], load: Callable[[str], LoadedT], what: str
+) -> tuple[list[LoadedT], dict[str, str]]:
+    """Return what names stand for, each once, and the name that it has in results, by name as given.
+
+    Parameters
+    ----------
+    names
+        Bundled names in any spelling, paths, `gpu@framework`, and names of `own`, which come first.
+    own
+        Specs by their names.
+    load
+        How a name that is not in `own` is read.
+    what
+        What they are, for messages: "model", "GPU".
+
+    Raises
+    ------
+    SpecError
+        With the problems of every name, or if two that differ have one name.
+    """
+    spelled = {name.lower(): item for name, item in own.items()}
+    found: dict[str, LoadedT] = {}
+    problems: list[Problem] = []
+    for name in names:
+        try:
+            found[name] = own.get(name) or spelled.get(name.lower()) or load(name)
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(problems)
+    return distinct(list(found.values()), what), {name: item.spec.name for name, item in found.items()}
 
 
 def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
@@ -148,6 +195,7 @@ def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
     """
     spec = loaded.spec
     known = spec.frameworks or {}
+    framework = framework if framework in known else framework.lower()
     if framework == DEFAULT_FRAMEWORK:
         return loaded
     if framework not in known:

@@ -12,12 +12,12 @@ from typing import Any
 import polars as pl
 
 from energylens import routing, running
-from energylens.common.files import is_file, printable
+from energylens.common.files import printable
 from energylens.common.parquet import is_parquet
 from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.evaluation import checked_threads, evaluated, typed
-from energylens.library import bundled, load_gpu, load_model
+from energylens.library import beside, bundled, load_gpu, load_model
 from energylens.plan import MAX_BATCHED_TOKENS, Plan, canonical
 from energylens.result import undamaged
 from energylens.result_form import checked_result
@@ -25,6 +25,7 @@ from energylens.spec.form import check
 from energylens.spec.point import SERVER_FIELDS, PointSpec
 from energylens.spec.yaml import Document
 from energylens.units import ENERGY
+from energylens.values import real, whole
 
 _ROW = re.compile(r"^(.*\.parquet)(?:#(.*))?$", re.DOTALL | re.IGNORECASE)
 _WRITE = 'write "llama-3.1-70b; gpu=h100-sxm; tp=4; batch=64", or name a .parquet or .yaml file'
@@ -64,10 +65,10 @@ def read_point(given: str | Path | Mapping[str, Any]) -> Point:
 
     A file of `explore`, `search`, `serve-plan` or a sweep, whatever its suffix, stands for its row of least energy;
     `front.parquet#3` for row 3. A path ending in .yaml is read as the fields of a point, any other text as
-    `model; field=value; ...`. In Python the fields may be a mapping.
+    `model; field=value; ...`. In Python the fields may be a mapping, its `model` and `gpu` also loaded.
     """
     if isinstance(given, Mapping):
-        return _of_spec(check(PointSpec, {str(name): value for name, value in given.items()}, None, "point"), None)
+        return _of_mapping({str(name): value for name, value in given.items()})
     if not isinstance(given, (str, Path)):
         raise SpecError(Problem(f"a point is not a {type(given).__name__}", hint=_WRITE, code="point"))
     text = str(given)
@@ -114,20 +115,31 @@ def _fields(text: str) -> dict[str, Any]:
 def _value(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
-    for kind in (int, float):
+    for read in (whole, real):
         try:
-            return kind(text)
+            return read(text)
         except ValueError:
             continue
     return text
 
 
-def _of_spec(spec: PointSpec, folder: Path | None) -> Point:
-    def found(name: str, kind: Any) -> str | Path:
-        beside = None if folder is None or name in bundled(kind) else folder / name
-        return beside if beside is not None and is_file(beside) else name
+def _of_mapping(given: Mapping[str, Any]) -> Point:
+    """Return the point of fields whose model and GPU may be paths or loaded."""
+    fields, loaded = dict(given), dict[str, Any]()
+    for name, load in (("model", load_model), ("gpu", load_gpu)):
+        value = fields.get(name)
+        if value is not None and not isinstance(value, (str, bool, int, float)):
+            loaded[name] = load(value)
+            fields[name] = loaded[name].spec.name
+    return _of_spec(check(PointSpec, fields, None, "point"), None, loaded)
 
-    model, gpu = load_model(found(spec.model, "models")), load_gpu(found(spec.gpu, "hardware"))
+
+def _of_spec(spec: PointSpec, folder: Path | None, loaded: Mapping[str, Any] | None = None) -> Point:
+    names: dict[str, str | Path] = {"model": spec.model, "gpu": spec.gpu}
+    if folder is not None:
+        names = {"model": beside(spec.model, folder, "models"), "gpu": beside(spec.gpu, folder, "hardware")}
+    named = names | dict(loaded or {})
+    model, gpu = load_model(named["model"]), load_gpu(named["gpu"])
     told = spec.columns() | {"model": model.spec.name, "gpu": gpu.spec.name}
     plan = Plan([model], [gpu], spec.max_batched_tokens, routing.laws([told["routing"]]))
     server = spec.server()

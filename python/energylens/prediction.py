@@ -144,6 +144,12 @@ def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
                 0, 0, found["tp"], found["pp"], found["dp"], found["ep"], running.way(found, plan.routings)
             )
             _, message, hint, rank = told or (reason, f"this configuration cannot run ({reason})", "", None)
+            if message.startswith("fused norm,") and found.get("sequence_parallel"):
+                message = (
+                    "`fused_norm` and `sequence_parallel` exclude each other: sequence parallelism leaves no "
+                    "all-reduce that a norm could be fused into"
+                )
+                hint = "leave one of them out"
             document = plan.models[0].document
             place = document.place(["ranks", rank, "extent"]) if document and rank else None
             return Problem(message, place, hint or None, str(reason))

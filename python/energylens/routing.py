@@ -243,10 +243,9 @@ def loads(
     problems = [wrong for text in placements if (wrong := placement_problem(text))]
     numbers = (("tokens", tokens, float), ("GPUs", gpus, int))
     problems += [
-        Problem(f"{what} are {'whole ' if kind is int else ''}numbers from 1, found `{n}`", code="axis-value")
+        Problem(f"{what} are {'whole ' if kind is int else ''}numbers from 1, found `{bad[0]}`", code="axis-value")
         for what, values, kind in numbers
-        for n in values
-        if not (isinstance(n, (int, kind)) and 1 <= n < math.inf)
+        if (bad := [n for n in values if not (isinstance(n, (int, kind)) and 1 <= n < math.inf)])
     ]
     read_laws: list[Law] = []
     for text in dict.fromkeys(own if text is None else text for text in routings):

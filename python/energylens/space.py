@@ -29,6 +29,10 @@ from energylens.values import is_whole, numbers
 DEFAULT_OBJECTIVES = ("energy_per_output_token_j", "latency_s")
 DEFAULT_BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
+_PARTS = tuple(name for name in _core.COLUMNS if name not in RESULTS)
+LIMITED = (*RESULTS, *_PARTS)
+"""Columns of a result that limits may bound: all that are numbers, joules by phase and cause among them."""
+
 _LIMIT = re.compile(r"^\s*(\w+)\s*(<=|>=)\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?|\.[0-9]+)\s*([a-zA-Z]*)\s*$")
 _SHORT = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "tpot_s", "latency": "latency_s", "power": "power_w_per_gpu"}
 _SCALES: dict[str, dict[str, float]] = {
@@ -48,8 +52,11 @@ class Limit:
     highest: float
 
     @classmethod
-    def parse(cls, text: str, columns: Sequence[str] = RESULTS, short: Mapping[str, str] | None = None) -> Limit:
-        """Read `tpot_s<=0.05`, `tpot<=50ms` or `gpus<=8`; raise `SpaceError`."""
+    def parse(cls, text: str, columns: Sequence[str] = LIMITED, short: Mapping[str, str] | None = None) -> Limit:
+        """Read `tpot_s<=0.05`, `tpot<=50ms` or `gpus<=8`; raise `SpaceError`.
+
+        `columns` are those that may be limited, all numbers of a result if not given; `short` other names of them.
+        """
         match = _LIMIT.match(text) if isinstance(text, str) else None
         if match is None:
             hint = "write a column, <= or >=, and a number: tpot<=50ms, gpus<=8"
@@ -76,7 +83,9 @@ class Limit:
 def result_column(name: str, what: str, columns: Sequence[str] = RESULTS) -> str:
     """Return the name of a result column; raise `SpaceError` if there is none."""
     if name not in columns:
-        hint = did_you_mean(shown(name), columns) or f"columns are {', '.join(columns)}"
+        hint = did_you_mean(shown(name), columns) or f"columns are {', '.join(c for c in columns if c not in _PARTS)}"
+        if what == "limit" and name in _core.AXES:
+            hint = f"`{name}` is an axis: give the values that it may have"
         raise SpaceError(Problem(f"unknown {what} `{shown(name)}`", hint=hint, code=f"unknown-{what}"))
     return name
 

@@ -86,12 +86,12 @@ class ProfileFile:
 
         In another folder it is without the line that leads editors from here to the schema.
         """
-        from energylens.store import replace_file
+        from energylens.store import write_file
 
         self.loaded()
         target = path or self.path
         beside = target.resolve().parent == self.path.resolve().parent
-        replace_file(target, (self.text if beside else _SCHEMA.sub("", self.text)).encode())
+        write_file(target, (self.text if beside else _SCHEMA.sub("", self.text)).encode())
         return target
 
 

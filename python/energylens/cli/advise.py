@@ -9,6 +9,7 @@ from energylens.cli.app import app, emit
 from energylens.cli.command import App, Parameter
 from energylens.cli.options import Json, Threads
 from energylens.cli.service import Load, OneOptions, Rate
+from energylens.errors import Problem, SpaceError
 
 advise = App(
     name="advise",
@@ -36,9 +37,12 @@ def batch(
     """
     from energylens.advice.batch import advise_batch
     from energylens.report.advice import batch_text
+    from energylens.service.serving import BATCHING
 
     deployment = _engine(options, model)
-    deployment.pop("max_num_seqs")
+    if deployment.pop("max_num_seqs") != BATCHING["max_num_seqs"]:
+        fault = "--max-num-seqs and `advise batch` exclude each other: how many requests run at once is what it advises"
+        raise SpaceError(Problem(fault, hint="leave --max-num-seqs out", code="options"))
     found = advise_batch(model, deployment.pop("gpu"), workload, epsilon=epsilon, slowdown=slowdown, **deployment)
     if json:
         told: dict[str, Any] = {"batch": found.batch, "epsilon": epsilon, "slowdown": slowdown}

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json
+from energylens.cli.output import document as print_document
 from energylens.common.files import is_there, printable
 from energylens.errors import Problem, SpecError
 from energylens.report.text import billions, si, table
@@ -55,7 +56,10 @@ def gpus(
     from energylens.library import load_gpu
     from energylens.report.spec import gpu_text
 
-    if (wanted := show or name) is not None:
+    if name is not None and show is not None and name != show:
+        fault = f"`{name}` and --show `{show}` exclude each other: one GPU is shown at a time"
+        raise SpecError(Problem(fault, hint="give one of them", code="options"))
+    if (wanted := show if show is not None else name) is not None:
         loaded = load_gpu(wanted)
         if json:
             emit(loaded.completed[0] | {"trust": loaded.trust})
@@ -139,7 +143,7 @@ def import_hf(
     loaded = LoadedModel(check(ModelSpec, document.data, document, config.name), document)
     parameters = Plan([loaded], []).core.parameters(0)
     if out is None:
-        print(text, end="")
+        print_document(text)
     else:
         write_file(out, text.encode())
         load_model(out)

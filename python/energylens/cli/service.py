@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from energylens import running
+from energylens import running, values
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
@@ -49,18 +51,13 @@ class DeploymentOptions:
 
     def axes(self) -> dict[str, Any]:
         """Return them as `serve_plan` takes them; raise `SpaceError`."""
-        told: dict[str, Any] = {
-            name: axes.numbers(getattr(self, name), name)
-            for name in ("tp", "pp", "dp", "ep", "max_num_seqs", "token_budget")
-        }
+        counts = ("tp", "pp", "dp", "ep", "max_num_seqs", "token_budget", "draft_tokens")
+        readers: dict[str, Any] = {name: partial(axes.numbers, getattr(self, name), name) for name in counts}
         ways = ("sm_clock_mhz", "power_cap_w", "routing")
-        told |= {name: running.values(getattr(self, name), name) for name in ways}
-        told |= {name: axes.formats(getattr(self, name)) for name in ("weight_dtype", "kv_dtype")}
-        told |= {name: _switches(getattr(self, name), name) for name in ("chunked", "prefix_cache")}
-        told["draft_tokens"] = [int(part) for part in axes.names(self.draft_tokens) if _whole(part, "draft_tokens")]
-        counts = axes.names(self.replicas)
-        given = ",".join(one for one in counts if one != "auto")
-        told["replicas"] = ([None] if "auto" in counts else []) + (axes.numbers(given, "replicas") if given else [])
+        readers |= {name: partial(running.values, getattr(self, name), name) for name in ways}
+        readers |= {name: partial(axes.formats, getattr(self, name)) for name in ("weight_dtype", "kv_dtype")}
+        readers |= {name: partial(_switches, getattr(self, name), name) for name in ("chunked", "prefix_cache")}
+        told = axes.every(readers | {"replicas": partial(_replicas, self.replicas)})
         return told | {"draft": self.draft, "acceptance": self.acceptance, "gpus": axes.names(self.gpu)}
 
 
@@ -91,19 +88,19 @@ class OneOptions(DeploymentOptions):
         return {"model": model} | plain
 
 
+def _replicas(text: str) -> list[int | None]:
+    """Read numbers of engines, `auto` for as many as the load asks for."""
+    counts = ",".join(part for part in text.split(",") if part.strip() != "auto")
+    return [*([None] if counts != text else []), *(axes.numbers(counts, "replicas") if counts or not text else [])]
+
+
 def _switches(text: str, name: str) -> list[bool]:
-    words = axes.names(text)
+    words = axes.names(text) or [text]
     if bad := [word for word in words if word not in _SWITCH]:
         raise SpaceError(
             Problem(f"`{name}` is on or off, found `{bad[0]}`", hint="write on, off or on,off", code="axis-value")
         )
     return [_SWITCH[word] for word in words]
-
-
-def _whole(text: str, name: str) -> bool:
-    if not text.isdecimal():
-        raise SpaceError(Problem(f"`{name}` needs whole numbers, found `{text}`", code="axis-value"))
-    return True
 
 
 @dataclass
@@ -126,16 +123,19 @@ class CostOptions:
             if len(parts) > 1 and not all(sign for _, sign, _ in parts):
                 hint = "give one price for all, or name each GPU: h100-sxm=2.5,b200=4"
                 raise SpaceError(Problem(f"cannot read the prices `{self.gpu_hour}`", hint=hint, code="cost"))
-            prices = {name.strip(): _number(price) for name, sign, price in parts if sign} or _number(parts[0][0])
-        carbon = None if self.carbon is None else [_number(part) for part in axes.names(self.carbon)]
+            own = {name.strip(): _number(price, f"--gpu-hour {name.strip()}") for name, sign, price in parts if sign}
+            prices = own or _number(parts[0][0] if parts else "", "--gpu-hour")
+        carbon = None if self.carbon is None else [_number(part, "--carbon") for part in self.carbon.split(",")]
         return Costs(prices, self.kwh, self.pue, carbon, self.server_w_per_gpu)
 
 
-def _number(text: str) -> float:
+def _number(text: str, option: str) -> float:
     try:
-        return float(text)
+        return values.real(text)
     except ValueError:
-        raise SpaceError(Problem(f"cannot read `{text}` as a number", code="cost")) from None
+        bare = re.sub(r"[^0-9.eE+-]", "", text)
+        hint = f"write the number alone, without a currency or a unit: {bare}" if bare else "write a number"
+        raise SpaceError(Problem(f"cannot read `{text}` of {option} as a number", hint=hint, code="cost")) from None
 
 
 @app.command(name="serve-plan")

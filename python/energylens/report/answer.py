@@ -107,8 +107,14 @@ def nothing(result: Result) -> Problem:
     """Return why a space has no front, and what would help."""
     message = f"no configuration to choose: {sentence(result)}"
     if result.feasible:
-        hint = "relax a limit (`limit`, `slo`), or widen the axes"
-        return Problem(message, hint=hint, code="limits")
+        from energylens.nearest import nearest_point, refused
+
+        found = nearest_point(result.space)
+        if found is None:
+            return Problem(message, hint="relax a limit (`limit`, `slo`), or widen the axes", code="limits")
+        return refused(
+            message, found, f"{found.row['model']} on {configuration(dict(found.row))}", result.space.parsed_limits
+        )
     hint = "widen the axes"
     if result.by_reason.get("memory"):
         need, name = _least_memory(result)

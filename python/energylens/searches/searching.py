@@ -61,14 +61,17 @@ def search(
     if method == "auto" and (algorithm is not None or termination is not None):
         method = "pymoo"
     if method != "pymoo" and (algorithm is not None or termination is not None):
-        message = f"`algorithm` and `termination` are for pymoo, not for method `{method}`"
-        raise SpaceError(Problem(message, hint="leave them out, or use method `pymoo`", code="search"))
+        name = "algorithm" if algorithm is not None else "termination"
+        message = f"`{name}` and method `{method}` exclude each other: only pymoo lets one choose it"
+        raise SpaceError(Problem(message, hint="leave one of them out, or use method `pymoo`", code="search"))
+    if method == "exhaustive":
+        _nothing_to_break_off(patience, checkpoint)
     from energylens.searches.stalled import Stalled
 
     stalled = None if patience is None else Stalled(patience, tolerance)
     if method == "auto":
         method = "exhaustive" if work(space) <= FEW else "native"
-    one_law(space)
+    one_law(space, verb="search")
     if method == "exhaustive":
         return explore(space, threads=threads, show_progress=show_progress)
     if space.size > 2**62:
@@ -103,6 +106,20 @@ def search(
             name = f"pymoo {chosen if isinstance(chosen, str) else type(chosen).__name__.lower()}"
     seconds = time.perf_counter() - started
     return front_result(space, indices, name, points, by_reason, outside, seconds, threads)
+
+
+def _nothing_to_break_off(patience: int | None, checkpoint: str | Path | None) -> None:
+    """Raise `SpaceError` for options that say when to end, or where to go on, if every point is to be evaluated."""
+    reasons = {"patience": "there are no generations to wait for", "checkpoint": "there is no state to go on from"}
+    given = {"patience": patience, "checkpoint": checkpoint}
+    hint = "leave one of them out, or use method `native` or `pymoo`"
+    problems = [
+        Problem(f"`{name}` and method `exhaustive` exclude each other: {reason}", hint=hint, code="search")
+        for name, reason in reasons.items()
+        if given[name] is not None
+    ]
+    if problems:
+        raise SpaceError(problems)
 
 
 def _check(method: str, population: int, generations: int, seed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -95,16 +96,33 @@ def deployments(model: str, gpus: Sequence[LoadedGpu], axes: Mapping[str, Any]) 
     rows = list(itertools.product(*values.values()))
     kinds: dict[str, Any] = dict.fromkeys(whole, pl.UInt32)
     kinds |= {name: running.typed(name) for name in running.RUNNING}
-    for name, top in (("replicas", MOST_REPLICAS), ("draft_tokens", 64)):
-        least = 1 if name == "replicas" else 0
-        bad = [v for v in values[name] if v is not None and not (isinstance(v, int) and least <= v <= top)]
-        if bad:
-            fault = f"axis `{name}` needs whole numbers from {least} to {top:,}, found `{bad[0]}`"
-            raise SpaceError(Problem(fault, code="axis-value"))
+    if problems := [wrong for name in _MOST if (wrong := _out_of_range(name, values[name]))]:
+        raise SpaceError(problems)
     kinds |= {"chunked": pl.Boolean, "prefix_cache": pl.Boolean, "acceptance": pl.Float64}
     frame = pl.DataFrame(rows, schema={name: kinds.get(name, pl.String) for name in values}, orient="row")
     unused = [name for name, default in running.RUNNING.items() if values[name] == [default]]
     return frame.drop(unused)
+
+
+_MOST: Final = {
+    **dict.fromkeys(("tp", "pp", "dp", "ep"), 1024),
+    "max_num_seqs": 1_000_000,
+    "token_budget": 10_000_000,
+    "draft_tokens": 64,
+    "replicas": MOST_REPLICAS,
+}
+
+
+def _out_of_range(name: str, values: Sequence[Any]) -> Problem | None:
+    """Return what is wrong with the values of an axis of whole numbers, if something is."""
+    least, top = (0 if name == "draft_tokens" else 1), _MOST[name]
+    for value in values:
+        whole = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        free = value is None and name == "replicas"
+        if not free and not (whole and least <= value <= top and value == int(value)):
+            fault = f"axis `{name}` needs whole numbers from {least} to {top:,}, found `{value}`"
+            return Problem(fault, code="axis-value")
+    return None
 
 
 def replicated(

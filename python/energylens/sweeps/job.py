@@ -13,13 +13,12 @@ from energylens import _core, running
 from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem, SpecError, did_you_mean
 from energylens.keep import Keep
-from energylens.library import Kind, bundled, load_gpu, load_model
+from energylens.library import Kind, beside, bundled, load_gpu, load_model
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS
 from energylens.space import DEFAULT_OBJECTIVES, Limit, Space, result_column
 from energylens.spec import texts
 from energylens.spec.form import Count, Form, PlainName, Share, Text, check, place_problem, plain_name
 from energylens.spec.yaml import Document
-from energylens.store import is_file
 from energylens.sweeps.form import MOST_SHARDS
 from energylens.units import RESULTS
 from energylens.values import formats, names, numbers
@@ -260,10 +259,11 @@ class Job:
         def load(field: str, kind: Kind, read: Callable[[str | Path], Any]) -> list[Any]:
             found = []
             for i, name in enumerate(axes[field]):
-                beside = self.folder / name
-                own = is_file(beside) or beside.suffix in {".yaml", ".yml"}
+                meant = beside(name, self.folder, kind)
+                if meant is name and Path(name).suffix in {".yaml", ".yml"} and str(name).lower() not in bundled(kind):
+                    meant = self.folder / name
                 try:
-                    found.append(read(beside if own and name.lower() not in bundled(kind) else name))
+                    found.append(read(meant))
                 except SpecError as error:
                     problems.extend(self._placed(error, ("space", field, i)))
             return found
