@@ -142,7 +142,7 @@ def test_blocks_may_have_any_numbers() -> None:
     assert small["found_tokens"] == large["found_tokens"] == 48
     assert small["energy_j"] == large["energy_j"]
     prompts = [9, 4_000_000_000, 9, 4_000_000_000]
-    assert _core.prefix_found(prompts, [0, 2, 4], 16, [0, 16, 32]) == [0, 0, 32]
+    assert _core.prefix_found(prompts, [0, 2, 4], 16, [0, 16, 32]) == [0, 16, 32]
     assert codes(lambda: replayed([1], [0, 2], ENGINE, GRID)) == ["requests"]
     assert codes(lambda: replayed([2**32], [0, 1], ENGINE, GRID)) == ["number"]
 
@@ -167,7 +167,9 @@ def test_a_frame_beyond_the_budget_is_refused_before_it_is_evaluated(monkeypatch
 
 WALK = """
 import resource, energylens
-explored = energylens.explore("llama-3.1-8b", tp=1, batch=1, sm_clock_mhz=range(1000, 1981, 5), power_cap_w=range(300, 701, 2))
+ways = {"sm_clock_mhz": range(1000, 1981, 5), "power_cap_w": range(300, 701, 2)}
+sizes = {"tp": 1, "batch": 1, "prompt_tokens": 512, "output_tokens": 128}
+explored = energylens.explore(energylens.Space("llama-3.1-8b", "h100-sxm", **sizes, **ways))
 assert explored.points == 39_597, explored.points
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

@@ -62,8 +62,7 @@ WORK = {
     + "names = ['energy_j', 'latency_s', 'ttft_s', 'power_w_per_gpu', 'memory_bytes_per_gpu', 'tpot_s']\n"
     + "nsga = _core.Nsga(space.plan.core, space.json, [(name, 1.0) for name in names], [], 1_000_000, 1)\n"
     + "print('at work', flush=True)\nnsga.step(2)\nnsga.step(2)",
-    "replay": GRID
-    + "print('at work', flush=True)\n_core.replay(grid, engine, np.arange(1e5), sizes, sizes, [], [])",
+    "replay": GRID + "print('at work', flush=True)\n_core.replay(grid, engine, np.arange(1e5), sizes, sizes, [], [])",
     "prefixes": (
         "blocks = [i % 977 for i in range(4_000_000)]\nstarts = list(range(0, 4_000_001, 1000))\n"
         "print('at work', flush=True)\n_core.prefix_found(blocks, starts, 16, list(range(1, 5000)))"
@@ -79,9 +78,7 @@ WORK = {
 @pytest.mark.parametrize("work", WORK)
 def test_ctrl_c_ends_it_within_a_second_or_so(work: str) -> None:
     code = SETUP + WORK[work] + "\nprint('done', flush=True)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n", process.communicate()
     time.sleep(0.5)
