@@ -60,7 +60,8 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     pub fn put(&self, key: K, value: V, bytes: usize) {
         let bytes = bytes + ENTRY_BYTES;
         self.with(|entries| {
-            let latest = entries.latest.get_or_insert_with(|| Latest::unbounded_with_hasher(BuildHasherDefault::default()));
+            let latest =
+                entries.latest.get_or_insert_with(|| Latest::unbounded_with_hasher(BuildHasherDefault::default()));
             let before = latest.put(key, (value, bytes));
             entries.bytes = entries.bytes + bytes - before.map_or(0, |(_, counted)| counted);
             self.shrink(entries);

@@ -1,6 +1,7 @@
 //! A model on a GPU type over a mesh in given formats: every constant of its kernels, resolved once.
 
 mod exchanges;
+mod laid_out;
 mod lower;
 mod timing;
 
@@ -17,10 +18,12 @@ use crate::graph::Graph;
 use crate::hardware::dtype::Dtype;
 use crate::hardware::profile::{Profile, Range};
 use crate::mesh::{Infeasible, Mesh, Reason};
-use crate::plan::{MaskSpec, Phase};
+use crate::plan::MaskSpec;
 use crate::routing::table::known;
 use crate::routing::{Choice, Law, Placement};
 use crate::running::Running;
+
+pub use laid_out::{LaidOut, Unclocked, blocks};
 
 /// Formats the point asks for in place of the spec's.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -111,54 +114,12 @@ pub struct StepConstants {
     pub range: Range,
 }
 
-/// What does not follow the clock.
-#[derive(Clone, Debug)]
-pub struct Unclocked {
-    /// Pipeline stages by content.
-    pub kinds: Vec<StageKind>,
-    /// Weight bytes of one repetition of each block, and of tied or once-held ones.
-    pub weights: Vec<f64>,
-    /// Cache of one repetition of each block.
-    pub caches: Vec<CacheShape>,
-    /// Activation bytes of prefill kernels that may be the largest, each with its mask.
-    pub activations: Vec<(Option<usize>, Poly)>,
-    /// Routing.
-    pub experts: Option<Experts>,
-}
-
-/// Everything constant over batch and lengths, but for how a cap holds the clock down.
-#[derive(Clone, Debug)]
-pub struct LaidOut {
-    /// Mesh.
-    pub mesh: Mesh,
-    /// Prefill.
-    pub prefill: MappedPhase,
-    /// Decode.
-    pub decode: MappedPhase,
-    /// What locked clocks share.
-    unclocked: Arc<Unclocked>,
-    /// Step constants.
-    pub constants: StepConstants,
-    /// The GPU locked to the clock, if it can be and is: what a cap goes by.
-    locked: Option<Profile>,
-    /// What the phases were found to have.
-    has: [lower::Found; 2],
-}
-
 /// Everything constant over batch and lengths. Mappings that differ in their caps share all else.
 #[derive(Clone, Debug)]
 pub struct Mapping {
     laid_out: Arc<LaidOut>,
     /// What holds the SM clock down, where a lock or a cap is asked for.
     pub governor: Option<Governor>,
-}
-
-impl Deref for LaidOut {
-    type Target = Unclocked;
-
-    fn deref(&self) -> &Unclocked {
-        &self.unclocked
-    }
 }
 
 impl Deref for Mapping {
@@ -190,109 +151,9 @@ impl Mapping {
     /// Bytes it takes, with those of its layout; with what tables it will have, if it is used with them.
     pub fn bytes(&self, tables: bool) -> usize {
         let clocks = |clocks: &Vec<Lower>| clocks.capacity() * size_of::<Lower>();
-        let of = |governor: &Governor| {
-            clocks(&governor.clocks) + governor.cap.as_ref().map_or(0, |cap| clocks(&cap.clocks))
-        };
+        let of =
+            |governor: &Governor| clocks(&governor.clocks) + governor.cap.as_ref().map_or(0, |cap| clocks(&cap.clocks));
         size_of::<Self>() + self.governor.as_ref().map_or(0, of) + self.laid_out.bytes(tables)
-    }
-}
-
-impl LaidOut {
-    /// Lays a model out; an `unlocked` layout of the same is one at the highest clock.
-    ///
-    /// # Errors
-    /// Why it cannot be laid out.
-    pub fn new(
-        graph: &Graph,
-        profile: &Profile,
-        mesh: Mesh,
-        formats: Formats,
-        running: Running,
-        settings: Settings,
-        unlocked: Option<&Self>,
-    ) -> Result<Self, Infeasible> {
-        mesh.check(graph)?;
-        let experts = match unlocked {
-            Some(known) => known.experts.clone(),
-            None => routed(graph, mesh, running, settings.routings)?,
-        };
-        let mut locked = lock(profile, running);
-        let own = locked.as_ref().unwrap_or(profile);
-        let lower = lower::Lowering { graph, profile: own, mesh, formats, running, experts };
-        let kinds = stage_kinds(graph, mesh.pp);
-        let (prefill, first_blocks, has_first) = lower.phase(Phase::Prefill, &kinds);
-        let (decode, _, has_then) = lower.phase(Phase::Decode, &kinds);
-        let constants = constants(own, &lower, settings);
-        let unclocked = match unlocked {
-            Some(known) => Arc::clone(&known.unclocked),
-            None => Arc::new(Unclocked {
-                activations: largest_activations(&first_blocks),
-                kinds,
-                weights: lower.weights(),
-                caches: lower.caches(),
-                experts: lower.experts(),
-            }),
-        };
-        if let Some(locked) = &mut locked {
-            locked.forget_kernels();
-        }
-        Ok(Self { mesh, prefill, decode, unclocked, constants, locked, has: [has_first, has_then] })
-    }
-
-    /// Bytes it takes; with what tables it will have, if it is used with them.
-    pub fn bytes(&self, tables: bool) -> usize {
-        let unclocked = &self.unclocked;
-        let kinds = unclocked.kinds.len();
-        let blocks = unclocked.weights.len() * (size_of::<f64>() * (1 + kinds) + size_of::<CacheShape>());
-        let phases = [&self.prefill, &self.decode].map(|phase| phase.program.bytes(tables)).iter().sum::<usize>();
-        let fixed = if tables { crate::serving::fixed_bytes(&self.decode.program, kinds) } else { 0 };
-        let locked = self.locked.as_ref().map_or(0, Profile::clock_bytes);
-        size_of::<Self>() + size_of::<Unclocked>() + blocks + 128 * unclocked.activations.len() + phases + fixed + locked
-    }
-}
-
-/// The GPU locked to the clock that is asked for; none if none is, or if it cannot be.
-fn lock(profile: &Profile, running: Running) -> Option<Profile> {
-    (running.sm_clock_mhz > 0).then(|| profile.at_clock(f64::from(running.sm_clock_mhz))).flatten()
-}
-
-/// The kernels of a point, prefill's and decode's.
-///
-/// # Errors
-/// Why it cannot be laid out.
-pub fn blocks(
-    graph: &Graph,
-    profile: &Profile,
-    mesh: Mesh,
-    formats: Formats,
-    running: Running,
-    settings: Settings,
-) -> Result<[Blocks; 2], Infeasible> {
-    mesh.check(graph)?;
-    let experts = routed(graph, mesh, running, settings.routings)?;
-    let locked = lock(profile, running);
-    let profile = locked.as_ref().unwrap_or(profile);
-    let lower = lower::Lowering { graph, profile, mesh, formats, running, experts };
-    let kinds = stage_kinds(graph, mesh.pp);
-    Ok([Phase::Prefill, Phase::Decode].map(|phase| lower.phase(phase, &kinds).1))
-}
-
-/// Constants of the whole step.
-fn constants(profile: &Profile, lower: &lower::Lowering, settings: Settings) -> StepConstants {
-    StepConstants {
-        host_s: profile.host.host_s,
-        sequence_s: profile.host.sequence_s,
-        static_w: profile.power.static_w,
-        active_w: profile.power.active_w,
-        communication_w: profile.power.communication_w,
-        sequence_j: profile.power.sequence_j,
-        tdp_w: profile.power.tdp_w,
-        capacity_bytes: profile.memory.capacity_bytes,
-        reserve_bytes: profile.memory.reserve_bytes,
-        max_batched_tokens: settings.max_batched_tokens,
-        cause_variance: profile.uncertainty.causes().map(|deviation| deviation * deviation),
-        common_variance: lower.common_variance(),
-        range: lower.range(),
     }
 }
 

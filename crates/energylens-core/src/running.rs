@@ -78,11 +78,6 @@ impl Running {
         Self { power_cap_w: u16::from(self.power_cap_w > 0 && self.sm_clock_mhz == 0), ..self }
     }
 
-    /// The same at the highest clock, still to be held down.
-    pub fn unlocked(self) -> Self {
-        Self { sm_clock_mhz: 0, power_cap_w: u16::from(self.governed()), ..self }
-    }
-
     /// Whether serving runs behind the fits ran like this.
     pub fn measured(&self) -> bool {
         *self == Self { overlap_stages: if self.overlaps() { 0 } else { self.overlap_stages }, ..Self::default() }

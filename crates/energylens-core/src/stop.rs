@@ -124,7 +124,7 @@ mod tests {
                 let flag = flag();
                 std::thread::scope(|scope| {
                     scope.spawn(|| flag.help(|| while !stopped() {}));
-                    assert_eq!(stoppable(|| false, || stopped()), Ok(false));
+                    assert_eq!(stoppable(|| false, stopped), Ok(false));
                     while !stopped() {}
                 });
             },

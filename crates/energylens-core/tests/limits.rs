@@ -165,7 +165,9 @@ fn laws_beyond_their_range_are_refused() {
     for law in bad {
         assert!(law.fault(8, 2).is_some(), "{law:?}");
     }
-    for law in [Law::Uniform, Law::Dirichlet(0.35), Law::Zipf(0.0), Law::PowerLaw(10.0), Law::Counts(vec![vec![1.0; 8]])] {
+    for law in
+        [Law::Uniform, Law::Dirichlet(0.35), Law::Zipf(0.0), Law::PowerLaw(10.0), Law::Counts(vec![vec![1.0; 8]])]
+    {
         assert_eq!(law.fault(8, 2), None);
     }
 }

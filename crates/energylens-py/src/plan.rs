@@ -19,8 +19,8 @@ use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::columns::{self, PointColumns, Way};
 use crate::call::{detached, fits};
+use crate::columns::{self, PointColumns, Way};
 use crate::errors::{CoreError, fault};
 
 /// Largest batch and length, as in a space.

@@ -62,7 +62,11 @@ pub fn reach(parts: f64, experts: f64, active: f64) -> f64 {
 
 /// What keeps a law, as JSON, from being that of a model of so many experts.
 #[pyfunction]
-pub fn routing_fault(law: &str, #[pyo3(from_py_with = fits)] experts: usize, #[pyo3(from_py_with = fits)] active: usize) -> PyResult<Option<String>> {
+pub fn routing_fault(
+    law: &str,
+    #[pyo3(from_py_with = fits)] experts: usize,
+    #[pyo3(from_py_with = fits)] active: usize,
+) -> PyResult<Option<String>> {
     let law: Law = serde_json::from_str(law).map_err(|e| fault("routing", e.to_string()))?;
     Ok(law.fault(experts, active))
 }

@@ -15,7 +15,7 @@ use crate::error::{Problem, Problems};
 use crate::graph::Graph;
 use crate::hardware::dtype::DTYPES;
 use crate::hardware::profile::Profile;
-use crate::mapping::{Blocks, Formats, LaidOut, Mapping, Settings, blocks};
+use crate::mapping::{Blocks, Formats, LaidOut, Mapping, Settings, Unclocked, blocks};
 use crate::mesh::{Infeasible, Mesh, Reason};
 use crate::plan::PlanSpec;
 use crate::routing::Law;
@@ -121,9 +121,9 @@ impl Key {
         Self { running: self.running.laid_out(), ..self }
     }
 
-    /// The same at the highest clock, still to be held down.
-    fn unlocked(self) -> Self {
-        Self { running: self.running.unlocked(), ..self }
+    /// What all clocks share depends on.
+    fn unclocked(self) -> Self {
+        Self { running: Running { sm_clock_mhz: 0, power_cap_w: 0, ..self.running }, ..self }
     }
 
     fn formats(&self) -> Formats {
@@ -162,6 +162,7 @@ pub struct Plan {
     pub level: Level,
     mappings: Cache<Key, Mapped>,
     layouts: Cache<Key, Result<Arc<LaidOut>, Infeasible>>,
+    unclocked: Cache<Key, Arc<Unclocked>>,
 }
 
 impl Plan {
@@ -199,7 +200,8 @@ impl Plan {
             routings: spec.routings.into_iter().map(|named| named.law).collect(),
             level: Level::best(),
             mappings: Cache::new(cache_bytes / 4 * 3),
-            layouts: Cache::new(cache_bytes / 4),
+            layouts: Cache::new(cache_bytes / 8),
+            unclocked: Cache::new(cache_bytes / 8),
         })
     }
 
@@ -234,11 +236,14 @@ impl Plan {
             return known;
         }
         // Locked clocks share what does not follow the clock.
-        let locked = key.running.sm_clock_mhz > 0;
-        let unlocked = locked.then(|| self.layout(key.unlocked(), graph, profile)).transpose()?;
-        let made = LaidOut::new(graph, profile, key.mesh, key.formats(), key.running, self.settings(), unlocked.as_deref());
+        let shared = Some(key.unclocked()).filter(|_| key.running.sm_clock_mhz > 0);
+        let known = shared.and_then(|shared| self.unclocked.get(&shared, |known| known.bytes()));
+        let made = LaidOut::new(graph, profile, key.mesh, key.formats(), key.running, self.settings(), known);
         let made = made.map(Arc::new);
         if !stopped() {
+            if let (Some(shared), Ok(made)) = (shared, &made) {
+                self.unclocked.put(shared, Arc::clone(made.unclocked()), made.unclocked().bytes());
+            }
             self.layouts.put(key, made.clone(), made.as_ref().map_or(0, |own| own.bytes(false)));
         }
         made
@@ -268,9 +273,9 @@ impl Plan {
         Settings { max_batched_tokens: self.max_batched_tokens, routings: &self.routings }
     }
 
-    /// Mappings and layouts kept, and their bytes.
+    /// Mappings and what they share, as far as they are kept, and their bytes.
     pub fn cached(&self) -> (usize, usize) {
-        let ((mappings, a), (layouts, b)) = (self.mappings.size(), self.layouts.size());
-        (mappings + layouts, a + b)
+        let sizes = [self.mappings.size(), self.layouts.size(), self.unclocked.size()];
+        sizes.into_iter().fold((0, 0), |(entries, bytes), (more, size)| (entries + more, bytes + size))
     }
 }

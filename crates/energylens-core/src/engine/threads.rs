@@ -80,7 +80,11 @@ mod tests {
             || true,
             || {
                 let first = AtomicUsize::new(0);
-                on_threads(2, || if first.fetch_add(1, Ordering::Relaxed) > 0 { while !stop::stopped() {} });
+                on_threads(2, || {
+                    if first.fetch_add(1, Ordering::Relaxed) > 0 {
+                        while !stop::stopped() {}
+                    }
+                });
             },
         );
         assert_eq!(result, Err(stop::Stopped));

@@ -397,7 +397,8 @@ impl Profile {
         let most = Self::MOST_DEVIATION;
         let deviations = self.uncertainty.causes().into_iter().chain(self.uncertainty.others());
         if let Some(wrong) = deviations.into_iter().find(|deviation| !(0.0..=most).contains(deviation)) {
-            let problem = Problem::new("uncertainty", format!("a relative deviation of {wrong} is not between 0 and {most}"));
+            let problem =
+                Problem::new("uncertainty", format!("a relative deviation of {wrong} is not between 0 and {most}"));
             return Err(problem.inside(&["uncertainty".into()]));
         }
         let mut tiled =

@@ -87,7 +87,9 @@ impl Key {
             Law::Zipf(exponent) => [3, exponent.to_bits()].into(),
             Law::PowerLaw(exponent) => [4, exponent.to_bits()].into(),
             // Layers have as many counts as there are experts.
-            Law::Counts(layers) => [5].into_iter().chain(layers.iter().flatten().map(|count| count.to_bits())).collect(),
+            Law::Counts(layers) => {
+                [5].into_iter().chain(layers.iter().flatten().map(|count| count.to_bits())).collect()
+            }
         };
         Self { law, choice, placement }
     }
