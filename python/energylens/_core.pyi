@@ -172,6 +172,24 @@ class Plan:
     ) -> str:
         """Cost of one point kernel by kernel, as JSON."""
 
+    def drawn_w(
+        self,
+        /,
+        model: int,
+        gpu: int,
+        weight_dtype: str | None,
+        kv_dtype: str | None,
+        tp: int,
+        pp: int,
+        dp: int,
+        ep: int,
+        way: tuple[Any, ...],
+        batch: float,
+        prompt_tokens: float,
+        output_tokens: float,
+    ) -> list[float]:
+        """Watts of the stage that draws the most, in prefill and in decode, under a cap without clock tables."""
+
     def evaluate(
         self,
         /,

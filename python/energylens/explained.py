@@ -31,14 +31,32 @@ def kernels(plan: Plan, point: Mapping[str, Any]) -> pl.DataFrame:
     flops, hbm_bytes, peak_flops_per_s`, joules by cause, `bound`, `collectives`.
     """
     try:
-        told = _explained(plan, point)
+        told = plan.core.explain_point(*_arguments(plan, point))
     except _core.PlanError as error:
         raise EnergylensError(core_problems(error)) from None
     return pl.DataFrame(json.loads(told))
 
 
-def _explained(plan: Plan, point: Mapping[str, Any]) -> str:
-    return plan.core.explain_point(
+def drawn_w(plan: Plan, point: Mapping[str, Any]) -> dict[str, float]:
+    """Return the watts of the stage that draws the most, by phase, at a point under a cap on a GPU without clock tables.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan of the point.
+    point : Mapping
+        The columns of `evaluate`, with `power_cap_w`.
+
+    Returns
+    -------
+    dict
+        Watts of `prefill` and of `decode`, at most the limit of the board: a cap of as many changes nothing.
+    """
+    return dict(zip(("prefill", "decode"), plan.core.drawn_w(*_arguments(plan, point)), strict=True))
+
+
+def _arguments(plan: Plan, point: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (
         plan.model_names.index(point["model"]),
         plan.gpu_names.index(point["gpu"]),
         point["weight_dtype"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from energylens.builder import Model
 from energylens.columns import frame_of
 from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
-from energylens.explained import kernels
+from energylens.explained import drawn_w, kernels
 from energylens.library import load_gpu, load_model
 from energylens.plan import MAX_BATCHED_TOKENS, Plan
 from energylens.trust import Account, account
@@ -143,6 +144,8 @@ def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
             told = plan.core.why_not(
                 0, 0, found["tp"], found["pp"], found["dp"], found["ep"], running.way(found, plan.routings)
             )
+            if told is None and reason == "power":
+                return _cap_binds(plan, found)
             _, message, hint, rank = told or (reason, f"this configuration cannot run ({reason})", "", None)
             if message.startswith("fused norm,") and found.get("sequence_parallel"):
                 message = (
@@ -153,3 +156,17 @@ def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
             document = plan.models[0].document
             place = document.place(["ranks", rank, "extent"]) if document and rank else None
             return Problem(message, place, hint or None, str(reason))
+
+
+def _cap_binds(plan: Plan, found: dict[str, Any]) -> Problem:
+    """Return that a cap binds on a GPU of which nobody knows what it would do, and the lowest cap that does not."""
+    watts = drawn_w(plan, found)
+    phase = max(watts, key=lambda name: watts[name])
+    tdp_w = plan.gpus[0].completed[0]["power"]["tdp_w"]
+    lowest = min(math.ceil(watts[phase] * (1 - 1e-9)), math.floor(tdp_w))
+    message = (
+        f"a power cap of {found['power_cap_w']} W binds: {found['gpu']} would draw {watts[phase]:.1f} W in {phase}, and its "
+        "profile has no table of clocks that says how far it slows down"
+    )
+    hint = f"a cap of {lowest} W or more does not bind here"
+    return Problem(message, hint=hint, code="power")

@@ -40,11 +40,14 @@ def clock_or_power_reason(gpu: dict[str, Any], run: Run) -> str:
         if highest is None or not found or not max(table[0][0] for table in found) <= f <= highest:
             return "clock"
     power = at_clock(gpu, f)["power"]
-    if run.power_cap_w is not None and not ((gpu.get("clock") or {}).get("max_mhz") and tables(gpu)):
-        return "power"
     if run.power_cap_w is not None and not power["static_w"] < run.power_cap_w <= power["tdp_w"]:
         return "power"
     return "ok"
+
+
+def unknown_cap(gpu: dict[str, Any], run: Run) -> float | None:
+    """Watts that no stage may draw: the cap, where no clock tables say what it would do."""
+    return run.power_cap_w if run.power_cap_w is not None and not tables(gpu) else None
 
 
 def at_clock(gpu: dict[str, Any], f: float | None) -> dict[str, Any]:
@@ -136,7 +139,7 @@ def enforced(gpu: dict[str, Any], f: float, load: Load) -> float:
 def settled(gpu: dict[str, Any], run: Run, load: Load) -> Settled:
     """Count the limit once under a lock, then keep a stage within the cap, or the limit; `gpu` is that at its clock."""
     static_w, tdp_w = gpu["power"]["static_w"], gpu["power"]["tdp_w"]
-    cap = tdp_w if run.power_cap_w is None else run.power_cap_w
+    cap = tdp_w if run.power_cap_w is None or unknown_cap(gpu, run) is not None else run.power_cap_w
     f, x, e = 0.0, 1.0, 1.0
     if run.sm_clock_mhz is not None or cap < tdp_w:
         highest = gpu["clock"]["max_mhz"]

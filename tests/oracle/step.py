@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .asked import run_reason
-from .clock import Load, at_clock, settled
+from .clock import Load, at_clock, settled, unknown_cap
 from .collectives import send_recv
 from .communication import both, collective_energy, collective_time
 from .equations import parse_model
@@ -29,6 +29,7 @@ class Phase:
     time: float
     energy: float
     causes: dict[str, float]
+    watts: float  # of the stage that draws the most
 
 
 @dataclass
@@ -133,7 +134,8 @@ def run_phase(setup: Setup, passes: int, step: Pass) -> Phase:
     causes["communication"] += communicating
     causes["static"] = running
     causes["waiting"] = static - communicating - running
-    return Phase(time, dynamic + static, causes)
+    watts = max(sum(stage.dynamic.values()) / stage.again + static_w for stage in stages)
+    return Phase(time, dynamic + static, causes, watts)
 
 
 def predict(plan: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
@@ -161,6 +163,9 @@ def predict(plan: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
     decode = run_phase(setup, *setup.decode_passes())
     memory = memory_bytes(setup)
     fits = memory <= gpu["memory"]["capacity_bytes"]
+    cap = unknown_cap(gpu, run)
+    if fits and cap is not None and max(prefill.watts, decode.watts) > cap * (1 + 1e-12):
+        return {"feasible": False, "reason": "power"}
     latency = prefill.time + (output - 1) * decode.time
     energy_decode = (output - 1) * decode.energy
     energy = prefill.energy + energy_decode

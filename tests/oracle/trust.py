@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+from .clock import tables
 from .local import BYTES, Env
 
 Z_80 = 1.2815515655446
@@ -34,7 +36,8 @@ def operands(envs: list[Env]) -> Iterator[tuple[str, str]]:
 def extrapolated(gpu: dict[str, Any], envs: list[Env], gpus: int, batch: int, tokens: int) -> bool:
     """Whether a weight format, the number of GPUs, the batch or the length is beyond what the profile's fits reach."""
     limits, kernels = gpu.get("range", {}), gpu["kernels"]
-    if any(env.mesh.cp > 1 or not env.run.measured() for env in envs):
+    runs = [env.run if tables(gpu) else replace(env.run, power_cap_w=None) for env in envs]
+    if any(env.mesh.cp > 1 for env in envs) or not all(run.measured() for run in runs):
         return True
     for kind, fmt in operands(envs):
         if kind in ("gemm", "grouped_gemm") and fmt not in (*kernels[kind], "fp32", "fp16"):

@@ -235,6 +235,29 @@ pub fn model(graph: &Graph) -> Vec<KernelStory> {
     stories
 }
 
+/// Watts of the stage that draws the most on average, in prefill and in a decode step; 0 but for a point under a cap on a
+/// GPU whose clocks are not known.
+///
+/// # Errors
+/// Why the point cannot be laid out.
+pub fn drawn_w(plan: &Plan, point: &Point) -> Result<[f64; 2], Infeasible> {
+    let mapped = plan.mapping(point);
+    let mapping = mapped.as_ref().as_ref().map_err(Clone::clone)?;
+    let requests = Requests {
+        batch: [point.batch],
+        prompt_tokens: [point.prompt_tokens],
+        output_tokens: [point.output_tokens],
+    };
+    let first = prefill_passes(mapping, &requests);
+    let then = decode_passes(mapping, &requests.batch, &context(&requests));
+    Ok([(&mapping.prefill, &first), (&mapping.decode, &then)].map(|(mapped, passes)| {
+        let (mut scratch, mut cost) = (Scratch::<1>::default(), PhaseCost::NONE);
+        scratch.fix(mapping, mapped, passes, false);
+        phase_cost(mapping, mapped, passes, false, &mut scratch, &mut cost);
+        scratch.drawn_w[0]
+    }))
+}
+
 /// The cost of one point, kernel by kernel.
 ///
 /// # Errors

@@ -118,8 +118,10 @@ pub struct StepConstants {
 #[derive(Clone, Debug)]
 pub struct Mapping {
     laid_out: Arc<LaidOut>,
-    /// What holds the SM clock down, where a lock or a cap is asked for.
+    /// What holds the SM clock down, where a lock or a cap is asked for and the GPU's clocks are known.
     pub governor: Option<Governor>,
+    /// Watts that no stage may draw on a GPU whose clocks are not known, so that nobody knows what a cap would do to it.
+    pub most_w: Option<f64>,
 }
 
 impl Deref for Mapping {
@@ -138,14 +140,15 @@ impl Mapping {
     pub fn new(laid_out: Arc<LaidOut>, profile: &Profile, running: Running) -> Result<Self, Infeasible> {
         let locked = laid_out.locked.as_ref();
         running.check(profile, locked, laid_out.mesh, laid_out.has)?;
-        let governor = governor(locked.unwrap_or(profile), running);
-        Ok(Self { laid_out, governor })
+        let profile = locked.unwrap_or(profile);
+        let (governor, most_w) = (governor(profile, running), most_w(profile, running));
+        Ok(Self { laid_out, governor, most_w })
     }
 
     /// The same with the clock held down otherwise.
     #[must_use]
     pub fn governed(&self, governor: Governor) -> Self {
-        Self { laid_out: Arc::clone(&self.laid_out), governor: Some(governor) }
+        Self { laid_out: Arc::clone(&self.laid_out), governor: Some(governor), most_w: self.most_w }
     }
 
     /// Bytes it takes, with those of its layout; with what tables it will have, if it is used with them.
@@ -206,13 +209,18 @@ fn routed(graph: &Graph, mesh: Mesh, running: Running, laws: &[Law]) -> Result<O
     }))
 }
 
+/// Watts that no stage may draw, where a cap is asked for and there are no clocks to lower.
+fn most_w(profile: &Profile, running: Running) -> Option<f64> {
+    (running.power_cap_w > 0 && profile.clock.range().is_none()).then(|| f64::from(running.power_cap_w))
+}
+
 /// What holds the SM clock of a GPU, locked already if it is, down.
 fn governor(profile: &Profile, running: Running) -> Option<Governor> {
     let (clocks, power) = (&profile.clock, &profile.power);
     let locked = (running.sm_clock_mhz > 0).then(|| f64::from(running.sm_clock_mhz));
     let mhz = locked.unwrap_or(clocks.max_mhz);
     let watts = Some(f64::from(running.power_cap_w)).filter(|watts| *watts > 0.0);
-    running.governed().then(|| Governor {
+    (running.governed() && clocks.range().is_some()).then(|| Governor {
         lock: locked.map_or(Lower::SAME, |mhz| clocks.lower(mhz, clocks.max_mhz)),
         clocks: clocks.below(clocks.max_mhz),
         cap: watts.filter(|watts| *watts < power.tdp_w).map(|watts| Cap { watts, clocks: clocks.below(mhz) }),
@@ -277,11 +285,6 @@ impl Running {
             return fault(Reason::Clock, message, hint);
         }
         let (cap, power) = (f64::from(self.power_cap_w), &locked.unwrap_or(profile).power);
-        if cap > 0.0 && profile.clock.range().is_none() {
-            let message = format!("a power cap of {cap} W");
-            let hint = format!("the profile of {} has no table of clocks, from which it would follow", profile.name);
-            return fault(Reason::Power, message, hint);
-        }
         if cap > 0.0 && !(power.static_w < cap && cap <= power.tdp_w) {
             let message = format!("a power cap of {cap} W");
             return fault(

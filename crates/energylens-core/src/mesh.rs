@@ -26,7 +26,7 @@ pub enum Reason {
     Overlap = 7,
     /// The GPU cannot be locked to the clock.
     Clock = 8,
-    /// The power cap is not between what a waiting GPU draws and the limit.
+    /// The power cap is not between what a waiting GPU draws and the limit, or binds where no clocks are known to lower.
     Power = 9,
     /// A law of routing that the model has no experts for, or other ones.
     Routing = 10,

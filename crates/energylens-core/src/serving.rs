@@ -429,6 +429,8 @@ pub fn fill<const L: usize>(mapping: &Mapping, parts: &Parts<L>, columns: Column
         let within = |value: f64| value > SMALLEST && value < LARGEST;
         let finite = within(latency[i]) & within(energy[i]) & (memory[i] < LARGEST);
         let runs = if finite { Reason::Ok as u64 } else { Reason::Overflow as u64 };
+        let slowed = prefill.elapsed_s[i] == f64::INFINITY || decode.elapsed_s[i] == f64::INFINITY;
+        let runs = if slowed && mapping.most_w.is_some() { Reason::Power as u64 } else { runs };
         let fits = if memory[i] > capacity { Reason::Memory as u64 } else { runs };
         served.reasons[i] = if batch[i] < dp { Reason::Batch as u64 } else { fits };
     }

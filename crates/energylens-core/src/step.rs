@@ -32,7 +32,7 @@ pub struct Passes<const L: usize = LANES> {
 /// Elapsed seconds and joules of all GPUs of an engine.
 #[derive(Clone, Debug)]
 pub struct PhaseCost<const L: usize = LANES> {
-    /// Seconds from the first kernel to the last.
+    /// Seconds from the first kernel to the last; infinite where a stage draws more than it may.
     pub elapsed_s: Lane<L>,
     /// Joules by cause.
     pub joules: [Lane<L>; 7],
@@ -85,6 +85,8 @@ pub struct Scratch<const L: usize = LANES> {
     pub fullest: Lane<L>,
     /// What a lock or a cap adds to a pass of the latest phase, in seconds of all its stages.
     pub governed_s: Lane<L>,
+    /// Watts of the stage of the latest phase that draws the most, where they may not exceed some.
+    pub drawn_w: Lane<L>,
 }
 
 impl<const L: usize> Default for Scratch<L> {
@@ -98,6 +100,7 @@ impl<const L: usize> Default for Scratch<L> {
             total: [[0.0; L]; TOTALS],
             fullest: [0.0; L],
             governed_s: [0.0; L],
+            drawn_w: [0.0; L],
         }
     }
 }
@@ -131,6 +134,9 @@ impl<const L: usize> Scratch<L> {
     }
 }
 
+/// What rounding may add to the watts of a stage at the limit of the board.
+const ROUNDING: f64 = 1.0 + 1e-12;
+
 /// Evaluates one phase whose fixed seconds are in `scratch`; `tables` lets matrix products be looked up, with the same bits.
 #[inline(always)]
 pub fn phase_cost<const L: usize>(
@@ -145,7 +151,8 @@ pub fn phase_cost<const L: usize>(
     let kinds = mapping.kinds.len();
     scratch.moving.resize(kinds, [[0.0; L]; BENT]);
     scratch.fixed.resize(kinds, [[0.0; L]; BENT]);
-    let Scratch { env, divided, fixed, moving, stage, total, governed_s, .. } = scratch;
+    let Scratch { env, divided, fixed, moving, stage, total, governed_s, drawn_w, .. } = scratch;
+    *drawn_w = [0.0; L];
     phase.program.bend(env, divided, tables, moving);
     let constants = &mapping.constants;
 
@@ -209,6 +216,13 @@ pub fn phase_cost<const L: usize>(
                 let dynamic = stage[0][i] + stage[1][i] + stage[2][i] + stage[3][i] + stage[4][i];
                 drawn[i] = limited(time[i] + beside[i], dynamic, constants.static_w, constants.tdp_w);
             }
+            if mapping.most_w.is_some() {
+                for i in 0..L {
+                    let dynamic = stage[0][i] + stage[1][i] + stage[2][i] + stage[3][i] + stage[4][i];
+                    let watts = drawn[i] * dynamic / (time[i] + beside[i]) + constants.static_w;
+                    drawn_w[i] = if watts > drawn_w[i] { watts } else { drawn_w[i] };
+                }
+            }
             drawn
         };
         for i in 0..L {
@@ -257,5 +271,10 @@ pub fn phase_cost<const L: usize>(
             + out.joules[4][i]
             + out.joules[5][i]
             + out.joules[6][i];
+    }
+    if let Some(most_w) = mapping.most_w {
+        for i in 0..L {
+            out.elapsed_s[i] = if drawn_w[i] > most_w * ROUNDING { f64::INFINITY } else { out.elapsed_s[i] };
+        }
     }
 }

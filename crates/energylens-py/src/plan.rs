@@ -256,6 +256,32 @@ impl Plan {
         serde_json::to_string(&stories).map_err(|e| fault("json", e.to_string()))
     }
 
+    /// Watts of the stage that draws the most, in prefill and in decode, at a point under a cap that no clocks are known for.
+    #[pyo3(signature = (model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, way, batch, prompt_tokens, output_tokens))]
+    #[expect(clippy::too_many_arguments, reason = "one argument per axis of a point")]
+    fn drawn_w(
+        &self,
+        model: u32,
+        gpu: u32,
+        weight_dtype: Option<String>,
+        kv_dtype: Option<String>,
+        tp: u32,
+        pp: u32,
+        dp: u32,
+        ep: u32,
+        way: Way,
+        batch: f64,
+        prompt_tokens: f64,
+        output_tokens: f64,
+    ) -> PyResult<[f64; 2]> {
+        let dtypes = formats(&[weight_dtype, kv_dtype])?;
+        let (cp, running) = columns::running(way)?;
+        let (weights, cache) = (dtypes.first().copied().flatten(), dtypes.get(1).copied().flatten());
+        let lengths = Point { batch, prompt_tokens, output_tokens, ..bare(model, gpu) };
+        let point = Point { weights, cache, tp, pp, dp, ep, cp, running, ..lengths };
+        explain::drawn_w(&self.0, &point).map_err(|why| fault("infeasible", why.message))
+    }
+
     /// Evaluates columns of points into the result columns named; format columns hold positions in `dtypes`.
     #[pyo3(signature = (dtypes, model, gpu, weight_dtype, kv_dtype, tp, pp, dp, ep, ways, way, batch, prompt_tokens, output_tokens, columns, threads))]
     #[expect(clippy::too_many_arguments, reason = "one argument per axis of a point")]

@@ -147,7 +147,7 @@ def why_not(by_reason: Mapping[str, int]) -> str:
         "batch": "have a batch below dp",
         "overlap": "ask for overlap that cannot be or changes nothing",
         "clock": "ask for a clock the GPU is not known at",
-        "power": "ask for a power cap outside the GPU's range",
+        "power": "ask for a power cap outside the GPU's range, or below what it draws where its clocks are unknown",
         "routing": "ask for a law of routing that is not one of the model's experts",
         "placement": "ask for a placement that there are no experts or GPUs for",
         "overflow": "have seconds or joules beyond what can be calculated with",

@@ -283,7 +283,8 @@ impl<V: Visitor> Together<'_, V> {
     /// Whether the visitor can do without the points of a row and some lanes, from their bounds alone.
     #[inline(always)]
     fn settled(&mut self, row: usize, columns: Range<usize>) -> bool {
-        if !self.visitor.prunes() {
+        // Whether a stage draws more than it may is seen point by point.
+        if !self.visitor.prunes() || self.mapping.most_w.is_some() {
             return false;
         }
         let tables = self.tables;
