@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from energylens.report.service import deployment_words
+from energylens.report.service import deployment_words, note_lines
 from energylens.report.text import number, si, table
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def batch_text(model: str, found: BatchAdvice) -> str:
         f"{found.epsilon:g} and a TPOT within {found.slowdown:g} times that at 32 ({model}; "
         f"{most['batch']} requests: {number(most['energy_per_output_token_j'])} J/token, "
         f"TPOT {si(most['tpot_s'], 's')})",
+        *note_lines(found.notes),
         "",
     ]
     rows = [
@@ -125,4 +126,4 @@ def levers_text(found: Levers) -> str:
         "times and joules of replays; other tp and GPUs: with as many engines as the load and the limits then ask for\n"
         "extrapolated: no measured serving run had it, intervals are twice as wide"
     )
-    return "\n".join([first, as_is, "", table(head, rows), "", said])
+    return "\n".join([first, as_is, *note_lines(found.notes), "", table(head, rows), "", said])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from energylens.spec.form import Count, Form, NonNegative, PlainName, Positive, Share, Text, plain_name
+
+
+MOST_TOKENS: Final = 1_000_000
+"""Prompt or output tokens of the longest request."""
 
 
 def _name(name: str) -> str:
@@ -30,8 +35,16 @@ class Lengths(Form):
 
     @model_validator(mode="after")
     def _shorter(self) -> Lengths:
-        if self.mean < 1 or (self.longest is not None and self.longest < self.mean):
+        longest = self.longest or MOST_TOKENS
+        if longest > MOST_TOKENS:
+            raise PydanticCustomError("lengths", f"the longest request has at most {MOST_TOKENS:,} tokens")
+        if not 1 <= self.mean <= longest:
             raise PydanticCustomError("lengths", "a mean length is 1 or more, and not above the longest")
+        # No distribution on [1, longest] with this mean has a larger deviation (Bhatia and Davis).
+        most = math.sqrt((self.mean - 1.0) * (longest - self.mean))
+        if self.sd > most:
+            fault = f"lengths from 1 to {longest:,} with a mean of {self.mean:g} have an `sd` of at most {most:.4g}"
+            raise PydanticCustomError("lengths", fault)
         return self
 
 
@@ -62,7 +75,7 @@ class Crowd(Form):
 
     share: Share
     """Share of the requests before which others arrive."""
-    others: Positive
+    others: Annotated[Positive, Field(le=10_000)]
     """Others before such a request, on average."""
 
 
@@ -97,8 +110,19 @@ class WorkloadSpec(Form):
         given = self.input is not None and self.output is not None
         if (self.kinds is None) != given or (self.kinds is not None and (self.input or self.output)):
             raise PydanticCustomError("lengths", "give either `kinds`, or both `input` and `output`")
-        if self.rates is not None and sum(rate * share for rate, share in self.rates) <= 0:
-            raise PydanticCustomError("rates", "rates are above 0 for some share of the time")
-        if self.kinds is not None and any(kind[0] < 1 or kind[1] < 1 for kind in self.kinds):
-            raise PydanticCustomError("lengths", "a request has at least one prompt token and makes at least one")
+        if self.rates is not None:
+            served = sum(rate * share for rate, share in self.rates)
+            if served <= 0 or sum(share for _, share in self.rates) <= 0:
+                raise PydanticCustomError("rates", "rates are above 0 for some share of the time")
+            if not math.isfinite(served) or max(rate for rate, _ in self.rates) > 1e12 or served < 1e-12:
+                raise PydanticCustomError("rates", "rates are multiples of their mean: write them near 1")
+        if self.kinds is not None:
+            if any(kind[0] < 1 or kind[1] < 1 for kind in self.kinds):
+                raise PydanticCustomError("lengths", "a request has at least one prompt token and makes at least one")
+            for length in (length for kind in self.kinds for length in kind[:2]):
+                if length > MOST_TOKENS or length != int(length):
+                    fault = f"tokens of a request are a whole number up to {MOST_TOKENS:,}, not {length:.12g}"
+                    raise PydanticCustomError("lengths", fault)
+            if not math.isfinite(sum(kind[2] for kind in self.kinds)):
+                raise PydanticCustomError("lengths", "shares of `kinds` add up to more than a number can hold")
         return self
