@@ -43,7 +43,12 @@ def batch(
     load = (trace or TraceOptions()).load(workload)
     found = advise_batch(model, deployment.pop("gpu"), load, epsilon=epsilon, slowdown=slowdown, **deployment)
     if json:
-        told: dict[str, Any] = {"batch": found.batch, "epsilon": epsilon, "slowdown": slowdown, "notes": list(found.notes)}
+        told: dict[str, Any] = {
+            "batch": found.batch,
+            "epsilon": epsilon,
+            "slowdown": slowdown,
+            "notes": list(found.notes),
+        }
         emit(told | {"curve": found.curve.to_dicts(), "replicas": found.replicas.to_dicts()})
     else:
         print(batch_text(model, found))

@@ -292,13 +292,16 @@ def replay(
     deployment = (options or OneOptions()).one(model)
     load = (trace or TraceOptions()).load(workload)
     found = run(deployment, load, rate, requests=requests)
+    deployment = {name: found.deployment[name] for name in deployment}  # by the names of specs, not of their files
     if out is not None:
-        write_parquet(found.requests, out, "", {"deployment": deployment, "workload": load.name, "notes": list(found.notes)})
+        write_parquet(
+            found.requests, out, "", {"deployment": deployment, "workload": load.name, "notes": list(found.notes)}
+        )
         print(f"wrote {out}: {found.requests.height} requests", file=sys.stderr)
     if json:
         emit({"deployment": deployment, "workload": load.name, "notes": list(found.notes), **found.values})
     else:
-        words = f"{model} on {deployment_words({**deployment, 'gpus': found['gpus']})}; {load.name}"
+        words = f"{deployment['model']} on {deployment_words({**deployment, 'gpus': found['gpus']})}; {load.name}"
         print(replay_text(found, words))
 
 

@@ -82,7 +82,7 @@ def _ordered(column: pl.Series, fields: Mapping[str, Whole]) -> Dates | NoDates:
     if isinstance(american, NoDates) or isinstance(european, NoDates):
         return european if isinstance(american, NoDates) else american
     gaps = [np.diff(dates.microseconds) for dates in (american, european)]
-    if np.array_equal(*gaps):
+    if np.array_equal(gaps[0], gaps[1]):
         return Dates(american.microseconds, american.clock_s)
     rising = [bool((gap >= 0).all()) for gap in gaps]
     if rising[0] != rising[1]:

@@ -74,13 +74,16 @@ _WITHOUT_LOSS: Final = {"draft_tokens", "acceptance", "found_share", "idle_share
 
 
 def service_limits(
-    limits: Sequence[str], columns: Sequence[str] = ANSWERED, short: Mapping[str, str] = SHORT, costs: Costs | None = None
+    limits: Sequence[str],
+    columns: Sequence[str] = ANSWERED,
+    short: Mapping[str, str] = SHORT,
+    costs: Costs | None = None,
 ) -> list[Limit]:
-    """Return limits on columns of an answer, those that `costs` add among them; raise `SpaceError` with every problem."""
+    """Return limits on columns of an answer, those of `costs` among them; raise `SpaceError` with every problem."""
     limited: list[Limit] = []
     problems: list[Problem] = []
     priced = (costs or Costs()).columns()
-    words = {name.removesuffix("_s"): name for name in columns if name.endswith("_s")} | short
+    words = {name.removesuffix("_s"): name for name in columns if name.endswith("_s")} | dict(short)
     for text in listed(limits):
         try:
             limit = Limit.parse(text, [*columns, *(priced if costs is None else PRICED)], words)
@@ -271,7 +274,9 @@ def checked_groups(names: Sequence[str], points: pl.DataFrame) -> list[str]:
     names = [name for name in names if name in points.columns]
     if names and (groups := points.select(names).n_unique()) > _MOST_GROUPS:
         fault = f"`best_per` would keep the best of {groups:,} groups"
-        raise SpaceError(Problem(fault, hint=f"keep those of at most {_MOST_GROUPS}: fewer axes or values", code="keep"))
+        raise SpaceError(
+            Problem(fault, hint=f"keep those of at most {_MOST_GROUPS}: fewer axes or values", code="keep")
+        )
     return names
 
 

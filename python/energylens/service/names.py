@@ -18,7 +18,9 @@ Models = Sequence[str | Path | Model | LoadedModel]
 Gpus = Sequence[str | Path | LoadedGpu]
 
 
-def resolved(points: pl.DataFrame, models: Models, gpus: Gpus) -> tuple[pl.DataFrame, list[LoadedModel], list[LoadedGpu]]:
+def resolved(
+    points: pl.DataFrame, models: Models, gpus: Gpus
+) -> tuple[pl.DataFrame, list[LoadedModel], list[LoadedGpu]]:
     """Return deployments with the names that their specs have, and those specs; raise `SpecError` or `FrameError`.
 
     A name is that of one of `models` or `gpus`, else that of a bundled spec in any spelling, or a path.

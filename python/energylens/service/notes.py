@@ -70,8 +70,7 @@ def p90_ranks(count: int) -> tuple[int | None, int | None]:
             low = rank - 1
         if high is None and below >= _P90:
             high = rank
-    bounds = (low if low is not None and low >= 0 else None, high if high is not None and high < count else None)
-    return bounds
+    return low if low is not None and low >= 0 else None, high if high is not None and high < count else None
 
 
 def p90_interval(values: Column) -> tuple[float | None, float | None]:

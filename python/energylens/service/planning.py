@@ -150,9 +150,9 @@ def serve_plan(
     (P90),
     `ttft_p50<=300ms`, `gpus<=16`, `cost_per_million_output_tokens<=0.5`: any column of numbers of the answer. `costs`
     add money and carbon, and make them objectives beside joules. `best_per` names axes (`gpu`, `tp`) of which the best
-    deployment of each value is answered, too. Every deployment is taken in steady state; those of least energy and the front are
-    replayed request by request, and what does not keep the limits there is dropped. Raises `SpecError`, or `SpaceError`
-    with the nearest deployment where nothing keeps the limits.
+    deployment of each value is answered, too. Every deployment is taken in steady state; those of least energy and the
+    fronts are replayed request by request, and what does not keep the limits there is dropped. Raises `SpecError`, or
+    `SpaceError` with the nearest deployment where nothing keeps the limits.
     """
     started = time.perf_counter()
     load = load_workload(workload)
@@ -183,7 +183,7 @@ def serve_plan(
     notes += _lacking(points, by_group, groups) if by_group is not None else []
     trust = {gpu.spec.name: account(gpu) for gpu in given_gpus}
     specs = Plan([loaded], given_gpus).sha256
-    others = [points.to_dicts(), asdict(costs), *([groups] if groups else [])]
+    others: list[Any] = [points.to_dicts(), asdict(costs), *([groups] if groups else [])]
     others += [list(load.hours)] if costs.by_hour and load.hours else []
     return ServicePlan(
         frame=fronts(sound, _objectives(costs)),

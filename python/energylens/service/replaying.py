@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,13 @@ class Replay:
     """What became of requests: a row each in `requests` (null times where one was refused), and sums in `values`.
 
     `notes` are sentences on how the traffic was read: what was inferred of a trace, a rate changed, few requests.
+    `deployment` has all its columns, models and GPUs by the names of their specs.
     """
 
     requests: pl.DataFrame
     values: dict[str, Any]
     notes: Sequence[str] = ()
+    deployment: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -77,11 +79,10 @@ def replay(
     token budget; requests are admitted while caches have room, and the latest goes back to the queue where they run
     out. Replicas take requests in turn, or, with a prefix cache, those whose prefix they have read. `rate_per_s`
     speeds a trace up or down (its own if not given); `requests` cuts or repeats it (all of a trace, else 20,000).
-    `values`: as of
-    `serve`, with `ttft_p99_s`, `steps`, `preempted`, `refused`, and the 80 % intervals that so few or so many requests
-    leave of the 90th percentiles: `ttft_p90_lo_s`, `ttft_p90_hi_s`, `tpot_p90_lo_s`, `tpot_p90_hi_s` (None: no bound;
-    docs/service.md). `deployment` names models and GPUs by bundled names, paths or loaded specs. Speculation is not replayed. Raises `FrameError`,
-    `SpecError`, or `InfeasibleError` if the engine cannot run.
+    `values`: as of `serve`, with `ttft_p99_s`, `steps`, `preempted`, `refused`, and the 80 % intervals that so few or
+    so many requests leave of the 90th percentiles: `ttft_p90_lo_s`, `ttft_p90_hi_s`, `tpot_p90_lo_s`, `tpot_p90_hi_s`
+    (None: no bound; docs/service.md). `deployment` names models and GPUs by bundled names, paths or loaded specs.
+    Speculation is not replayed. Raises `FrameError`, `SpecError`, or `InfeasibleError` if the engine cannot run.
     """
     points, models, gpus = one_deployment(deployment, models, gpus)
     frame, models, gpus = resolved(checked(points), models, gpus)
@@ -93,7 +94,8 @@ def replay(
     assert rate is not None
     own = 20_000 if load.requests is None else load.requests.height
     number = own if requests is None else requests
-    if not 1 <= number <= MOST_REQUESTS:
+    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    if not (whole and 1 <= number <= MOST_REQUESTS):
         raise EnergylensError(
             Problem(f"a replay takes 1 to {MOST_REQUESTS:,} requests, found {number}", code="requests")
         )
@@ -103,7 +105,7 @@ def replay(
     notes = traffic_notes(load, rate, None if load.requests is None else number)
     if number < FEW_REQUESTS and not (load.requests is not None and load.requests.height < FEW_REQUESTS):
         notes.append(few_words(number, "replayed"))
-    return replace(told, notes=tuple(notes))
+    return replace(told, notes=tuple(notes), deployment=frame.row(0, named=True))
 
 
 def cannot_run(reason: str) -> Problem:

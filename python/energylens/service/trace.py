@@ -12,7 +12,7 @@ import polars as pl
 
 from energylens.common.files import input_file
 from energylens.common.memory import require_bytes
-from energylens.errors import Problem, SpecError
+from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.service.trace_blocks import BLOCK_TOKENS, MOST_BLOCK_TOKENS, block_size
 from energylens.service.trace_times import UNITS, Arrivals, NoArrivals, arrivals, by_name
 
@@ -173,7 +173,7 @@ def _table(path: Path) -> pl.DataFrame:
         return reader(path)
     except pl.exceptions.NoDataError:
         raise SpecError(_problem(path, "the trace has no requests", "give at least one row")) from None
-    except SpecError:
+    except EnergylensError:
         raise
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
@@ -240,7 +240,7 @@ def _lists(path: Path, blocks: pl.Series) -> tuple[pl.Series, list[Problem]]:
     inner = blocks.dtype.inner if isinstance(blocks.dtype, pl.List) else None
     if kind == pl.Null:
         return pl.Series(blocks.name, [[]] * len(blocks), dtype=pl.List(pl.String)), []
-    if inner is None or not (inner in (pl.String, pl.Null) or inner.is_integer()):  # type: ignore[union-attr]
+    if inner is None or not (inner in (pl.String, pl.Null) or inner.is_integer()):
         row = int(blocks.is_not_null().arg_max() or 0)
         fault = f"column `{blocks.name}` should hold lists of blocks, found {_shown(blocks[row])}"
         return blocks, [_problem(path, fault, "write them as [1, 2], or as text: 1;2", row)]

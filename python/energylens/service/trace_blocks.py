@@ -11,7 +11,9 @@ BLOCK_TOKENS: Final = 512
 """Tokens of a prefix block where a trace leaves it open: that of the Mooncake traces."""
 
 MOST_BLOCK_TOKENS: Final = 65_536
-_SIZES: Final = tuple(2**power for power in range(17))
+_SIZES: Final = tuple(2**power for power in range(12))
+"""Sizes that are tried: servers have blocks of 1 (a page of SGLang) to a few hundred tokens, traces up to 512."""
+
 _EXPLAINED: Final = 0.98
 """Share of the requests whose number of blocks a size has to explain: published traces have a few odd rows."""
 

@@ -67,7 +67,9 @@ def arrivals(column: pl.Series, usual: str | None, time_unit: str | None) -> Arr
         Unit of numbers that a person has said; None where it is to be inferred.
     """
     if column.null_count():
-        return NoArrivals(f"`{column.name}` is empty", "give every request a time", int(column.is_null().arg_max() or 0))
+        return NoArrivals(
+            f"`{column.name}` is empty", "give every request a time", int(column.is_null().arg_max() or 0)
+        )
     if column.dtype == pl.String or column.dtype.is_temporal():
         if time_unit is not None:
             return NoArrivals(f"column `{column.name}` holds dates", "--time-unit is for numbers; leave it out")
@@ -175,7 +177,7 @@ def _inferred(column: pl.Series, values: pl.Series, usual: str | None) -> Arriva
 
 
 def _rate(per_s: float) -> str:
-    return f"{per_s:,.3g}/s"
+    return f"{per_s:,.0f}/s" if per_s >= 1000 else f"{per_s:.3g}/s"
 
 
 def _spread(seconds: Column) -> Column:

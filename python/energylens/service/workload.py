@@ -237,14 +237,12 @@ def from_trace(trace: Trace, name: str, source: str) -> Workload:
     load = from_requests(trace.requests, name, source, trace.block_tokens)
     hours: tuple[tuple[float, float], ...] = ()
     if trace.clock_s is not None:
-        columns = (trace.requests[name].to_numpy() for name in ("arrival_s", "output_tokens"))
-        hours = hours_of(*columns, trace.clock_s)
+        arrival_s, output_tokens = (trace.requests[name].to_numpy() for name in ("arrival_s", "output_tokens"))
+        hours = hours_of(arrival_s, output_tokens, trace.clock_s)
     return replace(load, notes=tuple(trace.notes), hours=hours, clock=trace.clock)
 
 
-def from_requests(
-    requests: pl.DataFrame, name: str, source: str, block_tokens: int = BLOCK_TOKENS
-) -> Workload:
+def from_requests(requests: pl.DataFrame, name: str, source: str, block_tokens: int = BLOCK_TOKENS) -> Workload:
     """Return the workload of a trace: a coreset of its requests, its rates, and what caches of each size would find."""
     arrivals = requests["arrival_s"].to_numpy() if requests["arrival_s"].null_count() == 0 else np.zeros(1)
     span = float(arrivals[-1])

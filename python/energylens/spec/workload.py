@@ -10,7 +10,6 @@ from pydantic_core import PydanticCustomError
 
 from energylens.spec.form import Count, Form, NonNegative, PlainName, Positive, Share, Text, plain_name
 
-
 MOST_TOKENS: Final = 1_000_000
 """Prompt or output tokens of the longest request."""
 
