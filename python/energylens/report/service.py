@@ -90,7 +90,7 @@ def plan_sentence(found: ServicePlan) -> str:
     return (
         f"least energy{within}: {number(best['energy_per_output_token_j'])} J/token (80 %: {low} to {high}{beyond}) - "
         f"{found.model} on {deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, "
-        f"P90 TPOT {_seconds(best['tpot_p90_s'])}, {number(best['power_w'])} W, "
+        f"P90 TPOT {seconds_words(best['tpot_p90_s'])}, {number(best['power_w'])} W, "
         f"{number(best['requests_per_s'])} requests/s, {number(100 * best['utilisation'])} % of its capacity, "
         f"{number(best['running'])} of at most {number(best['slots'])} requests running in each engine"
     )
@@ -138,12 +138,12 @@ def _cheapest(frame: pl.DataFrame) -> list[tuple[str, str]]:
         row = frame.row(at, named=True)
         unit = "" if name == "money" else " g CO2"
         amount = f"{number(row[column])}{unit} per 1M output tokens, {number(row['energy_per_output_token_j'])} J/token"
-        times = f"P90 TTFT {si(row['ttft_p90_s'], 's')}, P90 TPOT {_seconds(row['tpot_p90_s'])}"
+        times = f"P90 TTFT {si(row['ttft_p90_s'], 's')}, P90 TPOT {seconds_words(row['tpot_p90_s'])}"
         words.append((name, f"{amount} - {deployment_words(row)}; {times}"))
     return words
 
 
-def _seconds(value: float | None) -> str:
+def seconds_words(value: float | None) -> str:
     """Return seconds in the unit that suits them; requests of one token have none per token."""
     return "-" if value is None else si(value, "s")
 
@@ -189,7 +189,7 @@ def pools_sentence(found: PoolPlan) -> str:
     within = f" within {', '.join(map(str, found.limits))}" if found.limits else ""
     return (
         f"least energy{within}: {number(best['energy_per_output_token_j'])} J/token - {found.model}, "
-        f"{deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, P90 TPOT {_seconds(best['tpot_p90_s'])}, "
+        f"{deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, P90 TPOT {seconds_words(best['tpot_p90_s'])}, "
         f"{number(best['power_w'])} W"
     )
 

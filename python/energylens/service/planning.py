@@ -121,7 +121,7 @@ class ServicePlan:
 
         path = Path(path)
         if self.best_per is not None:
-            write_parquet(self.best_per, beside(path), self.plan_sha256, self.note)
+            write_parquet(self.best_per, beside(path), self.plan_sha256, self.note | {"kind": "best_per"})
         return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
 

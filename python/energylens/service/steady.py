@@ -204,7 +204,7 @@ def _settle(steps: Steps, how: Batching, mix: Mix, wanted: Column | None) -> Flo
         token_s, token_j, more_s = _reading(steps, how, mix, busy, along)
         alone_s = np.where(how.chunked, plain_s, 0.0)
         if wanted is None:
-            most = free / np.maximum(tokens, 1e-9) / (alone_s + token_s * free)
+            most = free / np.maximum(tokens, 1e-9) / np.maximum(alone_s + token_s * free, 1e-12)
             wish = how.slots / (how.slots * tokens * token_s + np.maximum(made * plain_s, 1e-12))
             rate = rate + _DAMPING * (np.minimum(wish, most) - rate)
         step_s = plain_s / (1.0 - np.minimum(rate * tokens * token_s, _FULLEST))

@@ -47,7 +47,16 @@ class Lengths(Form):
         return self
 
 
-Kinds = Annotated[list[tuple[Positive, Positive, Positive]], BeforeValidator(_tuples), Field(min_length=1)]
+def _whole_tokens(length: float) -> float:
+    # What is below 1 is refused with its own sentence, of the whole row.
+    if length > MOST_TOKENS or (length >= 1 and length != int(length)):
+        fault = f"tokens of a request are a whole number up to {MOST_TOKENS:,}, not {length:.12g}"
+        raise PydanticCustomError("lengths", fault)
+    return length
+
+
+Tokens = Annotated[Positive, AfterValidator(_whole_tokens)]
+Kinds = Annotated[list[tuple[Tokens, Tokens, Positive]], BeforeValidator(_tuples), Field(min_length=1)]
 Curve = Annotated[list[tuple[NonNegative, NonNegative]], BeforeValidator(_tuples), Field(min_length=1)]
 
 
@@ -118,10 +127,6 @@ class WorkloadSpec(Form):
         if self.kinds is not None:
             if any(kind[0] < 1 or kind[1] < 1 for kind in self.kinds):
                 raise PydanticCustomError("lengths", "a request has at least one prompt token and makes at least one")
-            for length in (length for kind in self.kinds for length in kind[:2]):
-                if length > MOST_TOKENS or length != int(length):
-                    fault = f"tokens of a request are a whole number up to {MOST_TOKENS:,}, not {length:.12g}"
-                    raise PydanticCustomError("lengths", fault)
             if not math.isfinite(sum(kind[2] for kind in self.kinds)):
                 raise PydanticCustomError("lengths", "shares of `kinds` add up to more than a number can hold")
         return self
