@@ -68,10 +68,14 @@ def test_plans_and_advice_of_a_profile_of_ones_own(card: Path) -> None:
         assert found.best["gpu"] == "card-x"
         assert found.best["model"] == "llama-3.1-8b"
     side: dict[str, Any] = {"gpus": [card], "tp": 1, "token_budget": 8192, "replicas": 1}
-    assert serve_pools("LLAMA-3.1-8B", "128:16", prefill=side, decode=side, rate_per_s=2.0).best["decode_gpu"] == "card-x"
+    assert (
+        serve_pools("LLAMA-3.1-8B", "128:16", prefill=side, decode=side, rate_per_s=2.0).best["decode_gpu"] == "card-x"
+    )
     assert advise_batch("LLAMA-3.1-8B", card).batch > 1
     assert advise_levers("LLAMA-3.1-8B", "128:16", gpu=card, rate_per_s=2.0, other_gpus=["L40S"]).now["gpu"] == "card-x"
-    assert sweet_spots("LLAMA-3.1-8B", card, prompt_tokens=[64, 128, 256], output_tokens=[64, 128, 256]).cells.height == 9
+    assert (
+        sweet_spots("LLAMA-3.1-8B", card, prompt_tokens=[64, 128, 256], output_tokens=[64, 128, 256]).cells.height == 9
+    )
 
 
 def test_a_draft_model_by_its_path() -> None:
@@ -84,7 +88,8 @@ def test_a_draft_model_by_its_path() -> None:
 
 
 def test_the_command_line_takes_paths_and_spellings(card: Path, capsys: Any) -> None:
-    assert main(["replay", "LLAMA-3.1-8B", "--workload", "128:16", "--rate", "2", "--requests", "60", "--gpu", str(card)]) == 0
+    traffic = ["--workload", "128:16", "--rate", "2", "--requests", "60"]
+    assert main(["replay", "LLAMA-3.1-8B", *traffic, "--gpu", str(card)]) == 0
     assert capsys.readouterr().out.startswith("llama-3.1-8b on 1 engine of 1 x card-x, tp 1; 128:16")
 
 

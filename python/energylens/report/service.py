@@ -189,8 +189,8 @@ def pools_sentence(found: PoolPlan) -> str:
     within = f" within {', '.join(map(str, found.limits))}" if found.limits else ""
     return (
         f"least energy{within}: {number(best['energy_per_output_token_j'])} J/token - {found.model}, "
-        f"{deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, P90 TPOT {seconds_words(best['tpot_p90_s'])}, "
-        f"{number(best['power_w'])} W"
+        f"{deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, "
+        f"P90 TPOT {seconds_words(best['tpot_p90_s'])}, {number(best['power_w'])} W"
     )
 
 

@@ -59,8 +59,10 @@ class Costs:
             ("server_w_per_gpu", [self.server_w_per_gpu], 0.0),
         ):
             bad = [value for value in values if not _amount(value, least)]
-            bounds = f"{least:g} or more, and at most {_MOST:g}"
-            problems += [Problem(f"`{name}` is {bounds}, found {value}", code="cost") for value in bad]
+            for value in bad:
+                large = isinstance(value, (int, float)) and value > _MOST
+                bounds = f"at most {_MOST:g}" if large else f"{least:g} or more"
+                problems.append(Problem(f"`{name}` is {bounds}, found {value}", code="cost"))
         if len(carbon) not in (0, 1, _HOURS):
             hint = "give one number, or 24, one for each hour of the day"
             problems.append(Problem(f"`carbon_g_per_kwh` has {len(carbon)} values", hint=hint, code="cost"))

@@ -139,10 +139,12 @@ def checked_rate(load: Workload, rate_per_s: float | None, needed: bool = False)
         if load.requests is not None and load.requests["arrival_s"].null_count() == 0:
             fault = f"requests of `{load.name}` all arrive at one moment: it has no rate"
         raise FrameError(Problem(fault, hint="give requests a second: --rate 5", code="rate"))
-    if rate is not None and not _LEAST_RATE <= rate <= _MOST_RATE:
+    number = isinstance(rate, (int, float, np.number)) and not isinstance(rate, bool)
+    if rate is not None and not (number and _LEAST_RATE <= rate <= _MOST_RATE):
         hint = f"give requests a second, from {_LEAST_RATE:g} to {_MOST_RATE:,.0f}"
-        raise FrameError(Problem(f"{rate:g} is no rate of arrival", hint=hint, code="rate"))
-    return rate
+        shown = f"{float(rate):g}" if number else f"`{str(rate)[:60]}`"
+        raise FrameError(Problem(f"{shown} is no rate of arrival", hint=hint, code="rate"))
+    return None if rate is None else float(rate)
 
 
 def checked(points: pl.DataFrame) -> pl.DataFrame:
