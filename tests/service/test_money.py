@@ -90,13 +90,7 @@ def test_limits_on_any_column_of_numbers(priced: ServicePlan) -> None:
     )
     assert within.frame.height
     assert (within.frame[MONEY] <= 0.7 * dearest).all()
-    for limit in (
-        "share_static<=0.9",
-        "steady_ttft_p90_s<=1",
-        "energy_per_output_token_hi_j<=5",
-        "replicas<=3",
-        "tp>=1",
-    ):
+    for limit in ("share_static<=0.9", "steady_ttft_p90_s<=1", "energy_per_output_token_hi_j<=5", "replicas<=3"):
         found = serve_plan("llama-3.1-8b", "azure-conv", limits=[limit], **AXES | {"gpus": "h100-sxm"})
         column, _, bound = limit.partition("<=")
         assert (found.frame[column] <= float(bound)).all()

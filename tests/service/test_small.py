@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,25 @@ def test_axes_out_of_their_bounds(axes: dict[str, Any], said: str) -> None:
     with pytest.raises(EnergylensError) as error:
         deployments("llama-3.1-8b", [load_gpu("h100-sxm")], axes)
     assert said in error.value.render()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\0b.csv", "its name has a NUL character"),
+        ("a\0b.yaml", "its name has a NUL character"),
+        ("x" * 300 + ".csv", "its name is too long"),
+        ("folder.csv", "it is a folder"),
+        ("fifo.jsonl", "it is a FIFO"),
+        ("dangling.parquet", "which is not there"),
+    ],
+)
+def test_files_that_are_no_trace(tmp_path: Path, name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
+    os.mkfifo("fifo.jsonl")
+    (tmp_path / "dangling.parquet").symlink_to("nothing")
+    with pytest.raises(SpecError) as error:
+        load_workload(name)
+    assert said in error.value.render()
+    assert "\0" not in error.value.render()

@@ -147,8 +147,8 @@ class CostOptions:
             if len(parts) > 1 and not all(sign for _, sign, _ in parts):
                 hint = "give one price for all, or name each GPU: h100-sxm=2.5,b200=4"
                 raise SpaceError(Problem(f"cannot read the prices `{self.gpu_hour}`", hint=hint, code="cost"))
-            own = {name.strip(): _number(price, f"--gpu-hour {name.strip()}") for name, sign, price in parts if sign}
-            prices = own or _number(parts[0][0] if parts else "", "--gpu-hour")
+            by_name = {name.strip(): _number(text, f"--gpu-hour {name.strip()}") for name, sign, text in parts if sign}
+            prices = by_name or _number(parts[0][0] if parts else "", "--gpu-hour")
         carbon = None if self.carbon is None else [_number(part, "--carbon") for part in axes.names(self.carbon)]
         return Costs(prices, self.kwh, self.pue, carbon, self.server_w_per_gpu)
 
@@ -184,7 +184,7 @@ def serve_plan(
     Example: energylens serve-plan llama-3.1-70b --workload azure-conv --slo ttft=1s,tpot=50ms --gpu h100-sxm,b200
     """
     from energylens.report.service import plan_sentence, plan_text
-    from energylens.service.planning import beside
+    from energylens.service.planning import best_per_path
     from energylens.service.planning import serve_plan as plan
     from energylens.trust import levels
 
@@ -206,7 +206,7 @@ def serve_plan(
         found.write(out)
         print(f"wrote {out}: {found.frame.height} deployments", file=sys.stderr)
         if found.best_per is not None:
-            print(f"wrote {beside(out)}: {found.best_per.height} rows", file=sys.stderr)
+            print(f"wrote {best_per_path(out)}: {found.best_per.height} rows", file=sys.stderr)
     if json:
         told: dict[str, Any] = {
             "answer": plan_sentence(found),

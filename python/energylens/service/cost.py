@@ -140,8 +140,8 @@ class Costs:
         known = [name for name in ("share_static", "idle_share") if name in frame.columns]
         steady = pl.col(known[0]).fill_null(0.0) if known else pl.lit(0.0)
         energy = pl.col("energy_per_output_token_j")
-        beside = self.server_w_per_gpu * pl.col("gpus") / pl.col("output_tokens_per_s")
-        share = (steady * energy + beside) / (energy + beside)
+        server = self.server_w_per_gpu * pl.col("gpus") / pl.col("output_tokens_per_s")
+        share = (steady * energy + server) / (energy + server)
         return share * over_time + (1.0 - share) * over_work
 
     def _prices(self, frame: pl.DataFrame) -> dict[str, float]:

@@ -99,7 +99,7 @@ def _fields(column: pl.Series, pattern: str) -> dict[str, Whole]:
     """Return the parts of texts as whole numbers, -1 where a text is of another form; a part left out is 0."""
     parts = column.str.extract_groups(_positional(pattern)).struct.unnest()
     parts.columns = list(re.compile(pattern).groupindex)
-    found: dict[str, Whole] = {}
+    fields: dict[str, Whole] = {}
     matched = parts["year"].is_not_null()
     for name in parts.columns:
         text = parts[name]
@@ -109,14 +109,14 @@ def _fields(column: pl.Series, pattern: str) -> dict[str, Whole]:
             offset = text.str.replace(":", "").str.extract(r"^([+-]\d{4})$")
             hours, minutes = (offset.str.slice(at, 2).cast(pl.Int64).fill_null(0) for at in (1, 3))
             sign = pl.select(pl.when(offset.str.starts_with("-").fill_null(False)).then(-1).otherwise(1)).to_series()
-            found["offset"] = (sign * (hours * 60 + minutes)).to_numpy()
-            found["zoned"] = text.is_not_null().cast(pl.Int64).to_numpy()
+            fields["offset"] = (sign * (hours * 60 + minutes)).to_numpy()
+            fields["zoned"] = text.is_not_null().cast(pl.Int64).to_numpy()
         elif name == "half":
-            found["afternoon"] = text.str.to_lowercase().str.starts_with("p").cast(pl.Int64).fill_null(-1).to_numpy()
+            fields["afternoon"] = text.str.to_lowercase().str.starts_with("p").cast(pl.Int64).fill_null(-1).to_numpy()
         elif name != "mark":
             numbers = text.cast(pl.Int64).fill_null(0).to_numpy()
-            found[name] = np.where(matched.to_numpy(), numbers, -1)
-    return found
+            fields[name] = np.where(matched.to_numpy(), numbers, -1)
+    return fields
 
 
 def _positional(pattern: str) -> str:

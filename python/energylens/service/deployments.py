@@ -134,7 +134,7 @@ def deployments(model: str, gpus: Sequence[LoadedGpu], axes: Mapping[str, Any]) 
         values[name] = list(dict.fromkeys(value for value in raw if isinstance(value, Hashable)))
         if not raw:
             problems.append(Problem(f"axis `{name}` has no value", code="empty-space"))
-    size = math.prod(len(own) for own in values.values())
+    size = math.prod(len(each) for each in values.values())
     if size > MOST_DEPLOYMENTS:
         hint = f"give at most {MOST_DEPLOYMENTS:,}: fewer values of its axes"
         problems.append(Problem(f"{size:,} deployments are too many for one plan", hint=hint, code="too-large"))
@@ -235,8 +235,8 @@ def fronts(frame: pl.DataFrame, costs: Sequence[str]) -> pl.DataFrame:
     if not costs:
         return front(frame)
     rows = frame.with_row_index("front_row")
-    kept = pl.concat([front(rows, cost=cost) for cost in ("energy_per_output_token_j", *costs)])
-    unique = kept.unique("front_row", keep="first", maintain_order=True)
+    several = pl.concat([front(rows, cost=cost) for cost in ("energy_per_output_token_j", *costs)])
+    unique = several.unique("front_row", keep="first", maintain_order=True)
     return unique.sort("energy_per_output_token_j", "latency_s", maintain_order=True).drop("front_row")
 
 

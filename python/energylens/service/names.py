@@ -25,8 +25,8 @@ def resolved(
 
     A name is that of one of `models` or `gpus`, else that of a bundled spec in any spelling, or a path.
     """
-    known_models = {one.spec.name: one for one in distinct([load_model(model) for model in models], "model")}
-    known_gpus = {one.spec.name: one for one in distinct([load_gpu(gpu) for gpu in gpus], "GPU")}
+    known_models = {loaded.spec.name: loaded for loaded in distinct([load_model(model) for model in models], "model")}
+    known_gpus = {loaded.spec.name: loaded for loaded in distinct([load_gpu(gpu) for gpu in gpus], "GPU")}
     for name, known, load in (
         ("model", known_models, load_model), ("draft", known_models, load_model), ("gpu", known_gpus, load_gpu)
     ):  # fmt: skip

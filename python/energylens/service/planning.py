@@ -121,11 +121,11 @@ class ServicePlan:
 
         path = Path(path)
         if self.best_per is not None:
-            write_parquet(self.best_per, beside(path), self.plan_sha256, self.note | {"kind": "best_per"})
+            write_parquet(self.best_per, best_per_path(path), self.plan_sha256, self.note | {"kind": "best_per"})
         return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
 
-def beside(path: Path) -> Path:
+def best_per_path(path: Path) -> Path:
     """Return the file of the best of each group beside a plan's."""
     return path.with_name(f"{path.stem}.best_per{path.suffix}")
 
@@ -217,25 +217,25 @@ def _candidates(
     bounds: Sequence[Limit],
     costs: Costs,
     groups: Sequence[str],
-    own: dict[str, Any],
+    run_options: dict[str, Any],
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
     """Return the deployments to replay, all as in steady state, and how many there are of each reason."""
     model = str(points["model"][0])
     first = load.fewer(*FEW)
-    some = replicated(points, first, rate, own)
-    told = serve(some, first, rate, **own)
-    counted = counts(told)
-    kept = costs.added(told.filter(pl.col("feasible")), load.hours) if told["feasible"].any() else told.clear()
-    if not kept.height:
-        raise SpaceError(nothing_runs(model, load, rate, counted, told))
-    inside, near = within(kept, bounds), within(kept, bounds, _SLACK if rate is not None else 1.0)
+    some = replicated(points, first, rate, run_options)
+    states = serve(some, first, rate, **run_options)
+    by_reason = counts(states)
+    if not states["feasible"].any():
+        raise SpaceError(nothing_runs(model, load, rate, by_reason, states))
+    feasible = costs.added(states.filter(pl.col("feasible")), load.hours)
+    inside, near = within(feasible, bounds), within(feasible, bounds, _SLACK if rate is not None else 1.0)
     if not near.height:
-        raise SpaceError(nearest(kept, bounds, model, rate is not None))
+        raise SpaceError(nearest(feasible, bounds, model, rate is not None))
     objectives = _objectives(costs)
     least = [part for frame in (inside, near) for part in cheapest(frame, objectives, _JUDGED, groups)]
     apart = [front(part) for part in inside.partition_by(groups)] if groups and inside.height else []
     short = pl.concat([fronts(inside, objectives), *least, *apart])
-    return short.select(points.columns).unique(maintain_order=True), told, counted
+    return short.select(points.columns).unique(maintain_order=True), states, by_reason
 
 
 def _lacking(points: pl.DataFrame, by_group: pl.DataFrame, groups: Sequence[str]) -> list[str]:

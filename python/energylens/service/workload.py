@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from energylens.common.files import input_file, printable
 from energylens.errors import Problem, SpecError, did_you_mean
 from energylens.library import bundled, stamp
 from energylens.service.arrivals import WINDOW_S, crowded, grouped, repeated
@@ -143,6 +144,7 @@ def load_workload(
     known = bundled("workloads")
     path = known.get(text.lower(), Path(text)) if not isinstance(given, Workload) else Path()
     if path.suffix and path.suffix.lower() not in {".yaml", ".yml", text.lower()}:
+        input_file(path, "trace")
         return _from_trace(path, stamp(path), time_unit, block_tokens)
     if time_unit is not None or block_tokens is not None:
         hint = "they are of a trace: leave them out"
@@ -153,11 +155,12 @@ def load_workload(
     if match := _CONSTANT.match(text):
         return constant(match[1], match[2])
     if path.suffix.lower() in {".yaml", ".yml"}:
+        input_file(path, "workload")
         return _from_file(path, stamp(path))
     hint = did_you_mean(text, known) or (
         "`energylens workloads` lists them; also 1024:256 (prompt:output), a .yaml, or a trace (.csv, .parquet, .jsonl)"
     )
-    raise SpecError(Problem(f"unknown workload `{text}`", hint=hint, code="unknown-workload"))
+    raise SpecError(Problem(f"unknown workload `{printable(text)}`", hint=hint, code="unknown-workload"))
 
 
 def constant(input_tokens: int | str, output_tokens: int | str) -> Workload:
@@ -197,13 +200,13 @@ def from_spec(spec: WorkloadSpec) -> Workload:
     rates = spec.rates or [(1.0, 1.0)]
     mean = sum(rate * share for rate, share in rates) / sum(share for _, share in rates)
     total = sum(share for _, share in rates)
-    told: dict[str, Any] = {"rates": tuple((rate / mean, share / total) for rate, share in rates)}
-    told |= {"rate_per_s": spec.rate_per_s, "notes": tuple(filter(None, notes))}
+    arrivals: dict[str, Any] = {"rates": tuple((rate / mean, share / total) for rate, share in rates)}
+    arrivals |= {"rate_per_s": spec.rate_per_s, "notes": tuple(filter(None, notes))}
     if spec.crowd is not None:
-        told |= {"crowded": spec.crowd.share, "crowd": spec.crowd.others}
+        arrivals |= {"crowded": spec.crowd.share, "crowd": spec.crowd.others}
     if spec.prefix is not None:
-        told |= {"found": tuple(spec.prefix.found), "block_tokens": spec.prefix.block_tokens}
-    return Workload(spec.name, spec.source, kinds, **told)
+        arrivals |= {"found": tuple(spec.prefix.found), "block_tokens": spec.prefix.block_tokens}
+    return Workload(spec.name, spec.source, kinds, **arrivals)
 
 
 def _narrower(drawn: pl.DataFrame, name: Literal["input", "output"], spec: WorkloadSpec) -> str:
