@@ -54,6 +54,7 @@ GUARDED = {
     "groups": "told as `keep`",
     "no-table": "noted by the fit of kernels as left out",
     "state": "told as `checkpoint`",
+    "not-finite": "the bounds of forms: no product of numbers within them leaves the range of a double",
     # Only if something else is broken.
     "calibrate": "a fit of the serving layer gets no further without the sections that this asks for",
     "format": "only a manifest changed by hand, with its hashes made to match",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
+from energylens.common.files import input_file, is_file, is_folder, is_there, printable
 from energylens.errors import Problem, SpecError, did_you_mean
 from energylens.plan import LoadedGpu, LoadedModel, Plan
 from energylens.spec.form import check
@@ -37,25 +40,57 @@ def _find(kind: Kind, what: str, given: str | Path) -> Path:
     if text.lower() in known:
         return known[text.lower()]
     path = Path(text)
-    try:
-        is_file = bool(text) and path.is_file()
-    except OSError:
-        is_file = False
-    if is_file or path.suffix in {".yaml", ".yml"}:
+    if text and (is_file(path) or path.suffix in {".yaml", ".yml"}):
         return path
-    hint = did_you_mean(text, known) or f"`energylens {what}s` lists them; a path ending in .yaml is read as a spec"
-    raise SpecError(Problem(f"unknown {what} `{text}`", hint=hint, code=f"unknown-{what}"))
+    if text and is_there(path) and not is_folder(path):
+        return input_file(path, what)
+    hint = _folder_hint(path) if kind == "models" and text else None
+    if kind == "models" and hint is None:
+        hint = _hub_hint(text, known)
+    if hint is None:
+        hint = did_you_mean(text, known) or f"`energylens {what}s` lists them; a path ending in .yaml is read as a spec"
+    raise SpecError(Problem(f"unknown {what} `{printable(text)}`", hint=hint, code=f"unknown-{what}"))
+
+
+def _folder_hint(path: Path) -> str | None:
+    """Return what to do with the folder of a checkpoint."""
+    config = path / "config.json"
+    return _import_hint(config) if is_file(config) else None
+
+
+def _import_hint(config: Path | str) -> str:
+    return f"`energylens import-hf {printable(str(config))} --out my-model.yaml` makes a spec of it"
+
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/(?P<name>[A-Za-z0-9][\w.-]{0,95})", re.ASCII)
+"""A model's id on the Hugging Face Hub, `organisation/name`."""
+
+_QUANTISED = re.compile(r"fp8|fp4|int[48]|awq|gptq|gguf|bnb|[48]bit|w\d+a\d+", re.ASCII)
+
+
+def _hub_hint(text: str, known: Iterable[str]) -> str | None:
+    """Return the bundled model that an id on the Hugging Face Hub stands for, or how to make a spec of it."""
+    match = _REPOSITORY.fullmatch(text)
+    if match is None:
+        return None
+    name = match["name"].lower().removeprefix("meta-")
+    same = max((one for one in known if name == one or name.startswith(f"{one}-")), key=len, default=None)
+    if same is None:
+        return f"`energylens import-hf config.json --out my-model.yaml` makes a spec of the config.json of {text}"
+    formats = _QUANTISED.search(name.removeprefix(same))
+    more = "; say its number format with weight_dtype (--weight-dtype)" if formats else ""
+    return f"did you mean `{same}`? it is the bundled spec of that architecture{more}"
 
 
 @lru_cache(maxsize=256)
 def _read_model(path: Path, _stamp: int) -> LoadedModel:
-    document = Document.read(path)
+    document = Document.read(path, "model")
     return LoadedModel(check(ModelSpec, document.data, document, path.name), document)
 
 
 @lru_cache(maxsize=256)
 def _read_gpu(path: Path, _stamp: int) -> LoadedGpu:
-    document = Document.read(path)
+    document = Document.read(path, "profile")
     return LoadedGpu(check(GpuSpec, document.data, document, path.name), document)
 
 
@@ -63,7 +98,7 @@ def stamp(path: Path) -> int:
     """Return when a file was last written, in ns; 0 if there is none: part of the key of what is read once."""
     try:
         return path.stat().st_mtime_ns
-    except OSError:
+    except (OSError, ValueError):
         return 0
 
 
@@ -76,9 +111,8 @@ def load_model(given: str | Path | Model | LoadedModel) -> LoadedModel:
     if isinstance(given, (str, Path)):
         path = _find("models", "model", given)
         if path.suffix == ".json":
-            hint = f"energylens import-hf {path} --out my-model.yaml makes a spec of it"
-            message = f"`{path}` is no spec; it looks like a config from Hugging Face"
-            raise SpecError(Problem(message, hint=hint, code="unknown-model"))
+            message = f"`{printable(str(path))}` is no spec; it looks like a config from Hugging Face"
+            raise SpecError(Problem(message, hint=_import_hint(path), code="unknown-model"))
         return _read_model(path, stamp(path))
     if isinstance(given, Model):
         return given.loaded()
@@ -94,7 +128,7 @@ def load_gpu(given: str | Path | LoadedGpu) -> LoadedGpu:
         hint = "give a bundled name or a path to a profile"
         raise SpecError(Problem(f"a GPU is not a {type(given).__name__}", hint=hint, code="unknown-gpu"))
     base, at, framework = str(given).rpartition("@")
-    if not at or Path(given).is_file():
+    if not at or is_file(given):
         base, at, framework = str(given), "", ""
     path = _find("hardware", "gpu", base)
     loaded = _read_gpu(path, stamp(path))

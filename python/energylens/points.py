@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from energylens import routing, running
+from energylens.common.files import is_file
 from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.evaluation import checked_threads, evaluated, typed
 from energylens.library import bundled, load_gpu, load_model
@@ -70,7 +71,7 @@ def read_point(given: str | Path | Mapping[str, Any]) -> Point:
     if not text.strip():
         raise SpecError(Problem("a point is empty", hint=_WRITE, code="point"))
     if ";" not in text and Path(text).suffix in {".yaml", ".yml"}:
-        document = Document.read(text)
+        document = Document.read(text, "point")
         return _of_spec(check(PointSpec, document.data, document, Path(text).name), Path(text).parent)
     return _of_spec(check(PointSpec, _fields(text), None, f"point `{text}`"), None)
 
@@ -108,7 +109,7 @@ def _value(text: str) -> Any:
 def _of_spec(spec: PointSpec, folder: Path | None) -> Point:
     def found(name: str, kind: Any) -> str | Path:
         beside = None if folder is None or name in bundled(kind) else folder / name
-        return beside if beside is not None and beside.is_file() else name
+        return beside if beside is not None and is_file(beside) else name
 
     model, gpu = load_model(found(spec.model, "models")), load_gpu(found(spec.gpu, "hardware"))
     told = spec.columns() | {"model": model.spec.name, "gpu": gpu.spec.name}

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
+from energylens.common.files import is_file
 from energylens.errors import EnergylensError, Problem, did_you_mean
 
 _WIDEST: Final = 100
@@ -261,7 +262,7 @@ class App:
     def _names_file(words: Sequence[str]) -> bool:
         """Return whether a file stands where a command would, options perhaps before it."""
         first = next((word for word in words if not word.startswith("-")), "")
-        return bool(Path(first).suffix) or Path(first).is_file()
+        return bool(Path(first).suffix) or is_file(first)
 
     def help_text(self, width: int) -> str:
         """Return its commands with the first sentence of each."""

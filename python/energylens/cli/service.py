@@ -14,6 +14,7 @@ from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Out, Threads, check_out
 from energylens.cli.split import read_axes
+from energylens.common.files import is_file
 from energylens.errors import Problem, SpaceError
 from energylens.report.text import number, table
 
@@ -287,7 +288,7 @@ def replay(
     from energylens.store import write_parquet
 
     check_out(out)
-    if out is not None and Path(workload).is_file() and out.resolve() == Path(workload).resolve():
+    if out is not None and is_file(workload) and out.resolve() == Path(workload).resolve():
         raise SpaceError(Problem(f"`{out}` is the trace that is read", hint="nothing was written", code="write"))
     deployment = (options or OneOptions()).one(model)
     load = (trace or TraceOptions()).load(workload)

@@ -72,7 +72,7 @@ def crowded(times: Column, share: float, others: float, random: np.random.Genera
     size = max(2, round(2.0 * others))
     groups = np.flatnonzero(random.random(len(times)) < share / (size - 1))
     found = times.copy()
-    for place in range(1, size):
+    for place in range(1, min(size, len(times))):
         at = groups + place
         found[at[at < len(times)]] = times[groups[at < len(times)]]
     return np.sort(found)

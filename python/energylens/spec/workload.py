@@ -10,9 +10,6 @@ from pydantic_core import PydanticCustomError
 
 from energylens.spec.form import Count, Form, NonNegative, PlainName, Positive, Share, Text, plain_name
 
-MOST_TOKENS: Final = 1_000_000
-"""Prompt or output tokens of the longest request."""
-
 
 def _name(name: str) -> str:
     return plain_name(name, "workload")
@@ -22,21 +19,32 @@ def _tuples(value: object) -> object:
     return [tuple(row) if isinstance(row, list) else row for row in value] if isinstance(value, list) else value
 
 
+LONGEST: Final = 10_000_000
+"""Longest prompt or output, tokens: the longest contexts that are served."""
+MOST_TOKENS: Final = 1_000_000
+"""Tokens at which lengths are cut where nothing else is said."""
+_MOST_ROWS: Final = 10_000
+"""Most kinds, rates or points of a curve: more requests than that are a trace."""
+
+Tokens = Annotated[Positive, Field(le=LONGEST)]
+Weight = Annotated[Positive, Field(ge=1e-9, le=1e9)]
+"""A share of something; shares may add up to any sum."""
+Rate = Annotated[Positive, Field(ge=1e-9, le=1e9)]
+
+
 class Lengths(Form):
     """A log-normal distribution of lengths, cut at `longest`."""
 
-    mean: Positive
+    mean: Tokens
     """Mean tokens."""
-    sd: NonNegative = 0.0
+    sd: Annotated[NonNegative, Field(le=LONGEST)] = 0.0
     """Standard deviation, tokens."""
-    longest: Count | None = None
+    longest: Annotated[Count, Field(le=LONGEST)] | None = None
     """Tokens at which it is cut; a million, if left out."""
 
     @model_validator(mode="after")
     def _shorter(self) -> Lengths:
         longest = self.longest or MOST_TOKENS
-        if longest > MOST_TOKENS:
-            raise PydanticCustomError("lengths", f"the longest request has at most {MOST_TOKENS:,} tokens")
         if not 1 <= self.mean <= longest:
             raise PydanticCustomError("lengths", "a mean length is 1 or more, and not above the longest")
         # No distribution on [1, longest] with this mean has a larger deviation (Bhatia and Davis).
@@ -47,23 +55,27 @@ class Lengths(Form):
         return self
 
 
-def _whole_tokens(length: float) -> float:
+_Rows = Field(min_length=1, max_length=_MOST_ROWS)
+_Most = Annotated[NonNegative, Field(le=1e15)]
+
+
+def _whole(length: float) -> float:
     # What is below 1 is refused with its own sentence, of the whole row.
-    if length > MOST_TOKENS or (length >= 1 and length != int(length)):
-        fault = f"tokens of a request are a whole number up to {MOST_TOKENS:,}, not {length:.12g}"
+    if length >= 1 and length != int(length):
+        fault = f"tokens of a request are a whole number, not {length:.12g}"
         raise PydanticCustomError("lengths", fault)
     return length
 
 
-Tokens = Annotated[Positive, AfterValidator(_whole_tokens)]
-Kinds = Annotated[list[tuple[Tokens, Tokens, Positive]], BeforeValidator(_tuples), Field(min_length=1)]
-Curve = Annotated[list[tuple[NonNegative, NonNegative]], BeforeValidator(_tuples), Field(min_length=1)]
+_WholeTokens = Annotated[Tokens, AfterValidator(_whole)]
+Kinds = Annotated[list[tuple[_WholeTokens, _WholeTokens, Weight]], BeforeValidator(_tuples), _Rows]
+Curve = Annotated[list[tuple[_Most, Annotated[NonNegative, Field(le=1e9)]]], BeforeValidator(_tuples), _Rows]
 
 
 class Prefix(Form):
     """How much of the prompts caches find, by the tokens that they hold."""
 
-    block_tokens: Count = 512
+    block_tokens: Annotated[Count, Field(le=LONGEST)] = 512
     """Tokens of a block; caches hold and find whole blocks."""
     found: Annotated[Curve, Field(examples=[[[1e5, 0.1], [1e6, 0.3]]])]
     """Rows of [tokens held, share of the prompt tokens found], rising."""
@@ -83,7 +95,7 @@ class Crowd(Form):
 
     share: Share
     """Share of the requests before which others arrive."""
-    others: Annotated[Positive, Field(le=10_000)]
+    others: Annotated[Positive, Field(le=1e6)]
     """Others before such a request, on average."""
 
 
@@ -104,7 +116,7 @@ class WorkloadSpec(Form):
     """Prompt tokens of a request; given with `output` in place of `kinds`."""
     output: Lengths | None = None
     """Output tokens of a request; given with `input` in place of `kinds`."""
-    rate_per_s: Positive | None = None
+    rate_per_s: Rate | None = None
     """Requests a second, all engines together; engines are always full, if it is given nowhere."""
     rates: Annotated[Curve | None, Field(examples=[[[0.6, 0.5], [1.4, 0.5]]])] = None
     """Rows of [rate over its mean, share of the time at that rate]; steady arrivals, if left out."""
@@ -120,13 +132,10 @@ class WorkloadSpec(Form):
             raise PydanticCustomError("lengths", "give either `kinds`, or both `input` and `output`")
         if self.rates is not None:
             served = sum(rate * share for rate, share in self.rates)
-            if served <= 0 or sum(share for _, share in self.rates) <= 0:
+            if served <= 0:
                 raise PydanticCustomError("rates", "rates are above 0 for some share of the time")
-            if not math.isfinite(served) or max(rate for rate, _ in self.rates) > 1e12 or served < 1e-12:
+            if served < 1e-12 or max(rate for rate, _ in self.rates) > 1e12:
                 raise PydanticCustomError("rates", "rates are multiples of their mean: write them near 1")
-        if self.kinds is not None:
-            if any(kind[0] < 1 or kind[1] < 1 for kind in self.kinds):
-                raise PydanticCustomError("lengths", "a request has at least one prompt token and makes at least one")
-            if not math.isfinite(sum(kind[2] for kind in self.kinds)):
-                raise PydanticCustomError("lengths", "shares of `kinds` add up to more than a number can hold")
+        if self.kinds is not None and any(kind[0] < 1 or kind[1] < 1 for kind in self.kinds):
+            raise PydanticCustomError("lengths", "a request has at least one prompt token and makes at least one")
         return self
