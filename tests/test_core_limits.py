@@ -190,7 +190,7 @@ def test_a_plan_keeps_no_more_than_its_bytes() -> None:
     indices = np.arange(space.size, dtype=np.uint64)
     small = core.evaluate_space(space.json, indices, ["energy_j"], 2)
     entries, kept = core.cached()
-    assert 10 < entries
+    assert entries > 10
     assert kept <= 1 << 20
     none = _core.Plan(space.plan.json, 0).evaluate_space(space.json, indices[::-1].copy(), ["energy_j"], 1)
     assert small["energy_j"].tobytes() == none["energy_j"][::-1].tobytes()

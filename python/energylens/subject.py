@@ -20,7 +20,9 @@ from energylens.plan import Plan
 from energylens.result import Result, not_a_front, undamaged
 from energylens.result_form import checked_result
 from energylens.running import RUNNING
-from energylens.service.serving import BATCHING, SERVED
+from energylens.service.deployments import ANSWERED, PRICED
+from energylens.service.pools import POOLED
+from energylens.service.serving import BATCHING
 from energylens.space import Limit, Space
 from energylens.trust import Account
 from energylens.units import ENERGY, RESULTS
@@ -155,6 +157,7 @@ def of_service(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Sub
 
     told = [
         ("workload", note["workload"]),
+        *(("note", str(text)) for text in note.get("notes", [])),
         ("limits", ", ".join(note["limits"]) or "none"),
         ("deployments in steady state", f"{note['tried']:,}"),
         ("could not run", reasons_words(note["by_reason"]) or "none"),
@@ -183,6 +186,7 @@ def of_pairs(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Subje
     )
     asked = note.get("asked", {})
     told = [("workload", str(note["workload"]))] if "workload" in note else []
+    told += [("note", str(text)) for text in note.get("notes", [])]
     told += [(name, f"{asked[name]:,}") for name in ("prompt_tokens", "output_tokens") if name in asked]
     told += [("limits", ", ".join(note["limits"]) or "none")]
     for side in ("prefill", "decode"):
@@ -237,15 +241,17 @@ def _varied(frame: pl.DataFrame, names: Sequence[str]) -> list[str]:
 
 
 def _limit(text: str) -> Limit:
-    return Limit.parse(text.replace(" ", ""), (*SERVED, *RESULTS))
+    return Limit.parse(text.replace(" ", ""), (*ANSWERED, *PRICED, *POOLED, *RESULTS))
 
 
 def _levers(asked: Mapping[str, Any], best: Mapping[str, Any], limits: Sequence[Limit]) -> pl.DataFrame | None:
     """Return what `advise_levers` says of a deployment, if what was asked can be asked again."""
     from energylens.advice.levers import advise_levers
+    from energylens.service.workload import load_workload
 
     if asked["model"] is None or asked["workload"] is None or None in asked["gpus"]:
         return None
+    reading = {name: asked[name] for name in ("time_unit", "block_tokens") if name in asked}
     own = {name: best[name] for name in _DEPLOYED if name in best and name not in ("model", "gpu")}
     try:
         known = {load_gpu(gpu).spec.name: gpu for gpu in asked["gpus"]}
@@ -254,10 +260,10 @@ def _levers(asked: Mapping[str, Any], best: Mapping[str, Any], limits: Sequence[
             return None  # the files are no longer those that the plan was made with
         told = advise_levers(
             asked["model"],
-            asked["workload"],
+            load_workload(asked["workload"], **reading),
             gpu=known[best["gpu"]],
             rate_per_s=asked["rate_per_s"],
-            limits=[str(limit) for limit in limits],
+            limits=[str(limit) for limit in limits if limit.column not in PRICED],
             other_gpus=[gpu for name, gpu in known.items() if name != best["gpu"]],
             **own,
         )

@@ -18,6 +18,7 @@ from energylens.library import load_gpu, load_model
 from energylens.listed import whole_numbers
 from energylens.plan import LoadedGpu, LoadedModel
 from energylens.service.intervals import with_intervals
+from energylens.service.notes import traffic_notes
 from energylens.service.serving import serve
 from energylens.service.steps import engine_columns, engines
 from energylens.service.workload import Workload, load_workload
@@ -46,6 +47,7 @@ class BatchAdvice:
     replicas: pl.DataFrame
     epsilon: float
     slowdown: float
+    notes: Sequence[str] = ()
 
 
 def advise_batch(
@@ -99,7 +101,7 @@ def advise_batch(
         "energy_per_output_token_lo_j", "energy_per_output_token_hi_j", "gain", "kept",
     )  # fmt: skip
     replicas = _replicas(curve.filter(pl.col("batch") == best), load, profile, own)
-    return BatchAdvice(shown, best, replicas, epsilon, slowdown)
+    return BatchAdvice(shown, best, replicas, epsilon, slowdown, tuple(traffic_notes(load, None)))
 
 
 def _replicas(at: pl.DataFrame, load: Workload, gpu: LoadedGpu, own: dict[str, Any]) -> pl.DataFrame:

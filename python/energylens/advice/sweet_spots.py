@@ -18,6 +18,8 @@ from energylens.evaluation import evaluate
 from energylens.library import load_gpu, load_model
 from energylens.listed import whole_numbers
 from energylens.plan import LARGEST, LoadedGpu, LoadedModel
+from energylens.service.least_squares import nonnegative_least_squares
+from energylens.service.sums import row_sums
 
 if TYPE_CHECKING:
     from energylens.charts import LengthCharts
@@ -96,7 +98,7 @@ def sweet_spots(
     given, made = (kept[name].cast(pl.Float64).to_numpy() for name in ("prompt_tokens", "output_tokens"))
     joules = kept["energy_per_request_j"].to_numpy()
     coefficients = surface(given, made, joules)
-    fitted = terms(given, made) @ coefficients / made
+    fitted = row_sums(terms(given, made), coefficients) / made
     cells = kept.select(
         "prompt_tokens", "output_tokens", "energy_per_output_token_j", "energy_prefill_j", "energy_decode_j"
     )
@@ -112,9 +114,7 @@ def terms(given: NDArray[np.float64], made: NDArray[np.float64]) -> NDArray[np.f
 
 def surface(given: NDArray[np.float64], made: NDArray[np.float64], joules: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the non-negative coefficients of the terms with the least relative error."""
-    from scipy.optimize import nnls
-
     rows = terms(given, made) / joules[:, None]
-    scale = np.linalg.norm(rows, axis=0)
-    found: NDArray[np.float64] = nnls(rows / scale, np.ones(len(joules)))[0] / scale
-    return found
+    scale = np.sqrt(np.add.reduce(rows * rows, axis=0))
+    coefficients: NDArray[np.float64] = nonnegative_least_squares(rows / scale, np.ones(len(joules))) / scale
+    return coefficients

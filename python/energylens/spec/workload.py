@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -20,6 +21,8 @@ def _tuples(value: object) -> object:
 
 LONGEST: Final = 10_000_000
 """Longest prompt or output, tokens: the longest contexts that are served."""
+MOST_TOKENS: Final = 1_000_000
+"""Tokens at which lengths are cut where nothing else is said."""
 _MOST_ROWS: Final = 10_000
 """Most kinds, rates or points of a curve: more requests than that are a trace."""
 
@@ -41,15 +44,31 @@ class Lengths(Form):
 
     @model_validator(mode="after")
     def _shorter(self) -> Lengths:
-        if self.mean < 1 or (self.longest is not None and self.longest < self.mean):
+        longest = self.longest or MOST_TOKENS
+        if not 1 <= self.mean <= longest:
             raise PydanticCustomError("lengths", "a mean length is 1 or more, and not above the longest")
+        # No distribution on [1, longest] with this mean has a larger deviation (Bhatia and Davis).
+        most = math.sqrt((self.mean - 1.0) * (longest - self.mean))
+        if self.sd > most:
+            fault = f"lengths from 1 to {longest:,} with a mean of {self.mean:g} have an `sd` of at most {most:.4g}"
+            raise PydanticCustomError("lengths", fault)
         return self
 
 
 _Rows = Field(min_length=1, max_length=_MOST_ROWS)
 _Most = Annotated[NonNegative, Field(le=1e15)]
 
-Kinds = Annotated[list[tuple[Tokens, Tokens, Weight]], BeforeValidator(_tuples), _Rows]
+
+def _whole(length: float) -> float:
+    # What is below 1 is refused with its own sentence, of the whole row.
+    if length >= 1 and length != int(length):
+        fault = f"tokens of a request are a whole number, not {length:.12g}"
+        raise PydanticCustomError("lengths", fault)
+    return length
+
+
+_WholeTokens = Annotated[Tokens, AfterValidator(_whole)]
+Kinds = Annotated[list[tuple[_WholeTokens, _WholeTokens, Weight]], BeforeValidator(_tuples), _Rows]
 Curve = Annotated[list[tuple[_Most, Annotated[NonNegative, Field(le=1e9)]]], BeforeValidator(_tuples), _Rows]
 
 
@@ -111,8 +130,12 @@ class WorkloadSpec(Form):
         given = self.input is not None and self.output is not None
         if (self.kinds is None) != given or (self.kinds is not None and (self.input or self.output)):
             raise PydanticCustomError("lengths", "give either `kinds`, or both `input` and `output`")
-        if self.rates is not None and sum(rate * share for rate, share in self.rates) <= 0:
-            raise PydanticCustomError("rates", "rates are above 0 for some share of the time")
+        if self.rates is not None:
+            served = sum(rate * share for rate, share in self.rates)
+            if served <= 0:
+                raise PydanticCustomError("rates", "rates are above 0 for some share of the time")
+            if served < 1e-12 or max(rate for rate, _ in self.rates) > 1e12:
+                raise PydanticCustomError("rates", "rates are multiples of their mean: write them near 1")
         if self.kinds is not None and any(kind[0] < 1 or kind[1] < 1 for kind in self.kinds):
             raise PydanticCustomError("lengths", "a request has at least one prompt token and makes at least one")
         return self
