@@ -107,7 +107,7 @@ WITHOUT = {
     "report": "a result's file",
 }
 
-LATER = {"replay", "serve"}
+LATER: set[str] = set()
 """Those that do not take every name yet."""
 
 

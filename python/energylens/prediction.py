@@ -165,8 +165,8 @@ def _cap_binds(plan: Plan, found: dict[str, Any]) -> Problem:
     tdp_w = plan.gpus[0].completed[0]["power"]["tdp_w"]
     lowest = min(math.ceil(watts[phase] * (1 - 1e-9)), math.floor(tdp_w))
     message = (
-        f"a power cap of {found['power_cap_w']} W binds: {found['gpu']} would draw {watts[phase]:.1f} W in {phase}, and "
-        "its profile has no table of clocks that says how far it slows down"
+        f"a power cap of {found['power_cap_w']} W binds: {found['gpu']} would draw {watts[phase]:.1f} W in {phase}, "
+        "and its profile has no table of clocks that says how far it slows down"
     )
     hint = f"a cap of {lowest} W or more does not bind here"
     return Problem(message, hint=hint, code="power")
