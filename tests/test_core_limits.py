@@ -142,14 +142,12 @@ def replayed(blocks: list[int], starts: list[int], engine: dict[str, Any], grid:
     return _core.replay(grid, engine, np.array([0.0, 50.0, 100.0]), sizes, sizes, blocks, starts)
 
 
-def test_blocks_may_have_any_numbers() -> None:
-    small = replayed([0, 1, 0, 1, 0, 2], [0, 2, 4, 6], ENGINE, GRID)
-    large = replayed([7, 2**32 - 1, 7, 2**32 - 1, 7, 12], [0, 2, 4, 6], ENGINE, GRID)
-    assert small["found_tokens"] == large["found_tokens"] == 48
-    assert small["energy_j"] == large["energy_j"]
-    prompts = [9, 4_000_000_000, 9, 4_000_000_000]
-    assert _core.prefix_found(prompts, [0, 2, 4], 16, [0, 16, 32]) == [0, 16, 32]
-    assert codes(lambda: replayed([1], [0, 2], ENGINE, GRID)) == ["requests"]
+def test_blocks_are_numbered_without_gaps() -> None:
+    assert replayed([0, 1, 0, 1, 0, 2], [0, 2, 4, 6], ENGINE, GRID)["found_tokens"] == 48
+    assert _core.prefix_found([0, 3, 0, 3], [0, 2, 4], 16, [0, 16, 32]) == [0, 16, 32]
+    for blocks, starts in (([1], [0, 1]), ([2**32 - 1], [0, 1]), ([0], [0, 2]), ([0, 0], [2, 0, 9, 1])):
+        assert codes(lambda b=blocks, s=starts: replayed(b, s, ENGINE, GRID)) == ["requests"]
+        assert codes(lambda b=blocks, s=starts: _core.prefix_found(b, s, 16, [16])) == ["requests"]
     assert codes(lambda: replayed([2**32], [0, 1], ENGINE, GRID)) == ["number"]
 
 
