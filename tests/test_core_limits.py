@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,10 @@ from energylens.common.memory import MemoryBudgetError
 from energylens.errors import EnergylensError
 from energylens.keep import Keep
 
+NSGA: Any = _core.Nsga
+REDUCTION: Any = _core.Reduction
+"""Without their types, which wrong arguments do not have."""
+
 HUGE = (-1, 2**32, 2**64, 10**30, -(10**30))
 
 
@@ -27,7 +31,7 @@ def space() -> Space:
     return Space("llama-3.1-8b", "h100-sxm", batch=[1, 2, 4], prompt_tokens=[64, 512])
 
 
-def codes(call: Callable[[], object]) -> list[str]:
+def codes(call: Callable[..., object]) -> list[str]:
     """Return the codes of the problems that a call is refused with."""
     with pytest.raises(_core.PlanError) as error:
         call()
@@ -39,7 +43,7 @@ WAY = (1, 0, 0, "prefill", False, False, 0, 0, 0, 0)
 
 @pytest.mark.parametrize("number", HUGE)
 def test_numbers_that_do_not_fit_are_refused_with_their_value(space: Space, number: int) -> None:
-    core = space.plan.core
+    core: Any = space.plan.core
     for place in range(6):
         arguments = [0, 0, 1, 1, 1, 1]
         arguments[place] = number
@@ -56,9 +60,9 @@ def test_numbers_that_do_not_fit_are_refused_with_their_value(space: Space, numb
         assert codes(lambda: _core.routing_fault('{"law":"uniform"}', number, 1)) == ["number"]
     law = '{"law":"uniform"}'
     assert codes(lambda: _core.routing_loads(law, number, 1, 1, 0, [1.0])) in (["number"], ["experts"])
-    parts = (core, space.json, [("energy_j", 1.0)], [])
-    assert codes(lambda: _core.Nsga(*parts, number, 1)) in (["number"], ["population"])
-    assert codes(lambda: _core.Reduction(*parts, None, number)) in (["number"], ["top"])
+    parts: tuple[Any, ...] = (core, space.json, [("energy_j", 1.0)], [])
+    assert codes(lambda: NSGA(*parts, number, 1)) in (["number"], ["population"])
+    assert codes(lambda: REDUCTION(*parts, None, number)) in (["number"], ["top"])
     assert codes(lambda: core.parameters(number)) in (["number"], ["model"])
     assert codes(lambda: core.collective(0, "all_reduce", number, None, None, [1.0])) in (["number"], ["gpus"])
 
@@ -67,7 +71,7 @@ def test_degrees_of_parallelism_beyond_all_are_refused_by_name() -> None:
     for name in ("tp", "pp", "dp", "ep", "cp"):
         for degree in (0, -1, 1025, 2**32, 10**30):
             with pytest.raises(EnergylensError) as error:
-                energylens.predict("qwen3-30b-a3b", **{name: degree})
+                energylens.predict("qwen3-30b-a3b", **cast("Any", {name: degree}))
             assert error.value.problems, name
 
 
@@ -78,7 +82,9 @@ def evaluated(space: Space, **changes: Any) -> dict[str, Any]:
     columns |= changes
     first = [columns[name] for name in ("model", "gpu", "weights", "cache", "tp", "pp", "dp", "ep")]
     last = [columns[name] for name in ("way", "batch", "prompt_tokens", "output_tokens")]
-    return space.plan.core.evaluate([None], *first, [WAY], *last, ["energy_j"], 1)
+    core: Any = space.plan.core
+    found: dict[str, Any] = core.evaluate([None], *first, [WAY], *last, ["energy_j"], 1)
+    return found
 
 
 def test_arrays_are_checked(space: Space) -> None:
@@ -102,10 +108,10 @@ def test_arrays_are_checked(space: Space) -> None:
 
 
 def test_what_is_kept_of_a_space_is_bounded(space: Space) -> None:
-    parts = (space.plan.core, space.json, [("energy_j", 1.0)], [])
-    assert codes(lambda: _core.Reduction(*parts, None, 10**12)) == ["top"]
-    assert codes(lambda: _core.Reduction(*parts, None, 0, None, ["energy_j", "energy_j"])) == ["distributions"]
-    assert codes(lambda: _core.Reduction(*parts, None, 0, ["tp", "tp"])) == ["groups"]
+    parts: tuple[Any, ...] = (space.plan.core, space.json, [("energy_j", 1.0)], [])
+    assert codes(lambda: REDUCTION(*parts, None, 10**12)) == ["top"]
+    assert codes(lambda: REDUCTION(*parts, None, 0, None, ["energy_j", "energy_j"])) == ["distributions"]
+    assert codes(lambda: REDUCTION(*parts, None, 0, ["tp", "tp"])) == ["groups"]
     for sign in (0.0, 2.0, np.nan):
         objectives = [("energy_j", sign)]
         assert codes(lambda o=objectives: _core.Reduction(space.plan.core, space.json, o, [])) == ["objectives"]
@@ -121,11 +127,11 @@ def test_rows_of_unlike_length_or_no_number_are_refused() -> None:
         assert codes(lambda rows=rows: _core.non_dominated(rows)) == ["objectives"]
 
 
-GRID = {
+GRID: dict[str, Any] = {
     "tokens": [1.0], "base_s": [1.0], "base_j": [1.0], "sequences": [1.0], "contexts": [1.0], "decode_s": [0.0],
     "decode_j": [0.0], "sample_s": 0.0, "sample_j": 0.0, "lengths": [], "attend_s": [], "attend_j": [],
 }  # fmt: skip
-ENGINE = {
+ENGINE: dict[str, Any] = {
     "most_running": 8, "token_budget": 64, "cache_tokens": 1000, "chunked": True, "reads": True, "block_tokens": 16,
     "found_share": 0.0, "lanes": 1, "idle_w": 10.0, "warm_s": 0.0,
 }  # fmt: skip
@@ -136,14 +142,12 @@ def replayed(blocks: list[int], starts: list[int], engine: dict[str, Any], grid:
     return _core.replay(grid, engine, np.array([0.0, 50.0, 100.0]), sizes, sizes, blocks, starts)
 
 
-def test_blocks_may_have_any_numbers() -> None:
-    small = replayed([0, 1, 0, 1, 0, 2], [0, 2, 4, 6], ENGINE, GRID)
-    large = replayed([7, 2**32 - 1, 7, 2**32 - 1, 7, 12], [0, 2, 4, 6], ENGINE, GRID)
-    assert small["found_tokens"] == large["found_tokens"] == 48
-    assert small["energy_j"] == large["energy_j"]
-    prompts = [9, 4_000_000_000, 9, 4_000_000_000]
-    assert _core.prefix_found(prompts, [0, 2, 4], 16, [0, 16, 32]) == [0, 16, 32]
-    assert codes(lambda: replayed([1], [0, 2], ENGINE, GRID)) == ["requests"]
+def test_blocks_are_numbered_without_gaps() -> None:
+    assert replayed([0, 1, 0, 1, 0, 2], [0, 2, 4, 6], ENGINE, GRID)["found_tokens"] == 48
+    assert _core.prefix_found([0, 3, 0, 3], [0, 2, 4], 16, [0, 16, 32]) == [0, 16, 32]
+    for blocks, starts in (([1], [0, 1]), ([2**32 - 1], [0, 1]), ([0], [0, 2]), ([0, 0], [2, 0, 9, 1])):
+        assert codes(lambda b=blocks, s=starts: replayed(b, s, ENGINE, GRID)) == ["requests"]
+        assert codes(lambda b=blocks, s=starts: _core.prefix_found(b, s, 16, [16])) == ["requests"]
     assert codes(lambda: replayed([2**32], [0, 1], ENGINE, GRID)) == ["number"]
 
 
@@ -151,6 +155,7 @@ def test_blocks_may_have_any_numbers() -> None:
 def test_engines_of_no_size_are_refused(field: str) -> None:
     for number in (-1, 2**64, 10**30):
         assert codes(lambda number=number: replayed([], [], ENGINE | {field: number}, GRID)) == ["engine"]
+    wrong: dict[str, Any]
     for wrong in ({"idle_w": np.inf}, {"warm_s": np.nan}, {"found_share": 1.5}, {"found_share": np.nan}):
         assert codes(lambda wrong=wrong: replayed([], [], ENGINE | wrong, GRID)) == ["engine"]
     for wrong in ({"base_s": [np.nan]}, {"sample_s": np.inf}, {"decode_j": [1.0, 2.0]}, {"tokens": []}):

@@ -105,7 +105,7 @@ def in_child(work: Any) -> int:
 def test_what_another_thread_was_at_work_on_is_refused_in_a_child() -> None:
     import threading
 
-    lengths = {"batch": range(1, 513), "prompt_tokens": range(1, 4001), "output_tokens": range(1, 201)}
+    lengths: dict[str, Any] = {"batch": range(1, 513), "prompt_tokens": range(1, 4001), "output_tokens": range(1, 201)}
     space = Space("llama-3.1-8b", "h100-sxm", **lengths)
     reduction = Keep().reduction(space)
     thread = threading.Thread(target=lambda: reduction.run(0, 1 << 23, 1, True))

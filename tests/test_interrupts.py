@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -92,7 +94,7 @@ def test_ctrl_c_ends_it_within_a_second_or_so(work: str) -> None:
 
 
 def space() -> Space:
-    lengths = {"batch": range(1, 301), "prompt_tokens": range(1, 2001), "output_tokens": range(1, 2001)}
+    lengths: dict[str, Any] = {"batch": range(1, 301), "prompt_tokens": range(1, 2001), "output_tokens": range(1, 2001)}
     return Space("llama-3.1-8b", "h100-sxm", **lengths)
 
 
@@ -105,14 +107,14 @@ def stop(_number: int, _frame: object) -> None:
 
 
 @pytest.fixture
-def alarm() -> object:
+def alarm() -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, stop)
-    yield signal.setitimer
+    yield
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     signal.signal(signal.SIGALRM, before)
 
 
-def test_a_reduction_that_was_interrupted_has_taken_in_nothing_of_the_call(alarm: object) -> None:
+def test_a_reduction_that_was_interrupted_has_taken_in_nothing_of_the_call(alarm: None) -> None:
     whole = space()
     reduction, other = Keep().reduction(whole), Keep().reduction(whole)
     reduction.run(0, 100_000, 2)
@@ -125,7 +127,7 @@ def test_a_reduction_that_was_interrupted_has_taken_in_nothing_of_the_call(alarm
     assert kept["front"].tolist() == expected["front"].tolist()
 
 
-def test_a_search_that_was_interrupted_goes_on_as_if_it_had_not_been(alarm: object) -> None:
+def test_a_search_that_was_interrupted_goes_on_as_if_it_had_not_been(alarm: None) -> None:
     whole = space()
     parts = whole.plan.core, whole.json, whole.signed_objectives, whole.bounds, 100_000, 3
     broken, through = _core.Nsga(*parts), _core.Nsga(*parts)
@@ -141,7 +143,7 @@ def test_a_search_that_was_interrupted_goes_on_as_if_it_had_not_been(alarm: obje
         np.testing.assert_array_equal(broken.state()[name], array, err_msg=name)
 
 
-def test_a_handler_that_asks_what_is_at_work_gets_an_error_and_no_deadlock(alarm: object) -> None:
+def test_a_handler_that_asks_what_is_at_work_gets_an_error_and_no_deadlock(alarm: None) -> None:
     reduction = Keep().reduction(space())
     seen: list[str] = []
 
@@ -161,7 +163,7 @@ def test_a_handler_that_asks_what_is_at_work_gets_an_error_and_no_deadlock(alarm
     assert reduction.kept()["by_reason"].sum() == 0
 
 
-def test_a_handler_may_call_while_it_is_at_work(alarm: object) -> None:
+def test_a_handler_may_call_while_it_is_at_work(alarm: None) -> None:
     points = pl.DataFrame({"model": "llama-3.1-8b", "gpu": "h100-sxm", "batch": [1, 2, 3]})
     expected = energylens.evaluate(points, threads=1)
     found: list[pl.DataFrame] = []

@@ -47,22 +47,16 @@ fn read_engine(told: &Bound<'_, PyDict>) -> PyResult<Engine> {
 
 /// Blocks of each request, of a list of all and where each one's begin.
 fn parts<'a>(blocks: &'a [u32], starts: &[usize]) -> PyResult<Vec<&'a [u32]>> {
+    if blocks.iter().any(|id| *id as usize >= blocks.len()) {
+        return Err(fault("requests", "blocks are numbered from 0, as many as there are"));
+    }
     let of = |pair: &[usize]| blocks.get(pair[0]..pair[1].max(pair[0]));
     let parts: Option<Vec<&[u32]>> = starts.windows(2).map(of).collect();
     parts.ok_or_else(|| fault("requests", "blocks of a request begin where those before it end"))
 }
 
-/// The same blocks, numbered from 0 without gaps where their numbers are large; and how many numbers there are.
-fn numbered(blocks: Vec<u32>) -> (Vec<u32>, usize) {
-    let most = blocks.iter().max().map_or(0, |most| *most as usize + 1);
-    if most <= blocks.len() {
-        return (blocks, most);
-    }
-    let mut different = blocks.clone();
-    different.sort_unstable();
-    different.dedup();
-    let number = |id: &u32| different.partition_point(|other| other < id) as u32;
-    (blocks.iter().map(number).collect(), different.len())
+fn different(blocks: &[u32]) -> usize {
+    blocks.iter().max().map_or(0, |most| *most as usize + 1)
 }
 
 /// Replays requests. `steps` are lists and numbers by the names of `energylens.service.steps`; `blocks` of all requests, those
@@ -133,7 +127,6 @@ pub fn replay<'py>(
     if input.len() != count || output.len() != count || output.contains(&0) || input.contains(&0) {
         return Err(fault("requests", "requests have an arrival, an input and an output of at least 1 each"));
     }
-    let (blocks, _) = numbered(blocks);
     let told_blocks = parts(&blocks, &starts)?;
     if !told_blocks.is_empty() && told_blocks.len() != count {
         return Err(fault("requests", "either all requests have blocks or none"));
@@ -177,8 +170,7 @@ pub fn prefix_found(
     #[pyo3(from_py_with = fits)] block_tokens: u64,
     #[pyo3(from_py_with = fits)] capacities: Vec<u64>,
 ) -> PyResult<Vec<u64>> {
-    let (blocks, different) = numbered(blocks);
     let parts = parts(&blocks, &starts)?;
-    let found = detached(py, || prefix::found(&parts, different, block_tokens, &capacities))?;
+    let found = detached(py, || prefix::found(&parts, different(&blocks), block_tokens, &capacities))?;
     found.map_err(|problem| CoreError::from(problem).into())
 }
