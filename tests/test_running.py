@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import polars as pl
@@ -14,7 +15,9 @@ from energylens import running
 from energylens.errors import EnergylensError, FrameError, InfeasibleError, SpaceError
 from energylens.evaluation import evaluate
 from energylens.exploration import explore
+from energylens.library import load_gpu
 from energylens.prediction import predict
+from energylens.service.serving import serve
 from energylens.space import Space
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -143,6 +146,80 @@ def test_a_cap_that_does_not_bind_changes_nothing_and_one_that_does_meets_it() -
     assert tight["ttft_s"] > free["ttft_s"]
     assert tight["energy_prefill_j"] / tight["ttft_s"] / 4 <= 300 * (1 + 1e-9)
     assert tight["energy_prefill_j"] < free["energy_prefill_j"]
+
+
+UNCLOCKED = ["l40s", "mi300x", "rtx-4090"]
+RUNS_UNDER_CAPS = {"model": "llama-3.1-8b", "gpu": "rtx-4090", "tp": 1, "batch": 1, "prompt_tokens": 1024}
+
+
+@QUICK
+@given(MODELS, st.sampled_from(UNCLOCKED), st.integers(1, 64), st.integers(1, 4096), st.integers(100, 450))
+def test_a_cap_without_clock_tables_repeats_the_plain_result_or_cannot_be(
+    model: str, gpu: str, batch: int, prompt: int, watts: int
+) -> None:
+    limit = int(load_gpu(gpu).spec.power.tdp_w)
+    base = {"model": model, "gpu": gpu, "batch": batch, "prompt_tokens": prompt, "weight_dtype": "int4"}
+    caps = [None, watts, limit, limit + 1]
+    plain, capped, loose, beyond = (
+        row | {"power_cap_w": 0} for row in rows(*(base | {"power_cap_w": w} for w in caps))
+    )
+    assert loose == plain
+    assert beyond["reason"] == ("power" if plain["reason"] in ("ok", "memory", "batch") else plain["reason"])
+    assert capped == plain or (capped["reason"] == "power" and watts < limit)
+
+
+def test_the_lowest_cap_that_does_not_bind_is_named_and_does_not_bind() -> None:
+    shape = RUNS_UNDER_CAPS | {"weight_dtype": "int4"}
+    with pytest.raises(InfeasibleError) as caught:
+        predict(**shape | {"power_cap_w": 200})
+    (problem,) = caught.value.problems
+    drawn = re.search(r"would draw ([0-9.]+) W in prefill, and its profile has no table of clocks", problem.message)
+    named = re.match(r"a cap of (\d+) W or more does not bind here", problem.hint or "")
+    assert drawn and named and problem.code == "power"
+    lowest = int(named[1])
+    assert lowest - 1 < float(drawn[1]) <= lowest
+    plain, met = predict(**shape), predict(**shape | {"power_cap_w": lowest})
+    assert met.values == plain.values
+    assert met.causes == plain.causes
+    with pytest.raises(InfeasibleError, match=f"a power cap of {lowest - 1} W binds"):
+        predict(**shape | {"power_cap_w": lowest - 1})
+
+
+def test_where_the_board_limit_holds_a_stage_only_that_limit_does_not_bind() -> None:
+    shape = {"model": "llama-3.1-8b", "gpu": "l40s", "tp": 1, "batch": 4, "prompt_tokens": 4096, "output_tokens": 2}
+    with pytest.raises(InfeasibleError, match="would draw 350.0 W in prefill") as caught:
+        predict(**shape | {"power_cap_w": 349})
+    assert caught.value.problems[0].hint == "a cap of 350 W or more does not bind here"
+    assert predict(**shape | {"power_cap_w": 350}).values == predict(**shape).values
+
+
+@pytest.mark.parametrize("method", ["lists", "ranges"])
+def test_a_space_counts_caps_that_bind_point_by_point(method: str) -> None:
+    axes: dict[str, Any] = {"power_cap_w": [None, 150, 250, 330, 350], "tp": [1, 2], "batch": [1, 16, 300]}
+    lengths = {"prompt_tokens": [16, 512, 8192], "output_tokens": [1, 2, 256]}
+    if method == "ranges":
+        lengths = {"prompt_tokens": list(range(64, 4097, 64)), "output_tokens": list(range(2, 300, 3))}
+    found = explore(models="llama-3.1-8b", gpus="l40s", limits=["tpot <= 0.1"], **axes, **lengths)
+    points = [
+        dict(zip((*axes, *lengths), one, strict=True)) for one in itertools.product(*axes.values(), *lengths.values())
+    ]
+    each = evaluate(
+        pl.DataFrame([{"model": "llama-3.1-8b", "gpu": "l40s"} | one for one in points], infer_schema_length=None)
+    )
+    counted = {str(reason): n for reason, n in each["reason"].value_counts().iter_rows()}
+    assert {reason: n for reason, n in found.by_reason.items() if n} == counted
+    assert counted["power"] > 0
+    kept = each.filter(pl.col("feasible") & (pl.col("tpot_s") <= 0.1))
+    assert found.outside_limits == counted["ok"] - kept.height
+    assert found.frame["energy_per_output_token_j"].min() == kept["energy_per_output_token_j"].min()
+
+
+def test_a_service_runs_under_a_cap_that_no_step_meets() -> None:
+    deployments = pl.DataFrame({"model": ["llama-3.1-8b"] * 3, "gpu": ["l40s"] * 3, "power_cap_w": [None, 300, 350]})
+    served = serve(deployments, "1024:256", 1.0)
+    assert served["reason"].to_list() == ["ok", "power", "ok"]
+    free, _, loose = (row | {"power_cap_w": None} for row in served.iter_rows(named=True))
+    assert loose == free
 
 
 def test_sequence_parallelism_saves_traffic_and_context_parallelism_cache() -> None:

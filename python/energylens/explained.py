@@ -38,7 +38,7 @@ def kernels(plan: Plan, point: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def drawn_w(plan: Plan, point: Mapping[str, Any]) -> dict[str, float]:
-    """Return the watts of the stage that draws most, by phase, at a point under a cap on a GPU without clock tables.
+    """Return the watts of the stage that draws the most, by phase, of a point under a cap on a GPU without clocks.
 
     Parameters
     ----------

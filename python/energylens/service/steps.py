@@ -222,6 +222,7 @@ def engines(
     ranks = (kept["dp"].cast(pl.Int64) * kept["pp"].cast(pl.Int64)).to_numpy()
     height = kept.height
     plain, real = [bare(loaded) for loaded in known], [ample(loaded) for loaded in known]
+    bound = np.zeros(height, dtype=np.bool_)  # engines of which a step draws more than a cap that no clocks are known for
 
     def asked(
         batch: NDArray[np.int64], prompt: NDArray[np.int64], output: int, profiles: list[LoadedGpu]
@@ -233,7 +234,9 @@ def engines(
             pl.Series("prompt_tokens", np.broadcast_to(prompt, batch.shape).ravel()).cast(pl.UInt32),
             pl.lit(output, dtype=pl.UInt32).alias("output_tokens"),
         )
-        return evaluate(repeated, gpus=profiles, max_batched_tokens=LARGEST, **options)
+        found = evaluate(repeated, gpus=profiles, max_batched_tokens=LARGEST, **options)
+        bound[:] |= (found["reason"] == "power").to_numpy().reshape(batch.shape).any(axis=1)
+        return found
 
     static, clocks = _idle(kept, known)
     gpu_count = told.filter(told["feasible"])["gpus"].cast(pl.Float64).to_numpy()
@@ -269,6 +272,14 @@ def engines(
     decode_j = stepped["energy_decode_step_j"].to_numpy().reshape(shape) - base_at(base_j, sequences)[:, :, None]
     many = kept["dp"].cast(pl.Int64).to_numpy()[:, None] * 256
     with_samples, without = (asked(many, np.array([[1024]]), 2, profiles) for profiles in (real, plain))
+
+    if bound.any():
+        runs = told["feasible"].to_numpy().copy()
+        runs[runs] = ~bound
+        rest = engines(given.filter(runs), models=models, gpus=gpus, threads=threads) if runs.any() else None
+        capped = pl.Series(told["feasible"].to_numpy() & ~runs)
+        reasons = pl.Series("reason", ["power"] * len(runs), reasons.dtype).zip_with(capped, reasons)
+        return Engines(given.filter(runs), rest.steps if rest else _none(), reasons, models, gpus)
 
     def sampled(name: str) -> Column:
         found: Column = (with_samples[name].to_numpy() - without[name].to_numpy()) / many[rows, 0]
