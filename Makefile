@@ -6,7 +6,7 @@ CARGO ?= cargo
 RUST_TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev fmt check test rust-test python-test bench profiles site wheel clean
+.PHONY: help demo dev fmt check test rust-test python-test fuzz bench profiles site wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -45,6 +45,9 @@ rust-test: ## Rust tests, documentation examples included; the same random examp
 
 python-test: dev ## Python tests
 	$(BIN)/python -m pytest -q
+
+fuzz: dev ## Ten minutes of mutated files, frames and command lines (SECONDS=600); what fails is written to out/fuzz
+	cd tests && $(abspath $(BIN))/python -m fuzz --seconds $${SECONDS:-600} --out ../out/fuzz
 
 test: check rust-test python-test site wheel ## Everything CI runs
 

@@ -246,7 +246,7 @@ COMMANDS = """\
 
 Every command with its options, written by `docs/write_reference.py` from their help; `energylens COMMAND --help` prints
 the same. An axis takes a number, a list `1,2,4`, or a range `1:8` or `16:512:16`; `own` is the spec's. A mistake ends
-with exit code 2 ([errors](../errors.md)).
+with exit code 2 ([errors](../errors.md), [exit codes](exit-codes.md)).
 
 | command | what it does |
 | --- | --- |
@@ -301,6 +301,8 @@ _VALUES = {str: "text", int: "whole number", float: "number", bool: "switch", Pa
 def _given(option: Option) -> str:
     if option.default is MISSING:
         return "*required*"
+    if isinstance(option.default, bool) and not option.switch:
+        return "`on`" if option.default else "`off`"
     return "" if option.switch or option.default is None or option.default in ("", []) else f"`{option.default}`"
 
 

@@ -81,3 +81,12 @@ def test_faults_of_a_built_model_say_where() -> None:
 
 def test_the_docstring_example_runs() -> None:
     assert doctest.testmod(energylens.builder).failed == 0
+
+
+@pytest.mark.parametrize("value", [5, "x", b"x", [1], {1: 2}, {"d": None}, {"d": "1k"}, {("a",): 1}, {"a" * 9999: 1}])
+@pytest.mark.parametrize("field", ["ranks", "cache", "mask", "dtypes", "shard", "overlap", "tied"])
+def test_what_is_no_part_of_a_model_is_refused_as_in_a_file(field: str, value: object) -> None:
+    with pytest.raises(SpecError) as caught:
+        model = Model("m", **({"ranks": {"d": 4}} | {field: value}))  # type: ignore[arg-type]
+        Plan([model.block(kernels={"k": "X[b,s,d] = norm(Z[b,s,d], W[d])"}).loaded()], [])
+    assert len(str(caught.value)) < 3000

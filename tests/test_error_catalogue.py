@@ -38,11 +38,17 @@ GUARDED = {
     "count": "the form of a profile: an SM and a GPU of a node at least",
     "dtype": "`evaluate` makes the codes of formats itself",
     "empty-axis": "`empty-space` before",
-    "rank-extent": "the form of a model: an extent is 1 or more",
-    "repeat": "the form of a model: a block repeats once or more",
     "problem": "what a problem without a code would have: none is made (below)",
+    "repeat": "the form of a model: a block repeats once or more, and no more often than any model has layers",
     "sharpness": "the form of a profile: a power of two",
+    "distributions": "`Keep` names none twice",
+    "population": "`search` takes as many at most",
+    "tokens": "`energylens.routing.loads` takes numbers from 1",
+    "top": "`keep` before",
+    "uncertainty": "the form of a profile: deviations are small",
     # Wrong arguments of private calls.
+    "bounds": "limits are read into numbers",
+    "number": "numbers are checked before they are handed over",
     "engine": "`replay` gives every field of an engine",
     "gpu": "a position of a GPU that the plan has",
     "index": "points come from the space itself",
@@ -54,6 +60,10 @@ GUARDED = {
     "groups": "told as `keep`",
     "no-table": "noted by the fit of kernels as left out",
     "state": "told as `checkpoint`",
+    "not-finite": "the bounds of forms: no product of numbers within them leaves the range of a double",
+    # Only where a call is made from within another, or in a child of a process that was at work.
+    "busy": "a handler of a signal calls what the signal broke into",
+    "fork": "a forked process takes up a search that another thread was at work on",
     # Only if something else is broken.
     "calibrate": "a fit of the serving layer gets no further without the sections that this asks for",
     "format": "only a manifest changed by hand, with its hashes made to match",
@@ -69,6 +79,7 @@ COMPUTED: dict[str, tuple[str, ...]] = {
     "reason": tuple(_core.REASONS[1:]),
     "str(reason)": tuple(_core.REASONS[1:]),
     "str(told['reason'][0])": tuple(_core.REASONS[1:]),
+    "verb": ("read", "write"),
     "why": (*_core.REASONS[1:], "budget", "overload"),
 }
 

@@ -321,3 +321,15 @@ def test_nothing_is_written_for_counts_that_are_wrong(tmp_path: Path, capsys: py
     assert main(asked) == 2
     assert "counts of 2 experts for a model with 128" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_long_words_are_shown_in_short() -> None:
+    words: list[object] = ["x" * 100_000, "zipf:" + "9" * 5000, "counts", "dirichlet:" + "1" * 9000, 10**5000]
+    for text in words:
+        wrong = problem(text)
+        assert wrong is not None and len(wrong.message) < 200
+    words = ["replicated:" + "9" * 5000, "x" * 100_000, "replicated:\u00b2", None, 10**5000]
+    for text in words:
+        wrong = placement_problem(text)
+        assert wrong is not None and len(wrong.message) < 200
+    assert placement_problem("replicated:0032") is None

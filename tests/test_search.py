@@ -408,5 +408,7 @@ def test_a_search_of_a_nearly_exhausted_space_ends() -> None:
 def test_a_method_is_told() -> None:
     with pytest.raises(SpaceError, match="unknown method `nativ`"):
         search(SPACE, method="nativ")
-    with pytest.raises(SpaceError, match="are for pymoo"):
+    with pytest.raises(
+        SpaceError, match="`algorithm` and method `native` exclude each other: only pymoo lets one choose it"
+    ):
         search(SPACE, method="native", algorithm="nsga3")

@@ -33,7 +33,13 @@ _SECTIONS = {
     ),
 }
 _TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
-_REFERENCE = ("/docs/reference/files", "/docs/reference/commands", "/docs/errors", "/CHANGELOG")
+_REFERENCE = (
+    "/docs/reference/files",
+    "/docs/reference/commands",
+    "/docs/reference/exit-codes",
+    "/docs/errors",
+    "/CHANGELOG",
+)
 
 
 def build(target: Path) -> int:

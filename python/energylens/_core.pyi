@@ -124,7 +124,10 @@ class Nsga:
 class Plan:
     """A typed plan."""
 
-    def __new__(cls, /, json: str) -> Plan: ...
+    def __new__(cls, /, json: str, cache_bytes: int | None = None) -> Plan: ...
+    def cached(self, /) -> tuple[int, int]:
+        """How many mappings and layouts it keeps, and their bytes, about."""
+
     def parameters(self, /, model: int) -> float:
         """Number of weights of a model."""
 

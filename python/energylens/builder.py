@@ -37,10 +37,10 @@ class Model:
         tied: Sequence[str] = (),
         source: str | None = None,
     ) -> None:
-        self._data: dict[str, Any] = {"name": name, "ranks": dict(ranks), "blocks": [], "cache": list(cache)}
-        self._data |= {"tied": list(tied)}
+        self._data: dict[str, Any] = {"name": name, "ranks": _copied(ranks), "blocks": [], "cache": _copied(cache)}
+        self._data |= {"tied": _copied(tied)}
         optional = {"mask": mask, "dtypes": dtypes, "shard": shard, "overlap": overlap}
-        self._data |= {key: dict(value) for key, value in optional.items() if value is not None}
+        self._data |= {key: _copied(value) for key, value in optional.items() if value is not None}
         if source is not None:
             self._data["source"] = source
 
@@ -55,14 +55,13 @@ class Model:
         overlap: Mapping[str, Mapping[str, int | str]] | None = None,
     ) -> Model:
         """Append a block of kernels that runs `repeat` times, and return the model."""
-        listed = {
-            key: value if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else list(value)
-            for key, value in kernels.items()
-        }
+        listed: Any = kernels
+        if isinstance(kernels, Mapping):
+            listed = {key: _copied(value) for key, value in kernels.items()}
         block: dict[str, Any] = {"name": name or f"block_{len(self._data['blocks'])}", "repeat": repeat}
         block["kernels"] = listed
         optional = {"shard": shard, "mask": mask, "overlap": overlap}
-        block |= {key: dict(value) for key, value in optional.items() if value is not None}
+        block |= {key: _copied(value) for key, value in optional.items() if value is not None}
         self._data["blocks"].append(block)
         return self
 
@@ -79,3 +78,10 @@ class Model:
     def loaded(self) -> LoadedModel:
         """Return the checked spec; raise `SpecError` with all problems."""
         return LoadedModel(check(ModelSpec, self._data, None, f"model {self.name}"))
+
+
+def _copied(value: object) -> Any:
+    """Return a copy of a mapping or sequence as the form takes it; whatever else it is, the form says what is wrong."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else value

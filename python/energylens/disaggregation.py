@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import polars as pl
 
 from energylens import _core
 from energylens.builder import Model
+from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.evaluation import checked_threads
 from energylens.exploration import explore
-from energylens.library import load_gpu
 from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.running import RUNNING
 from energylens.space import Limit, Space, listed
@@ -27,7 +27,15 @@ MOST_POINTS = 4_000_000
 """Points of one side, all of which are evaluated."""
 
 RESULTS = ("ttft_s", "tpot_s", "latency_s", "energy_per_request_j", "energy_per_output_token_j")
-"""Columns of a pair that limits may bound."""
+"""Columns of a pair that are shown first."""
+
+LIMITED = (
+    *RESULTS,
+    "transfer_s",
+    *(f"energy_{part}_per_request_j" for part in ("prefill", "decode", "transfer")),
+    *("prefill_gpus", "decode_gpus"),
+)
+"""Columns of a pair that limits may bound: all numbers but `prefill_engines`, in which a slower side may be better."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class Split:
     model: str
     trust: Mapping[str, Account]
     asked: Mapping[str, Any]
+    why_none: Problem | None = None
+    """Which pair is nearest to the limits, where none keeps them."""
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -90,16 +100,15 @@ def split(
     on either side; a prefill pass takes at most `max_batched_tokens` prompt tokens. Both sides are assumed busy: what
     keeps them so is `prefill_engines`. Raises `SpecError` or `SpaceError`.
     """
-    bounds = [Limit.parse(text) for text in listed(limits)]
-    if bad := [limit.column for limit in bounds if limit.column not in RESULTS]:
-        hint = f"a split knows {', '.join(RESULTS)}"
-        raise SpaceError(Problem(f"a split cannot be limited by `{bad[0]}`", hint=hint, code="limit"))
+    bounds = [Limit.parse(text, LIMITED) for text in listed(limits)]
     threads = checked_threads(threads)
     if problems := _problems("prefill", prefill) + _problems("decode", decode):
         raise SpaceError(problems)
     for name, tokens in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens)):
         if not isinstance(tokens, int) or isinstance(tokens, bool):
-            raise SpaceError(Problem(f"a split takes one number of `{name}`, found `{tokens}`", code="axis-value"))
+            raise SpaceError(
+                Problem(f"a split takes one number of `{name}`, found `{shown(tokens)}`", code="axis-value")
+            )
     if output_tokens == 1:
         fault, hint = "one output token leaves nothing to decode", "give 2 or more: the first comes from prefill"
         raise SpaceError(Problem(fault, hint=hint, code="axis-value"))
@@ -132,8 +141,10 @@ def split(
         )
         .with_columns(energy_per_output_token_j=pl.col("energy_per_request_j") / output_tokens)
     )
+    every = pairs
     for limit in bounds:
         pairs = pairs.filter(pl.col(limit.column).is_between(limit.lowest, limit.highest))
+    why_none = None if pairs.height else _why_none(every, bounds)
     hidden = [
         f"{side}_{name}" for side in ("prefill", "decode") for name in ("net", "alpha_s", "cache_bytes", "byte_j")
     ]
@@ -148,7 +159,18 @@ def split(
         asked[side] = {name: values for name, values in space.axes.items() if values != [RUNNING.get(name, ...)]}
     sha256 = hashlib.sha256((plans + json.dumps(asked, default=str)).encode()).hexdigest()
     trust = {name: told for space in spaces for name, told in space.trust.items()}
-    return Split(front.select(*rest, *results), together, sha256, spaces[0].plan.model_names[0], trust, asked)
+    frame = front.select(*rest, *results)
+    return Split(frame, together, sha256, spaces[0].plan.model_names[0], trust, asked, why_none)
+
+
+def _why_none(pairs: pl.DataFrame, bounds: Sequence[Limit]) -> Problem:
+    """Return why no pair keeps the limits: the nearest, which limit, and by how much."""
+    from energylens.nearest import nearest_row, refused
+    from energylens.report.split import pair_words
+
+    found = nearest_row(pairs, bounds)
+    within = ", ".join(map(str, bounds))
+    return refused(f"no pair of configurations keeps {within}", found, pair_words(dict(found.row)), bounds)
 
 
 SIDE_AXES = ("gpus", "tp", "pp", "dp", "ep", "batch", "weight_dtype", "kv_dtype", *RUNNING)
@@ -157,12 +179,16 @@ SIDE_AXES = ("gpus", "tp", "pp", "dp", "ep", "batch", "weight_dtype", "kv_dtype"
 
 def _problems(side: str, axes: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with the axes of one side."""
+    if not isinstance(axes, Mapping):
+        hint = 'give axes by name: {"gpus": "h100-sxm", "tp": 4}'
+        return [Problem(f"{side} is not a {type(axes).__name__}", hint=hint, code="axis-value")]
     problems = [
-        Problem(f"unknown axis `{name}` of {side}", hint=did_you_mean(name, SIDE_AXES), code="unknown-axis")
+        Problem(f"unknown axis `{shown(name)}` of {side}", hint=did_you_mean(name, SIDE_AXES), code="unknown-axis")
         for name in axes
         if name not in SIDE_AXES
     ]
-    if not axes.get("gpus"):
+    gpus = axes.get("gpus")
+    if gpus is None or (isinstance(gpus, Sized) and not len(gpus)):
         problems.append(Problem(f"{side} names no GPU", hint="begin it with gpus=h100-sxm", code="axis-value"))
     return problems
 
@@ -190,9 +216,7 @@ def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
     per_request = f"energy_{side}_per_request_j"
     frame = frame.with_columns((pl.col(joules) / pl.col("batch")).alias(per_request), pl.col("gpus").cast(pl.UInt32))
     kept = pl.concat([_front(part, per_request, time) for part in frame.partition_by("kv_dtype", "gpu", "gpus")])
-    gpus = {
-        name: load_gpu(given).completed[0] for name, given in zip(space.plan.gpu_names, listed(space.gpus), strict=True)
-    }
+    gpus = {gpu.spec.name: gpu.completed[0] for gpu in space.plan.gpus}
     prompt = float(listed(space.prompt_tokens)[0])
     core = space.plan.core
     cache = {dtype: core.cache_bytes(0, dtype, prompt) for dtype in kept["kv_dtype"].unique().to_list()}
@@ -227,9 +251,9 @@ def _together(
 ) -> dict[str, Any] | None:
     """Return the cheapest configuration of either side's axes that does both within the limits."""
     found = []
+    limits = [str(limit) for limit in bounds if limit.column in RESULTS]
     for side in sides:
         space = Space(models=model, **{**side, **lengths, "output_tokens": output_tokens})
-        limits = [str(limit) for limit in bounds]
         result = explore(space, limits=limits, objectives=["energy_per_request_j"], threads=threads)
         found += [result.best] if result.best else []
     return min(found, key=lambda row: float(row["energy_per_request_j"]), default=None)

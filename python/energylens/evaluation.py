@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from energylens import _core, routing, running
 from energylens.builder import Model
+from energylens.columns import Form, Whole, Words, convert
+from energylens.common.memory import require_bytes
+from energylens.common.show import shown
 from energylens.errors import EnergylensError, FrameError, Problem, did_you_mean
 from energylens.frame import results
-from energylens.library import load_gpu, load_model
+from energylens.library import load_gpu, load_model, resolved
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, distinct
+from energylens.space import listed
 from energylens.units import POINT_DEFAULTS, RESULTS
 
 _CODES = ("tp", "pp", "dp", "ep")
@@ -30,6 +34,32 @@ _TYPES: dict[str, Any] = (
     | dict.fromkeys(_SIZES, pl.Float64)
     | {name: running.typed(name) for name in running.RUNNING}
 )
+_BYTES_A_ROW = 128
+_BYTES_A_VALUE = 16
+"""Of a row for its axes, and of a result for the core's array and Polars' column."""
+
+
+def _format(column: str) -> Words:
+    """Return what a column of number formats may hold."""
+
+    def check(name: str) -> Problem | None:
+        if name in _core.DTYPES:
+            return None
+        message = f"unknown data type `{shown(name)}` in column `{column}`"
+        return Problem(message, hint=did_you_mean(name, _core.DTYPES), code="unknown-dtype")
+
+    return Words(check, null=True)
+
+
+POINT_FORMS: Final[dict[str, Form]] = (
+    dict.fromkeys(_REQUIRED, Words())
+    | {name: _format(name) for name in ("weight_dtype", "kv_dtype")}
+    | dict.fromkeys(_CODES, Whole(1, 1024))
+    | dict.fromkeys(_SIZES, Whole(1, LARGEST))
+    | running.FORMS
+)
+"""What each column of a point may hold."""
+
 _RESULT_NAMES = frozenset({*_core.COLUMNS, "feasible", "reason"})
 
 
@@ -42,10 +72,10 @@ def checked_threads(threads: int | None) -> int:
     """Return the number of threads to use; raise `EnergylensError` if it is not between 1 and 1,024."""
     if threads is None:
         return default_threads()
-    if not isinstance(threads, int) or not 1 <= threads <= _MOST_THREADS:
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= _MOST_THREADS:
         hint = "leave it out to use all CPUs"
         raise EnergylensError(
-            Problem(f"threads should be 1 to {_MOST_THREADS:,}, found {threads}", hint=hint, code="threads")
+            Problem(f"threads should be 1 to {_MOST_THREADS:,}, found {shown(threads)}", hint=hint, code="threads")
         )
     return threads
 
@@ -75,25 +105,56 @@ def evaluate(
     `energy_per_output_token_j`, `energy_per_request_j`, `power_w_per_gpu`, `output_tokens_per_s` and the same
     `_per_gpu`, `memory_bytes_per_gpu`, `gpus`, `feasible`, `reason`. Results of a point that cannot run are null. The
     bytes of the result do not depend on `threads`. Raises `FrameError` or `SpecError` with every problem found.
+
+    Columns are converted where nothing is lost: whole numbers of any integer, float or decimal type, names as String,
+    Categorical or Enum, switches as Boolean or as the texts off, on, false, true; a null is the default. Of any other
+    type or value the error says the column, the row and what was there (`energylens.columns`).
     """
-    frame = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+    if isinstance(frame, pl.LazyFrame):
+        frame = _collected(frame)
     if not isinstance(frame, pl.DataFrame):
         hint = "wrap it: pl.DataFrame(...)"
         raise FrameError(
             Problem(f"points come as a Polars frame, not a {type(frame).__name__}", hint=hint, code="frame")
         )
-    carried = [carry] if isinstance(carry, str) else list(carry)
+    carried = _names_of(carry)
     points = _points(frame, carried)
-    own_models = {loaded.spec.name: loaded for loaded in distinct([load_model(model) for model in models], "model")}
-    own_gpus = {loaded.spec.name: loaded for loaded in distinct([load_gpu(gpu) for gpu in gpus], "GPU")}
-    model_names = points["model"].unique(maintain_order=True).to_list()
-    gpu_names = points["gpu"].unique(maintain_order=True).to_list()
-    chosen_models: list[LoadedModel] = [own_models.get(name) or load_model(name) for name in model_names]
-    chosen_gpus: list[LoadedGpu] = [own_gpus.get(name) or load_gpu(name) for name in gpu_names]
+    own_models = {item.spec.name: item for item in distinct([load_model(model) for model in listed(models)], "model")}
+    own_gpus = {item.spec.name: item for item in distinct([load_gpu(gpu) for gpu in listed(gpus)], "GPU")}
+    chosen_models, chosen_gpus, points = named(points, own_models, own_gpus)
     laws = routing.laws(points["routing"].unique(maintain_order=True).to_list() if "routing" in points.columns else [])
     plan = Plan(chosen_models, chosen_gpus, max_batched_tokens, laws)
     found = evaluated(plan, points, breakdown, checked_threads(threads))
     return pl.concat([frame.select(carried), found], how="horizontal")
+
+
+def _collected(frame: pl.LazyFrame) -> pl.DataFrame:
+    try:
+        return frame.collect()
+    except pl.exceptions.PolarsError as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise FrameError(Problem(f"the lazy frame cannot be collected: {shown(reason)}", code="frame")) from None
+
+
+def _names_of(carry: object) -> list[str]:
+    names = listed(carry)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        hint = 'give names of columns: carry=["run"]'
+        raise FrameError(Problem(f"`carry` names columns, found `{shown(wrong[0])}`", hint=hint, code="carry"))
+    return [str(name) for name in names]
+
+
+def named(
+    points: pl.DataFrame, own_models: Mapping[str, LoadedModel], own_gpus: Mapping[str, LoadedGpu]
+) -> tuple[list[LoadedModel], list[LoadedGpu], pl.DataFrame]:
+    """Return the models and GPUs that points name, and the points with the names that they have in results."""
+    names = {name: points[name].unique(maintain_order=True).to_list() for name in ("model", "gpu")}
+    chosen_models, models = resolved(names["model"], own_models, load_model, "model")
+    chosen_gpus, gpus = resolved(names["gpu"], own_gpus, load_gpu, "GPU")
+    for column, renamed in (("model", models), ("gpu", gpus)):
+        if any(given != name for given, name in renamed.items()):
+            points = points.with_columns(pl.col(column).cast(pl.String).replace_strict(renamed))
+    return chosen_models, chosen_gpus, points
 
 
 def typed(points: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
@@ -115,6 +176,12 @@ def evaluated(plan: Plan, points: pl.DataFrame, breakdown: bool, threads: int) -
         code = points[column].replace_strict(known, range(offset, len(names)), default=0, return_dtype=pl.UInt32)
         return code.to_numpy()
 
+    wanted = _core.COLUMNS if breakdown else RESULTS
+    require_bytes(
+        points.height * (_BYTES_A_ROW + _BYTES_A_VALUE * len(wanted)),
+        f"{points.height:,} points with {len(wanted)} result columns",
+        "evaluate fewer rows at a time",
+    )
     ways, way = running.ways(points, plan.routings)
     columns = plan.core.evaluate(
         dtypes,
@@ -131,7 +198,7 @@ def evaluated(plan: Plan, points: pl.DataFrame, breakdown: bool, threads: int) -
         points["batch"].to_numpy(),
         points["prompt_tokens"].to_numpy(),
         points["output_tokens"].to_numpy(),
-        _core.COLUMNS if breakdown else RESULTS,
+        wanted,
         threads,
     )
     shown = points.with_columns(pl.col(name).cast(pl.UInt32) for name in _SIZES)
@@ -139,6 +206,7 @@ def evaluated(plan: Plan, points: pl.DataFrame, breakdown: bool, threads: int) -
 
 
 def _points(frame: pl.DataFrame, carried: list[str]) -> pl.DataFrame:
+    """Return the columns of points, each of the type that the core takes; raise `FrameError` with every problem."""
     problems: list[Problem] = []
     if frame.height == 0:
         problems.append(Problem("the frame has no rows", hint="give at least one point", code="no-rows"))
@@ -151,62 +219,37 @@ def _points(frame: pl.DataFrame, carried: list[str]) -> pl.DataFrame:
     for name in frame.columns:
         if name not in _KNOWN and name not in carried:
             hint = did_you_mean(name, _KNOWN) or "pass it in `carry` to keep it"
-            problems.append(Problem(f"unknown column `{name}`", hint=hint, code="unknown-column"))
+            problems.append(Problem(f"unknown column `{shown(name)}`", hint=hint, code="unknown-column"))
     problems += [
         Problem(f"missing column `{name}`", hint="`model` and `gpu` have no default", code="missing-column")
         for name in _REQUIRED
         if name not in frame.columns
     ]
-    given = [name for name in running.RUNNING if name in frame.columns]
-    present = frame.with_columns(
-        pl.lit(default, dtype=pl.String if default is None else None).alias(name)
-        for name, default in POINT_DEFAULTS.items()
-        if name not in frame.columns
-    ).select(*POINT_DEFAULTS, *given)
-    known = {name: running.RUNNING[name] for name in given if running.RUNNING[name] is not None}
-    present = present.with_columns(pl.col(name).fill_null(default) for name, default in known.items())
-    for name in _NAMES:
-        problems += _bad_names(present, name, frame.columns)
-    for name in (*_CODES, *_SIZES):
-        problems += _bad_numbers(present, name)
-    problems += running.problems(present)
+    points, faults = point_columns(frame)
+    problems += faults
     if problems:
         raise FrameError(problems)
-    return present.with_columns(pl.col(name).cast(_TYPES[name]) for name in present.columns)
+    return points
 
 
-def _bad_names(points: pl.DataFrame, name: str, given: Sequence[str]) -> list[Problem]:
-    column = points[name]
-    if column.dtype not in (pl.String, pl.Null) and not isinstance(column.dtype, (pl.Categorical, pl.Enum)):
-        return [Problem(f"column `{name}` should hold names, found {column.dtype}", code="column-type")]
-    if name in _REQUIRED and name in given and column.null_count():
-        row = int(column.is_null().arg_max() or 0)
-        return [Problem(f"column `{name}` is null in row {row}", code="null")]
-    if name in _REQUIRED or column.null_count() == len(column):
-        return []
-    unknown = [value for value in column.cast(pl.String).unique().drop_nulls().to_list() if value not in _core.DTYPES]
-    return [
-        Problem(f"unknown data type `{v}` in column `{name}`", hint=did_you_mean(v, _core.DTYPES), code="unknown-dtype")
-        for v in unknown
-    ]
+def point_columns(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Problem]]:
+    """Return the columns of points of a frame, typed as `evaluated` takes them, and what is wrong with them.
 
-
-def _bad_numbers(points: pl.DataFrame, name: str) -> list[Problem]:
-    column = points[name]
-    if not column.dtype.is_numeric():
-        return [Problem(f"column `{name}` should hold whole numbers, found {column.dtype}", code="column-type")]
-    top = 1024 if name in _CODES else LARGEST
-    if column.dtype.is_integer() and len(column) and not column.null_count():
-        least, most = column.min(), column.max()
-        if isinstance(least, int) and isinstance(most, int) and least >= 1 and most <= top:
-            return []
-    value = column.cast(pl.Float64)
-    bad = ~((value >= 1) & (value <= top) & (value == value.floor())).fill_null(False)
-    if not bad.any():
-        return []
-    row = int(bad.arg_max() or 0)
-    found = column[row]
-    if len(column) == 1:
-        return [Problem(f"`{name}` should be a whole number from 1 to {top:,}, found {found}", code="column-value")]
-    message = f"column `{name}` should hold whole numbers from 1 to {top:,}, found {found} in row {row}"
-    return [Problem(message, hint=f"{int(bad.sum())} of {len(bad)} rows are wrong", code="column-value")]
+    Columns of a point that the frame lacks have their defaults, but for the ways of running, which it may lack; other
+    columns are left out. Which types of a column are taken says `energylens.columns`.
+    """
+    columns: dict[str, pl.Series] = {}
+    problems: list[Problem] = []
+    for name in (name for name in _KNOWN if name in frame.columns):
+        column, faults = convert(frame[name], POINT_FORMS[name])
+        problems += faults
+        columns[name] = column
+    if problems:
+        return frame.clear(), problems
+    names = [*POINT_DEFAULTS, *(name for name in running.RUNNING if name in columns)]
+    points = pl.DataFrame(columns).with_columns(
+        pl.lit(default, dtype=_TYPES[name]).alias(name)
+        for name, default in POINT_DEFAULTS.items()
+        if name not in columns
+    )
+    return points.select(pl.col(name).cast(_TYPES[name]) for name in names), []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from energylens import _core
@@ -13,7 +12,7 @@ from energylens.evaluation import checked_threads
 from energylens.keep import Keep
 from energylens.progress import progress
 from energylens.result import Result, kept_result
-from energylens.space import Space
+from energylens.space import Space, space_of
 
 _FIRST_CHUNK = 1 << 18
 _LARGEST_CHUNK = 1 << 28
@@ -40,7 +39,7 @@ def explore(
     `epsilon` thins the front, `top`, `best_per` and `distributions` keep more than the front: see `Keep`. The core is
     called for a quarter of a second at a time, so that Ctrl-C is heard. Raises `SpecError` or `SpaceError`.
     """
-    space = Space(**axes) if space is None else replace(space, **axes) if axes else space
+    space = space_of(space, axes)
     keep = Keep(epsilon, top, best_per, distributions)
     threads = checked_threads(threads)
     if work(space) > MOST_WORK:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from energylens import _core
-from energylens.errors import EnergylensError, Problem
 from energylens.units import RESULTS
 
 REASON = pl.Enum(_core.REASONS)
@@ -27,10 +25,6 @@ def results(columns: dict[str, NDArray[Any]], breakdown: bool) -> pl.DataFrame:
     A point that only lacks memory keeps `memory_bytes_per_gpu` and `gpus`.
     """
     runs = columns["reason"] == 0
-    finite = np.isfinite(columns["energy_j"]) & np.isfinite(columns["latency_s"])
-    if not (finite | ~runs).all():
-        hint = "a profile has numbers of the wrong size: `energylens gpus NAME` prints them all"
-        raise EnergylensError(Problem("a prediction is not finite", hint=hint, code="not-finite"))
     wanted = [*RESULTS, *(breakdown_columns() if breakdown else [])]
     frame = pl.DataFrame({name: columns[name] for name in wanted} | {"reason": columns["reason"]})
     feasible = pl.col("reason") == 0

@@ -12,9 +12,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens import _core
+from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.frame import results
-from energylens.space import Space
+from energylens.space import Space, listed
 from energylens.units import RESULTS
 
 MOST_TOP = 1_000_000
@@ -42,22 +43,23 @@ class Keep:
         """Raise `SpaceError` with every problem."""
         problems: list[Problem] = []
         if self.epsilon is not None and not (type(self.epsilon) in (int, float) and 2**-52 <= self.epsilon <= 1):
-            problems.append(Problem(f"`epsilon` should be above 0 and at most 1, found {self.epsilon!r}", code="keep"))
+            problems.append(
+                Problem(f"`epsilon` should be above 0 and at most 1, found {shown(self.epsilon)}", code="keep")
+            )
         if not isinstance(self.top, int) or isinstance(self.top, bool) or not 0 <= self.top <= MOST_TOP:
-            problems.append(Problem(f"`top` should be 0 to {MOST_TOP:,}, found {self.top!r}", code="keep"))
+            problems.append(Problem(f"`top` should be 0 to {MOST_TOP:,}, found {shown(self.top)}", code="keep"))
         for field, what, known in (
             ("best_per", "axis", list(_core.AXES)),
             ("distributions", "result column", _core.COLUMNS),
         ):
-            names = getattr(self, field)
-            names = (names,) if isinstance(names, str) else tuple(names)
+            names = tuple(listed(getattr(self, field)))
             object.__setattr__(self, field, names)
+            wrong = [shown(name) for name in names if not isinstance(name, str) or name not in known]
             problems += [
-                Problem(f"unknown {what} `{name}` in `{field}`", hint=did_you_mean(str(name), known), code="keep")
-                for name in names
-                if name not in known
+                Problem(f"unknown {what} `{name}` in `{field}`", hint=did_you_mean(name, known), code="keep")
+                for name in wrong
             ]
-            if len(set(names)) != len(names):
+            if any(name in names[:at] for at, name in enumerate(names)):
                 problems.append(Problem(f"`{field}` names something twice", code="keep"))
         if problems:
             raise SpaceError(problems)
@@ -98,11 +100,13 @@ class Keep:
         }
 
 
-def one_law(space: Space, best_per: Sequence[str] = ()) -> None:
+def one_law(space: Space, best_per: Sequence[str] = (), verb: str = "explore") -> None:
     """Raise `SpaceError` for several laws of routing whose points would compete: nobody can choose the friendliest."""
     laws = space.axes["routing"]
     if len(laws) > 1 and "routing" not in best_per:
         hint = 'give one, or keep the best of each: --best-per routing, in Python best_per=["routing"]'
+        if verb != "explore":
+            hint = f"give one: `{verb}` keeps one front; explore keeps the best of each, with --best-per routing"
         message = f"{len(laws)} laws of routing, of which a front would take the friendliest: a law is no choice"
         raise SpaceError(Problem(message, hint=hint, code="keep"))
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from energylens import _core, routing
+from energylens.common.memory import budget_bytes
+from energylens.common.show import shown
 from energylens.errors import Problem, SpecError
+from energylens.forms import checked_plan
 from energylens.spec import datasheet
 from energylens.spec.form import place_problem
 from energylens.spec.gpu import GpuSpec
@@ -111,15 +113,14 @@ def _without_sources(node: Any) -> Any:
     return [_without_sources(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
+_CACHE_SHARE: Final = 16
+_CACHE_BYTES: Final = 256 * 2**20
+
+
 @lru_cache(maxsize=2)
 def _typed(text: str) -> _core.Plan:
     """Return the typed plan of a text; the latest few are kept, as each remembers the mappings it has made."""
-    return _core.Plan(text)
-
-
-if hasattr(os, "register_at_fork"):
-    # The threads of a plan do not come along into a forked process.
-    os.register_at_fork(after_in_child=_typed.cache_clear)
+    return _core.Plan(text, min(_CACHE_BYTES, budget_bytes() // _CACHE_SHARE))
 
 
 def _law(told: dict[str, Any]) -> str:
@@ -138,9 +139,8 @@ class Plan:
     ) -> None:
         whole = isinstance(max_batched_tokens, int) and not isinstance(max_batched_tokens, bool)
         if not whole or not 1 <= max_batched_tokens <= LARGEST:
-            message = (
-                f"`max_batched_tokens` should be a whole number from 1 to {LARGEST:,}, found {max_batched_tokens!r}"
-            )
+            number = shown(max_batched_tokens)
+            message = f"`max_batched_tokens` should be a whole number from 1 to {LARGEST:,}, found {number}"
             raise SpecError(Problem(message, hint="it is the prompt tokens of one prefill pass", code="settings"))
         self.models = tuple(models)
         self.gpus = tuple(gpus)
@@ -186,7 +186,7 @@ class Plan:
         """Return the plan of a canonical content; its models and GPUs are known by name only. Raises `SpecError`."""
         plan = cls.__new__(cls)
         plan.models, plan.gpus = (), ()
-        plan._freeze(content)
+        plan._freeze(checked_plan(content))
         return plan
 
     def _freeze(self, content: dict[str, Any]) -> None:

@@ -12,15 +12,20 @@ from typing import Any
 import polars as pl
 
 from energylens import routing, running
+from energylens.common.files import printable
+from energylens.common.parquet import is_parquet
+from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.evaluation import checked_threads, evaluated, typed
-from energylens.library import bundled, load_gpu, load_model
+from energylens.library import beside, bundled, load_gpu, load_model
 from energylens.plan import MAX_BATCHED_TOKENS, Plan, canonical
-from energylens.result import checked_rows, undamaged
+from energylens.result import undamaged
+from energylens.result_form import checked_result
 from energylens.spec.form import check
 from energylens.spec.point import SERVER_FIELDS, PointSpec
 from energylens.spec.yaml import Document
 from energylens.units import ENERGY
+from energylens.values import real, whole
 
 _ROW = re.compile(r"^(.*\.parquet)(?:#(.*))?$", re.DOTALL | re.IGNORECASE)
 _WRITE = 'write "llama-3.1-70b; gpu=h100-sxm; tp=4; batch=64", or name a .parquet or .yaml file'
@@ -58,21 +63,34 @@ class Point:
 def read_point(given: str | Path | Mapping[str, Any]) -> Point:
     """Return a point by what names it; raise `EnergylensError` with every problem.
 
-    A file of `explore`, `search`, `serve-plan` or a sweep stands for its row of least energy;
+    A file of `explore`, `search`, `serve-plan` or a sweep, whatever its suffix, stands for its row of least energy;
     `front.parquet#3` for row 3. A path ending in .yaml is read as the fields of a point, any other text as
-    `model; field=value; ...`. In Python the fields may be a mapping.
+    `model; field=value; ...`. In Python the fields may be a mapping, its `model` and `gpu` also loaded.
     """
     if isinstance(given, Mapping):
-        return _of_spec(check(PointSpec, dict(given), None, "point"), None)
+        return _of_mapping({str(name): value for name, value in given.items()})
+    if not isinstance(given, (str, Path)):
+        raise SpecError(Problem(f"a point is not a {type(given).__name__}", hint=_WRITE, code="point"))
     text = str(given)
-    if ";" not in text and (match := _ROW.match(text.strip())):
-        return _of_file(Path(match[1]), match[2])
+    if (file := _row_of_file(text)) is not None:
+        return _of_file(*file)
     if not text.strip():
         raise SpecError(Problem("a point is empty", hint=_WRITE, code="point"))
     if ";" not in text and Path(text).suffix in {".yaml", ".yml"}:
-        document = Document.read(text)
+        document = Document.read(text, "point")
         return _of_spec(check(PointSpec, document.data, document, Path(text).name), Path(text).parent)
-    return _of_spec(check(PointSpec, _fields(text), None, f"point `{text}`"), None)
+    return _of_spec(check(PointSpec, _fields(text), None, f"point `{shown(text)}`"), None)
+
+
+def _row_of_file(text: str) -> tuple[Path, str | None] | None:
+    """Return the file and the row that a text names: by the suffix, or by what is in the file."""
+    if is_parquet(text):
+        return Path(text), None
+    name, sign, row = text.rpartition("#")
+    if sign and is_parquet(name):
+        return Path(name), row
+    match = _ROW.match(text.strip()) if ";" not in text else None
+    return (Path(match[1]), match[2]) if match else None
 
 
 def _fields(text: str) -> dict[str, Any]:
@@ -84,10 +102,10 @@ def _fields(text: str) -> dict[str, Any]:
         if not sign and not found:
             name, value = "model", part
         elif not sign or not value:
-            problems.append(Problem(f"cannot read `{part}` of the point", hint=_WRITE, code="point"))
+            problems.append(Problem(f"cannot read `{shown(part)}` of the point", hint=_WRITE, code="point"))
             continue
         if name in found:
-            problems.append(Problem(f"the point gives `{name}` twice", hint="give it once", code="point"))
+            problems.append(Problem(f"the point gives `{shown(name)}` twice", hint="give it once", code="point"))
         found[name] = _value(value)
     if problems:
         raise SpecError(problems)
@@ -97,20 +115,31 @@ def _fields(text: str) -> dict[str, Any]:
 def _value(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
-    for kind in (int, float):
+    for read in (whole, real):
         try:
-            return kind(text)
+            return read(text)
         except ValueError:
             continue
     return text
 
 
-def _of_spec(spec: PointSpec, folder: Path | None) -> Point:
-    def found(name: str, kind: Any) -> str | Path:
-        beside = None if folder is None or name in bundled(kind) else folder / name
-        return beside if beside is not None and beside.is_file() else name
+def _of_mapping(given: Mapping[str, Any]) -> Point:
+    """Return the point of fields whose model and GPU may be paths or loaded."""
+    fields, loaded = dict(given), dict[str, Any]()
+    for name, load in (("model", load_model), ("gpu", load_gpu)):
+        value = fields.get(name)
+        if value is not None and not isinstance(value, (str, bool, int, float)):
+            loaded[name] = load(value)
+            fields[name] = loaded[name].spec.name
+    return _of_spec(check(PointSpec, fields, None, "point"), None, loaded)
 
-    model, gpu = load_model(found(spec.model, "models")), load_gpu(found(spec.gpu, "hardware"))
+
+def _of_spec(spec: PointSpec, folder: Path | None, loaded: Mapping[str, Any] | None = None) -> Point:
+    names: dict[str, str | Path] = {"model": spec.model, "gpu": spec.gpu}
+    if folder is not None:
+        names = {"model": beside(spec.model, folder, "models"), "gpu": beside(spec.gpu, folder, "hardware")}
+    named = names | dict(loaded or {})
+    model, gpu = load_model(named["model"]), load_gpu(named["gpu"])
     told = spec.columns() | {"model": model.spec.name, "gpu": gpu.spec.name}
     plan = Plan([model], [gpu], spec.max_batched_tokens, routing.laws([told["routing"]]))
     server = spec.server()
@@ -132,27 +161,29 @@ def _of_file(path: Path, text: str | None) -> Point:
     from energylens.store import read_parquet
 
     frame, told = read_parquet(path)
+    kind = told.get("note", {}).get("kind")
+    if kind not in ("front", "top", "best_per", "service"):
+        hint = "give a file of explore, search, serve-plan or a sweep"
+        raise EnergylensError(
+            Problem(f"`{printable(str(path))}` holds no points that can be told apart", hint=hint, code="result")
+        )
+    frame = checked_result(frame, told, path)
     with undamaged(path):
-        return _row(frame, told.get("note") or {}, path, text)
+        return _row(frame, told["note"], path, text)
 
 
 def _row(frame: pl.DataFrame, note: Mapping[str, Any], path: Path, text: str | None) -> Point:
-    kind = note.get("kind")
-    if kind not in ("front", "top", "best_per", "service") or ENERGY not in frame.columns:
-        hint = "give a file of explore, search, serve-plan or a sweep"
-        raise EnergylensError(Problem(f"`{path}` holds no points that can be told apart", hint=hint, code="result"))
     if text is None and frame.height:
-        checked_rows(frame, (ENERGY,))
         text = str(frame[ENERGY].arg_min())
-    number = int(text) if text is not None and text.isdecimal() else -1
+    number = int(text) if text is not None and re.fullmatch("[0-9]{1,18}", text) else -1
     if not 0 <= number < frame.height:
         hint = f"rows are 0 to {frame.height - 1:,}" if frame.height else "it has none"
-        raise EnergylensError(Problem(f"`{path}` has no row `{text or 0}`", hint=hint, code="point"))
-    checked_rows(frame[[number]], (ENERGY, "latency_s"))
+        message = f"`{printable(str(path))}` has no row `{shown(text or 0)}`"
+        raise EnergylensError(Problem(message, hint=hint, code="point"))
     row = frame.row(number, named=True)
     source = (note.get("sources") or {}).get(row["model"]) or _bundled_source(row["model"])
     server = {name: row.get(name, default) for name, default in _server_defaults().items()}
-    if kind == "service":
+    if note["kind"] == "service":
         asked = {"workload": note["workload"], "limits": ", ".join(note["limits"]) or "none"}
         return Point(row, server, None, source, asked)
     plan = Plan.thaw(note["plan"])

@@ -11,6 +11,7 @@ import polars as pl
 
 from energylens import _core, routing, running
 from energylens.builder import Model
+from energylens.columns import frame_of
 from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
 from energylens.explained import drawn_w, kernels
@@ -93,7 +94,7 @@ def predict(
     """
     loaded_model, loaded_gpu = load_model(model), load_gpu(gpu)
     row = {"model": loaded_model.spec.name, "gpu": loaded_gpu.spec.name} | point
-    frame = pl.DataFrame([row], infer_schema_length=1)
+    frame = frame_of(row)
 
     def values_of(points: pl.DataFrame) -> dict[str, Any]:
         options: dict[str, Any] = {"max_batched_tokens": max_batched_tokens, "breakdown": True, "threads": 1}
@@ -135,6 +136,10 @@ def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
                 f"batch {found['batch']} is below dp {found['dp']}: some data-parallel ranks would have no sequence"
             )
             return Problem(message, hint=f"use a batch of at least {found['dp']}", code="batch")
+        case "overflow":
+            message = f"{found['model']} on {found['gpu']} has seconds or joules beyond what can be calculated with"
+            hint = "a profile has numbers of the wrong size: `energylens gpus NAME` prints them all"
+            return Problem(message, hint=hint, code="overflow")
         case reason:
             told = plan.core.why_not(
                 0, 0, found["tp"], found["pp"], found["dp"], found["ep"], running.way(found, plan.routings)
@@ -142,6 +147,12 @@ def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
             if told is None and reason == "power":
                 return _cap_binds(plan, found)
             _, message, hint, rank = told or (reason, f"this configuration cannot run ({reason})", "", None)
+            if message.startswith("fused norm,") and found.get("sequence_parallel"):
+                message = (
+                    "`fused_norm` and `sequence_parallel` exclude each other: sequence parallelism leaves no "
+                    "all-reduce that a norm could be fused into"
+                )
+                hint = "leave one of them out"
             document = plan.models[0].document
             place = document.place(["ranks", rank, "extent"]) if document and rank else None
             return Problem(message, place, hint or None, str(reason))

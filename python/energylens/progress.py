@@ -18,6 +18,8 @@ def progress(what: str, total: int, wanted: bool) -> Iterator[Callable[[int], No
     if not wanted or not sys.stderr.isatty():
         yield lambda _done: None
         return
+    # On the command line standard error escapes control characters; the bar needs its own.
+    put = getattr(sys.stderr, "put", sys.stderr.write)
     started = time.perf_counter()
     done, told_at, widest = 0, started + _PATIENCE_S - _EVERY_S, 0
 
@@ -28,14 +30,14 @@ def progress(what: str, total: int, wanted: bool) -> Iterator[Callable[[int], No
         if now - told_at >= _EVERY_S:
             line = bar(what, done, total, now - started)
             widest, told_at = max(widest, len(line)), now
-            sys.stderr.write(f"\r{line.ljust(widest)}")
+            put(f"\r{line.ljust(widest)}")
             sys.stderr.flush()
 
     try:
         yield advance
     finally:
         if widest:
-            sys.stderr.write(f"\r{' ' * widest}\r")
+            put(f"\r{' ' * widest}\r")
             sys.stderr.flush()
 
 

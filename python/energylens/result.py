@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +14,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens import _core
+from energylens.common.files import printable
+from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem, SpaceError
 from energylens.evaluation import checked_threads
-from energylens.frame import breakdown_columns
 from energylens.keep import Keep, Kept, frames
 from energylens.space import FrozenSpace, Space
-from energylens.units import ENERGY
 
 if TYPE_CHECKING:
     from energylens.charts import FrontCharts
@@ -50,11 +50,12 @@ class Result:
 
         Raises `SpaceError` if the column's distribution was not kept or no point is left.
         """
-        if self.distributions is None or column not in (bins := self.distributions)["column"]:
-            hint = f'keep it: distributions=["{column}"]'
-            raise SpaceError(Problem(f"the distribution of `{column}` was not kept", hint=hint, code="keep"))
-        if not 0 <= share <= 1:
-            raise SpaceError(Problem(f"a share is between 0 and 1, found {share}", code="keep"))
+        bins = self.distributions
+        if bins is None or not isinstance(column, str) or column not in bins["column"]:
+            hint = f'keep it: distributions=["{shown(column)}"]'
+            raise SpaceError(Problem(f"the distribution of `{shown(column)}` was not kept", hint=hint, code="keep"))
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            raise SpaceError(Problem(f"a share is between 0 and 1, found {shown(share)}", code="keep"))
         bins = bins.filter(column=column).sort("low")
         reached = bins["count"].cum_sum() >= share * int(bins["count"].sum())
         low, high = bins.row(int(reached.arg_max() or 0))[1:3]
@@ -102,32 +103,35 @@ class Result:
 
         The file says everything itself: no spec is read, and its plan is the one it was made with.
         """
-        from energylens.store import read_parquet
+        from energylens.store import named_path, read_parquet
 
-        path = Path(path)
+        path = named_path(path, "read")
         frame, told = read_parquet(path)
         note = told.get("note", {})
         if note.get("kind") != "front":
             raise EnergylensError(not_a_front(path, note))
-        with undamaged(path):
-            return cls.of_file(path, frame, note)
+        return cls.of_file(path, frame, told)
 
     @classmethod
-    def of_file(cls, path: Path, frame: pl.DataFrame, note: dict[str, Any]) -> Result:
-        """Return the result of a front's file whose frame and note are read; what lies beside it is read here."""
-        from energylens.store import read_parquet
+    def of_file(cls, path: Path, frame: pl.DataFrame, told: Mapping[str, Any]) -> Result:
+        """Return the result of a front's file whose frame and metadata are read; what lies beside it is read here."""
+        from energylens.result_form import checked_result
+        from energylens.store import is_file, read_parquet
 
-        space = thawed(note)
-        for name, known in (("model", space.plan.model_names), ("gpu", space.plan.gpu_names)):
-            if strange := set(frame[name]) - set(known):
-                raise ValueError(f"`{name}` names `{min(map(str, strange))}`, which its plan does not")
-        checked_rows(frame, (*space.objectives, ENERGY, "latency_s", *breakdown_columns()))
-        beside = {name: path.with_name(f"{path.stem}.{name}{path.suffix}") for name in _BESIDE}
-        others = {name: read_parquet(own) for name, own in beside.items() if own.is_file()}
-        # Files of another run that had the same name are not this one's.
-        same = {name: other for name, (other, its) in others.items() if its.get("note") == note | {"kind": name}}
+        frame, note = checked_result(frame, told, path), told["note"]
+        with undamaged(path):
+            space = thawed(note)
+            _ = space.size, space.signed_objectives, space.bounds
+        others = {}
+        for name in _BESIDE:
+            beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
+            if is_file(beside):
+                rows, its = read_parquet(beside)
+                # Files of another run that had the same name are not this one's.
+                if its.get("note") == note | {"kind": name}:
+                    others[name] = checked_result(rows, its, beside)
         counts = dict(note["by_reason"])
-        return cls(frame, space, note["method"], note["points"], counts, note["outside_limits"], 0.0, **same)
+        return cls(frame, space, note["method"], note["points"], counts, note["outside_limits"], 0.0, **others)
 
     def write(self, path: str | Path) -> Path:
         """Write the front as Parquet with plan hash, version and units in its metadata, and return the path.
@@ -135,15 +139,17 @@ class Result:
         What else was kept goes beside it: `front.parquet` has `front.top.parquet`, `front.best_per.parquet` and
         `front.distributions.parquet`.
         """
-        from energylens.store import write_parquet
+        from energylens.store import named_path, parquet_bytes, write_files
 
-        path = Path(path)
+        path = named_path(path, "write")
+        files = []
         for name in _BESIDE:
             frame: pl.DataFrame | None = getattr(self, name)
             if frame is not None:
                 beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
-                write_parquet(frame, beside, self.plan_sha256, self.note | {"kind": name})
-        return write_parquet(self.frame, path, self.plan_sha256, self.note)
+                files.append((beside, parquet_bytes(frame, self.plan_sha256, self.note | {"kind": name}, sealed=True)))
+        front = parquet_bytes(self.frame, self.plan_sha256, self.note, sealed=True)
+        return write_files([*files, (path, front)])[-1]
 
 
 def front_result(
@@ -176,20 +182,13 @@ def undamaged(path: Path) -> Iterator[None]:
         yield
     except EnergylensError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, StopIteration, pl.exceptions.PolarsError) as error:
-        told = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:120]
-        message = f"`{path}` was changed by hand, or written by another version of energylens ({told})"
+    except (
+        *(LookupError, TypeError, ValueError, AttributeError, StopIteration, ArithmeticError, RecursionError),
+        pl.exceptions.PolarsError,
+    ) as error:
+        told = shown(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+        message = f"`{printable(str(path))}` was changed by hand, or written by another version of energylens ({told})"
         raise EnergylensError(Problem(message, hint="make it again", code="result")) from None
-
-
-def checked_rows(frame: pl.DataFrame, names: Sequence[str]) -> None:
-    """Raise `ValueError` for a column that is lacking, and for one that holds something else than finite numbers."""
-    for name in names:
-        column = frame[name]
-        if not column.dtype.is_numeric() or column.null_count() or not column.cast(pl.Float64).is_finite().all():
-            raise ValueError(f"`{name}` holds something else than finite numbers")
-    if ENERGY in names and frame.height and float(frame[ENERGY].min()) <= 0:  # type: ignore[arg-type]
-        raise ValueError(f"`{ENERGY}` is not above 0")
 
 
 def thawed(note: dict[str, Any]) -> Space:
@@ -209,9 +208,10 @@ def thawed(note: dict[str, Any]) -> Space:
     )
 
 
-def not_a_front(path: Path, note: dict[str, Any]) -> Problem:
+def not_a_front(path: Path, note: Mapping[str, Any]) -> Problem:
     """Return what is wrong with a file that holds no front."""
     kinds = {"service": "a service plan", "pairs": "pairs of prefill and decode", "best_per": "the best of each group"}
     kinds |= {"top": "the best few", "distributions": "distributions"}
-    what = f"holds {kinds[note['kind']]}, not a front" if note.get("kind") in kinds else "says nothing of a front"
-    return Problem(f"`{path}` {what}", hint="give a file of explore, search or sweep", code="result")
+    kind = note.get("kind")
+    what = f"holds {kinds[kind]}, not a front" if isinstance(kind, str) and kind in kinds else "says nothing of a front"
+    return Problem(f"`{printable(str(path))}` {what}", hint="give a file of explore, search or sweep", code="result")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from energylens import _core
+from energylens.common.files import printable
+from energylens.common.values import shown
 from energylens.errors import Problem, SpaceError, SpecError, did_you_mean
 
 if TYPE_CHECKING:
@@ -35,7 +38,9 @@ LAWS: Final[Mapping[str, tuple[str, float, float] | None]] = {
 """Laws with the name of their number, its least and its greatest value."""
 
 _MOST_COPIES: Final = 4096
-_MOST_EXPERTS: Final = 65_536
+_COPIES: Final = re.compile("0{0,9}[0-9]{1,4}")
+MOST_EXPERTS: Final = 65_536
+"""Most experts of a routed rank."""
 _MOST_TOKENS: Final = 2**53
 _WORDS: Final = "uniform, balanced, dirichlet:0.8, zipf:0.5, power_law:1.2 or counts:FILE"
 
@@ -57,13 +62,13 @@ class Law:
 def problem(text: object) -> Problem | None:
     """Return what is wrong with the word for a law, files apart."""
     if not isinstance(text, str):
-        return Problem(f"`{text}` is no law of routing", hint=f"write {_WORDS}", code="routing")
+        return Problem(f"`{shown(text)}` is no law of routing", hint=f"write {_WORDS}", code="routing")
     name, colon, number = text.partition(":")
     if name == "counts" and number:
         return None
     if name not in (*LAWS, "counts"):
         hint = did_you_mean(name.lower(), LAWS) or f"write {_WORDS}"
-        return Problem(f"`{text}` is no law of routing", hint=hint, code="routing")
+        return Problem(f"`{shown(text)}` is no law of routing", hint=hint, code="routing")
     if name == "counts":
         return Problem("`counts` of which file?", hint="write counts:FILE", code="routing")
     asked = LAWS[name]
@@ -77,7 +82,7 @@ def problem(text: object) -> Problem | None:
         value = math.nan
     if not least <= value <= most:
         hint = f"give its {what}, from {least:g} to {most:g}, as in {name}:0.8"
-        return Problem(f"cannot read the {what} of `{text}`", hint=hint, code="routing")
+        return Problem(f"cannot read the {what} of `{shown(text)}`", hint=hint, code="routing")
     return None
 
 
@@ -129,15 +134,14 @@ def counts(path: Path) -> tuple[tuple[float, ...], ...]:
 
 
 def _table(path: Path) -> pl.DataFrame:
-    if path.is_dir():
-        raise SpecError(Problem("a folder, not a file of counts", where=str(path), code="no-file"))
-    try:
-        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
-    except FileNotFoundError:
-        raise SpecError(Problem("no such file of counts", where=str(path), code="no-file")) from None
-    except (OSError, pl.exceptions.PolarsError) as error:
-        told = str(error).splitlines()[0]
-        raise SpecError(Problem(f"cannot read the counts: {told}", where=str(path), code="form")) from None
+    from energylens.common.files import is_folder, is_there
+    from energylens.common.tables import read_table
+
+    if not is_there(path):
+        raise SpecError(Problem("no such file of counts", where=printable(str(path)), code="no-file"))
+    if is_folder(path):
+        raise SpecError(Problem("a folder, not a file of counts", where=printable(str(path)), code="no-file"))
+    return read_table(path, "file of counts", kind="parquet" if path.suffix == ".parquet" else "csv", code="form")
 
 
 def _whole(rows: pl.DataFrame, names: Sequence[str], path: Path) -> tuple[pl.DataFrame, list[Problem]]:
@@ -148,7 +152,7 @@ def _whole(rows: pl.DataFrame, names: Sequence[str], path: Path) -> tuple[pl.Dat
         if column.dtype.is_numeric() and not column.null_count():
             wide = column.cast(pl.Float64)
             whole = bool((wide.is_finite() & (wide == wide.floor())).all())
-        most = _MOST_EXPERTS - 1 if name == "expert" else _MOST_TOKENS
+        most = MOST_EXPERTS - 1 if name == "expert" else _MOST_TOKENS
         if not whole:
             message = f"column `{name}` of the counts is not made of whole numbers"
             problems.append(Problem(message, where=str(path), code="form"))
@@ -188,13 +192,13 @@ def placement_problem(text: object) -> Problem | None:
     """Return what is wrong with the word for a placement."""
     if text in ("contiguous", "balanced"):
         return None
-    name, _, number = str(text).partition(":")
-    if name == "replicated" and number.isascii() and number.isdigit() and 1 <= int(number) <= _MOST_COPIES:
+    name, _, number = str(text).partition(":") if isinstance(text, str) else ("", "", "")
+    if name == "replicated" and _COPIES.fullmatch(number) and 1 <= int(number) <= _MOST_COPIES:
         return None
     known = ["contiguous", "balanced", "replicated"]
     hint = "write contiguous, balanced, or replicated:32 for 32 copies of the most popular experts besides"
     hint = hint if name in known else did_you_mean(name, known) or hint
-    return Problem(f"`{text}` is no placement of experts", hint=hint, code="placement")
+    return Problem(f"`{shown(text)}` is no placement of experts", hint=hint, code="placement")
 
 
 def placement_code(text: str) -> int:
@@ -239,10 +243,9 @@ def loads(
     problems = [wrong for text in placements if (wrong := placement_problem(text))]
     numbers = (("tokens", tokens, float), ("GPUs", gpus, int))
     problems += [
-        Problem(f"{what} are {'whole ' if kind is int else ''}numbers from 1, found `{n}`", code="axis-value")
+        Problem(f"{what} are {'whole ' if kind is int else ''}numbers from 1, found `{bad[0]}`", code="axis-value")
         for what, values, kind in numbers
-        for n in values
-        if not (isinstance(n, (int, kind)) and 1 <= n < math.inf)
+        if (bad := [n for n in values if not (isinstance(n, (int, kind)) and 1 <= n < math.inf)])
     ]
     read_laws: list[Law] = []
     for text in dict.fromkeys(own if text is None else text for text in routings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 
@@ -11,8 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens import routing
+from energylens.columns import Form, Switch, Whole, Words
+from energylens.common.show import shown
 from energylens.errors import Problem, did_you_mean
-from energylens.values import numbers
+from energylens.values import is_whole, numbers
 
 Where = Literal["prefill", "decode", "both"]
 """Phases in which collectives are overlapped."""
@@ -74,27 +75,42 @@ def problem(value: object, axis: str) -> Problem | None:
         if isinstance(value, bool):
             return None
         return Problem(
-            f"`{axis}` is on or off, found `{value}`",
+            f"`{axis}` is on or off, found `{shown(value)}`",
             hint="write off or on, in Python False or True",
             code="axis-value",
         )
     if axis == "overlap_where":
-        if value in get_args(Where):
+        if isinstance(value, str) and value in get_args(Where):
             return None
-        hint = did_you_mean(str(value), get_args(Where)) or f"use {', '.join(get_args(Where))}"
-        return Problem(f"`{axis}` is no phase: `{value}`", hint=hint, code="axis-value")
+        hint = did_you_mean(shown(value), get_args(Where)) or f"use {', '.join(get_args(Where))}"
+        return Problem(f"`{axis}` is no phase: `{shown(value)}`", hint=hint, code="axis-value")
     if axis == "routing":
-        return None if value is None else routing.problem(value)
+        return None if value is None else routing.problem(value if isinstance(value, str) else shown(value))
     if axis == "placement":
-        return routing.placement_problem(value)
+        return routing.placement_problem(value if isinstance(value, str) else shown(value))
     least = 0 if axis == "overlap_sms" else 1
-    finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    whole = finite and value == int(value)  # type: ignore[call-overload]
-    if (value is None and RUNNING[axis] is None) or (whole and least <= value <= _MOST[axis]):  # type: ignore[operator]
+    if (value is None and RUNNING[axis] is None) or is_whole(value, least, _MOST[axis]):
         return None
     own = " (own, in frames null, leaves it as it is)" if RUNNING[axis] is None else ""
-    message = f"axis `{axis}` needs whole numbers from {least} to {_MOST[axis]:,}{own}, found `{value}`"
+    message = f"axis `{axis}` needs whole numbers from {least} to {_MOST[axis]:,}{own}, found `{shown(value)}`"
     return Problem(message, code="axis-value")
+
+
+def _checked(axis: str) -> Callable[[str], Problem | None]:
+    return lambda text: problem(text, axis)
+
+
+def _form(axis: str, default: Any) -> Form:
+    """Return what a column of an axis may hold."""
+    if axis in _SWITCHES:
+        return Switch(default)
+    if axis in _TEXTS:
+        return Words(_checked(axis), null=default is None, default=default)
+    return Whole(int(axis != "overlap_sms"), _MOST[axis], null=default is None, default=default)
+
+
+FORMS: Final[dict[str, Form]] = {axis: _form(axis, default) for axis, default in RUNNING.items()}
+"""What each axis may hold as a column of a frame."""
 
 
 def plain(value: Any, axis: str, laws: Sequence[str] = ()) -> Any:
@@ -128,15 +144,6 @@ def ways(frame: pl.DataFrame, laws: Sequence[str] = ()) -> tuple[list[tuple[Any,
     different = frame.select(given).unique(maintain_order=True).with_row_index("way")
     found = frame.select(given).join(different, on=given, how="left", nulls_equal=True, maintain_order="left")
     return [way(row, laws) for row in different.iter_rows(named=True)], found["way"].to_numpy()
-
-
-def problems(frame: pl.DataFrame) -> list[Problem]:
-    """Return what is wrong with the columns of a frame."""
-    found = []
-    for axis in (axis for axis in RUNNING if axis in frame.columns):
-        wrong = next(filter(None, (problem(value, axis) for value in frame[axis].unique().to_list())), None)
-        found += [wrong] if wrong else []
-    return found
 
 
 def typed(axis: str) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,22 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens import _core, routing, running
+from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
+from energylens.listed import different
+from energylens.listed import listed as listed
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
 from energylens.trust import Account, account
 from energylens.units import LARGER_IS_BETTER, RESULTS, UNITS
-from energylens.values import numbers
+from energylens.values import is_whole, numbers
 
 DEFAULT_OBJECTIVES = ("energy_per_output_token_j", "latency_s")
 DEFAULT_BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+
+_PARTS = tuple(name for name in _core.COLUMNS if name not in RESULTS)
+LIMITED = (*RESULTS, *_PARTS)
+"""Columns of a result that limits may bound: all that are numbers, joules by phase and cause among them."""
 
 _LIMIT = re.compile(r"^\s*(\w+)\s*(<=|>=)\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?|\.[0-9]+)\s*([a-zA-Z]*)\s*$")
 _SHORT = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "tpot_s", "latency": "latency_s", "power": "power_w_per_gpu"}
@@ -45,12 +52,15 @@ class Limit:
     highest: float
 
     @classmethod
-    def parse(cls, text: str, columns: Sequence[str] = RESULTS, short: Mapping[str, str] | None = None) -> Limit:
-        """Read `tpot_s<=0.05`, `tpot<=50ms` or `gpus<=8`; raise `SpaceError`."""
+    def parse(cls, text: str, columns: Sequence[str] = LIMITED, short: Mapping[str, str] | None = None) -> Limit:
+        """Read `tpot_s<=0.05`, `tpot<=50ms` or `gpus<=8`; raise `SpaceError`.
+
+        `columns` are those that may be limited, all numbers of a result if not given; `short` other names of them.
+        """
         match = _LIMIT.match(text) if isinstance(text, str) else None
         if match is None:
             hint = "write a column, <= or >=, and a number: tpot<=50ms, gpus<=8"
-            raise SpaceError(Problem(f"cannot read the limit `{text}`", hint=hint, code="limit"))
+            raise SpaceError(Problem(f"cannot read the limit `{shown(text)}`", hint=hint, code="limit"))
         name, sense, number, suffix = match.groups()
         column = result_column((_SHORT if short is None else short).get(name.lower(), name), "limit", columns)
         scales = {"": 1.0} | _SCALES.get(str(UNITS.get(column)).split("/")[0], {})
@@ -73,20 +83,33 @@ class Limit:
 def result_column(name: str, what: str, columns: Sequence[str] = RESULTS) -> str:
     """Return the name of a result column; raise `SpaceError` if there is none."""
     if name not in columns:
-        hint = did_you_mean(str(name), columns) or f"columns are {', '.join(columns)}"
-        raise SpaceError(Problem(f"unknown {what} `{name}`", hint=hint, code=f"unknown-{what}"))
+        hint = did_you_mean(shown(name), columns) or f"columns are {', '.join(c for c in columns if c not in _PARTS)}"
+        if what == "limit" and name in _core.AXES:
+            hint = f"`{name}` is an axis: give the values that it may have"
+        raise SpaceError(Problem(f"unknown {what} `{shown(name)}`", hint=hint, code=f"unknown-{what}"))
     return name
 
 
-def _whole(value: object, top: int) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and 1 <= value <= top and value == int(value)  # type: ignore[operator, call-overload]
-
-
-def listed(value: Any) -> list[Any]:
-    """Return the values of an axis: one, or any iterable of them but a text."""
-    values = [value] if isinstance(value, (str, Path)) or not isinstance(value, Iterable) else list(value)
-    return [item.item() if isinstance(item, np.generic) else item for item in values]
+def space_of(space: Space | None, axes: Mapping[str, Any]) -> Space:
+    """Return a space with some of its fields changed, or that of the fields alone; raise `SpaceError`."""
+    if space is not None and not isinstance(space, Space):
+        hint = f'name its axes: models="{shown(space)}"' if isinstance(space, (str, Path)) else "give a `Space`"
+        raise SpaceError(Problem(f"a space is not a {type(space).__name__}", hint=hint, code="unknown-axis"))
+    known = [item.name for item in fields(Space)]
+    problems = [
+        Problem(f"unknown axis `{shown(name)}`", hint=did_you_mean(name, known), code="unknown-axis")
+        for name in axes
+        if name not in known
+    ]
+    if space is None:
+        problems += [
+            Problem(f"axis `{name}` has no value: the space is empty", hint="it has no default", code="empty-space")
+            for name in ("models", "gpus")
+            if name not in axes
+        ]
+    if problems:
+        raise SpaceError(problems)
+    return Space(**axes) if space is None else replace(space, **axes) if axes else space
 
 
 @dataclass(frozen=True)
@@ -131,7 +154,8 @@ class Space:
         """The plan of the space's models and GPUs."""
         models: list[LoadedModel] = distinct([load_model(m) for m in listed(self.models)], "model")
         gpus: list[LoadedGpu] = distinct([load_gpu(g) for g in listed(self.gpus)], "GPU")
-        sound = [law for law in routing.laws(self._running["routing"]) if routing.problem(law) is None]
+        words = [law for law in self._running["routing"] if isinstance(law, str)]
+        sound = [law for law in routing.laws(words) if routing.problem(law) is None]
         return Plan(models, gpus, self.max_batched_tokens, sound)
 
     @cached_property
@@ -155,7 +179,7 @@ class Space:
         for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
             raw[name] = [v for part in raw[name] for v in (numbers(part, name) if isinstance(part, str) else [part])]
         axes = {"model": plan.model_names, "gpu": plan.gpu_names} | raw | self._running
-        return {name: list(dict.fromkeys(axes[name])) for name in _core.AXES}
+        return {name: different(axes[name], name) for name in _core.AXES}
 
     @cached_property
     def json(self) -> str:
@@ -166,13 +190,10 @@ class Space:
         problems = []
         for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
             top = 1024 if name in {"tp", "pp", "dp", "ep"} else LARGEST
-            whole = [
-                isinstance(v, (int, float)) and not isinstance(v, bool) and 1 <= v <= top and v == int(v)
-                for v in content[name]
-            ]
+            whole = [is_whole(value, 1, top) for value in content[name]]
             if not all(whole):
                 bad = content[name][whole.index(False)]
-                message = f"axis `{name}` needs whole numbers from 1 to {top:,}, found `{bad}`"
+                message = f"axis `{name}` needs whole numbers from 1 to {top:,}, found `{shown(bad)}`"
                 problems.append(Problem(message, code="axis-value"))
             else:
                 kind = int if top == 1024 else float
@@ -180,8 +201,10 @@ class Space:
         for name in ("weight_dtype", "kv_dtype"):
             bad = [value for value in content[name] if value is not None and value not in _core.DTYPES]
             if bad:
-                hint = did_you_mean(str(bad[0]), _core.DTYPES)
-                problems.append(Problem(f"unknown data type `{bad[0]}` in `{name}`", hint=hint, code="unknown-dtype"))
+                hint = did_you_mean(shown(bad[0]), _core.DTYPES)
+                problems.append(
+                    Problem(f"unknown data type `{shown(bad[0])}` in `{name}`", hint=hint, code="unknown-dtype")
+                )
         for name in running.RUNNING:
             wrong = next(filter(None, (running.problem(value, name) for value in content[name])), None)
             problems += [wrong] if wrong else []
@@ -252,8 +275,8 @@ class Space:
         """Return axes, limits and objectives as plain data."""
         return {
             "axes": self.axes,
-            "limits": list(self.limits),
-            "objectives": list(self.objectives),
+            "limits": listed(self.limits),
+            "objectives": listed(self.objectives),
             "points": self.size,
         }
 

@@ -13,7 +13,7 @@ import polars as pl
 from energylens import _core
 from energylens.builder import Model
 from energylens.evaluation import evaluate
-from energylens.library import load_gpu
+from energylens.library import load_gpu, resolved
 from energylens.plan import LoadedGpu, LoadedModel
 from energylens.running import RUNNING
 
@@ -67,7 +67,9 @@ def steady_state(
     """
     own = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
     names = points["gpu"].unique(maintain_order=True).to_list()
-    known = {name: own.get(name) or load_gpu(name) for name in names}
+    chosen, renamed = resolved(names, own, load_gpu, "GPU")
+    points = points.with_columns(pl.col("gpu").replace_strict(renamed))
+    known = {loaded.spec.name: loaded for loaded in chosen}
     roomy = [bare(loaded) for loaded in known.values()]
     starting, together, context = steps(points)
     batch = points["batch"].cast(pl.Float64).to_numpy()

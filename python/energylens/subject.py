@@ -11,15 +11,18 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from energylens import _core
 from energylens.changes import changes
+from energylens.common.files import printable
 from energylens.errors import EnergylensError, Problem
 from energylens.explained import causes, operations
 from energylens.library import load_gpu, load_model
 from energylens.plan import Plan
-from energylens.result import Result, checked_rows, not_a_front, undamaged
+from energylens.result import Result, not_a_front, undamaged
+from energylens.result_form import checked_result
 from energylens.running import RUNNING
-from energylens.service.serving import BATCHING, SERVED
+from energylens.service.deployments import ANSWERED, PRICED
+from energylens.service.pools import POOLED
+from energylens.service.serving import BATCHING
 from energylens.space import Limit, Space
 from energylens.trust import Account
 from energylens.units import ENERGY, RESULTS
@@ -154,6 +157,7 @@ def of_service(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Sub
 
     told = [
         ("workload", note["workload"]),
+        *(("note", str(text)) for text in note.get("notes", [])),
         ("limits", ", ".join(note["limits"]) or "none"),
         ("deployments in steady state", f"{note['tried']:,}"),
         ("could not run", reasons_words(note["by_reason"]) or "none"),
@@ -161,7 +165,6 @@ def of_service(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Sub
         ("question (SHA-256)", sha256),
     ]
     latency = "latency_s"
-    checked_rows(frame, (ENERGY, latency, *(f"share_{cause}" for cause in _core.CAUSES)))
     columns = [ENERGY, "ttft_p90_s", "tpot_p90_s", "latency_s", "output_tokens_per_s", "power_w", "utilisation"]
     columns += [name for name in _MONEY if name in frame.columns]
     limits = [_limit(text) for text in note["limits"]]
@@ -177,13 +180,13 @@ def of_pairs(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Subje
     """Return what a report of pairs of prefill and decode is about."""
     latency = "latency_s"
     parts = [f"energy_{part}_per_request_j" for part in ("prefill", "decode", "transfer")]
-    checked_rows(frame, (ENERGY, latency, "energy_per_request_j", *parts))
     named = frame.with_columns(
         pl.lit(note["model"]).alias("model"),
         pl.concat_str("prefill_gpu", pl.lit(" > "), "decode_gpu").alias("gpu"),
     )
     asked = note.get("asked", {})
     told = [("workload", str(note["workload"]))] if "workload" in note else []
+    told += [("note", str(text)) for text in note.get("notes", [])]
     told += [(name, f"{asked[name]:,}") for name in ("prompt_tokens", "output_tokens") if name in asked]
     told += [("limits", ", ".join(note["limits"]) or "none")]
     for side in ("prefill", "decode"):
@@ -204,23 +207,23 @@ def read_subject(path: str | Path) -> Subject:
     from energylens.store import read_parquet
 
     frame, told = read_parquet(path)
-    with undamaged(Path(path)):
-        return _subject(frame, told, Path(path))
-
-
-def _subject(frame: pl.DataFrame, told: Mapping[str, Any], path: Path) -> Subject:
-    note = told.get("note") or {}
+    path, note = Path(path), told.get("note", {})
     kind = note.get("kind")
     if kind in ("best_per", "top", "distributions"):
         raise EnergylensError(not_a_front(path, note))
     if kind not in ("front", "service", "pairs"):
         hint = "give a Parquet file that --out of explore, search, split, serve-plan or serve-pools wrote, or a sweep's"
-        raise EnergylensError(Problem(f"`{path}` does not say what it answers", hint=hint, code="result"))
+        name = printable(str(path))
+        raise EnergylensError(Problem(f"`{name}` does not say what it answers", hint=hint, code="result"))
     if not frame.height:
-        raise EnergylensError(Problem(f"`{path}` has no point", hint="relax the limits and ask again", code="empty"))
-    if kind == "front":
-        return of_result(Result.of_file(path, frame, note))
-    return (of_service if kind == "service" else of_pairs)(frame, note, told["plan_sha256"])
+        hint = "relax the limits and ask again"
+        raise EnergylensError(Problem(f"`{printable(str(path))}` has no point", hint=hint, code="empty"))
+    result = Result.of_file(path, frame, told) if kind == "front" else None
+    rows = frame if result is not None else checked_result(frame, told, path)
+    with undamaged(path):
+        if result is not None:
+            return of_result(result)
+        return (of_service if kind == "service" else of_pairs)(rows, note, told["plan_sha256"])
 
 
 _MONEY: Final = ("cost_per_million_output_tokens", "carbon_g_per_million_output_tokens")
@@ -238,15 +241,17 @@ def _varied(frame: pl.DataFrame, names: Sequence[str]) -> list[str]:
 
 
 def _limit(text: str) -> Limit:
-    return Limit.parse(text.replace(" ", ""), (*SERVED, *RESULTS))
+    return Limit.parse(text.replace(" ", ""), (*ANSWERED, *PRICED, *POOLED, *RESULTS))
 
 
 def _levers(asked: Mapping[str, Any], best: Mapping[str, Any], limits: Sequence[Limit]) -> pl.DataFrame | None:
     """Return what `advise_levers` says of a deployment, if what was asked can be asked again."""
     from energylens.advice.levers import advise_levers
+    from energylens.service.workload import load_workload
 
     if asked["model"] is None or asked["workload"] is None or None in asked["gpus"]:
         return None
+    reading = {name: asked[name] for name in ("time_unit", "block_tokens") if name in asked}
     own = {name: best[name] for name in _DEPLOYED if name in best and name not in ("model", "gpu")}
     try:
         known = {load_gpu(gpu).spec.name: gpu for gpu in asked["gpus"]}
@@ -255,10 +260,10 @@ def _levers(asked: Mapping[str, Any], best: Mapping[str, Any], limits: Sequence[
             return None  # the files are no longer those that the plan was made with
         told = advise_levers(
             asked["model"],
-            asked["workload"],
+            load_workload(asked["workload"], **reading),
             gpu=known[best["gpu"]],
             rate_per_s=asked["rate_per_s"],
-            limits=[str(limit) for limit in limits],
+            limits=[str(limit) for limit in limits if limit.column not in PRICED],
             other_gpus=[gpu for name, gpu in known.items() if name != best["gpu"]],
             **own,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from ruamel.yaml import YAML
 
 import energylens.spec.hf as hf
+from energylens.cli import main
+from energylens.errors import SpecError
 from energylens.spec.schema import first_line
 
 CONFIGS = Path(__file__).parent.parent / "data" / "hf"
@@ -307,14 +310,16 @@ def test_all_problems_are_reported_at_once() -> None:
     )
     with pytest.raises(hf.InvalidConfig) as caught:
         hf.spec_from_hf(broken)
-    assert sorted(caught.value.problems) == [
+    messages = [problem.message for problem in caught.value.problems]
+    assert sorted(messages) == [
         "hidden_size is missing",
         "intermediate_size must be a whole number, not '128'",
         "num_attention_heads 8 is not divisible by num_key_value_heads 3",
         "tie_word_embeddings must be true or false, not 'no'",
         "vocab_size must be at least 1, not -5",
     ]
-    assert all(problem in str(caught.value) for problem in caught.value.problems)
+    assert all(message in str(caught.value) for message in messages)
+    assert {problem.code for problem in caught.value.problems} == {"invalid-config"}
 
 
 def test_lists_must_cover_the_layers() -> None:
@@ -326,3 +331,212 @@ def test_text_reads_back_whatever_the_name() -> None:
     for name in ("123", "a: b", "true", "x # y", 'quo"te', "-dash"):
         spec = hf.spec_from_hf(tiny(), name, parameters=1234567.0)
         assert read(hf.write_yaml(spec)) == plain(spec)
+
+
+def flat_vision(**changes: Any) -> dict[str, Any]:
+    """A config of Qwen2.5-VL 7B as it is published: fields of the text part at the top, beside `vision_config`."""
+    sizes = {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_hidden_layers": 28}
+    text = {"num_key_value_heads": 4, "vocab_size": 152064, "hidden_act": "silu", "tie_word_embeddings": False}
+    window = {"sliding_window": 32768, "use_sliding_window": False, "max_window_layers": 28}
+    names = {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl"}
+    vision = {"vision_config": {"depth": 32, "hidden_size": 1280, "model_type": "qwen2_5_vl"}}
+    return sizes | text | window | names | vision | changes
+
+
+def test_flat_config_of_a_vision_model_is_that_of_its_text_part() -> None:
+    spec = hf.spec_from_hf(flat_vision(), "qwen2.5-vl-7b")
+    assert parameters(spec) == pytest.approx(7.615e9, rel=1e-3)
+    assert spec["ranks"] == {"d": 3584, "g": 4, "r": 7, "e": 128, "f": 18944, "v": 152064}
+    assert spec["mask"] == {"S": "causal"}
+    assert "the vision tower is not counted" in spec["source"]
+    older = flat_vision(architectures=["Qwen2VLForConditionalGeneration"], model_type="qwen2_vl")
+    assert parameters(hf.spec_from_hf(older)) == parameters(spec)
+    inner = {name: value for name, value in flat_vision().items() if name not in ("architectures", "vision_config")}
+    wrapped = flat_vision(text_config=inner | {"model_type": "qwen2_5_vl_text"})
+    assert hf.spec_from_hf(wrapped, "qwen2.5-vl-7b")["blocks"] == spec["blocks"]
+
+
+@pytest.mark.parametrize(
+    ("outer", "towers", "count"),
+    [
+        # LLaVA-1.5 names its text part by what differs from the defaults of Llama (Vicuna 7B: 6.74e9).
+        ({"architectures": ["LlavaForConditionalGeneration"], "vision_config": {"depth": 24}}, ["vision"], 6.74e9),
+        ({"architectures": ["SomeAudioForConditionalGeneration"], "audio_config": {"d": 1}}, ["audio"], 6.74e9),
+    ],
+)  # fmt: skip
+def test_wrapped_config_that_leaves_out_defaults(outer: dict[str, Any], towers: list[str], count: float) -> None:
+    inner = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu"}
+    config = outer | {"text_config": inner}
+    assert parameters(hf.spec_from_hf(config)) == pytest.approx(count, rel=1e-3)
+    assert hf.not_counted(config) == towers
+
+
+def test_text_part_under_another_name() -> None:
+    inner = tiny(architectures=["Qwen2ForCausalLM"], model_type="qwen2")
+    for field in ("llm_config", "language_config"):
+        config = {"architectures": ["InternVLChatModel"], "vision_config": {"hidden_size": 8}, field: inner}
+        assert hf.spec_from_hf(config)["ranks"] == hf.spec_from_hf(inner)["ranks"]
+    for name, family in (("LlavaLlamaForCausalLM", "llava_llama"), ("Phi3VForCausalLM", "phi3_v")):
+        flat = tiny(architectures=[name], model_type=family, mm_vision_tower="clip")
+        assert hf.spec_from_hf(flat)["ranks"] == hf.spec_from_hf(tiny())["ranks"]
+        assert hf.not_counted(flat) == ["vision"]
+
+
+def test_text_part_between_other_layers_is_refused() -> None:
+    config = {"architectures": ["MllamaForConditionalGeneration"], "text_config": tiny(model_type="mllama_text_model")}
+    with pytest.raises(hf.UnsupportedArchitecture, match="layers of attention to the image"):
+        hf.spec_from_hf(config)
+
+
+def reasons(**changes: Any) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        hf.spec_from_hf(tiny() | changes)
+    return [problem.message for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers must be at most 10,000, not 1000000000"),
+        ({"num_hidden_layers": 1e9}, "num_hidden_layers must be a whole number, not 1000000000.0"),
+        ({"num_hidden_layers": True}, "num_hidden_layers must be a whole number, not True"),
+        ({"hidden_size": 2**32}, "hidden_size must be at most 4,294,967,295, not 4294967296"),
+        ({"hidden_size": 10**5000}, "hidden_size must be at most 4,294,967,295, not a whole number of 16,610 bits"),
+        ({"hidden_size": -(10**200)}, "hidden_size must be at least 1, not a whole number of 665 bits"),
+        ({"vocab_size": [1]}, "vocab_size must be a whole number, not [1]"),
+        ({"vocab_size": "x" * 5000}, f"vocab_size must be a whole number, not '{'x' * 46} ... {'x' * 46}'"),
+        ({"hidden_act": ["silu"]}, "hidden_act must be a name, not ['silu']"),
+        ({"layer_types": 7}, "layer_types must be a list, not 7"),
+        ({"layer_types": [[]] * 4}, "layer_types must hold names, not []"),
+        ({"text_config": [1]}, "text_config must be a mapping, not [1]"),
+        ({"text_config": "x"}, "text_config must be a mapping, not 'x'"),
+        ({"quantization_config": "fp8"}, "quantization_config must be a mapping, not 'fp8'"),
+        (
+            {"quantization_config": {"quant_method": "fp8", "ignored_layers": "x"}},
+            "ignored_layers of quantization_config must be a list, not 'x'",
+        ),
+        (
+            {"quantization_config": {"quant_method": "fp8", "ignored_layers": ["x"] * 10_001}},
+            "ignored_layers of quantization_config has 10,001 entries, at most 10,000",
+        ),
+        (
+            {"quantization_config": {"quant_method": "fp8", "ignored_layers": ["re:("]}},
+            "'re:(' in quantization_config is no regular expression: missing ), unterminated subpattern at position 0",
+        ),
+        (
+            {"quantization_config": {"quant_method": "fp8", "ignored_layers": ["re:(a+)+$"]}},
+            "'re:(a+)+$' in quantization_config is too long a pattern, or has too many repeats",
+        ),
+        (
+            {"quantization_config": {"quant_method": "fp8", "ignored_layers": ["*" * 9]}},
+            "'*********' in quantization_config is too long a pattern, or has too many repeats",
+        ),
+    ],
+)  # fmt: skip
+def test_a_field_of_a_wrong_kind_or_size_has_one_reason(changes: dict[str, Any], reason: str) -> None:
+    assert reasons(**changes) == [reason]
+
+
+def test_experts_have_bounds() -> None:
+    with pytest.raises(hf.InvalidConfig, match="n_routed_experts must be at most 65,536, not 1000000"):
+        hf.spec_from_hf(tiny_latent(n_routed_experts=10**6))
+    with pytest.raises(hf.InvalidConfig, match="rank `u` of 6442450944000: at most 4,294,967,295"):
+        hf.spec_from_hf(tiny_latent(n_shared_experts=1536, moe_intermediate_size=2**32 - 2**20 * 96))
+    names = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "mlp_only_layers": ["0"]}
+    with pytest.raises(hf.InvalidConfig, match="mlp_only_layers must hold whole numbers, not '0'"):
+        hf.spec_from_hf(tiny(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=24, **names))
+
+
+def test_errors_are_those_of_the_package() -> None:
+    assert issubclass(hf.InvalidConfig, SpecError) and issubclass(hf.UnsupportedArchitecture, SpecError)
+    others: list[Any] = [[], "x", None, 7]
+    for wrong in others:
+        with pytest.raises(SpecError, match="a config is a mapping of fields"):
+            hf.spec_from_hf(wrong)
+    for published in (0, -1.0, math.inf, math.nan, 1e18, "8B"):
+        with pytest.raises(SpecError, match="parameters must be a number"):
+            hf.spec_from_hf(tiny(), parameters=published)  # type: ignore[arg-type]
+    for made in (hf.InvalidConfig(["a", "b"]), hf.UnsupportedArchitecture("c")):
+        again = pickle.loads(pickle.dumps(made))
+        assert type(again) is type(made) and again.problems == made.problems
+
+
+def imported(folder: Path, data: bytes, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    file = folder / "config.json"
+    file.write_bytes(data)
+    code = main(["import-hf", str(file), *options])
+    return code, capsys.readouterr().err.replace(str(folder), "DIR")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "`DIR/config.json` is not JSON: Expecting value"),
+        (b"[]", "`DIR/config.json` holds a list, not the fields of a config"),
+        (b"{", "`DIR/config.json` is not JSON: Expecting property name enclosed in double quotes"),
+        (b'{"a": NaN}', "`DIR/config.json` gives `a` a value that is no number of JSON: NaN, or beyond 1.8e308"),
+        (b'{"a": {"b": [1, -Infinity]}}', "`DIR/config.json` gives `a.b.1` a value that is no number of JSON"),
+        (b'{"a": 1e999}', "`DIR/config.json` gives `a` a value that is no number of JSON"),
+        (b'{"a": 1, "b": 2, "a": 3}', "`DIR/config.json` has the name `a` twice in one object"),
+        (b'{"a": ' + b"[" * 70 + b"]" * 70 + b"}", "`DIR/config.json` is nested deeper than the 64 levels"),
+        (b'{"a": ' + b"[" * 90_000 + b"]" * 90_000 + b"}", "`DIR/config.json` is nested deeper than the 64 levels"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "`DIR/config.json` holds a number of too many digits"),
+        ('{"a": 1}'.encode("utf-16"), "the config `DIR/config.json` is not UTF-8 text: byte 1, in line 1"),
+        (b'{"a": "\xff"}', "the config `DIR/config.json` is not UTF-8 text: byte 8, in line 1"),
+        (b" " * (2**24 + 1), "the config `DIR/config.json` has 16,777,217 bytes: more than the 16,777,216"),
+    ],
+)
+def test_what_is_no_config_has_one_reason(
+    data: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, errors = imported(tmp_path, data, capsys, "--out", str(tmp_path / "out.yaml"))
+    assert code == 2
+    assert errors.startswith(f"error: {message}")
+    assert errors.count("error: ") == 1
+    assert not (tmp_path / "out.yaml").exists()
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = imported(tmp_path, b"\xef\xbb\xbf" + json.dumps(tiny()).encode(), capsys)
+    assert code == 0
+
+
+def test_number_formats_of_another_file_are_checked_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other, config = tmp_path / "hf_quant_config.json", json.dumps(tiny()).encode()
+    other.write_text('{"quantization": {"quant_algo": "FP8"}}')
+    assert imported(tmp_path, config, capsys)[0] == 0
+    for text, message in (
+        ("{}", "missing field `quantization`"),
+        ("[]", "`DIR/hf_quant_config.json` holds a list"),
+        ('{"quantization": {"quant_algo": "FP8"}, "quantization": {}}', "`DIR/hf_quant_config.json` has the name"),
+        ('{"quantization": 7}', "quantization_config must be a mapping, not 7"),
+        (
+            '{"quantization": {"quant_algo": "FP8", "exclude_modules": 7}}',
+            "exclude_modules of quantization_config must",
+        ),
+    ):
+        other.write_text(text)
+        code, errors = imported(tmp_path, config, capsys)
+        assert code == 2
+        assert f"error: {message}" in errors
+        assert " --> DIR/hf_quant_config.json" in errors
+    other.unlink()
+    other.symlink_to(tmp_path / "gone")
+    assert "it is a link to" in imported(tmp_path, config, capsys)[1]
+
+
+def test_what_is_not_counted_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "vl.yaml"
+    code, errors = imported(tmp_path, json.dumps(flat_vision()).encode(), capsys, "--out", str(out))
+    assert code == 0
+    assert "note: this is the text part; the weights of the vision tower are not counted" in errors
+    assert "vl: 7.615B parameters" in errors
+    assert "the vision tower is not counted" in read(out.read_text())["source"]
+
+
+def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a b", "x" * 300, "\x1b[31m"):
+        code, errors = imported(tmp_path, json.dumps(tiny()).encode(), capsys, "--name", name)
+        assert code == 2
+        assert errors.startswith("error: a model's name has")
+        assert "\x1b" not in errors

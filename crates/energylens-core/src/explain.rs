@@ -11,7 +11,7 @@ use crate::einsum::count::Work;
 use crate::engine::{Plan, Point};
 use crate::graph::flow::{Exchange, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Class, Graph, Line};
-use crate::mapping::{MappedPhase, Mapping};
+use crate::mapping::{Blocks, MappedPhase, Mapping};
 use crate::mesh::{Infeasible, Mesh};
 use crate::plan::Phase;
 use crate::serving::{Requests, context, decode_passes, prefill_passes};
@@ -269,14 +269,11 @@ pub fn point(plan: &Plan, point: &Point) -> Result<Vec<KernelCostStory>, Infeasi
         prompt_tokens: [point.prompt_tokens; LANES],
         output_tokens: [point.output_tokens; LANES],
     };
-    let mut stories = phase(graph, mapping, Phase::Prefill, &mapping.prefill, &prefill_passes(mapping, &requests));
-    stories.extend(phase(
-        graph,
-        mapping,
-        Phase::Decode,
-        &mapping.decode,
-        &decode_passes(mapping, &requests.batch, &context(&requests)),
-    ));
+    let [first, then] = plan.kernels(point)?;
+    let (prefill, passes) = ((&mapping.prefill, &first), prefill_passes(mapping, &requests));
+    let mut stories = phase(graph, mapping, Phase::Prefill, prefill, &passes);
+    let (decode, passes) = ((&mapping.decode, &then), decode_passes(mapping, &requests.batch, &context(&requests)));
+    stories.extend(phase(graph, mapping, Phase::Decode, decode, &passes));
     Ok(stories)
 }
 
@@ -284,7 +281,7 @@ fn phase(
     graph: &Graph,
     mapping: &Mapping,
     phase: Phase,
-    mapped: &MappedPhase,
+    (mapped, blocks): (&MappedPhase, &Blocks),
     passes: &Passes,
 ) -> Vec<KernelCostStory> {
     let mut scratch = Scratch::default();
@@ -292,7 +289,7 @@ fn phase(
     let turns = |kernel: &&KernelCost| kernel.beside.as_ref().is_some_and(|beside| beside.order == Order::Turns);
     let mut stories = Vec::new();
     let mut hidden = Vec::new();
-    for kernels in &mapped.blocks {
+    for kernels in blocks {
         // What a block's micro-batches cannot hide is told of its kernels with collectives, each with its share.
         let together = KernelCost::overlapped(kernels.iter().map(|kernel| &kernel.cost).filter(turns));
         let shared = together.map(|one| (one.seconds(env, divided, How::default()), one.collective_s(env)[0]));
@@ -304,7 +301,7 @@ fn phase(
             hidden.push(own);
         }
     }
-    for (kernel, hidden) in mapped.blocks.iter().flatten().zip(hidden) {
+    for (kernel, hidden) in blocks.iter().flatten().zip(hidden) {
         let (i, k) = kernel.place;
         let block = &graph.blocks[i];
         let mut cost = kernel.cost.cost(env, divided);
@@ -333,7 +330,7 @@ fn phase(
             kernel_s: cost.kernel_s[0],
             communication_s: cost.exposed_s[0],
             flops: flops[0],
-            hbm_bytes: timed.bytes(env)[0],
+            hbm_bytes: timed.moved(env)[0],
             peak_flops_per_s: known.peak_per_s,
             compute_j: cost.compute_j[0],
             padding_j: env.hits[0] * kernel.cost.padding_j,
@@ -384,7 +381,7 @@ fn phase(
     }
     if let Some(governor) = &mapping.governor {
         let added = |cap: Option<Cap>| {
-            let governed = Mapping { governor: Some(Governor { cap, ..governor.clone() }), ..mapping.clone() };
+            let governed = mapping.governed(Governor { cap, ..governor.clone() });
             let (mut scratch, mut cost) = (Scratch::default(), PhaseCost::NONE);
             scratch.fix(&governed, mapped, passes, false);
             phase_cost(&governed, mapped, passes, false, &mut scratch, &mut cost);

@@ -1,10 +1,12 @@
 //! A model on a GPU type over a mesh in given formats: every constant of its kernels, resolved once.
 
 mod exchanges;
+mod laid_out;
 mod lower;
 mod timing;
 
-use std::sync::OnceLock;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use crate::cost::collective::Collective;
 use crate::cost::kernel::{Experts, KernelCost};
@@ -16,10 +18,12 @@ use crate::graph::Graph;
 use crate::hardware::dtype::Dtype;
 use crate::hardware::profile::{Profile, Range};
 use crate::mesh::{Infeasible, Mesh, Reason};
-use crate::plan::{MaskSpec, Phase};
+use crate::plan::MaskSpec;
 use crate::routing::table::known;
 use crate::routing::{Choice, Law, Placement};
 use crate::running::Running;
+
+pub use laid_out::{LaidOut, Unclocked, blocks};
 
 /// Formats the point asks for in place of the spec's.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -39,12 +43,13 @@ pub struct MappedKernel {
     pub cost: KernelCost,
 }
 
+/// Kernels by block.
+pub type Blocks = Vec<Vec<MappedKernel>>;
+
 /// One phase of a mapping.
 #[derive(Clone, Debug)]
 pub struct MappedPhase {
-    /// Kernels by block.
-    pub blocks: Vec<Vec<MappedKernel>>,
-    /// The same summed up by kind of stage.
+    /// Its kernels, summed up by kind of stage.
     pub program: Program,
     /// Hand-over to the next stage.
     pub send: Option<Collective>,
@@ -109,83 +114,49 @@ pub struct StepConstants {
     pub range: Range,
 }
 
-/// Everything constant over batch and lengths.
+/// Everything constant over batch and lengths. Mappings that differ in their caps share all else.
 #[derive(Clone, Debug)]
 pub struct Mapping {
-    /// Mesh.
-    pub mesh: Mesh,
-    /// Prefill.
-    pub prefill: MappedPhase,
-    /// Decode.
-    pub decode: MappedPhase,
-    /// Pipeline stages by content.
-    pub kinds: Vec<StageKind>,
-    /// Weight bytes of one repetition of each block, and of tied or once-held ones.
-    pub weights: Vec<f64>,
-    /// Cache of one repetition of each block.
-    pub caches: Vec<CacheShape>,
-    /// Activation bytes of prefill kernels that may be the largest, each with its mask.
-    pub activations: Vec<(Option<usize>, Poly)>,
-    /// Routing.
-    pub experts: Option<Experts>,
-    /// Step constants.
-    pub constants: StepConstants,
+    laid_out: Arc<LaidOut>,
     /// What holds the SM clock down, where a lock or a cap is asked for and the GPU's clocks are known.
     pub governor: Option<Governor>,
     /// Watts that no stage may draw on a GPU whose clocks are not known, so that nobody knows what a cap would do to it.
     pub most_w: Option<f64>,
 }
 
+impl Deref for Mapping {
+    type Target = LaidOut;
+
+    fn deref(&self) -> &LaidOut {
+        &self.laid_out
+    }
+}
+
 impl Mapping {
-    /// Lays a model out.
+    /// Holds the clock of a layout down as is asked for.
     ///
     /// # Errors
-    /// Why it cannot be laid out.
-    pub fn new(
-        graph: &Graph,
-        profile: &Profile,
-        mesh: Mesh,
-        formats: Formats,
-        running: Running,
-        settings: Settings,
-    ) -> Result<Self, Infeasible> {
-        mesh.check(graph)?;
-        let experts = routed(graph, mesh, running, settings.routings)?;
-        let locked = if running.sm_clock_mhz > 0 { profile.at_clock(f64::from(running.sm_clock_mhz)) } else { None };
-        let lower =
-            lower::Lowering { graph, profile: locked.as_ref().unwrap_or(profile), mesh, formats, running, experts };
-        let kinds = stage_kinds(graph, mesh.pp);
-        let (prefill, found_first) = lower.phase(Phase::Prefill, &kinds);
-        let (decode, found_then) = lower.phase(Phase::Decode, &kinds);
-        running.check(profile, locked.as_ref(), mesh, [found_first, found_then])?;
-        let profile = locked.as_ref().unwrap_or(profile);
-        Ok(Self {
-            mesh,
-            governor: governor(profile, running),
-            most_w: most_w(profile, running),
-            activations: largest_activations(&prefill),
-            prefill,
-            decode,
-            kinds,
-            weights: lower.weights(),
-            caches: lower.caches(),
-            experts: lower.experts(),
-            constants: StepConstants {
-                host_s: profile.host.host_s,
-                sequence_s: profile.host.sequence_s,
-                static_w: profile.power.static_w,
-                active_w: profile.power.active_w,
-                communication_w: profile.power.communication_w,
-                sequence_j: profile.power.sequence_j,
-                tdp_w: profile.power.tdp_w,
-                capacity_bytes: profile.memory.capacity_bytes,
-                reserve_bytes: profile.memory.reserve_bytes,
-                max_batched_tokens: settings.max_batched_tokens,
-                cause_variance: profile.uncertainty.causes().map(|deviation| deviation * deviation),
-                common_variance: lower.common_variance(),
-                range: lower.range(),
-            },
-        })
+    /// Why that cannot be had.
+    pub fn new(laid_out: Arc<LaidOut>, profile: &Profile, running: Running) -> Result<Self, Infeasible> {
+        let locked = laid_out.locked.as_ref();
+        running.check(profile, locked, laid_out.mesh, laid_out.has)?;
+        let profile = locked.unwrap_or(profile);
+        let (governor, most_w) = (governor(profile, running), most_w(profile, running));
+        Ok(Self { laid_out, governor, most_w })
+    }
+
+    /// The same with the clock held down otherwise.
+    #[must_use]
+    pub fn governed(&self, governor: Governor) -> Self {
+        Self { laid_out: Arc::clone(&self.laid_out), governor: Some(governor), most_w: self.most_w }
+    }
+
+    /// Bytes it takes, with those of its layout; with what tables it will have, if it is used with them.
+    pub fn bytes(&self, tables: bool) -> usize {
+        let clocks = |clocks: &Vec<Lower>| clocks.capacity() * size_of::<Lower>();
+        let of =
+            |governor: &Governor| clocks(&governor.clocks) + governor.cap.as_ref().map_or(0, |cap| clocks(&cap.clocks));
+        size_of::<Self>() + self.governor.as_ref().map_or(0, of) + self.laid_out.bytes(tables)
     }
 }
 
@@ -327,9 +298,9 @@ impl Running {
 }
 
 /// Activation traffic of the kernels that no other exceeds term by term.
-fn largest_activations(phase: &MappedPhase) -> Vec<(Option<usize>, Poly)> {
+fn largest_activations(blocks: &Blocks) -> Vec<(Option<usize>, Poly)> {
     let mut largest: Vec<(Option<usize>, Poly)> = Vec::new();
-    for kernel in phase.blocks.iter().flatten() {
+    for kernel in blocks.iter().flatten() {
         let own = (kernel.cost.mask, kernel.cost.traffic.activations.clone());
         let within = |small: &(Option<usize>, Poly), large: &(Option<usize>, Poly)| {
             let of = |bits| large.1.terms().iter().find(|(b, _)| *b == bits).map_or(0.0, |(_, c)| *c);

@@ -32,13 +32,16 @@ pub enum Reason {
     Routing = 10,
     /// A placement without experts to place, or whose copies do not divide.
     Placement = 11,
+    /// Seconds, joules or bytes beyond what can be calculated with.
+    Overflow = 12,
 }
 
 impl Reason {
     /// All reasons' names, by code.
     #[rustfmt::skip]
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 13] = [
         "ok", "ep", "experts", "shard", "layers", "batch", "memory", "overlap", "clock", "power", "routing", "placement",
+        "overflow",
     ];
 }
 

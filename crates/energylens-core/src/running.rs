@@ -73,6 +73,11 @@ impl Running {
         self.sm_clock_mhz > 0 || self.power_cap_w > 0
     }
 
+    /// What the layout of a mapping depends on: of a cap beside no lock, that there is one.
+    pub fn laid_out(self) -> Self {
+        Self { power_cap_w: u16::from(self.power_cap_w > 0 && self.sm_clock_mhz == 0), ..self }
+    }
+
     /// Whether serving runs behind the fits ran like this.
     pub fn measured(&self) -> bool {
         *self == Self { overlap_stages: if self.overlaps() { 0 } else { self.overlap_stages }, ..Self::default() }

@@ -2,7 +2,7 @@
 
 use crate::cost::attention::visible;
 use crate::cost::lanes::{LANES, Lane, ceiling};
-use crate::cost::program::BENT;
+use crate::cost::program::{BENT, Program};
 use crate::hardware::profile::Range;
 use crate::mapping::Mapping;
 use crate::mesh::Reason;
@@ -24,6 +24,11 @@ pub struct Requests<const L: usize = LANES> {
 
 /// Deviations to either side of the mean between which four values in five of a normal distribution lie.
 const EIGHTY_PERCENT: f64 = 1.281_551_565_544_6;
+
+/// Seconds, joules and bytes below this and above its inverse can be calculated with: squares and quotients are finite.
+pub const LARGEST: f64 = 1e140;
+/// Its inverse.
+pub const SMALLEST: f64 = 1e-140;
 
 /// Sequences of a data-parallel rank up to which fixed seconds of decode are looked up.
 const MOST_HELD: usize = 1024;
@@ -174,6 +179,11 @@ impl<const L: usize> Work for Fix<'_, L> {
         let passes = decode_passes(self.mapping, self.batch, &[0.0; L]);
         self.scratch.fix(self.mapping, &self.mapping.decode, &passes, false);
     }
+}
+
+/// Bytes of the table of fixed seconds of decode.
+pub(crate) fn fixed_bytes(program: &Program, kinds: usize) -> usize {
+    program.bent() * kinds * HELD_ROW * size_of::<f64>()
 }
 
 /// Puts the fixed seconds of decode into `scratch`; with `tables` they are looked up, with the same bits.
@@ -416,8 +426,11 @@ pub fn fill<const L: usize>(mapping: &Mapping, parts: &Parts<L>, columns: Column
     let dp = f64::from(mapping.mesh.dp);
     let capacity = mapping.constants.capacity_bytes;
     for i in 0..L {
+        let within = |value: f64| value > SMALLEST && value < LARGEST;
+        let finite = within(latency[i]) & within(energy[i]) & (memory[i] < LARGEST);
+        let runs = if finite { Reason::Ok as u64 } else { Reason::Overflow as u64 };
         let slowed = prefill.elapsed_s[i] == f64::INFINITY || decode.elapsed_s[i] == f64::INFINITY;
-        let runs = if slowed && mapping.most_w.is_some() { Reason::Power as u64 } else { Reason::Ok as u64 };
+        let runs = if slowed && mapping.most_w.is_some() { Reason::Power as u64 } else { runs };
         let fits = if memory[i] > capacity { Reason::Memory as u64 } else { runs };
         served.reasons[i] = if batch[i] < dp { Reason::Batch as u64 } else { fits };
     }

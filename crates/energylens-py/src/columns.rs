@@ -3,11 +3,12 @@
 use energylens_core::engine::{Plan, Point, Points};
 use energylens_core::running::{Running, Where};
 use energylens_core::serving::{Columns, column_names};
-use numpy::{PyArray1, PyArrayMethods};
+use numpy::{Element, PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::plan::fault;
+use crate::call::detached;
+use crate::errors::fault;
 
 /// How points run: context parallelism, overlap (stages, SMs, where), sequence parallelism, fused norms, clock, power cap, law of
 /// routing, placement of experts.
@@ -79,6 +80,12 @@ impl Points for PointColumns<'_> {
     }
 }
 
+/// Zeros in NumPy's own memory, as it asks for large pages; a `MemoryError` where there is none left.
+fn zeros<T: Element>(py: Python<'_>, rows: usize) -> PyResult<Bound<'_, PyArray1<T>>> {
+    let made = py.import("numpy")?.call_method1("zeros", (rows, numpy::dtype::<T>(py)))?;
+    made.cast_into().map_err(Into::into)
+}
+
 /// Evaluates points into a dict of arrays by column name, `reason` among them.
 pub fn evaluated<'py, P: Points>(
     py: Python<'py>,
@@ -89,15 +96,15 @@ pub fn evaluated<'py, P: Points>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let names = column_names();
     let out = PyDict::new(py);
-    // NumPy's own memory, as it asks for large pages.
-    let arrays: Vec<_> = wanted.iter().map(|_| PyArray1::<f64>::zeros(py, points.rows(), false)).collect();
-    let reasons = PyArray1::<u8>::zeros(py, points.rows(), false);
+    let rows = points.rows();
+    let arrays = wanted.iter().map(|_| zeros::<f64>(py, rows)).collect::<PyResult<Vec<_>>>()?;
+    let reasons = zeros::<u8>(py, rows)?;
     {
         let mut own: Vec<_> = arrays.iter().map(|array| array.readwrite()).collect();
         let mut own_reasons = reasons.readwrite();
         let columns = own.iter_mut().map(|array| array.as_slice_mut()).collect::<Result<Vec<_>, _>>()?;
         let reasons = own_reasons.as_slice_mut()?;
-        py.detach(|| plan.evaluate_into(points, wanted, threads, columns, reasons));
+        detached(py, || plan.evaluate_into(points, wanted, threads, columns, reasons))?;
     }
     for (column, array) in wanted.iter().zip(arrays) {
         out.set_item(&names[column], array)?;

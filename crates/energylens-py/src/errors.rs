@@ -1,6 +1,6 @@
 //! The one road of an error to Python: problems as JSON inside a `PlanError`.
 
-use energylens_core::error::Problems;
+use energylens_core::error::{Problem, Problems};
 use pyo3::create_exception;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -14,6 +14,17 @@ impl From<Problems> for CoreError {
     fn from(problems: Problems) -> Self {
         Self(problems)
     }
+}
+
+impl From<Problem> for CoreError {
+    fn from(problem: Problem) -> Self {
+        Self(problem.into())
+    }
+}
+
+/// One fault as an exception.
+pub fn fault(code: &'static str, message: impl Into<String>) -> PyErr {
+    CoreError::from(Problem::new(code, message)).into()
 }
 
 impl From<CoreError> for PyErr {

@@ -1,5 +1,6 @@
 //! The Python face of `energylens-core`: translates, detaches from the GIL, returns columns. No logic.
 
+mod call;
 mod columns;
 mod errors;
 mod nsga;
@@ -29,15 +30,15 @@ mod _core {
 
     /// Positions of the rows nothing dominates (all columns minimised), in order.
     #[pyfunction]
-    fn non_dominated(rows: Vec<Vec<f64>>) -> PyResult<Vec<u64>> {
-        if rows.iter().any(|row| row.len() > energylens_core::reduce::MOST_OBJECTIVES) {
-            return Err(plan::fault("objectives", "rows of at most six columns"));
+    fn non_dominated(py: Python<'_>, rows: Vec<Vec<f64>>) -> PyResult<Vec<u64>> {
+        let width = rows.first().map_or(0, Vec::len);
+        if width > energylens_core::reduce::MOST_OBJECTIVES || rows.iter().any(|row| row.len() != width) {
+            return Err(errors::fault("objectives", "rows of at most six columns, all of the same length"));
         }
-        let mut front = energylens_core::reduce::front::Front::new(rows.first().map_or(0, Vec::len), None);
-        for (index, row) in rows.iter().enumerate() {
-            front.offer(index as u64, row);
+        if rows.iter().flatten().any(|value| value.is_nan()) {
+            return Err(errors::fault("objectives", "objectives are numbers"));
         }
-        Ok(front.members().iter().map(|member| member.index).collect())
+        call::detached(py, || energylens_core::reduce::front::non_dominated(&rows))
     }
 
     #[pymodule_init]

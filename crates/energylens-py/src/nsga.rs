@@ -1,23 +1,26 @@
 //! The `Nsga` class: a search in progress.
 
-use std::sync::Mutex;
-
 use energylens_core::nsga::Search;
+use energylens_core::stop::stopped;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
 use pyo3::prelude::*;
-use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 
-use crate::plan::{Plan, asked, fault};
+use crate::call::{Guarded, Held, detached, fits};
+use crate::errors::fault;
+use crate::plan::{Plan, asked};
 
 /// Indices, their objectives by row, counts by reason, points outside the bounds.
 type Found<'py> = (Bound<'py, PyArray1<u64>>, Bound<'py, PyArray2<f64>>, Vec<u64>, u64);
+
+/// Most points of a population.
+const MOST_POPULATION: usize = 1_000_000;
 
 /// NSGA-II over a space, generation by generation.
 #[pyclass(frozen, module = "energylens._core")]
 pub struct Nsga {
     plan: Py<Plan>,
-    search: Mutex<Search>,
+    search: Guarded<Search>,
 }
 
 #[pymethods]
@@ -30,21 +33,24 @@ impl Nsga {
         space: &str,
         objectives: Vec<(String, f64)>,
         bounds: Vec<(String, f64, f64)>,
-        population: usize,
-        seed: u64,
+        #[pyo3(from_py_with = fits)] population: usize,
+        #[pyo3(from_py_with = fits)] seed: u64,
     ) -> PyResult<Self> {
+        if population > MOST_POPULATION {
+            return Err(fault("population", format!("a population has at most {MOST_POPULATION}, found {population}")));
+        }
         let space = plan.bind(py).get().space(space)?;
         let wanted = asked(&objectives, &bounds)?;
-        Ok(Self { plan, search: Mutex::new(Search::new(space, wanted, population, seed)) })
+        Ok(Self { plan, search: Guarded::new(Search::new(space, wanted, population, seed)) })
     }
 
     /// Runs one generation.
-    fn step(&self, py: Python<'_>, threads: usize) -> PyResult<()> {
+    fn step(&self, py: Python<'_>, #[pyo3(from_py_with = fits)] threads: usize) -> PyResult<()> {
         let plan = self.plan.bind(py).get();
-        py.detach(|| -> PyResult<()> {
-            self.search.lock().map_err(|_| fault("internal", "a thread failed"))?.step(&plan.0, threads);
+        detached(py, || -> PyResult<()> {
+            self.search.lock_detached()?.step(&plan.0, threads);
             Ok(())
-        })
+        })?
     }
 
     /// Generations done.
@@ -104,7 +110,7 @@ impl Nsga {
         seen: PyReadonlyArray1<'py, u64>,
         front: PyReadonlyArray1<'py, u64>,
         counts: PyReadonlyArray1<'py, u64>,
-        threads: usize,
+        #[pyo3(from_py_with = fits)] threads: usize,
     ) -> PyResult<()> {
         let plan = self.plan.bind(py).get();
         let damaged = || fault("state", "the state does not fit the search");
@@ -120,21 +126,25 @@ impl Nsga {
             return Err(damaged());
         };
         let uneven = standing.0.len() != population.len() || standing.1.len() != population.len();
-        if outside || uneven || population.is_empty() || by_reason.len() != reasons {
+        if outside || uneven || population.is_empty() || by_reason.len() > reasons {
             return Err(damaged());
         }
-        py.detach(|| -> PyResult<()> {
-            let mut search = self.search.lock().map_err(|_| fault("internal", "a thread failed"))?;
+        detached(py, || -> PyResult<()> {
+            let mut search = self.search.lock_detached()?;
             search.restore(&plan.0, *generation, population, standing, seen, front, threads);
-            search.archive.by_reason.copy_from_slice(by_reason);
+            if stopped() {
+                return Ok(());
+            }
+            // Reasons added since a state was written come last.
+            search.archive.by_reason[..by_reason.len()].copy_from_slice(by_reason);
             search.archive.outside = *beyond;
             Ok(())
-        })
+        })?
     }
 }
 
 impl Nsga {
-    fn lock(&self, py: Python<'_>) -> PyResult<std::sync::MutexGuard<'_, Search>> {
-        self.search.lock_py_attached(py).map_err(|_| fault("internal", "a thread failed"))
+    fn lock(&self, py: Python<'_>) -> PyResult<Held<'_, Search>> {
+        self.search.lock(py)
     }
 }

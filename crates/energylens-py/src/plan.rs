@@ -3,12 +3,13 @@
 use energylens_core::cost::collective::{Collective, Group, Operation};
 use energylens_core::cost::env::Env;
 use energylens_core::einsum::shape::Poly;
-use energylens_core::engine::{Plan as CorePlan, Point};
+use energylens_core::engine::{CACHE_BYTES, Plan as CorePlan, Point};
 use energylens_core::error::{Problem, Problems};
 use energylens_core::explain;
 use energylens_core::graph::Axis;
 use energylens_core::hardware::dtype::dtype;
 use energylens_core::mapping::{CacheShape, StageKind};
+use energylens_core::memory::reserved;
 use energylens_core::mesh::{Mesh, Reason};
 use energylens_core::reduce::{MOST_OBJECTIVES, Wanted};
 use energylens_core::running::Running;
@@ -18,8 +19,15 @@ use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::call::{detached, fits};
 use crate::columns::{self, PointColumns, Way};
-use crate::errors::CoreError;
+use crate::errors::{CoreError, fault};
+
+/// Largest batch and length, as in a space.
+const MOST_SIZE: f64 = 1e12;
+
+/// Most GPUs of a collective, far beyond any cluster.
+const MOST_GPUS: u32 = 1 << 24;
 
 /// Reason, message, hint and rank of a mesh that cannot carry a model.
 type WhyNot = (String, String, String, Option<char>);
@@ -29,10 +37,6 @@ type Column<'py, T> = PyReadonlyArray1<'py, T>;
 /// A typed plan.
 #[pyclass(frozen, module = "energylens._core")]
 pub struct Plan(pub(crate) CorePlan);
-
-pub(crate) fn fault(code: &'static str, message: impl Into<String>) -> PyErr {
-    CoreError::from(Problems::from(Problem::new(code, message))).into()
-}
 
 /// Position of a result column.
 pub(crate) fn position(name: &str) -> PyResult<usize> {
@@ -47,9 +51,15 @@ pub(crate) fn asked(objectives: &[(String, f64)], bounds: &[(String, f64, f64)])
     }
     let mut wanted = Wanted::default();
     for (name, sign) in objectives {
+        if sign.abs() != 1.0 {
+            return Err(fault("objectives", format!("the sign of `{name}` is 1 or -1, found {sign}")));
+        }
         wanted.objectives.push((position(name)?, *sign));
     }
     for (name, low, high) in bounds {
+        if low.is_nan() || high.is_nan() {
+            return Err(fault("bounds", format!("a bound of `{name}` is no number")));
+        }
         wanted.bounds.push((position(name)?, *low, *high));
     }
     Ok(wanted)
@@ -63,6 +73,16 @@ fn wanted(names: &[String]) -> PyResult<Columns> {
 fn formats(names: &[Option<String>]) -> Result<Vec<Option<u8>>, CoreError> {
     let read = |name: &Option<String>| name.as_deref().map(|name| dtype(name).map(|format| format.code)).transpose();
     names.iter().map(read).collect::<Result<_, Problem>>().map_err(|p| CoreError::from(Problems::from(p)))
+}
+
+/// Checks batch, prompt and output tokens: numbers above 0 that can be calculated with.
+fn sizes_fit(columns: &[&[f64]]) -> PyResult<()> {
+    for (column, name) in columns.iter().zip(["batch", "prompt_tokens", "output_tokens"]) {
+        if let Some((row, size)) = column.iter().enumerate().find(|(_, size)| !(**size > 0.0 && **size <= MOST_SIZE)) {
+            return Err(fault("size", format!("row {row} of `{name}` is {size}, not above 0 and at most {MOST_SIZE}")));
+        }
+    }
+    Ok(())
 }
 
 /// One request of one token on one GPU, as the spec has it.
@@ -86,13 +106,22 @@ fn bare(model: u32, gpu: u32) -> Point {
 
 #[pymethods]
 impl Plan {
+    /// Of one canonical text; `cache_bytes` are the most that it keeps of what it makes.
     #[new]
-    fn new(py: Python<'_>, json: &str) -> PyResult<Self> {
-        py.detach(|| CorePlan::from_json(json)).map(Self).map_err(|problems| CoreError::from(problems).into())
+    #[pyo3(signature = (json, cache_bytes=None))]
+    fn new(py: Python<'_>, json: &str, #[pyo3(from_py_with = fits)] cache_bytes: Option<usize>) -> PyResult<Self> {
+        let cache_bytes = cache_bytes.unwrap_or(CACHE_BYTES);
+        let made = detached(py, || CorePlan::with_cache(json, cache_bytes))?;
+        made.map(Self).map_err(|problems| CoreError::from(problems).into())
+    }
+
+    /// How many mappings and layouts it keeps, and their bytes, about.
+    fn cached(&self) -> (usize, usize) {
+        self.0.cached()
     }
 
     /// Number of weights of a model.
-    fn parameters(&self, model: usize) -> PyResult<f64> {
+    fn parameters(&self, #[pyo3(from_py_with = fits)] model: usize) -> PyResult<f64> {
         self.0
             .graphs
             .get(model)
@@ -101,9 +130,15 @@ impl Plan {
     }
 
     /// Bytes of the cache of one sequence of so many tokens, over all GPUs.
-    fn cache_bytes(&self, model: u32, kv_dtype: Option<String>, tokens: f64) -> PyResult<f64> {
+    fn cache_bytes(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = fits)] model: u32,
+        kv_dtype: Option<String>,
+        tokens: f64,
+    ) -> PyResult<f64> {
         let cache = formats(&[kv_dtype])?.first().copied().flatten();
-        let mapped = self.0.mapping(&Point { cache, ..bare(model, 0) });
+        let mapped = detached(py, || self.0.mapping(&Point { cache, ..bare(model, 0) }))?;
         let mapping = mapped.as_ref().as_ref().map_err(|why| fault("infeasible", why.message.clone()))?;
         let each = |cache: &CacheShape| cache.bytes_per_token * tokens.min(cache.window);
         let of = |kind: &StageKind| -> f64 {
@@ -117,14 +152,17 @@ impl Plan {
     #[pyo3(signature = (gpu, operation, gpus, sms, implementation, sizes))]
     fn collective(
         &self,
-        gpu: usize,
+        #[pyo3(from_py_with = fits)] gpu: usize,
         operation: &str,
-        gpus: u32,
+        #[pyo3(from_py_with = fits)] gpus: u32,
         sms: Option<f64>,
         implementation: Option<&str>,
         sizes: Vec<f64>,
     ) -> PyResult<(Vec<f64>, Vec<f64>)> {
         let profile = self.0.profiles.get(gpu).ok_or_else(|| fault("gpu", "no such GPU"))?;
+        if gpus > MOST_GPUS || sms.is_some_and(|sms| !(sms > 0.0 && sms.is_finite())) {
+            return Err(fault("gpus", format!("a collective takes at most {MOST_GPUS} GPUs, and SMs above 0")));
+        }
         let known = Operation::ALL.into_iter().find(|known| known.name() == operation);
         let operation = known.ok_or_else(|| fault("operation", format!("`{operation}` is no collective")))?;
         let named = |name: &str| implementation.is_none_or(|own| name.split('-').next() == Some(own));
@@ -138,19 +176,29 @@ impl Plan {
     }
 
     /// What was derived from a model's text, as JSON.
-    fn explain_model(&self, model: usize) -> PyResult<String> {
+    fn explain_model(&self, #[pyo3(from_py_with = fits)] model: usize) -> PyResult<String> {
         let graph = self.0.graphs.get(model).ok_or_else(|| fault("model", "no such model"))?;
         serde_json::to_string(&explain::model(graph)).map_err(|e| fault("json", e.to_string()))
     }
 
     /// Why a mesh cannot carry a model: reason, message, hint and the rank at fault; or none.
     #[expect(clippy::too_many_arguments, reason = "one argument per degree of parallelism")]
-    fn why_not(&self, model: u32, gpu: u32, tp: u32, pp: u32, dp: u32, ep: u32, way: Way) -> PyResult<Option<WhyNot>> {
+    fn why_not(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = fits)] model: u32,
+        #[pyo3(from_py_with = fits)] gpu: u32,
+        #[pyo3(from_py_with = fits)] tp: u32,
+        #[pyo3(from_py_with = fits)] pp: u32,
+        #[pyo3(from_py_with = fits)] dp: u32,
+        #[pyo3(from_py_with = fits)] ep: u32,
+        #[pyo3(from_py_with = fits)] way: Way,
+    ) -> PyResult<Option<WhyNot>> {
         let graph = self.0.graphs.get(model as usize).ok_or_else(|| fault("model", "no such model"))?;
         let (cp, running) = columns::running(way)?;
         let mesh = Mesh { tp, pp, dp, ep, cp };
         let name = |reason: Reason| Reason::NAMES[reason as usize].to_owned();
-        let mapped = self.0.mapping(&Point { tp, pp, dp, ep, cp, running, ..bare(model, gpu) });
+        let mapped = detached(py, || self.0.mapping(&Point { tp, pp, dp, ep, cp, running, ..bare(model, gpu) }))?;
         let Err(why) = mapped.as_ref().clone() else { return Ok(None) };
         let tried = [(Axis::Tp, "tp"), (Axis::Ep, "ep")].map(|(axis, name)| {
             let degrees: Vec<String> = mesh.alternatives(graph, axis).iter().take(8).map(u32::to_string).collect();
@@ -172,15 +220,16 @@ impl Plan {
     #[expect(clippy::too_many_arguments, reason = "one argument per axis of a point")]
     fn explain_point(
         &self,
-        model: u32,
-        gpu: u32,
+        py: Python<'_>,
+        #[pyo3(from_py_with = fits)] model: u32,
+        #[pyo3(from_py_with = fits)] gpu: u32,
         weight_dtype: Option<String>,
         kv_dtype: Option<String>,
-        tp: u32,
-        pp: u32,
-        dp: u32,
-        ep: u32,
-        way: Way,
+        #[pyo3(from_py_with = fits)] tp: u32,
+        #[pyo3(from_py_with = fits)] pp: u32,
+        #[pyo3(from_py_with = fits)] dp: u32,
+        #[pyo3(from_py_with = fits)] ep: u32,
+        #[pyo3(from_py_with = fits)] way: Way,
         batch: f64,
         prompt_tokens: f64,
         output_tokens: f64,
@@ -202,7 +251,8 @@ impl Plan {
             prompt_tokens,
             output_tokens,
         };
-        let stories = explain::point(&self.0, &point).map_err(|i| fault("infeasible", i.message))?;
+        sizes_fit(&[&[batch], &[prompt_tokens], &[output_tokens]])?;
+        let stories = detached(py, || explain::point(&self.0, &point))?.map_err(|i| fault("infeasible", i.message))?;
         serde_json::to_string(&stories).map_err(|e| fault("json", e.to_string()))
     }
 
@@ -247,13 +297,13 @@ impl Plan {
         pp: Column<'py, u32>,
         dp: Column<'py, u32>,
         ep: Column<'py, u32>,
-        ways: Vec<Way>,
+        #[pyo3(from_py_with = fits)] ways: Vec<Way>,
         way: Column<'py, u32>,
         batch: Column<'py, f64>,
         prompt_tokens: Column<'py, f64>,
         output_tokens: Column<'py, f64>,
         columns: Vec<String>,
-        threads: usize,
+        #[pyo3(from_py_with = fits)] threads: usize,
     ) -> PyResult<Bound<'py, PyDict>> {
         let (names, wanted) = (formats(&dtypes)?, wanted(&columns)?);
         let ways = ways.into_iter().map(columns::running).collect::<PyResult<Vec<_>>>()?;
@@ -271,6 +321,7 @@ impl Plan {
         if codes[8].iter().any(|code| *code as usize >= ways.len()) {
             return Err(fault("way", "a position of a way of running is out of range"));
         }
+        detached(py, || sizes_fit(&sizes))??;
         let codes: [&[u32]; 9] = codes.try_into().map_err(|_| fault("rows", "nine columns of codes"))?;
         let sizes: [&[f64]; 3] = sizes.try_into().map_err(|_| fault("rows", "three columns of sizes"))?;
         let points = PointColumns { formats: &names, ways: &ways, codes, sizes };
@@ -284,7 +335,7 @@ impl Plan {
         space: &str,
         indices: Column<'py, u64>,
         columns: Vec<String>,
-        threads: usize,
+        #[pyo3(from_py_with = fits)] threads: usize,
     ) -> PyResult<Bound<'py, PyDict>> {
         let (space, wanted) = (self.space(space)?, wanted(&columns)?);
         let indices = indices.as_slice()?;
@@ -316,7 +367,9 @@ impl Plan {
         if indices.iter().any(|i| *i >= space.size()) {
             return Err(fault("index", "a point is outside the space"));
         }
-        let mut axes: Vec<Vec<u32>> = vec![Vec::with_capacity(indices.len()); Space::AXES.len()];
+        let what = format!("digits of {} points", indices.len());
+        let room = |_| reserved(indices.len(), &what).map_err(CoreError::from);
+        let mut axes = Space::AXES.iter().map(room).collect::<Result<Vec<Vec<u32>>, _>>()?;
         for index in indices {
             for (axis, digit) in axes.iter_mut().zip(space.digits(*index)) {
                 axis.push(digit as u32);

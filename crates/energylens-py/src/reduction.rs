@@ -1,7 +1,5 @@
 //! The `Reduction` class: what is kept of ranges of a space.
 
-use std::sync::Mutex;
-
 use energylens_core::engine::Schedule;
 use energylens_core::reduce::bins::Bins;
 use energylens_core::reduce::groups::Grouping;
@@ -9,10 +7,14 @@ use energylens_core::reduce::{Reduction as CoreReduction, Wanted};
 use energylens_core::space::{Listed, Space};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
-use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 
-use crate::plan::{Plan, asked, fault, position};
+use crate::call::{Guarded, Held, detached, fits};
+use crate::errors::fault;
+use crate::plan::{Plan, asked, position};
+
+/// Most of the best that are kept.
+const MOST_TOP: usize = 1_000_000;
 
 type Column<'py, T> = PyReadonlyArray1<'py, T>;
 
@@ -21,7 +23,7 @@ type Column<'py, T> = PyReadonlyArray1<'py, T>;
 pub struct Reduction {
     plan: Py<Plan>,
     space: Space,
-    kept: Mutex<CoreReduction>,
+    kept: Guarded<CoreReduction>,
 }
 
 #[pymethods]
@@ -37,40 +39,57 @@ impl Reduction {
         space: &str,
         objectives: Vec<(String, f64)>,
         bounds: Vec<(String, f64, f64)>,
-        resolution: Option<u32>,
-        top: usize,
+        #[pyo3(from_py_with = fits)] resolution: Option<u32>,
+        #[pyo3(from_py_with = fits)] top: usize,
         groups: Option<Vec<String>>,
         distributions: Vec<String>,
     ) -> PyResult<Self> {
         let space = plan.bind(py).get().space(space)?;
+        if top > MOST_TOP {
+            return Err(fault("top", format!("at most {MOST_TOP} of the best are kept, found {top}")));
+        }
         let mut wanted = Wanted { resolution, top, ..asked(&objectives, &bounds)? };
         for name in &distributions {
-            wanted.distributions.push(position(name)?);
+            let column = position(name)?;
+            if wanted.distributions.contains(&column) {
+                return Err(fault("distributions", format!("`{name}` is there twice")));
+            }
+            wanted.distributions.push(column);
         }
         if let Some(names) = groups {
             let axis = |name: &String| Space::AXES.iter().position(|axis| axis == name);
             let axes: Option<Vec<usize>> = names.iter().map(axis).collect();
             let axes = axes.ok_or_else(|| fault("axis", "no such axis"))?;
+            if (1..axes.len()).any(|at| axes[..at].contains(&axes[at])) {
+                return Err(fault("groups", "an axis is there twice"));
+            }
             let grouping = Grouping::new(&space, &axes)
                 .ok_or_else(|| fault("groups", format!("more than {} groups", Grouping::MOST)))?;
             wanted.groups = Some(grouping);
         }
-        Ok(Self { plan, space, kept: Mutex::new(CoreReduction::new(wanted)) })
+        Ok(Self { plan, space, kept: Guarded::new(CoreReduction::new(wanted)) })
     }
 
     /// Takes in points `lo` to `hi` of the space; `direct` evaluates each from scratch, with the same result.
     #[pyo3(signature = (lo, hi, threads, direct=false))]
-    fn run(&self, py: Python<'_>, lo: u64, hi: u64, threads: usize, direct: bool) -> PyResult<()> {
+    fn run(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = fits)] lo: u64,
+        #[pyo3(from_py_with = fits)] hi: u64,
+        #[pyo3(from_py_with = fits)] threads: usize,
+        direct: bool,
+    ) -> PyResult<()> {
         let hi = hi.min(self.space.size());
         let plan = self.plan.bind(py).get();
         let schedule = if direct { Schedule::Direct } else { Schedule::Best };
-        py.detach(|| -> PyResult<()> {
-            let mut kept = self.kept.lock().map_err(|_| fault("internal", "a thread failed"))?;
+        detached(py, || -> PyResult<()> {
+            let mut kept = self.kept.lock_detached()?;
             if lo < hi {
                 kept.walk(&plan.0, &self.space, lo..hi, schedule, threads);
             }
             Ok(())
-        })
+        })?
     }
 
     /// Takes in what another reduction of the same space kept: points of its front, top and groups, bins and counts.
@@ -78,10 +97,10 @@ impl Reduction {
         &self,
         py: Python<'py>,
         points: Column<'py, u64>,
-        bins: Vec<(usize, u64, u64)>,
-        by_reason: Vec<u64>,
-        outside: u64,
-        threads: usize,
+        #[pyo3(from_py_with = fits)] bins: Vec<(usize, u64, u64)>,
+        #[pyo3(from_py_with = fits)] by_reason: Vec<u64>,
+        #[pyo3(from_py_with = fits)] outside: u64,
+        #[pyo3(from_py_with = fits)] threads: usize,
     ) -> PyResult<()> {
         let plan = self.plan.bind(py).get();
         let indices = points.as_slice()?;
@@ -94,7 +113,7 @@ impl Reduction {
             (kept.wanted().objectives.clone(), kept.wanted().groups.clone())
         };
         let columns = objectives.iter().map(|(column, _)| *column).collect();
-        let table = py.detach(|| plan.0.evaluate(&Listed { space: &self.space, indices }, columns, threads));
+        let table = detached(py, || plan.0.evaluate(&Listed { space: &self.space, indices }, columns, threads))?;
         let order: Vec<usize> = columns.iter().collect();
         let place = |column: usize| order.iter().position(|c| *c == column).unwrap_or(0);
         let mut kept = self.lock(py)?;
@@ -107,8 +126,8 @@ impl Reduction {
                 own.add(bin, count);
             }
         }
-        kept.by_reason.iter_mut().zip(by_reason).for_each(|(own, other)| *own += other);
-        kept.outside += outside;
+        kept.by_reason.iter_mut().zip(by_reason).for_each(|(own, other)| *own = own.saturating_add(other));
+        kept.outside = kept.outside.saturating_add(outside);
         Ok(())
     }
 
@@ -141,7 +160,7 @@ fn array(py: Python<'_>, values: impl Iterator<Item = u64>) -> Bound<'_, PyArray
 }
 
 impl Reduction {
-    fn lock(&self, py: Python<'_>) -> PyResult<std::sync::MutexGuard<'_, CoreReduction>> {
-        self.kept.lock_py_attached(py).map_err(|_| fault("internal", "a thread failed"))
+    fn lock(&self, py: Python<'_>) -> PyResult<Held<'_, CoreReduction>> {
+        self.kept.lock(py)
     }
 }

@@ -4,13 +4,17 @@ use energylens_core::replay::{Engine, Requests, Steps, prefix, replay as run};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::plan::fault;
+use crate::call::{detached, fits};
+use crate::errors::{CoreError, fault};
+
+/// Most tokens of a cache.
+const MOST_TOKENS: u64 = 1 << 53;
 
 /// How an engine batches, by the names of `Engine`.
 fn read_engine(told: &Bound<'_, PyDict>) -> PyResult<Engine> {
     fn field<'py, T: FromPyObjectOwned<'py>>(told: &Bound<'py, PyDict>, name: &str) -> PyResult<T> {
         let value = told.get_item(name)?.ok_or_else(|| fault("engine", format!("`{name}` is missing")))?;
-        value.extract().map_err(Into::into)
+        fits(&value).map_err(|e| fault("engine", format!("`{name}`: {e}")))
     }
     let engine = Engine {
         most_running: field(told, "most_running")?,
@@ -25,6 +29,13 @@ fn read_engine(told: &Bound<'_, PyDict>) -> PyResult<Engine> {
         warm_s: field(told, "warm_s")?,
     };
     let share = (0.0..=1.0).contains(&engine.found_share);
+    let numbers = engine.idle_w.is_finite() && engine.warm_s.is_finite();
+    if !numbers || engine.block_tokens > u64::from(u32::MAX) || engine.cache_tokens > MOST_TOKENS {
+        return Err(fault(
+            "engine",
+            format!("watts and seconds are finite, a block has at most {} tokens, a cache {MOST_TOKENS}", u32::MAX),
+        ));
+    }
     if engine.most_running == 0 || engine.token_budget == 0 || !share || !(1..=1 << 20).contains(&engine.lanes) {
         return Err(fault(
             "engine",
@@ -36,12 +47,12 @@ fn read_engine(told: &Bound<'_, PyDict>) -> PyResult<Engine> {
 
 /// Blocks of each request, of a list of all and where each one's begin.
 fn parts<'a>(blocks: &'a [u32], starts: &[usize]) -> PyResult<Vec<&'a [u32]>> {
-    let own = |pair: &[usize]| blocks.get(pair[0]..pair[1].max(pair[0]));
-    let told: Option<Vec<&[u32]>> = starts.windows(2).map(own).collect();
     if blocks.iter().any(|id| *id as usize >= blocks.len()) {
         return Err(fault("requests", "blocks are numbered from 0, as many as there are"));
     }
-    told.ok_or_else(|| fault("requests", "blocks of a request begin where those before it end"))
+    let of = |pair: &[usize]| blocks.get(pair[0]..pair[1].max(pair[0]));
+    let parts: Option<Vec<&[u32]>> = starts.windows(2).map(of).collect();
+    parts.ok_or_else(|| fault("requests", "blocks of a request begin where those before it end"))
 }
 
 fn different(blocks: &[u32]) -> usize {
@@ -59,8 +70,8 @@ pub fn replay<'py>(
     arrival_s: numpy::PyReadonlyArray1<'py, f64>,
     prompts: numpy::PyReadonlyArray1<'py, u32>,
     outputs: numpy::PyReadonlyArray1<'py, u32>,
-    blocks: Vec<u32>,
-    starts: Vec<usize>,
+    #[pyo3(from_py_with = fits)] blocks: Vec<u32>,
+    #[pyo3(from_py_with = fits)] starts: Vec<usize>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let list = |name: &str| -> PyResult<Vec<f64>> {
         steps.get_item(name)?.ok_or_else(|| fault("steps", "a list is missing"))?.extract()
@@ -84,7 +95,23 @@ pub fn replay<'py>(
     };
     let rising = |list: &[f64]| list.windows(2).all(|pair| pair[0] < pair[1]);
     let lines = [&steps.tokens, &steps.sequences, &steps.contexts, &steps.lengths];
-    let cells = steps.sequences.len() * steps.contexts.len();
+    let cells = steps.sequences.len().saturating_mul(steps.contexts.len());
+    let all = [
+        &steps.base_s,
+        &steps.base_j,
+        &steps.decode_s,
+        &steps.decode_j,
+        &steps.attend_s,
+        &steps.attend_j,
+        &steps.tokens,
+        &steps.sequences,
+        &steps.contexts,
+        &steps.lengths,
+    ];
+    let finite = |value: &f64| value.is_finite();
+    if !all.iter().all(|list| list.iter().all(finite)) || ![steps.sample_s, steps.sample_j].iter().all(finite) {
+        return Err(fault("steps", "seconds and joules of a grid are finite"));
+    }
     let even = |count: usize, lists: [&Vec<f64>; 2]| lists.iter().all(|list| list.len() == count);
     let whole = even(steps.tokens.len(), [&steps.base_s, &steps.base_j])
         && even(cells, [&steps.decode_s, &steps.decode_j])
@@ -106,7 +133,7 @@ pub fn replay<'py>(
     }
     let engine = read_engine(engine)?;
     let requests = Requests { arrival_s, input, output, blocks: &told_blocks };
-    let told = py.detach(|| run(&steps, engine, requests));
+    let told = detached(py, || run(&steps, engine, requests))?.map_err(CoreError::from)?;
     let found = PyDict::new(py);
     found.set_item("first_s", numpy::PyArray1::from_vec(py, told.first_s))?;
     found.set_item("done_s", numpy::PyArray1::from_vec(py, told.done_s))?;
@@ -138,11 +165,12 @@ pub fn replay<'py>(
 #[pyfunction]
 pub fn prefix_found(
     py: Python<'_>,
-    blocks: Vec<u32>,
-    starts: Vec<usize>,
-    block_tokens: u64,
-    capacities: Vec<u64>,
+    #[pyo3(from_py_with = fits)] blocks: Vec<u32>,
+    #[pyo3(from_py_with = fits)] starts: Vec<usize>,
+    #[pyo3(from_py_with = fits)] block_tokens: u64,
+    #[pyo3(from_py_with = fits)] capacities: Vec<u64>,
 ) -> PyResult<Vec<u64>> {
-    let told = parts(&blocks, &starts)?;
-    Ok(py.detach(|| prefix::found(&told, different(&blocks), block_tokens, &capacities)))
+    let parts = parts(&blocks, &starts)?;
+    let found = detached(py, || prefix::found(&parts, different(&blocks), block_tokens, &capacities))?;
+    found.map_err(|problem| CoreError::from(problem).into())
 }

@@ -11,10 +11,14 @@ import numpy as np
 import polars as pl
 
 from energylens.builder import Model
+from energylens.columns import frame_of
+from energylens.common import show
 from energylens.errors import InfeasibleError, Problem, SpaceError
 from energylens.library import load_gpu, load_model
+from energylens.listed import whole_numbers
 from energylens.plan import LoadedGpu, LoadedModel
 from energylens.service.intervals import with_intervals
+from energylens.service.notes import traffic_notes
 from energylens.service.serving import serve
 from energylens.service.steps import engine_columns, engines
 from energylens.service.workload import Workload, load_workload
@@ -24,6 +28,9 @@ BATCHES: Final = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 
 
 REFERENCE: Final = 32
 """Batch whose inter-token latency limits are multiples of."""
+
+_MOST_BATCH: Final = 1_000_000
+_MOST_SLOWDOWN: Final = 1e6
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class BatchAdvice:
     replicas: pl.DataFrame
     epsilon: float
     slowdown: float
+    notes: Sequence[str] = ()
 
 
 def advise_batch(
@@ -61,19 +69,20 @@ def advise_batch(
     allows; dynamic joules per token stay, static and waiting ones are shared. Raises `SpecError`, `FrameError`, or
     `InfeasibleError` if nothing runs.
     """
-    if not (0 <= epsilon < 1 and slowdown >= 1):
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (epsilon, slowdown))
+    if not (numbers and 0 <= epsilon < 1 and 1 <= slowdown <= _MOST_SLOWDOWN):
         hint = "epsilon is a share such as 0.1, slowdown a factor such as 2"
-        raise SpaceError(
-            Problem(f"cannot advise with epsilon {epsilon} and slowdown {slowdown}", hint=hint, code="advice")
-        )
+        fault = f"cannot advise with epsilon {show.shown(epsilon)} and slowdown {show.shown(slowdown)}"
+        raise SpaceError(Problem(fault, hint=hint, code="advice"))
+    asked = whole_numbers(batches, "batches", _MOST_BATCH)
     loaded, profile, load = load_model(model), load_gpu(gpu), load_workload(workload)
     if load.output_tokens <= 1:
         fault, hint = "requests of one output token decode nothing", "give a workload of longer outputs: 1024:256"
         raise SpaceError(Problem(fault, hint=hint, code="advice"))
     own: dict[str, Any] = {"models": [loaded], "gpus": [profile]}
-    tried = sorted({1, REFERENCE, *batches})
+    tried = sorted({1, REFERENCE, *asked})
     point = {"model": loaded.spec.name, "gpu": profile.spec.name} | engine
-    points = pl.DataFrame([point | {"max_num_seqs": batch} for batch in tried], infer_schema_length=None)
+    points = frame_of(*(point | {"max_num_seqs": batch} for batch in tried))
     told = serve(points, load, None, **own)
     fits = told.filter(pl.col("feasible") & (pl.col("slots") >= pl.col("max_num_seqs") - 0.5))
     if not fits.height:
@@ -92,7 +101,7 @@ def advise_batch(
         "energy_per_output_token_lo_j", "energy_per_output_token_hi_j", "gain", "kept",
     )  # fmt: skip
     replicas = _replicas(curve.filter(pl.col("batch") == best), load, profile, own)
-    return BatchAdvice(shown, best, replicas, epsilon, slowdown)
+    return BatchAdvice(shown, best, replicas, epsilon, slowdown, tuple(traffic_notes(load, None)))
 
 
 def _replicas(at: pl.DataFrame, load: Workload, gpu: LoadedGpu, own: dict[str, Any]) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from energylens.plan import LoadedGpu, LoadedModel
 from energylens.service.deployments import deployments, replicated, service_limits, within
 from energylens.service.intervals import with_intervals
 from energylens.service.judging import judged_by_replay
+from energylens.service.notes import traffic_notes
 from energylens.service.serving import BATCHING, checked_rate, serve
 from energylens.service.workload import Workload, load_workload
 from energylens.space import Limit
@@ -31,12 +32,14 @@ class Levers:
     """Single changes of a deployment, the largest saving first.
 
     `frame`: `lever`, `change` (in words), `saved_j` per output token with its 80 % interval `saved_lo_j`, `saved_hi_j`,
-    `saved_share`, `keeps` (whether the limits are kept), and the columns of `serve`. `now` is the deployment as it is.
+    `saved_share`, `keeps` (whether the limits are kept), and the columns of `serve`. `now` is the deployment as it is,
+    `notes` say how traffic was read.
     """
 
     frame: pl.DataFrame
     now: dict[str, Any]
     limits: Sequence[Limit]
+    notes: Sequence[str] = ()
 
 
 def advise_levers(
@@ -133,7 +136,7 @@ def advise_levers(
     }
     frame = pl.DataFrame(rows, infer_schema_length=None) if rows else pl.DataFrame(schema=empty)
     frame = frame.sort("saved_j", descending=True)
-    return Levers(frame, now | {"keeps": 0 in inside}, bounds)
+    return Levers(frame, now | {"keeps": 0 in inside}, bounds, tuple(traffic_notes(load, rate)))
 
 
 def _changes(

@@ -12,10 +12,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.builder import Model
+from energylens.columns import frame_of
 from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
 from energylens.library import load_gpu, load_model
-from energylens.plan import LoadedGpu, LoadedModel
+from energylens.listed import whole_numbers
+from energylens.plan import LARGEST, LoadedGpu, LoadedModel
+from energylens.service.least_squares import nonnegative_least_squares
+from energylens.service.sums import row_sums
 
 if TYPE_CHECKING:
     from energylens.charts import LengthCharts
@@ -80,9 +84,11 @@ def sweet_spots(
     """
     loaded, profile = load_model(model), load_gpu(gpu)
     point = {"model": loaded.spec.name, "gpu": profile.spec.name, "batch": batch} | engine
-    lengths = [(i, o) for i in dict.fromkeys(prompt_tokens) for o in dict.fromkeys(output_tokens)]
+    sides = (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens))
+    prompts, outputs = (dict.fromkeys(whole_numbers(values, name, LARGEST)) for name, values in sides)
+    lengths = [(i, o) for i in prompts for o in outputs]
     rows = [point | {"prompt_tokens": i, "output_tokens": o} for i, o in lengths]
-    told = evaluate(pl.DataFrame(rows, infer_schema_length=None), models=[loaded], gpus=[profile])
+    told = evaluate(frame_of(*rows), models=[loaded], gpus=[profile])
     kept = told.filter(pl.col("feasible"))
     if not kept.height:
         fault = f"{loaded.spec.name} runs at none of these lengths ({told['reason'][0]})"
@@ -92,7 +98,7 @@ def sweet_spots(
     given, made = (kept[name].cast(pl.Float64).to_numpy() for name in ("prompt_tokens", "output_tokens"))
     joules = kept["energy_per_request_j"].to_numpy()
     coefficients = surface(given, made, joules)
-    fitted = terms(given, made) @ coefficients / made
+    fitted = row_sums(terms(given, made), coefficients) / made
     cells = kept.select(
         "prompt_tokens", "output_tokens", "energy_per_output_token_j", "energy_prefill_j", "energy_decode_j"
     )
@@ -108,9 +114,7 @@ def terms(given: NDArray[np.float64], made: NDArray[np.float64]) -> NDArray[np.f
 
 def surface(given: NDArray[np.float64], made: NDArray[np.float64], joules: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the non-negative coefficients of the terms with the least relative error."""
-    from scipy.optimize import nnls
-
     rows = terms(given, made) / joules[:, None]
-    scale = np.linalg.norm(rows, axis=0)
-    found: NDArray[np.float64] = nnls(rows / scale, np.ones(len(joules)))[0] / scale
-    return found
+    scale = np.sqrt(np.add.reduce(rows * rows, axis=0))
+    coefficients: NDArray[np.float64] = nonnegative_least_squares(rows / scale, np.ones(len(joules))) / scale
+    return coefficients

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from energylens.calibrate.sections import padding_rows
+from energylens.common.files import is_there
+from energylens.common.tables import read_table
 from energylens.errors import Problem, SpecError, did_you_mean
 
 BYTES = {"bfloat16": 2.0, "fp8": 1.0, "fp8_block": 1.0 + 4 / 16384, "nvfp4": 0.5625}
@@ -150,7 +151,7 @@ def exclusions() -> list[tuple[str, pl.Expr]]:
 def read(folder: Path, family: str) -> pl.DataFrame:
     """Return one family's table, its columns and units checked (ms and W as in the file)."""
     path = folder / f"kernel_power_{family}.parquet"
-    if not path.is_file():
+    if not is_there(path):
         raise SpecError(
             Problem(
                 f"no table `{path.name}`",
@@ -159,17 +160,7 @@ def read(folder: Path, family: str) -> pl.DataFrame:
                 code="no-data",
             )
         )
-    try:
-        table = pl.read_parquet(path)
-    except (PolarsError, OSError) as error:
-        raise SpecError(
-            Problem(
-                f"`{path.name}` cannot be read: {error}",
-                where=str(path),
-                hint="truncated? copy it again",
-                code="unreadable",
-            )
-        ) from error
+    table = read_table(path, "table", kind="parquet", hint="truncated? copy it again")
     wanted = _SHAPE[family] + _COMMON + ([] if family == "allreduce" else ["gpu"])
     missing = [name for name in wanted if name not in table.columns]
     if missing:

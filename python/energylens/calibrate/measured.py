@@ -8,6 +8,8 @@ from typing import Final
 
 import polars as pl
 
+from energylens.common import tables
+from energylens.common.files import is_there, printable
 from energylens.errors import EnergylensError, Problem
 
 TABLE: Final = "serving_energy.parquet"
@@ -61,17 +63,13 @@ def data_dir(given: Path | None = None) -> Path:
 
 def read_table(path: Path) -> pl.DataFrame:
     """Return a Parquet or CSV table; raise `EnergylensError` if it is missing or cannot be read."""
-    if not path.is_file():
+    if not is_there(path):
         hint = "give --data DIR" if path.name == TABLE else "is the path right?"
-        raise EnergylensError(Problem(f"there is no `{path}`", hint=hint, code="no-data"))
-    try:
-        if path.suffix == ".csv":
-            return pl.read_csv(path, infer_schema_length=None)
-        return pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = (str(error).splitlines() or ["unreadable"])[0]
-        hint = "it may be truncated: fetch it again"
-        raise EnergylensError(Problem(f"cannot read `{path}`: {reason}", hint=hint, code="unreadable")) from None
+        raise EnergylensError(Problem(f"there is no `{printable(str(path))}`", hint=hint, code="no-data"))
+    kind = "csv" if path.suffix == ".csv" else "parquet"
+    return tables.read_table(
+        path, "table", kind=kind, error=EnergylensError, hint="it may be truncated: fetch it again"
+    )
 
 
 def _shown(value: object) -> str:

@@ -18,8 +18,9 @@ from energylens.calibrate.measured import check_numbers, read_table
 from energylens.calibrate.profile import ProfileFile, significant
 from energylens.calibrate.serving import Layer
 from energylens.calibrate.serving import fit as fit_layer
+from energylens.columns import Words, convert
 from energylens.errors import EnergylensError, Problem, did_you_mean
-from energylens.library import load_gpu, load_model, profile_path
+from energylens.library import bundled, load_gpu, load_model, profile_path
 from energylens.plan import LoadedGpu
 from energylens.report.text import table
 from energylens.spec.gpu import Host
@@ -103,10 +104,10 @@ class Fitted:
 
     def write(self, path: Path) -> None:
         """Write the profile, or the coefficients as JSON."""
-        from energylens.store import replace_file
+        from energylens.store import write_file
 
         if self.profile is None:
-            replace_file(path, (json.dumps(self.as_dict(), indent=2) + "\n").encode())
+            write_file(path, (json.dumps(self.as_dict(), indent=2) + "\n").encode())
             return
         file, gpu = self.profile
         spec = gpu.spec
@@ -161,6 +162,11 @@ def read_runs(path: Path) -> pl.DataFrame:
         raise EnergylensError(Problem(f"`{path}` has no column `model`", hint=hint, code="missing-column"))
     ranges = dict(_RANGES) | {name: (1, 1024) for name in _OPTIONAL if name in frame.columns}
     check_numbers(frame, ranges, str(path))
+    for name in (name for name in ("model", "weight_dtype", "kv_dtype") if name in frame.columns):
+        column, faults = convert(frame[name], Words(null=name != "model"))
+        if faults:
+            raise EnergylensError(faults)
+        frame = frame.with_columns(column)
     if frame.height < FEWEST:
         message = f"`{path}` has {frame.height} run{'s' * (frame.height != 1)}; a fit needs {FEWEST}"
         raise EnergylensError(Problem(message, hint="measure more batch sizes and lengths", code="too-few-runs"))
@@ -174,7 +180,7 @@ def read_runs(path: Path) -> pl.DataFrame:
     for name in ("weight_dtype", "kv_dtype"):
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(name))
-    names = {given: load_model(given).spec.name for given in frame["model"].unique()}
+    names = {given: _name(given) for given in frame["model"].unique()}
     gpus = pl.col("tp") * pl.col("pp") * pl.col("dp")
     frame = frame.with_columns(
         pl.col("model").replace_strict(names), gpus.alias("gpus"), (pl.col("itl_ms") / 1e3).alias("itl_s")
@@ -186,6 +192,12 @@ def read_runs(path: Path) -> pl.DataFrame:
         hint = "output_tokens_per_s is that of all GPUs, itl_ms is in milliseconds: is a unit or a column swapped?"
         raise EnergylensError(Problem(message, hint=hint, code="column-value"))
     return frame.with_columns(joules.alias("energy_per_output_token_j"))
+
+
+def _name(given: str) -> str:
+    """Return the name of a bundled model in its own spelling; a spec elsewhere goes by its path."""
+    load_model(given)
+    return given.lower() if given.lower() in bundled("models") else given
 
 
 def _refuse_bad(seen: dict[str, Errors]) -> None:

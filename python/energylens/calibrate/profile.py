@@ -29,10 +29,10 @@ class ProfileFile:
     """A profile and its text; fitted sections can be replaced."""
 
     def __init__(self, path: Path) -> None:
-        document = Document.read(path)
+        document = Document.read(path, "profile")
         check(GpuSpec, document.data, document, path.name)
         self.path = path
-        text = path.read_text(encoding="utf-8")
+        text = document.text
         self._head = text.split(MARKER)[0].rstrip("\n")
         self.sections: dict[str, Any] = {name: document.data[name] for name in FITTED if name in document.data}
         if MARKER not in text and self.sections:
@@ -86,12 +86,12 @@ class ProfileFile:
 
         In another folder it is without the line that leads editors from here to the schema.
         """
-        from energylens.store import replace_file
+        from energylens.store import write_file
 
         self.loaded()
         target = path or self.path
         beside = target.resolve().parent == self.path.resolve().parent
-        replace_file(target, (self.text if beside else _SCHEMA.sub("", self.text)).encode())
+        write_file(target, (self.text if beside else _SCHEMA.sub("", self.text)).encode())
         return target
 
 

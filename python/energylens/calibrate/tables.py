@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from energylens.calibrate.formulas import Array
+from energylens.common.tables import read_table
 from energylens.errors import Problem, SpecError
 
 FAST, SLOW = 1.3, 0.005
@@ -99,9 +100,9 @@ def versions(directory: Path, system: str, family: str, framework: str, operatio
 def read(path: Path, columns: tuple[str, ...], latency: str = "latency") -> pl.DataFrame:
     """Return the named columns and the latency (from the column so called), which must be positive milliseconds."""
     try:
-        rows = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
+        rows = read_table(path, "table", kind="parquet")
+    except SpecError as error:
+        reason = error.problems[0].message.rpartition("`: ")[2]
         raise fault(f"the table cannot be read: {reason}", path, "install the package anew") from error
     absent = [
         pl.lit(value).alias(name) for name, value in ADDED.items() if name in columns and name not in rows.columns

@@ -11,6 +11,8 @@ import polars as pl
 from energylens.calibrate.kernel_power import data_folder
 from energylens.calibrate.power import ON_CHIP, VECTOR
 from energylens.calibrate.report import Fit, rounded
+from energylens.common.files import is_there
+from energylens.common.tables import read_table
 from energylens.errors import Problem, SpecError
 from energylens.library import load_gpu
 from energylens.spec.datasheet import complete
@@ -141,9 +143,9 @@ def _overlap(folder: Path | None) -> dict[str, float]:
 
 def overlap(path: Path, link: float = 4.97e-10, hbm: float = MEMORY_J["a100-sxm-80gb"][0]) -> dict[str, float]:
     """Return W while the all-reduce runs and J/FLOP from the sequential rows: `E/2 = W·t + dynamic` over SM counts."""
-    if not path.is_file():
+    if not is_there(path):
         raise SpecError(Problem(f"no table `{path.name}`", where=str(path.parent), code="no-data"))
-    rows = pl.read_parquet(path).filter(pl.col("overlap_start") == -1)
+    rows = read_table(path, "table", kind="parquet").filter(pl.col("overlap_start") == -1)
     seconds, joules = rows["time_s"].to_numpy(), rows["energy_total_j"].to_numpy() / 2
     if len(rows) < 10 or np.ptp(seconds) < 0.1 * seconds.mean():
         raise SpecError(

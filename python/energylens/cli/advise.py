@@ -8,7 +8,8 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import App, Parameter
 from energylens.cli.options import Json, Threads
-from energylens.cli.service import Load, OneOptions, Rate
+from energylens.cli.service import Load, OneOptions, Rate, TraceOptions
+from energylens.errors import Problem, SpaceError
 
 advise = App(
     name="advise",
@@ -28,6 +29,7 @@ def batch(
     epsilon: Annotated[float, Parameter(help="Least throughput of a request, as a share of that of one alone.")] = 0.1,
     slowdown: Annotated[float, Parameter(help="Most inter-token latency, in multiples of that at 32 requests.")] = 2.0,
     options: OneOptions | None = None,
+    trace: TraceOptions | None = None,
     json: Json = False,
 ) -> None:
     """Choose how many requests to run at once, and see what replicas on the memory left would give.
@@ -36,12 +38,21 @@ def batch(
     """
     from energylens.advice.batch import advise_batch
     from energylens.report.advice import batch_text
+    from energylens.service.serving import BATCHING
 
     deployment = _engine(options, model)
-    deployment.pop("max_num_seqs")
-    found = advise_batch(model, deployment.pop("gpu"), workload, epsilon=epsilon, slowdown=slowdown, **deployment)
+    if deployment.pop("max_num_seqs") != BATCHING["max_num_seqs"]:
+        fault = "--max-num-seqs and `advise batch` exclude each other: how many requests run at once is what it advises"
+        raise SpaceError(Problem(fault, hint="leave --max-num-seqs out", code="options"))
+    load = (trace or TraceOptions()).load(workload)
+    found = advise_batch(model, deployment.pop("gpu"), load, epsilon=epsilon, slowdown=slowdown, **deployment)
     if json:
-        told: dict[str, Any] = {"batch": found.batch, "epsilon": epsilon, "slowdown": slowdown}
+        told: dict[str, Any] = {
+            "batch": found.batch,
+            "epsilon": epsilon,
+            "slowdown": slowdown,
+            "notes": list(found.notes),
+        }
         emit(told | {"curve": found.curve.to_dicts(), "replicas": found.replicas.to_dicts()})
     else:
         print(batch_text(model, found))
@@ -90,6 +101,7 @@ def levers(
     limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.")] = None,
     other_gpu: Annotated[str, Parameter(help="GPUs that could take its place.")] = "",
     options: OneOptions | None = None,
+    trace: TraceOptions | None = None,
     json: Json = False,
     threads: Threads = None,
 ) -> None:
@@ -104,7 +116,7 @@ def levers(
     deployment = _engine(options, model)
     found = advise_levers(
         model,
-        workload,
+        (trace or TraceOptions()).load(workload),
         gpu=deployment.pop("gpu"),
         rate_per_s=rate,
         limits=[*(axes.slo(slo) if slo else []), *(limit or [])],
@@ -113,7 +125,7 @@ def levers(
         **deployment,
     )
     if json:
-        emit({"now": found.now, "levers": found.frame.to_dicts()})
+        emit({"now": found.now, "notes": list(found.notes), "levers": found.frame.to_dicts()})
     else:
         print(levers_text(found))
 

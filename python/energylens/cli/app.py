@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     except EnergylensError as error:
         print(error.render(), file=sys.stderr)
         if "--json" in argv:
-            emit({"errors": [problem.as_dict() for problem in error.problems]})
+            emit(error.as_dict())
         return 2
     return 0
 

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from energylens import values
 from energylens.errors import Problem, SpaceError
 from energylens.values import formats, names, numbers
 
-__all__ = ["formats", "names", "numbers", "slo", "whole"]
+__all__ = ["every", "formats", "names", "numbers", "slo", "switch", "whole"]
+
+
+def every(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Return what each reader returns; raise `SpaceError` with the problems of all."""
+    found: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name, read in readers.items():
+        try:
+            found[name] = read()
+        except SpaceError as error:
+            problems += error.problems
+    if problems:
+        raise SpaceError(problems)
+    return found
 
 
 def whole(text: str) -> int:
     """Return a whole number, refusing what only looks like one."""
     return values.whole(text)
+
+
+def switch(text: str) -> bool:
+    """Return what `on` or `off` means; raise `ValueError` for another word."""
+    if text not in ("on", "off"):
+        raise ValueError(f'"{text}" is neither on nor off')
+    return text == "on"
 
 
 def slo(text: str) -> list[str]:

@@ -10,6 +10,7 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, App, Parameter
 from energylens.cli.options import Json
+from energylens.cli.output import document
 from energylens.errors import EnergylensError, Problem
 from energylens.store import checked_target
 
@@ -33,9 +34,12 @@ def _each(gpu: str, out: Path | None, write: bool) -> list[Path]:
     from energylens.library import profile_path
 
     paths = [profile_path(name) for name in axes.names(gpu)]
-    if out is not None and (write or len(paths) > 1):
+    if out is not None and write:
+        message = "--out and --write exclude each other: one writes another file, the other the profile in its place"
+        raise EnergylensError(Problem(message, hint="leave one of them out", code="options"))
+    if out is not None and len(paths) > 1:
         hint = "give one GPU with --out, or --write for profiles in their places"
-        raise EnergylensError(Problem("--out holds one profile", hint=hint, code="options"))
+        raise EnergylensError(Problem(f"--out holds one profile, not {len(paths)}", hint=hint, code="options"))
     if out is not None:
         checked_target(out)
     return paths
@@ -47,7 +51,7 @@ def _done(file: object, out: Path | None, write: bool) -> None:
     assert isinstance(file, ProfileFile)
     if out is None and not write:
         file.loaded()
-        print(file.text, end="")
+        document(file.text)
         return
     print(f"wrote {file.write(out)}", file=sys.stderr)
 
@@ -91,8 +95,9 @@ def power(gpu: Gpus, /, *, data: Data = None, out: Out = None, write: Write = Fa
     from energylens.calibrate.measured import data_dir
     from energylens.calibrate.profile import ProfileFile
 
+    paths = _each(gpu, out, write)
     folder = data_dir(data)
-    for path in _each(gpu, out, write):
+    for path in paths:
         file = ProfileFile(path)
         stages.power(file, folder, _tell)
         _done(file, out, write)
@@ -108,8 +113,9 @@ def serving(gpu: Gpus, /, *, data: Data = None, out: Out = None, write: Write = 
     from energylens.calibrate.measured import data_dir
     from energylens.calibrate.profile import ProfileFile
 
+    paths = _each(gpu, out, write)
     folder = data_dir(data)
-    for path in _each(gpu, out, write):
+    for path in paths:
         file = ProfileFile(path)
         stages.serving(file, folder, _tell)
         _done(file, out, write)
@@ -201,6 +207,6 @@ def runs(
         return
     _tell(found.text())
     if target is None:
-        print(found.file.text, end="")
+        document(found.file.text)
         return
     print(f"wrote {target}", file=sys.stderr)

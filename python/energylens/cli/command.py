@@ -7,86 +7,39 @@ import inspect
 import re
 import shutil
 import textwrap
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+from typing import Annotated, Any, Final, NoReturn, TypeVar, get_type_hints, overload
 
+from energylens.cli.option import CommandError, Option, Parameter, default_of, key_of, option_of, plain, value_of
+from energylens.common.files import is_file, printable
 from energylens.errors import EnergylensError, Problem, did_you_mean
+
+__all__ = ["OUT", "App", "Command", "CommandError", "Option", "Parameter"]
 
 _WIDEST: Final = 100
 OUT: Final = ("--out", "-o")
 """Names of the option that names a file to write."""
 
-_KINDS: Final = {int: "INT", float: "NUMBER", Path: "PATH", str: "TEXT"}
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """What an annotation says of an option: its help, its names, how its text is read."""
-
-    help: str = ""
-    name: str | Sequence[str] = ()
-    converter: Callable[[str], Any] | None = None
-
-
-@dataclass(frozen=True)
-class Option:
-    """An argument or an option of a command; `default` is `MISSING` where it must be given."""
-
-    key: str
-    flags: Sequence[str]
-    kind: Any
-    default: Any
-    help: str
-    converter: Callable[[str], Any] | None
-    group: str | None = None
-
-    @property
-    def shown(self) -> str:
-        """Its name in help and messages."""
-        return self.flags[0] if self.flags else self.key.upper()
-
-    @property
-    def switch(self) -> bool:
-        """Whether it takes no value."""
-        return self.kind is bool
-
-    @property
-    def many(self) -> bool:
-        """Whether it may be given several times."""
-        return self.kind is list
-
-    def usage(self) -> str:
-        """Return it with what it takes."""
-        value = "" if self.switch or not self.flags else f" {_KINDS.get(self.kind, 'TEXT')}"
-        return ", ".join(self.flags) + value if self.flags else self.shown
-
-    def explained(self) -> str:
-        """Return its help with its default."""
-        if self.default is MISSING:
-            return f"{self.help} (required)" if self.flags else self.help
-        if self.switch or self.default is None or self.default in ("", []):
-            return self.help
-        return f"{self.help} ({self.default} if not given)"
-
-
-class CommandError(EnergylensError):
-    """A command line that cannot be read."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what argparse finds itself: a value where none belongs, or none where one does."""
         name, _, fault = message.removeprefix("argument ").partition(": ")
-        takes = "takes no value" if "ignored explicit" in fault else "needs a value"
-        raise CommandError(Problem(f"`{name.split('/')[0]}` {takes}", hint="see --help", code="command-line"))
+        flag = name.split("/")[0]
+        takes, hint = "needs a value", f"write {flag}=VALUE for one that begins with a dash; see --help"
+        if "ignored explicit" in fault:
+            takes, hint = "takes no value", "see --help"
+        raise CommandError(Problem(f"`{flag}` {takes}", hint=hint, code="command-line"))
 
 
 _NUMBER = re.compile(r"-[0-9.]")
+_SWITCHES = re.compile(r"(?:on|off)(?:,(?:on|off))*")
 
 
 class Command:
@@ -107,15 +60,15 @@ class Command:
         hints = get_type_hints(self.run, include_extras=True)
         found: list[tuple[str, Any, list[Option]]] = []
         for name, parameter in inspect.signature(self.run).parameters.items():
-            kind, told = _plain(hints[name])
+            kind, told = plain(hints[name])
             default = MISSING if parameter.default is parameter.empty else parameter.default
             if is_dataclass(kind):
                 inner = get_type_hints(kind, include_extras=True)
-                options = [_option(f.name, inner[f.name], _default(f), False, name) for f in fields(kind)]
+                options = [option_of(f.name, inner[f.name], default_of(f), False, name) for f in fields(kind)]
                 found.append((name, kind, options))
             else:
                 positional = parameter.kind is parameter.POSITIONAL_ONLY
-                found.append((name, None, [_option(name, Annotated[kind, told], default, positional, None)]))
+                found.append((name, None, [option_of(name, Annotated[kind, told], default, positional, None)]))
         return found
 
     def __call__(self, words: Sequence[str]) -> Any:
@@ -127,7 +80,7 @@ class Command:
             values: dict[str, Any] = {}
             for option in options:
                 try:
-                    values[option.key] = _value(option, given.get(_key(option)))
+                    values[option.key] = value_of(option, given.get(key_of(option)))
                 except EnergylensError as error:
                     problems += error.problems
             if kind is not None:
@@ -149,30 +102,45 @@ class Command:
         for option in flagged:
             told: dict[str, Any] = {"action": "append"}
             told = {"action": "append_const", "const": ""} if option.switch else told
-            parser.add_argument(*option.flags, dest=_key(option), **told)
+            parser.add_argument(*option.flags, dest=key_of(option), **told)
         # Arguments may stand anywhere among the options; all that follows `--` is one.
         front, back = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
-        found, left = parser.parse_known_args(list(front), argparse.Namespace())
-        texts: dict[str, list[str] | None] = dict(vars(found))
+        bare = {flag: option.bare for option in flagged if option.bare is not None for flag in option.flags}
+        found, left = parser.parse_known_args(_with_values(front, bare), argparse.Namespace())
+        # What argparse makes of `--tp=--` is an empty list.
+        texts: dict[str, list[str] | None] = {
+            key: [word if isinstance(word, str) else "--" for word in values] if values else None
+            for key, values in vars(found).items()
+        }
         strange = [word for word in left if word.startswith("-") and not _NUMBER.match(word)]
         plain = [*(word for word in left if word not in strange), *back]
         known = {flag.lstrip("-"): flag for option in flagged for flag in option.flags} | {"help": "--help"}
         problems = [self._unknown(word.split("=")[0], known) for word in strange]
         for option, word in zip(arguments, plain, strict=False):
-            texts[_key(option)] = [word]
-        if not strange:
-            problems += [self._wrong(f"`{word}` is one argument too many") for word in plain[len(arguments) :]]
+            texts[key_of(option)] = [word]
+        if not strange and (more := plain[len(arguments) :]):
+            # A word behind a switch that is neither on nor off was meant for it.
+            meant_for = {word: flag for flag, word in pairwise(words) if flag in bare and word in plain}
+            problems += [self._no_switch(flag, word) for word, flag in meant_for.items()] or [
+                self._wrong(f"`{printable(word)}` is one argument too many") for word in more
+            ]
         for option in self.options:
-            own = texts.get(_key(option))
+            own = texts.get(key_of(option))
             if own and len(own) > 1 and not option.many and not option.switch:
                 problems.append(self._wrong(f"`{option.shown}` is given twice", "give it once"))
             if own is None and option.default is MISSING:
                 problems.append(self._wrong(f"`{option.shown}` is missing"))
         return texts, problems
 
+    @staticmethod
+    def _no_switch(flag: str, word: str) -> Problem:
+        return Problem(
+            f"`{flag}` is on or off, found `{printable(word)}`", hint=f"write {flag} on", code="command-line"
+        )
+
     def _unknown(self, flag: str, known: Mapping[str, str]) -> Problem:
         near = get_close_matches(flag.lstrip("-"), known, n=1, cutoff=0.5)
-        return self._wrong(f"unknown option `{flag}`", f"did you mean `{known[near[0]]}`?" if near else None)
+        return self._wrong(f"unknown option `{printable(flag)}`", f"did you mean `{known[near[0]]}`?" if near else None)
 
     def _wrong(self, fault: str, hint: str | None = None) -> Problem:
         return Problem(fault, hint=hint or self._see(), code="command-line")
@@ -251,7 +219,7 @@ class App:
             kind = "option" if words[0].startswith("-") else "command"
             near = did_you_mean(words[0], self.commands) if kind == "command" else None
             hint = near or f"see {self.path or self.name} --help"
-            raise CommandError(Problem(f"unknown {kind} `{words[0]}`", hint=hint, code="command-line"))
+            raise CommandError(Problem(f"unknown {kind} `{printable(words[0])}`", hint=hint, code="command-line"))
         if isinstance(found, Command) and {"--help", "-h"} & set(words[1:]):
             print(found.help_text(width))
             return None
@@ -261,7 +229,7 @@ class App:
     def _names_file(words: Sequence[str]) -> bool:
         """Return whether a file stands where a command would, options perhaps before it."""
         first = next((word for word in words if not word.startswith("-")), "")
-        return bool(Path(first).suffix) or Path(first).is_file()
+        return bool(Path(first).suffix) or is_file(first)
 
     def help_text(self, width: int) -> str:
         """Return its commands with the first sentence of each."""
@@ -272,55 +240,15 @@ class App:
         return "\n".join(lines + (_columns([("--version", "Show the version.")], width) if self.version else []))
 
 
-def _plain(hint: Any) -> tuple[Any, Parameter]:
-    """Return the type of an annotation without `Annotated` and `None`, and its parameter."""
-    told = Parameter()
-    if get_origin(hint) is Annotated:
-        hint, *others = get_args(hint)
-        told = next((other for other in others if isinstance(other, Parameter)), told)
-    if get_origin(hint) in (Union, types.UnionType):
-        hint = next(kind for kind in get_args(hint) if kind is not types.NoneType)
-        if get_origin(hint) is Annotated:
-            return _plain(hint)
-    return get_origin(hint) or hint, told
-
-
-def _option(key: str, hint: Any, default: Any, positional: bool, group: str | None) -> Option:
-    kind, told = _plain(hint)
-    names = [told.name] if isinstance(told.name, str) else list(told.name)
-    flags = [] if positional else names or [f"--{key.replace('_', '-')}"]
-    return Option(key, flags, kind, default, told.help, told.converter, group)
-
-
-def _default(one: Any) -> Any:
-    return one.default_factory() if one.default_factory is not MISSING else one.default
-
-
-def _key(option: Option) -> str:
-    return f"{option.group or ''}.{option.key}"
-
-
-def _value(option: Option, texts: list[str] | None) -> Any:
-    """Return the value of an option; raise `EnergylensError` for a text that is none."""
-    if texts is None:
-        return None if option.default is MISSING else option.default
-    if option.switch:
-        return True
-    if option.many:
-        return list(texts)
-    if option.kind is Path and not texts[-1].strip():
-        raise CommandError(Problem(f"`{option.shown}` is empty", hint="name a file or folder", code="command-line"))
-    try:
-        if option.converter is not None:
-            return option.converter(texts[-1])
-        return option.kind(texts[-1])
-    except EnergylensError:
-        raise
-    except ValueError:
-        number = option.kind is float
-        fault = f"`{option.shown}` needs a {'number' if number else 'whole number'}, found `{texts[-1]}`"
-        hint = f"write it as {'0.5' if number else '8'}"
-        raise CommandError(Problem(fault, hint=hint, code="command-line")) from None
+def _with_values(words: Sequence[str], bare: Mapping[str, str]) -> list[str]:
+    """Return the words of a line with a value for each option that may stand without one."""
+    found: list[str] = []
+    for word in words:
+        if found and found[-1] in bare and _SWITCHES.fullmatch(word):
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return [f"{word}={bare[word]}" if word in bare else word for word in found]
 
 
 def _sentence(text: str) -> str:

@@ -10,6 +10,7 @@ from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.compare import POINT
 from energylens.cli.options import Json
+from energylens.cli.output import document
 
 
 @app.command
@@ -38,4 +39,4 @@ def export(
     if json:
         emit(found.as_dict())
     elif out is None:
-        print(found.script, end="")
+        document(found.script)

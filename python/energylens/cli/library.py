@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_text
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,8 @@ from typing import Annotated, Any
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json
+from energylens.cli.output import document as print_document
+from energylens.common.files import is_there, printable
 from energylens.errors import Problem, SpecError
 from energylens.report.text import billions, si, table
 
@@ -55,7 +56,10 @@ def gpus(
     from energylens.library import load_gpu
     from energylens.report.spec import gpu_text
 
-    if (wanted := show or name) is not None:
+    if name is not None and show is not None and name != show:
+        fault = f"`{name}` and --show `{show}` exclude each other: one GPU is shown at a time"
+        raise SpecError(Problem(fault, hint="give one of them", code="options"))
+    if (wanted := show if show is not None else name) is not None:
         loaded = load_gpu(wanted)
         if json:
             emit(loaded.completed[0] | {"trust": loaded.trust})
@@ -118,33 +122,28 @@ def import_hf(
     from energylens.library import load_model
     from energylens.plan import LoadedModel, Plan
     from energylens.spec.form import check
-    from energylens.spec.hf import InvalidConfig, UnsupportedArchitecture, spec_from_hf, write_yaml
+    from energylens.spec.hf import InvalidConfig, UnsupportedArchitecture, not_counted, spec_from_hf, write_yaml
     from energylens.spec.model import ModelSpec
     from energylens.spec.yaml import Document
     from energylens.store import write_file
 
-    data, beside = _read_json(config), config.parent / "hf_quant_config.json"
-    text_part = data.get("text_config")
-    own = data.get("quantization_config") or (isinstance(text_part, dict) and text_part.get("quantization_config"))
-    if not own and beside.is_file():
-        data["quantization_config"] = _read_json(beside).get("quantization")
-        print(f"number formats from {beside}", file=sys.stderr)
+    if name is not None:
+        _check_name(name)
+    data, where = _read_config(config)
     try:
         spec = spec_from_hf(data, name or _stem(out or config))
-    except UnsupportedArchitecture as error:
-        message, _, hint = str(error).partition("\nhint: ")
-        raise SpecError(
-            Problem(message, hint=hint or None, code="unsupported-architecture", where=str(config))
-        ) from None
-    except InvalidConfig as error:
-        raise SpecError([Problem(p, code="invalid-config", where=str(config)) for p in error.problems]) from None
+    except (UnsupportedArchitecture, InvalidConfig) as error:
+        raise SpecError([_placed(problem, config, where) for problem in error.problems]) from None
+    if towers := not_counted(data):
+        part = " and ".join(towers)
+        print(f"note: this is the text part; the weights of the {part} tower are not counted", file=sys.stderr)
     # Editors check the file where `energylens schema model --out .` has put its schema beside it.
     text = f"# yaml-language-server: $schema=model.schema.json\n{write_yaml(spec)}"
     document = Document(text, str(out or config))
     loaded = LoadedModel(check(ModelSpec, document.data, document, config.name), document)
     parameters = Plan([loaded], []).core.parameters(0)
     if out is None:
-        print(text, end="")
+        print_document(text)
     else:
         write_file(out, text.encode())
         load_model(out)
@@ -159,21 +158,36 @@ def _stem(config: Path) -> str:
     return plain or "model"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_config(config: Path) -> tuple[dict[str, Any], Path]:
+    """Return a config and the file that its number formats are from: `hf_quant_config.json`, if it has none."""
+    from energylens.common.json_file import read_json
+
+    data, separate = read_json(config, "config"), config.parent / "hf_quant_config.json"
+    text_part = data.get("text_config")
+    parts = [data, text_part] if isinstance(text_part, dict) else [data]
+    if any(part.get("quantization_config") for part in parts) or not is_there(separate):
+        return data, config
+    quantization = read_json(separate, "config").get("quantization")
+    if quantization is None:
+        message = "missing field `quantization`"
+        raise SpecError(Problem(message, code="invalid-config", where=printable(str(separate))))
+    print(f"number formats from {printable(str(separate))}", file=sys.stderr)
+    return data | {"quantization_config": quantization}, separate
+
+
+def _check_name(name: str) -> None:
+    from energylens.spec.form import plain_name
+
     try:
-        data = json_text.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(Problem(f"cannot read `{path}`: {error.strerror}", code="unreadable")) from None
-    except RecursionError:
-        raise SpecError(Problem(f"`{path}` is nested too deeply", code="json")) from None
+        plain_name(name.rsplit("/", 1)[-1] or name, "model")
     except ValueError as error:
-        place = f"{path}:{error.lineno}:{error.colno}" if isinstance(error, json_text.JSONDecodeError) else str(path)
-        raise SpecError(
-            Problem(f"`{path}` is not JSON: {getattr(error, 'msg', error)}", where=place, code="json")
-        ) from None
-    if not isinstance(data, dict):
-        raise SpecError(Problem(f"`{path}` holds a {type(data).__name__}, not the fields of a config", code="json"))
-    return data
+        raise SpecError(Problem(str(error), hint="give another --name", code="value_error")) from None
+
+
+def _placed(problem: Problem, config: Path, quantisation: Path) -> Problem:
+    """Return a problem with the file that it is of."""
+    file = quantisation if "quantization_config" in problem.message else config
+    return Problem(problem.message, None, problem.hint, problem.code, printable(str(file)))
 
 
 __all__ = ["gpus", "import_hf", "models", "show"]

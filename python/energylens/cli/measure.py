@@ -66,11 +66,14 @@ def measure(
 
 
 def _clocks(text: str) -> list[int]:
-    words = axes.names(text) if text else []
-    if wrong := [word for word in words if not word.isdecimal()]:
-        message = f"a clock is a whole number of MHz, found `{wrong[0]}`"
-        raise EnergylensError(Problem(message, hint="such as --clocks 1980,1410", code="options"))
-    return [int(word) for word in words]
+    clocks: list[int] = []
+    for word in axes.names(text):
+        try:
+            clocks.append(axes.whole(word))
+        except ValueError:
+            message = f"a clock is a whole number of MHz, found `{word}`"
+            raise EnergylensError(Problem(message, hint="such as --clocks 1980,1410", code="options")) from None
+    return clocks
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,8 +38,8 @@ class SpaceOptions:
     )
     overlap_sms: Annotated[str, Parameter(help=running.HELP["overlap_sms"])] = "0"
     overlap_where: Annotated[str, Parameter(help=running.HELP["overlap_where"])] = "prefill"
-    sequence_parallel: Annotated[str, Parameter(help=f"{running.HELP['sequence_parallel']}: off,on.")] = "off"
-    fused_norm: Annotated[str, Parameter(help=f"{running.HELP['fused_norm']}: off,on.")] = "off"
+    sequence_parallel: Annotated[str, Parameter(bare="on", help=f"{running.HELP['sequence_parallel']}.")] = "off"
+    fused_norm: Annotated[str, Parameter(bare="on", help=f"{running.HELP['fused_norm']}.")] = "off"
     sm_clock_mhz: Annotated[str, Parameter(help=f"{running.HELP['sm_clock_mhz']}, own for as measured.")] = "own"
     power_cap_w: Annotated[str, Parameter(help=f"{running.HELP['power_cap_w']}, own for the limit.")] = "own"
     routing: Annotated[str, Parameter(help=f"{running.HELP['routing']}; own for the spec's.")] = "own"
@@ -56,16 +57,17 @@ class SpaceOptions:
     def space(self, models: str) -> Space:
         """Return the space of these options; raise `SpaceError`."""
         numbered = ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens")
+        readers: dict[str, Any] = {axis: partial(axes.numbers, getattr(self, axis), axis) for axis in numbered}
+        readers |= {axis: partial(running.values, getattr(self, axis), axis) for axis in running.RUNNING}
+        readers["limits"] = lambda: [*(axes.slo(self.slo) if self.slo is not None else []), *self.limit]
         return Space(
             models=axes.names(models),
             gpus=axes.names(self.gpu),
             weight_dtype=axes.formats(self.weight_dtype),
             kv_dtype=axes.formats(self.kv_dtype),
             max_batched_tokens=self.max_batched_tokens,
-            limits=[*(axes.slo(self.slo) if self.slo else []), *self.limit],
             objectives=axes.names(self.objectives),
-            **{axis: axes.numbers(getattr(self, axis), axis) for axis in numbered},
-            **{axis: running.values(getattr(self, axis), axis) for axis in running.RUNNING},
+            **axes.every(readers),
         )
 
 
@@ -90,13 +92,19 @@ class KeepOptions:
         }
 
 
+_OTHER_KINDS = frozenset(
+    (*(".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".yaml", ".yml"), *(".html", ".htm", ".md", ".png", ".svg"))
+)
+"""Endings of files that say of themselves that they are no Parquet."""
+
+
 def check_out(out: Path | None) -> None:
     """Refuse a target before any work is done for it."""
     from energylens.store import checked_target
 
     if out is None:
         return
-    if out.suffix.lower() in {".csv", ".json", ".jsonl", ".tsv", ".xlsx"}:
+    if out.suffix.lower() in _OTHER_KINDS:
         hint = "name it .parquet; --json prints JSON"
         raise SpaceError(Problem(f"`{out}` would be a Parquet file, not {out.suffix[1:]}", hint=hint, code="write"))
     checked_target(out)

@@ -29,8 +29,10 @@ def predict(
     ] = None,
     overlap_sms: Annotated[int, Parameter(converter=axes.whole, help=f"{HELP['overlap_sms']}.")] = 0,
     overlap_where: Annotated[str, Parameter(help=f"{HELP['overlap_where']}.")] = "prefill",
-    sequence_parallel: Annotated[bool, Parameter(help=f"{HELP['sequence_parallel']}.")] = False,
-    fused_norm: Annotated[bool, Parameter(help=f"{HELP['fused_norm']}.")] = False,
+    sequence_parallel: Annotated[
+        bool, Parameter(converter=axes.switch, bare="on", help=f"{HELP['sequence_parallel']}.")
+    ] = False,
+    fused_norm: Annotated[bool, Parameter(converter=axes.switch, bare="on", help=f"{HELP['fused_norm']}.")] = False,
     sm_clock_mhz: Annotated[
         int | None, Parameter(converter=axes.whole, help=f"{HELP['sm_clock_mhz']}; as measured if not given.")
     ] = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from energylens.cli.app import app
 from energylens.cli.command import OUT, Parameter
+from energylens.cli.output import document
 
 
 @app.command
@@ -30,7 +31,7 @@ def schema(
         raise EnergylensError(Problem("which kind of file?", hint=hint, code="schema"))
     texts = {name: text(name) for name in ([kind] if kind is not None else KINDS)}
     if out is None:
-        print(*texts.values(), sep="", end="")
+        document("".join(texts.values()))
         return
     for name, told in texts.items():
         write_file(out / f"{name}.schema.json", told.encode())

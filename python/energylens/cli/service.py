@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from energylens import running
+from energylens import running, values
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Out, Threads, check_out
 from energylens.cli.split import read_axes
+from energylens.common.files import is_file
 from energylens.errors import Problem, SpaceError
 from energylens.report.text import number, table
 
@@ -48,18 +51,13 @@ class DeploymentOptions:
 
     def axes(self) -> dict[str, Any]:
         """Return them as `serve_plan` takes them; raise `SpaceError`."""
-        told: dict[str, Any] = {
-            name: axes.numbers(getattr(self, name), name)
-            for name in ("tp", "pp", "dp", "ep", "max_num_seqs", "token_budget")
-        }
+        counts = ("tp", "pp", "dp", "ep", "max_num_seqs", "token_budget", "draft_tokens")
+        readers: dict[str, Any] = {name: partial(axes.numbers, getattr(self, name), name) for name in counts}
         ways = ("sm_clock_mhz", "power_cap_w", "routing")
-        told |= {name: running.values(getattr(self, name), name) for name in ways}
-        told |= {name: axes.formats(getattr(self, name)) for name in ("weight_dtype", "kv_dtype")}
-        told |= {name: _switches(getattr(self, name), name) for name in ("chunked", "prefix_cache")}
-        told["draft_tokens"] = [int(part) for part in axes.names(self.draft_tokens) if _whole(part, "draft_tokens")]
-        counts = axes.names(self.replicas)
-        given = ",".join(one for one in counts if one != "auto")
-        told["replicas"] = ([None] if "auto" in counts else []) + (axes.numbers(given, "replicas") if given else [])
+        readers |= {name: partial(running.values, getattr(self, name), name) for name in ways}
+        readers |= {name: partial(axes.formats, getattr(self, name)) for name in ("weight_dtype", "kv_dtype")}
+        readers |= {name: partial(_switches, getattr(self, name), name) for name in ("chunked", "prefix_cache")}
+        told = axes.every(readers | {"replicas": partial(_replicas, self.replicas)})
         return told | {"draft": self.draft, "acceptance": self.acceptance, "gpus": axes.names(self.gpu)}
 
 
@@ -90,8 +88,14 @@ class OneOptions(DeploymentOptions):
         return {"model": model} | plain
 
 
+def _replicas(text: str) -> list[int | None]:
+    """Read numbers of engines, `auto` for as many as the load asks for."""
+    counts = ",".join(part for part in text.split(",") if part.strip() != "auto")
+    return [*([None] if counts != text else []), *(axes.numbers(counts, "replicas") if counts or not text else [])]
+
+
 def _switches(text: str, name: str) -> list[bool]:
-    words = axes.names(text)
+    words = axes.names(text) or [text]
     if bad := [word for word in words if word not in _SWITCH]:
         raise SpaceError(
             Problem(f"`{name}` is on or off, found `{bad[0]}`", hint="write on, off or on,off", code="axis-value")
@@ -99,10 +103,25 @@ def _switches(text: str, name: str) -> list[bool]:
     return [_SWITCH[word] for word in words]
 
 
-def _whole(text: str, name: str) -> bool:
-    if not text.isdecimal():
-        raise SpaceError(Problem(f"`{name}` needs whole numbers, found `{text}`", code="axis-value"))
-    return True
+@dataclass
+class TraceOptions:
+    """How a trace is read, where it does not say it itself."""
+
+    time_unit: Annotated[str | None, Parameter(help="Unit of a trace's arrivals: s, ms, us, ns; inferred.")] = None
+    block_tokens: Annotated[
+        int | None, Parameter(converter=axes.whole, help="Tokens of a trace's prefix blocks; inferred.")
+    ] = None
+
+    def load(self, workload: str) -> Any:
+        """Return the `Workload` of a text; raise `SpecError`."""
+        from energylens.service.workload import load_workload
+
+        return load_workload(workload, time_unit=self.time_unit, block_tokens=self.block_tokens)
+
+    def reading(self) -> dict[str, Any]:
+        """Return what was said of the trace, to read it so again."""
+        said = {"time_unit": self.time_unit, "block_tokens": self.block_tokens}
+        return {name: value for name, value in said.items() if value is not None}
 
 
 @dataclass
@@ -125,16 +144,19 @@ class CostOptions:
             if len(parts) > 1 and not all(sign for _, sign, _ in parts):
                 hint = "give one price for all, or name each GPU: h100-sxm=2.5,b200=4"
                 raise SpaceError(Problem(f"cannot read the prices `{self.gpu_hour}`", hint=hint, code="cost"))
-            prices = {name.strip(): _number(price) for name, sign, price in parts if sign} or _number(parts[0][0])
-        carbon = None if self.carbon is None else [_number(part) for part in axes.names(self.carbon)]
+            by_name = {name.strip(): _number(text, f"--gpu-hour {name.strip()}") for name, sign, text in parts if sign}
+            prices = by_name or _number(parts[0][0] if parts else "", "--gpu-hour")
+        carbon = None if self.carbon is None else [_number(part, "--carbon") for part in self.carbon.split(",")]
         return Costs(prices, self.kwh, self.pue, carbon, self.server_w_per_gpu)
 
 
-def _number(text: str) -> float:
+def _number(text: str, option: str) -> float:
     try:
-        return float(text)
+        return values.real(text)
     except ValueError:
-        raise SpaceError(Problem(f"cannot read `{text}` as a number", code="cost")) from None
+        bare = re.sub(r"[^0-9.eE+-]", "", text)
+        hint = f"write the number alone, without a currency or a unit: {bare}" if bare else "write a number"
+        raise SpaceError(Problem(f"cannot read `{text}` of {option} as a number", hint=hint, code="cost")) from None
 
 
 @app.command(name="serve-plan")
@@ -146,8 +168,10 @@ def serve_plan(
     rate: Rate = None,
     slo: Annotated[str | None, Parameter(help="Limits that nine requests in ten keep: ttft=1s,tpot=50ms.")] = None,
     limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.")] = None,
+    best_per: Annotated[str, Parameter(help="Also the best for each value of these axes: gpu,tp.")] = "",
     options: DeploymentOptions | None = None,
     costs: CostOptions | None = None,
+    trace: TraceOptions | None = None,
     json: Json = False,
     out: Out = None,
     threads: Threads = None,
@@ -157,30 +181,38 @@ def serve_plan(
     Example: energylens serve-plan llama-3.1-70b --workload azure-conv --slo ttft=1s,tpot=50ms --gpu h100-sxm,b200
     """
     from energylens.report.service import plan_sentence, plan_text
+    from energylens.service.planning import best_per_path
     from energylens.service.planning import serve_plan as plan
     from energylens.trust import levels
 
     check_out(out)
     limits = [*(axes.slo(slo) if slo else []), *(limit or [])]
+    reading = trace or TraceOptions()
     found = plan(
         model,
-        workload,
+        reading.load(workload),
         rate_per_s=rate,
         limits=limits,
         costs=(costs or CostOptions()).costs(),
+        best_per=axes.names(best_per),
         threads=threads,
         **(options or DeploymentOptions()).axes(),
     )
+    found = replace(found, asked={**found.asked, "workload": workload, **reading.reading()})
     if out is not None:
         found.write(out)
         print(f"wrote {out}: {found.frame.height} deployments", file=sys.stderr)
+        if found.best_per is not None:
+            print(f"wrote {best_per_path(out)}: {found.best_per.height} rows", file=sys.stderr)
     if json:
         told: dict[str, Any] = {
             "answer": plan_sentence(found),
             "workload": found.workload.name,
             "rate_per_s": found.rate_per_s,
         }
+        told |= {"notes": list(found.notes)}
         told |= {"tried": found.tried, "by_reason": dict(found.by_reason), "outside_limits": found.outside}
+        told |= {"best_per": found.best_per.to_dicts()} if found.best_per is not None else {}
         emit(told | {"trust": levels(found.trust), "front": found.frame.to_dicts()})
     else:
         print(plan_text(found))
@@ -197,6 +229,7 @@ def serve_pools(
     rate: Rate = None,
     slo: Annotated[str | None, Parameter(help="Limits that nine requests in ten keep: ttft=1s,tpot=50ms.")] = None,
     limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.")] = None,
+    trace: TraceOptions | None = None,
     json: Json = False,
     out: Out = None,
     threads: Threads = None,
@@ -215,12 +248,14 @@ def serve_pools(
     if problems:
         raise SpaceError(problems)
     limits = [*(axes.slo(slo) if slo else []), *(limit or [])]
-    found = plan(model, workload, prefill=sides[0], decode=sides[1], rate_per_s=rate, limits=limits, threads=threads)
+    load = (trace or TraceOptions()).load(workload)
+    found = plan(model, load, prefill=sides[0], decode=sides[1], rate_per_s=rate, limits=limits, threads=threads)
     if out is not None:
         found.write(out)
         print(f"wrote {out}: {found.frame.height} pairs", file=sys.stderr)
     if json:
-        emit({"workload": found.workload.name, "rate_per_s": found.rate_per_s, "pairs": found.frame.to_dicts()})
+        told = {"workload": found.workload.name, "rate_per_s": found.rate_per_s, "notes": list(found.notes)}
+        emit(told | {"pairs": found.frame.to_dicts()})
     else:
         print(pools_text(found))
 
@@ -236,6 +271,7 @@ def replay(
         int | None, Parameter(converter=axes.whole, help="Requests; all of a trace if not given.")
     ] = None,
     options: OneOptions | None = None,
+    trace: TraceOptions | None = None,
     json: Json = False,
     out: Out = None,
 ) -> None:
@@ -245,22 +281,24 @@ def replay(
     """
     from energylens.report.service import deployment_words, replay_text
     from energylens.service.replaying import replay as run
-    from energylens.service.workload import load_workload
     from energylens.store import write_parquet
 
     check_out(out)
-    if out is not None and Path(workload).is_file() and out.resolve() == Path(workload).resolve():
+    if out is not None and is_file(workload) and out.resolve() == Path(workload).resolve():
         raise SpaceError(Problem(f"`{out}` is the trace that is read", hint="nothing was written", code="write"))
     deployment = (options or OneOptions()).one(model)
-    load = load_workload(workload)
+    load = (trace or TraceOptions()).load(workload)
     found = run(deployment, load, rate, requests=requests)
+    deployment = {name: found.deployment[name] for name in deployment}  # by the names of specs, not of their files
     if out is not None:
-        write_parquet(found.requests, out, "", {"deployment": deployment, "workload": load.name})
+        write_parquet(
+            found.requests, out, "", {"deployment": deployment, "workload": load.name, "notes": list(found.notes)}
+        )
         print(f"wrote {out}: {found.requests.height} requests", file=sys.stderr)
     if json:
-        emit({"deployment": deployment, "workload": load.name, **found.values})
+        emit({"deployment": deployment, "workload": load.name, "notes": list(found.notes), **found.values})
     else:
-        words = f"{model} on {deployment_words({**deployment, 'gpus': found['gpus']})}; {load.name}"
+        words = f"{deployment['model']} on {deployment_words({**deployment, 'gpus': found['gpus']})}; {load.name}"
         print(replay_text(found, words))
 
 

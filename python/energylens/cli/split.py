@@ -31,6 +31,9 @@ def split(
     prompt_tokens: Annotated[int, Parameter(converter=axes.whole, help="Prompt tokens of a request.")] = 1024,
     output_tokens: Annotated[int, Parameter(converter=axes.whole, help="Output tokens of a request.")] = 256,
     slo: Annotated[str | None, Parameter(help="Latency limits: ttft=1s,tpot=50ms.")] = None,
+    limit: Annotated[
+        list[str] | None, Parameter(help="Any other limit, repeatable: energy_per_request_j<=900.")
+    ] = None,
     max_batched_tokens: PassTokens = MAX_BATCHED_TOKENS,
     json: Json = False,
     out: Out = None,
@@ -55,13 +58,12 @@ def split(
         decode=sides[1],
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
-        limits=axes.slo(slo) if slo else [],
+        limits=[*(axes.slo(slo) if slo is not None else []), *(limit or [])],
         max_batched_tokens=max_batched_tokens,
         threads=threads,
     )
-    if found.best is None:
-        hint = "relax the limits, or widen the axes"
-        raise SpaceError(Problem("no pair of configurations keeps the limits", hint=hint, code="limits"))
+    if found.why_none is not None:
+        raise SpaceError(found.why_none)
     if out is not None:
         found.write(out)
         print(f"wrote {out}: {found.frame.height} pairs", file=sys.stderr)

@@ -9,6 +9,7 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Threads
+from energylens.errors import EnergylensError, Problem
 from energylens.result import Result
 from energylens.sweeps.status import Status
 
@@ -64,20 +65,31 @@ def sweep(
 
 
 @app.command
-def status(out: Folder, /, *, json: Json = False) -> None:
-    """Say how far a sweep is.
+def status(
+    out: Folder,
+    /,
+    *,
+    verify: Annotated[bool, Parameter(help="Read and hash every file; exit code 2 if one is damaged.")] = False,
+    json: Json = False,
+) -> None:
+    """Say how far a sweep is; with --verify, whether every file is what was written.
 
-    Example: energylens status out/llama-70b-decode
+    Example: energylens status out/llama-70b-decode --verify
     """
     from energylens.sweeps.status import status as found
 
-    told = found(out)
+    told = found(out, verify=verify)
     if json:
         emit(told.as_dict())
-        return
-    print(_line(told))
-    for name in told.damaged:
-        print(f"damaged: {name}")
+    else:
+        print(_line(told))
+        for name in told.damaged:
+            print(f"damaged: {name}")
+    if verify and told.damaged:
+        one = len(told.damaged) == 1
+        hint = f"delete {'it' if one else 'them'} and run the same sweep again: what is whole is kept"
+        message = f"{len(told.damaged):,} file{' of the sweep is' if one else 's of the sweep are'} damaged"
+        raise EnergylensError(Problem(message, hint=hint, code="missing-shards"))
 
 
 @app.command

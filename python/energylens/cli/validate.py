@@ -15,7 +15,7 @@ from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json, check_out
 from energylens.errors import EnergylensError, Problem
 from energylens.report.text import table
-from energylens.store import replace_file
+from energylens.store import write_file
 
 _CUTS = ("model", "kind", "format", "gpus", "batch_band")
 _SHOWN = {
@@ -50,8 +50,10 @@ def validate(
     """
     if runs is not None:
         if data is not None or plots is not None:
+            option = "--data" if data is not None else "--plots"
+            message = f"{option} and a file of `energylens measure` exclude each other: {option} is of serving runs"
             hint = "leave out the file to compare with serving runs"
-            raise EnergylensError(Problem("with a file there is no --data and no --plots", hint=hint, code="options"))
+            raise EnergylensError(Problem(message, hint=hint, code="options"))
         _end_to_end(runs, gpu, out, json)
         return
     from energylens.validation import plots as draw
@@ -65,7 +67,7 @@ def validate(
     if out:
         buffer = io.BytesIO()
         account.runs.write_parquet(buffer)
-        replace_file(out, buffer.getvalue())
+        write_file(out, buffer.getvalue())
     if json:
         tables = {cut: account.table(cut).to_dicts() for cut in _CUTS}
         emit(

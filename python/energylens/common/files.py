@@ -60,6 +60,25 @@ def input_file(path: str | Path, what: str = "file", *, error: type[EnergylensEr
     return Path(path)
 
 
+def is_file(path: str | Path) -> bool:
+    """Return whether a path is that of a regular file, False for whatever cannot be looked at."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether a path is that of a folder, False for whatever cannot be looked at."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def is_there(path: str | Path) -> bool:
+    """Return whether a path names anything, links to nothing among it; False for whatever cannot be looked at."""
+    try:
+        os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def read_bytes(
     path: str | Path, what: str = "file", *, most: int = MOST_SPEC_BYTES, error: type[EnergylensError] = SpecError
 ) -> bytes:
@@ -74,7 +93,7 @@ def read_bytes(
     if len(data) > most:
         size = path.stat().st_size
         message = f"the {what} `{printable(str(path))}` has {size:,} bytes: more than the {most:,} that are read"
-        raise error(Problem(message, code="too-large"))
+        raise error(Problem(message, code="unreadable"))
     return data
 
 
@@ -97,6 +116,13 @@ def printable(text: str, most: int = 200) -> str:
         half = (most - 5) // 2
         text = f"{text[:half]} ... {text[-half:]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def _mode(path: str | Path) -> int:
+    try:
+        return os.stat(path).st_mode  # noqa: PTH116
+    except (OSError, ValueError):
+        return 0
 
 
 def _kind(mode: int) -> str | None:

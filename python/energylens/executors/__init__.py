@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol, TypeVar
 
+from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem, did_you_mean
+from energylens.values import is_whole
 
 TaskT = TypeVar("TaskT")
 DoneT = TypeVar("DoneT")
 
 EXECUTORS = ("local", "ray")
+
+_MOST_WORKERS = 1_000_000
 
 
 class Executor(Protocol):
@@ -23,10 +27,12 @@ class Executor(Protocol):
 def executor_named(name: str, threads: int | None, workers: int | None, address: str | None) -> Executor:
     """Return an executor; raise `EnergylensError` if there is none of that name, or an option is not its own."""
     if name not in EXECUTORS:
-        hint = did_you_mean(name, EXECUTORS)
-        raise EnergylensError(Problem(f"unknown executor `{name}`", hint=hint, code="executor"))
-    if workers is not None and workers < 1:
-        raise EnergylensError(Problem(f"workers should be at least 1, found {workers}", code="executor"))
+        hint = did_you_mean(shown(name), EXECUTORS)
+        raise EnergylensError(Problem(f"unknown executor `{shown(name)}`", hint=hint, code="executor"))
+    if workers is not None and not is_whole(workers, 1, _MOST_WORKERS):
+        raise EnergylensError(Problem(f"workers should be at least 1, found {shown(workers)}", code="executor"))
+    if address is not None and not isinstance(address, str):
+        raise EnergylensError(Problem(f"an address is a text, found {shown(address)}", code="executor"))
     if name == "ray":
         from energylens.executors.ray import RayExecutor
 

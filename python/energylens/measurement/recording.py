@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from energylens.common.files import input_file, printable
+from energylens.common.memory import require_bytes
 from energylens.errors import EnergylensError, Problem
 from energylens.measurement.backend import About, Backend, CannotRun, NotAllowed, Samples, Window
 from energylens.measurement.cases import Case
@@ -161,23 +165,36 @@ class Replay:
         """Do nothing."""
 
 
+_LONGEST_LINE = 2**24
+"""Longest line of a recording, characters: one window of samples has some thousands."""
+
+_MEMORY_FACTOR = 10.0
+"""Bytes in memory for each character of a recording."""
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    input_file(path, "recorded session", error=EnergylensError)
+    shown, total, checked = printable(str(path)), 0, 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(partial(file.readline, _LONGEST_LINE), ""), 1):
+                total += len(line)
+                if total > checked:
+                    checked = total + _LONGEST_LINE
+                    require_bytes(checked * _MEMORY_FACTOR, f"the recorded session `{shown}`")
                 try:
-                    found = json.loads(line)
-                except ValueError:
-                    found = None
-                if not isinstance(found, dict):
+                    entry = json.loads(line)
+                except (ValueError, RecursionError):
+                    entry = None
+                if not isinstance(entry, dict):
                     hint = "it may be cut short: record it again"
-                    where = f"{path}:{number}"
+                    where = f"{shown}:{number}"
                     raise EnergylensError(
                         Problem("a recorded session is lines of JSON", hint=hint, code="recording", where=where)
                     )
-                yield found
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+                yield entry
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         hint = "is it the right file? it may be cut short: record it again"
-        message = f"cannot read `{path}`: {reason}"
-        raise EnergylensError(Problem(message, hint=hint, code="recording", where=str(path))) from None
+        message = f"cannot read `{shown}`: {reason}"
+        raise EnergylensError(Problem(message, hint=hint, code="recording", where=shown)) from None

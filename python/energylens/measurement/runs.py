@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from energylens.common.files import input_file, is_there, printable
 from energylens.errors import EnergylensError, Problem
 from energylens.measurement.cases import SIZES
 from energylens.report.text import number, table
@@ -51,9 +52,10 @@ class Runs:
     @classmethod
     def read(cls, path: Path) -> Runs:
         """Read a file of `energylens measure`; raise `EnergylensError` with every problem of it."""
-        if not path.is_file():
-            raise EnergylensError(Problem(f"there is no `{path}`", hint="is the path right?", code="no-data"))
-        rows, told = read_parquet(path)
+        if not is_there(path):
+            shown = printable(str(path))
+            raise EnergylensError(Problem(f"there is no `{shown}`", hint="is the path right?", code="no-data"))
+        rows, told = read_parquet(input_file(path, "file of measured kernels", error=EnergylensError))
         note = told.get("note", {})
         if note.get("kind") != KIND:
             hint = "`energylens measure -o FILE` writes one"

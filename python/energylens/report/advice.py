@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from energylens.report.service import deployment_words
+from energylens.report.service import deployment_words, note_lines, seconds_words
 from energylens.report.text import number, si, table
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def batch_text(model: str, found: BatchAdvice) -> str:
         f"{found.epsilon:g} and a TPOT within {found.slowdown:g} times that at 32 ({model}; "
         f"{most['batch']} requests: {number(most['energy_per_output_token_j'])} J/token, "
         f"TPOT {si(most['tpot_s'], 's')})",
+        *note_lines(found.notes),
         "",
     ]
     rows = [
@@ -96,7 +97,7 @@ def levers_text(found: Levers) -> str:
     kept = found.frame.filter(pl.col("keeps") & (pl.col("saved_j") > 0))
     first = "no single change saves joules" + within
     if found.limits and not now["keeps"]:
-        told = f"P90 TTFT {si(now['ttft_p90_s'], 's')}, P90 TPOT {si(now['tpot_p90_s'], 's')}"
+        told = f"P90 TTFT {si(now['ttft_p90_s'], 's')}, P90 TPOT {seconds_words(now['tpot_p90_s'])}"
         first = f"now outside {', '.join(map(str, found.limits))} ({told}); no single change saves joules within them"
     if kept.height:
         top = kept.row(0, named=True)
@@ -112,7 +113,7 @@ def levers_text(found: Levers) -> str:
             f"{number(row['saved_lo_j'])} to {number(row['saved_hi_j'])}",
             f"{100 * row['saved_share']:.1f}",
             number(row["ttft_p90_s"]),
-            number(1e3 * row["tpot_p90_s"]),
+            "-" if row["tpot_p90_s"] is None else number(1e3 * row["tpot_p90_s"]),
             row["gpus"],
             "yes" if row["keeps"] else "no",
             "" if row["replayed"] else "not replayed",
@@ -125,4 +126,4 @@ def levers_text(found: Levers) -> str:
         "times and joules of replays; other tp and GPUs: with as many engines as the load and the limits then ask for\n"
         "extrapolated: no measured serving run had it, intervals are twice as wide"
     )
-    return "\n".join([first, as_is, "", table(head, rows), "", said])
+    return "\n".join([first, as_is, *note_lines(found.notes), "", table(head, rows), "", said])

@@ -107,8 +107,14 @@ def nothing(result: Result) -> Problem:
     """Return why a space has no front, and what would help."""
     message = f"no configuration to choose: {sentence(result)}"
     if result.feasible:
-        hint = "relax a limit (`limit`, `slo`), or widen the axes"
-        return Problem(message, hint=hint, code="limits")
+        from energylens.nearest import nearest_point, refused
+
+        found = nearest_point(result.space)
+        if found is None:
+            return Problem(message, hint="relax a limit (`limit`, `slo`), or widen the axes", code="limits")
+        return refused(
+            message, found, f"{found.row['model']} on {configuration(dict(found.row))}", result.space.parsed_limits
+        )
     hint = "widen the axes"
     if result.by_reason.get("memory"):
         need, name = _least_memory(result)
@@ -144,6 +150,7 @@ def why_not(by_reason: Mapping[str, int]) -> str:
         "power": "ask for a power cap outside the GPU's range, or below what it draws where its clocks are unknown",
         "routing": "ask for a law of routing that is not one of the model's experts",
         "placement": "ask for a placement that there are no experts or GPUs for",
+        "overflow": "have seconds or joules beyond what can be calculated with",
     }
     counts = sorted(((n, reason) for reason, n in by_reason.items() if reason != "ok"), reverse=True)
     return ", ".join(f"{n:,} {told[reason]}" for n, reason in counts) or "no point was evaluated"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from energylens import running
 from energylens.report.answer import trust_line, why_not
 from energylens.report.text import number, si, table
+from energylens.service.notes import FEW_REQUESTS
 from energylens.service.serving import BATCHING
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ def workload_words(load: Workload, rate: float | None) -> str:
     return told if peak <= 1.0 else f"{told}, {number(peak * rate)}/s in its busiest seconds"
 
 
+def note_lines(notes: Sequence[str]) -> list[str]:
+    """Return notes as lines of text."""
+    return [f"note: {text}" for text in notes]
+
+
 def plan_sentence(found: ServicePlan) -> str:
     """Return the one-line answer."""
     best = found.best
@@ -84,7 +90,7 @@ def plan_sentence(found: ServicePlan) -> str:
     return (
         f"least energy{within}: {number(best['energy_per_output_token_j'])} J/token (80 %: {low} to {high}{beyond}) - "
         f"{found.model} on {deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, "
-        f"P90 TPOT {si(best['tpot_p90_s'], 's')}, {number(best['power_w'])} W, "
+        f"P90 TPOT {seconds_words(best['tpot_p90_s'])}, {number(best['power_w'])} W, "
         f"{number(best['requests_per_s'])} requests/s, {number(100 * best['utilisation'])} % of its capacity, "
         f"{number(best['running'])} of at most {number(best['slots'])} requests running in each engine"
     )
@@ -93,10 +99,15 @@ def plan_sentence(found: ServicePlan) -> str:
 def plan_text(found: ServicePlan) -> str:
     """Return the answer, the front, how it was found and how far it is trusted."""
     frame = found.frame
-    lines = [plan_sentence(found), "", workload_words(found.workload, found.rate_per_s), ""]
-    lines += ["what nothing beats in both joules and latency:", _front(frame)]
+    lines = [plan_sentence(found)]
+    lines += [f"least {name}: {text}" for name, text in _cheapest(frame)]
+    lines += ["", workload_words(found.workload, found.rate_per_s), *note_lines(found.notes), ""]
+    priced = " and ".join(name for name, column in _PRICED if column in frame.columns)
+    lines += [f"what nothing beats in both joules{f' (or {priced})' if priced else ''} and latency:", _front(frame)]
     if frame.height > _ROWS_SHOWN:
         lines.append(f"({_ROWS_SHOWN} of {frame.height} deployments; --out writes all)")
+    if found.best_per is not None:
+        lines += ["", "the least joules within the limits of each:", _front(found.best_per)]
     counts = reasons_words(found.by_reason)
     told = f"{found.tried:,} deployments in steady state in {si(found.seconds, 's')}"
     told += f"; {counts}" if counts else ""
@@ -110,6 +121,31 @@ def plan_text(found: ServicePlan) -> str:
             lines.append("deployments with draft tokens: in steady state, not replayed")
     lines.append(trust_line(found.trust))
     return "\n".join(lines)
+
+
+_PRICED = (("money", "cost_per_million_output_tokens"), ("carbon", "carbon_g_per_million_output_tokens"))
+
+
+def _cheapest(frame: pl.DataFrame) -> list[tuple[str, str]]:
+    """Return the deployments of least money and carbon in words, where they are others than that of least joules."""
+    words = []
+    for name, column in _PRICED:
+        if column not in frame.columns:
+            continue
+        at = int(frame[column].arg_min() or 0)
+        if at == 0:
+            continue
+        row = frame.row(at, named=True)
+        unit = "" if name == "money" else " g CO2"
+        amount = f"{number(row[column])}{unit} per 1M output tokens, {number(row['energy_per_output_token_j'])} J/token"
+        times = f"P90 TTFT {si(row['ttft_p90_s'], 's')}, P90 TPOT {seconds_words(row['tpot_p90_s'])}"
+        words.append((name, f"{amount} - {deployment_words(row)}; {times}"))
+    return words
+
+
+def seconds_words(value: float | None) -> str:
+    """Return seconds in the unit that suits them; requests of one token have none per token."""
+    return "-" if value is None else si(value, "s")
 
 
 def _ms(seconds: float | None) -> float | None:
@@ -153,14 +189,14 @@ def pools_sentence(found: PoolPlan) -> str:
     within = f" within {', '.join(map(str, found.limits))}" if found.limits else ""
     return (
         f"least energy{within}: {number(best['energy_per_output_token_j'])} J/token - {found.model}, "
-        f"{deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, P90 TPOT {si(best['tpot_p90_s'], 's')}, "
-        f"{number(best['power_w'])} W"
+        f"{deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, "
+        f"P90 TPOT {seconds_words(best['tpot_p90_s'])}, {number(best['power_w'])} W"
     )
 
 
 def pools_text(found: PoolPlan) -> str:
     """Return the pair of least energy, the front, and how far it is trusted."""
-    lines = [pools_sentence(found), "", workload_words(found.workload, found.rate_per_s), ""]
+    lines = [pools_sentence(found), "", workload_words(found.workload, found.rate_per_s), *note_lines(found.notes), ""]
     step = max(1.0, (found.frame.height - 1) / (_ROWS_SHOWN - 1)) if found.frame.height > 1 else 1.0
     picked = sorted({min(found.frame.height - 1, round(i * step)) for i in range(_ROWS_SHOWN)})
     rows = []
@@ -207,7 +243,21 @@ def replay_text(found: Replay, words: str) -> str:
     if values["refused"]:
         rows.append(["refused", f"{values['refused']:,} requests longer than the caches"])
     width = max(len(name) for name, _ in rows)
-    return "\n".join([words, "", *(f"{name.ljust(width)}  {value}" for name, value in rows)])
+    table_lines = [f"{name.ljust(width)}  {value}" for name, value in rows]
+    return "\n".join([words, *note_lines(found.notes), *_p90_lines(found), "", *table_lines])
+
+
+def _p90_lines(found: Replay) -> list[str]:
+    """Return the intervals of the 90th percentiles, where requests are few."""
+    if found.requests.height >= FEW_REQUESTS:
+        return []
+    parts = []
+    for name in ("ttft", "tpot"):
+        low, high = (found.values[f"{name}_p90_{end}_s"] for end in ("lo", "hi"))
+        if low is not None or high is not None:
+            least = "0" if low is None else si(low, "s")
+            parts.append(f"P90 {name.upper()} {least} to {'any' if high is None else si(high, 's')}")
+    return [f"note: 80 % intervals by the number of requests alone: {'; '.join(parts)}"] if parts else []
 
 
 def _three(values: Mapping[str, Any], first: str, second: str, third: str | None, said: str) -> str:

@@ -16,6 +16,11 @@ def _side(row: dict[str, Any], side: str) -> str:
     return configuration(own)
 
 
+def pair_words(row: dict[str, Any]) -> str:
+    """Return a pair in words."""
+    return f"prefill on {_side(row, 'prefill')}; decode on {_side(row, 'decode')}"
+
+
 def split_sentence(found: Split) -> str:
     """Return the one-line answer."""
     best = found.best
@@ -24,7 +29,7 @@ def split_sentence(found: Split) -> str:
     within = f" within {', '.join(found.asked['limits'])}" if found.asked["limits"] else ""
     return (
         f"least energy{within}: {number(best['energy_per_output_token_j'])} J per output token - {found.model}, "
-        f"prefill on {_side(best, 'prefill')}; decode on {_side(best, 'decode')}; TTFT {si(best['ttft_s'], 's')}, "
+        f"{pair_words(best)}; TTFT {si(best['ttft_s'], 's')}, "
         f"TPOT {si(best['tpot_s'], 's')}, {number(best['prefill_engines'])} prefill engines for each decode engine"
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from energylens.common.files import printable
+
 _PREFIXES = (
     (1e12, "T"),
     (1e9, "G"),
@@ -47,9 +49,20 @@ def _leading_zeros(value: float) -> int:
     return len(text) - len(text.lstrip("0"))
 
 
+def _cell(value: object) -> str:
+    """Return a value as it stands in a table: on one line, whatever a name from a file holds; switches as they are set.
+
+    True and False are `on` and `off`, as the command line takes them.
+    """
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    text = "-" if value is None else str(value)
+    return text if text.isprintable() else printable(text, most=len(text))
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return an aligned table; columns of numbers are set to the right."""
-    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [[_cell(cell) for cell in row] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(header)]
     right = [bool(cells) and all(row[i][:1] in "0123456789-.<" for row in cells) for i in range(len(header))]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import struct
 import time
 import zipfile
 import zlib
@@ -15,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energylens import _core
-from energylens.errors import Problem, SpaceError
+from energylens.common.files import input_file, printable
+from energylens.common.memory import require_bytes
+from energylens.errors import EnergylensError, Problem, SpaceError
+from energylens.forms import strict_json
 from energylens.space import Space
 from energylens.store import checked_target, replace_file
 
@@ -26,6 +31,15 @@ _SECONDS_FIRST = 2.0
 _SHARE_OF_TIME = 0.05
 
 State = dict[str, NDArray[Any]]
+
+DAMAGED = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError),
+    *(RuntimeError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+"""What reading a damaged file, or taking up arrays that do not fit, may raise."""
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_KINDS = "uifU"
 
 
 class Checkpoint:
@@ -58,7 +72,9 @@ class Checkpoint:
             replace_file(self.path, written.getvalue())
         except OSError as error:
             reason = error.strerror or str(error)
-            raise SpaceError(Problem(f"cannot write the checkpoint `{self.path}`: {reason}", code="write")) from None
+            raise SpaceError(
+                Problem(f"cannot write the checkpoint `{printable(str(self.path))}`: {reason}", code="write")
+            ) from None
         ended = time.monotonic()
         self._due = ended + max(_SECONDS_BETWEEN, (ended - started) / _SHARE_OF_TIME)
 
@@ -67,11 +83,12 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                state = {name: arrays[name] for name in arrays.files}
-            belongs = json.loads(str(state.pop("belongs")))
+            state = _arrays(input_file(self.path, "checkpoint", error=SpaceError))
+            belongs = strict_json(str(state.pop("belongs")))
             differing = [name for name, value in self._belongs.items() if belongs.get(name) != value]
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
+        except EnergylensError:
+            raise
+        except DAMAGED:
             raise self.damaged() from None
         if differing:
             message = f"the checkpoint `{self.path}` is of another search: not the same {', '.join(differing)}"
@@ -91,3 +108,22 @@ class Checkpoint:
         return SpaceError(
             Problem(f"the checkpoint `{self.path}` is damaged or no checkpoint", hint=hint, code="checkpoint")
         )
+
+
+def _arrays(path: Path) -> State:
+    """Return the arrays of a file of numbers and texts, each of the size that its header tells; nothing is unpickled.
+
+    Sizes are held against the budget of memory, and against the bytes that are there, before room is made for them.
+    """
+    with zipfile.ZipFile(path) as file:
+        members = file.infolist()
+        require_bytes(2.0 * sum(member.file_size for member in members), f"the checkpoint `{printable(str(path))}`")
+        return {member.filename.removesuffix(".npy"): _array(file.read(member)) for member in members}
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    buffer = io.BytesIO(data)
+    shape, _, dtype = _HEADERS[np.lib.format.read_magic(buffer)](buffer)
+    if dtype.kind not in _KINDS or math.prod(shape) * dtype.itemsize != len(data) - buffer.tell():
+        raise ValueError("an array is not what its header tells")
+    return np.frombuffer(data, dtype, offset=buffer.tell()).reshape(shape).copy()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from energylens import _core
 from energylens.errors import Problem, SpaceError
-from energylens.searches.checkpoint import Checkpoint
+from energylens.searches.checkpoint import DAMAGED, Checkpoint
 from energylens.searches.stalled import Stalled
 from energylens.space import Space
 
@@ -42,8 +42,11 @@ def run(
         state = file.load()
         if state is not None:
             _take_up(nsga, state, file, generations, threads)
-            if stalled is not None:
-                stalled.restore(state)
+            try:
+                if stalled is not None:
+                    stalled.restore(state, len(space.signed_objectives))
+            except ValueError:
+                raise file.damaged() from None
             advance(nsga.generation)
     ended = stalled is not None and stalled.over(nsga.generation)
     try:
@@ -72,12 +75,23 @@ def _take_up(
 ) -> None:
     try:
         arrays = [state[name] for name in _STATE]
-        if any(array.dtype != np.uint64 or array.ndim != 1 for array in arrays):
+        if any(array.dtype != np.uint64 or array.ndim != 1 for array in arrays) or not _fits(state):
             raise file.damaged()
         generation, members, rank, crowding, seen, front, counts = arrays
         nsga.restore(generation, members, rank, crowding, seen, front, counts, threads)
-    except (KeyError, AttributeError, _core.PlanError):
+    except SpaceError:
+        raise
+    except (*DAMAGED, _core.PlanError):
         raise file.damaged() from None
     if nsga.generation > generations:
         message = f"the checkpoint `{file.path}` is at generation {nsga.generation}, beyond {generations}"
         raise SpaceError(Problem(message, hint="ask for as many generations or more", code="checkpoint"))
+
+
+def _fits(state: dict[str, NDArray[Any]]) -> bool:
+    """Return whether what was met holds the front and the population, and is as many points as were counted."""
+    seen, counts = state["seen"], [int(count) for count in state["counts"]]
+    known = all(np.isin(state[name], seen).all() for name in ("front", "population"))
+    standing = not np.isnan(state["crowding"].view(np.float64)).any() and (state["rank"] < 2**32).all()
+    counted = len(np.unique(seen)) == len(seen) == sum(counts[:-1]) and counts[-1] <= len(seen)
+    return bool(known and standing and counted and len(state["generation"]) == 1)

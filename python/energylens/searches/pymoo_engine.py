@@ -25,7 +25,7 @@ from pymoo.util.reference_direction import get_partition_closest_to_points
 from energylens import _core
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.searches.archive import Archive
-from energylens.searches.checkpoint import Checkpoint
+from energylens.searches.checkpoint import DAMAGED, Checkpoint
 from energylens.searches.columns import ColumnNSGA2
 from energylens.searches.problem import SameKey, SpaceProblem
 from energylens.searches.selection import dominance_then_crowding, either, niche_rank_distance, tournament
@@ -98,9 +98,7 @@ def run(
         file = Checkpoint(checkpoint, space, algorithm="nsga2", population=population, seed=seed, **versions)
         state = file.load()
         if state is not None:
-            _take_up(chosen, state, file)
-            if stalled is not None:
-                stalled.restore(state)
+            _take_up(chosen, state, file, stalled)
             done = chosen.n_iter - 1
             if done > generations:
                 message = f"the checkpoint `{file.path}` is at generation {done}, beyond {generations}"
@@ -191,16 +189,40 @@ def _refused(name: str, error: Exception) -> SpaceError:
     return SpaceError(Problem(f"pymoo cannot run `{name}`: {said[0] if said else repr(error)}", code="search"))
 
 
-def _take_up(algorithm: ColumnNSGA2, state: Mapping[str, NDArray[Any]], file: Checkpoint) -> None:
+def _take_up(
+    algorithm: ColumnNSGA2, state: Mapping[str, NDArray[Any]], file: Checkpoint, stalled: Stalled | None
+) -> None:
     """Restore algorithm and archive; raise `SpaceError` if the arrays do not fit the space or one another."""
     problem = algorithm.problem
     try:
-        keys = [state[name] for name in ("seen", "front", "population")]
-        whole = all(k.ndim == 1 and k.dtype == np.int64 and ((k >= 0) & (k < problem.space.size)).all() for k in keys)
-        same_length = len({len(state[name]) for name in ("population", "rank", "crowding")}) == 1
-        if not (whole and same_length and len(keys[2]) and state["counts"].shape == (len(_core.REASONS),)):
+        if not _fits(state, problem, algorithm.pop_size):
             raise file.damaged()
         problem.archive.restore(state, lambda indices: problem.measure(indices).objectives)
         algorithm.restore(state)
-    except (KeyError, ValueError, TypeError, AttributeError):
+        if stalled is not None:
+            stalled.restore(state, problem.n_obj)
+    except SpaceError:
+        raise
+    except DAMAGED:
         raise file.damaged() from None
+
+
+def _fits(state: Mapping[str, NDArray[Any]], problem: SpaceProblem, population: int) -> bool:
+    """Return whether arrays are points of the space, counted as they should be, and a population of them."""
+    seen, front, members = keys = [state[name] for name in ("seen", "front", "population")]
+    if any(array.ndim != 1 or array.dtype != np.int64 or not len(array) for array in (seen, members)):
+        return False
+    if front.ndim != 1 or front.dtype != np.int64 or not 1 <= len(members) <= population:
+        return False
+    if not all(((array >= 0) & (array < problem.space.size)).all() for array in keys):
+        return False
+    if (np.diff(seen) <= 0).any() or (np.diff(front) <= 0).any():
+        return False
+    if not np.isin(front, seen).all() or not np.isin(members, seen).all():
+        return False
+    rank, crowding, counts = (state[name] for name in ("rank", "crowding", "counts"))
+    if rank.shape != members.shape or crowding.shape != members.shape or np.isnan(crowding).any():
+        return False
+    counted = counts.dtype == np.int64 and counts.shape == (len(_core.REASONS),) and (counts >= 0).all()
+    outside = state["outside"]
+    return bool(counted and counts.sum() == len(seen) and outside.ndim == 0 and 0 <= int(outside) <= len(seen))

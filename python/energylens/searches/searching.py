@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from energylens import _core
+from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.evaluation import checked_threads
 from energylens.exploration import explore, work
 from energylens.keep import one_law
 from energylens.progress import progress
 from energylens.result import Result, front_result
-from energylens.space import Space
+from energylens.space import Space, space_of
 
 if TYPE_CHECKING:
     from pymoo.core.algorithm import Algorithm
@@ -55,20 +55,23 @@ def search(
     one of its terminations, see `energylens.searches.pymoo_engine.run`; either makes `auto` choose pymoo. Raises
     `SpecError` or `SpaceError`.
     """
-    space = Space(**axes) if space is None else replace(space, **axes) if axes else space
+    space = space_of(space, axes)
     threads = checked_threads(threads)
     _check(method, population, generations, seed)
     if method == "auto" and (algorithm is not None or termination is not None):
         method = "pymoo"
     if method != "pymoo" and (algorithm is not None or termination is not None):
-        message = f"`algorithm` and `termination` are for pymoo, not for method `{method}`"
-        raise SpaceError(Problem(message, hint="leave them out, or use method `pymoo`", code="search"))
+        name = "algorithm" if algorithm is not None else "termination"
+        message = f"`{name}` and method `{method}` exclude each other: only pymoo lets one choose it"
+        raise SpaceError(Problem(message, hint="leave one of them out, or use method `pymoo`", code="search"))
+    if method == "exhaustive":
+        _nothing_to_break_off(patience, checkpoint)
     from energylens.searches.stalled import Stalled
 
     stalled = None if patience is None else Stalled(patience, tolerance)
     if method == "auto":
         method = "exhaustive" if work(space) <= FEW else "native"
-    one_law(space)
+    one_law(space, verb="search")
     if method == "exhaustive":
         return explore(space, threads=threads, show_progress=show_progress)
     if space.size > 2**62:
@@ -105,15 +108,29 @@ def search(
     return front_result(space, indices, name, points, by_reason, outside, seconds, threads)
 
 
+def _nothing_to_break_off(patience: int | None, checkpoint: str | Path | None) -> None:
+    """Raise `SpaceError` for options that say when to end, or where to go on, if every point is to be evaluated."""
+    reasons = {"patience": "there are no generations to wait for", "checkpoint": "there is no state to go on from"}
+    given = {"patience": patience, "checkpoint": checkpoint}
+    hint = "leave one of them out, or use method `native` or `pymoo`"
+    problems = [
+        Problem(f"`{name}` and method `exhaustive` exclude each other: {reason}", hint=hint, code="search")
+        for name, reason in reasons.items()
+        if given[name] is not None
+    ]
+    if problems:
+        raise SpaceError(problems)
+
+
 def _check(method: str, population: int, generations: int, seed: int) -> None:
-    if method not in METHODS:
-        hint = did_you_mean(str(method), METHODS) or f"use {', '.join(METHODS)}"
-        raise SpaceError(Problem(f"unknown method `{method}`", hint=hint, code="search"))
+    if not isinstance(method, str) or method not in METHODS:
+        hint = did_you_mean(shown(method), METHODS) or f"use {', '.join(METHODS)}"
+        raise SpaceError(Problem(f"unknown method `{shown(method)}`", hint=hint, code="search"))
     for name, value, least, most in (
         ("population", population, 2, 1_000_000),
         ("generations", generations, 1, 1_000_000),
         ("seed", seed, 0, 2**32 - 1),
     ):
-        if not isinstance(value, int) or not least <= value <= most:
-            message = f"`{name}` should be a whole number from {least} to {most:,}, found {value!r}"
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            message = f"`{name}` should be a whole number from {least} to {most:,}, found {shown(value)}"
             raise SpaceError(Problem(message, code="search"))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError
 
 
@@ -20,10 +21,12 @@ class Stalled:
 
     def __init__(self, patience: int, tolerance: float) -> None:
         if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
-            raise SpaceError(Problem(f"`patience` should be 1 or more generations, found {patience!r}", code="search"))
+            raise SpaceError(
+                Problem(f"`patience` should be 1 or more generations, found {shown(patience)}", code="search")
+            )
         number = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
         if not number or not 0 <= tolerance < math.inf:
-            raise SpaceError(Problem(f"`tolerance` should be 0 or more, found {tolerance!r}", code="search"))
+            raise SpaceError(Problem(f"`tolerance` should be 0 or more, found {shown(tolerance)}", code="search"))
         self.patience, self.tolerance = patience, tolerance
         self._every = max(1, patience // 10)
         self._reference: NDArray[np.float64] | None = None
@@ -34,10 +37,15 @@ class Stalled:
         reference = () if self._reference is None else tuple(self._reference.tolist())
         return {"stalled": np.array([self._best, self._since, *reference], dtype=np.float64)}
 
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take up a state, if there is one."""
+    def restore(self, state: Mapping[str, NDArray[Any]], objectives: int) -> None:
+        """Take up a state, if there is one; raise `ValueError` if it is none."""
         if "stalled" in state:
-            best, since, *reference = state["stalled"].tolist()
+            told = state["stalled"]
+            if told.dtype != np.float64 or told.ndim != 1 or len(told) < 2 or not np.isfinite(told).all():
+                raise ValueError("it does not say when the search last gained something")
+            best, since, *reference = told.tolist()
+            if best < 0 or not 0 <= since < 2**53 or len(reference) not in (0, objectives):
+                raise ValueError("it does not say when the search last gained something")
             self._best, self._since = best, int(since)
             self._reference = np.array(reference) if reference else None
 

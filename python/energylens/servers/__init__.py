@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem, did_you_mean
 from energylens.points import Point, read_point
 from energylens.servers.launch import Launch
@@ -22,11 +23,16 @@ def export(point: str | Path | Mapping[str, Any] | Point, to: str = "vllm", *, m
     `model` is the name or path of the weights; left out, what the spec's source says. Sizes are of one data-parallel
     rank where the server counts so. Raises `EnergylensError` for an unknown server and for what it cannot run.
     """
-    if to not in SERVERS:
-        hint = did_you_mean(to, SERVERS) or f"known: {', '.join(SERVERS)}"
-        raise EnergylensError(Problem(f"no server `{to}` to export to", hint=hint, code="export"))
+    if not isinstance(to, str) or to not in SERVERS:
+        hint = did_you_mean(shown(to), SERVERS) or f"known: {', '.join(SERVERS)}"
+        raise EnergylensError(Problem(f"no server `{shown(to)}` to export to", hint=hint, code="export"))
+    if model is not None and not isinstance(model, (str, Path)):
+        hint = "give the name or the path of the weights"
+        raise EnergylensError(Problem(f"`model` names weights, found `{shown(model)}`", hint=hint, code="export"))
     found = point if isinstance(point, Point) else read_point(point)
-    launched: Launch = import_module(f"energylens.servers.{to}").launch(settings(found, model))
+    launched: Launch = import_module(f"energylens.servers.{to}").launch(
+        settings(found, None if model is None else str(model))
+    )
     return launched
 
 

@@ -6,8 +6,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from energylens.common.files import printable
 from energylens.errors import EnergylensError, Problem
 from energylens.library import bundled, load_gpu, load_model
 from energylens.points import Point
@@ -67,15 +69,17 @@ def settings(point: Point, model: str | None) -> Settings:
     dp, batch = int(row["dp"]), int(row.get("batch") or 0)
     slots = int(server["max_num_seqs"] or batch)
     own = {name: row.get(name, default) for name, default in RUNNING.items()}
-    named = model or _checkpoint(point.source)
+    named = _checkpoint(point.source) if model is None else model
     notes: list[str] = []
     if named is None:
         named = str(row["model"])
         notes.append(f"put the path or name of the weights in place of `{named}` (--model)")
     draft = server["draft"]
     if draft is not None:
-        source = load_model(draft).spec.source if draft in bundled("models") else None
-        draft = _checkpoint(source) or str(draft)
+        spec = str(draft).lower() in bundled("models") or Path(draft).suffix in {".yaml", ".yml"}
+        draft = (_checkpoint(load_model(draft).spec.source) if spec else None) or str(draft)
+    if wrong := [fault for name in (named, draft) if name is not None and (fault := _unfit(name))]:
+        raise EnergylensError(wrong)
     if row.get("routing") is not None:
         notes.append(f"predicted for routing {row['routing']}: how tokens choose experts is the traffic's, not a flag")
     if replicas > 1:
@@ -126,6 +130,23 @@ def settings(point: Point, model: str | None) -> Settings:
     )
 
 
+def _unfit(name: str) -> Problem | None:
+    """Return why a name of weights cannot stand in a command, if it cannot: a server would take it for an option."""
+    shown = printable(name)
+    if not name.strip():
+        hint = "name the weights: --model meta-llama/Llama-3.1-8B, or a path"
+        return Problem("the name of the weights is empty", hint=hint, code="export")
+    if name.startswith("-"):
+        hint = f"a path is written ./{shown}"
+        return Problem(f"`{shown}` would be read as an option, not as the name of weights", hint=hint, code="export")
+    if not name.isprintable():
+        hint = "give their path or name with --model"
+        return Problem(
+            f"the name of the weights has characters that cannot be printed: `{shown}`", hint=hint, code="export"
+        )
+    return None
+
+
 class Flags:
     """Words of a command line of one server, and what no flag can say."""
 
@@ -163,7 +184,7 @@ def _per_node(point: Point) -> int | None:
     name = str(point.row["gpu"])
     if point.plan is not None:
         return int(point.plan.described("gpus", name)["link"]["gpus_per_node"])
-    return load_gpu(name).spec.link.gpus_per_node if name in bundled("hardware") else None
+    return load_gpu(name).spec.link.gpus_per_node if name.partition("@")[0] in bundled("hardware") else None
 
 
 def _formats(point: Point) -> dict[str, str]:

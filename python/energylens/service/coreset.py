@@ -9,6 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from energylens.service.least_squares import nonnegative_least_squares
+from energylens.service.sums import row_sums
+
 Column = NDArray[np.float64]
 
 INPUT_BINS: Final = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -67,10 +70,9 @@ def coreset(requests: pl.DataFrame, number: int = 32) -> pl.DataFrame:
 
     Weighted k-medoids of log lengths (the first medoids are those of quantiles of outputs within quantiles of
     prompts, so that the outcome is always the same), then weights near the sizes of the clusters that keep the means
-    of `moments` (non-negative least squares). Columns `input_tokens`, `output_tokens`, `weight`.
+    of `moments` (non-negative least squares). Where no more than that differ in length, all of them with their shares.
+    Columns `input_tokens`, `output_tokens`, `weight`.
     """
-    from scipy.optimize import nnls
-
     lengths = [pl.col(name).cast(pl.Float64) for name in ("input_tokens", "output_tokens")]
     share = pl.col("weight") if "weight" in requests.columns else pl.lit(1.0).alias("weight")
     alike = requests.select(*lengths, share).group_by("input_tokens", "output_tokens").agg(pl.col("weight").sum())
@@ -84,9 +86,10 @@ def coreset(requests: pl.DataFrame, number: int = 32) -> pl.DataFrame:
     alike = alike.sort("input_tokens", "output_tokens")
     given, made, weight = (alike[name].to_numpy() for name in ("input_tokens", "output_tokens", "weight"))
     weight = weight / weight.sum()
+    if len(given) <= number:  # all of them
+        return alike.select("input_tokens", "output_tokens", pl.Series("weight", weight))
     points = np.stack([np.log(given), np.log(made)], axis=1)
     points = (points - points.mean(axis=0)) / np.maximum(points.std(axis=0), 1e-9)
-    number = min(number, len(points))
     centres = points[_strata(points, weight, number)]
 
     def nearest_of() -> NDArray[np.int64]:
@@ -106,11 +109,11 @@ def coreset(requests: pl.DataFrame, number: int = 32) -> pl.DataFrame:
     nearest = nearest_of()
     chosen = np.array([int(((points - centre) ** 2).sum(axis=1).argmin()) for centre in centres])
     sizes = np.array([weight[nearest == cluster].sum() for cluster in range(len(centres))])
-    wanted = moments(given, made) @ weight
+    wanted = row_sums(moments(given, made), weight)
     held = moments(given[chosen], made[chosen]) / wanted[:, None]
     left = np.concatenate([_STRONG * held, np.eye(len(centres))])
     right = np.concatenate([_STRONG * np.ones(len(wanted)), sizes])
-    found, _ = nnls(left, right)
+    found = nonnegative_least_squares(left, right)
     kept = found > 0
     told = {
         "input_tokens": given[chosen][kept],

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from energylens.service.deployments import COMPARED
 from energylens.service.replaying import Replay, replayed
 from energylens.service.serving import Role, caches
 from energylens.service.steps import Engines, engine_columns, engines
@@ -18,9 +19,6 @@ JUDGED: Final = (
     "busy_share", "idle_share", "found_share", "energy_per_request_j", "energy_per_output_token_j",
 )  # fmt: skip
 """Columns that a replay gives."""
-
-
-_COMPARED = ("ttft_p50_s", "ttft_p90_s", "tpot_s", "tpot_p90_s", "energy_per_output_token_j")
 
 
 _EACH, _MOST_EACH = 3_000, 20_000
@@ -52,7 +50,7 @@ def judged_by_replay(
         values["power_w"] = told["energy_per_output_token_j"] * deployment["output_tokens_per_s"]
         values["power_w_per_gpu"] = values["power_w"] / deployment["gpus"]
         rows.append(values | {"replayed": True})
-    steady = frame.select(pl.col(name).alias(f"steady_{name}") for name in _COMPARED)
+    steady = frame.select(pl.col(name).alias(f"steady_{name}") for name in COMPARED)
     return frame.with_columns(pl.DataFrame(rows).get_columns()).hstack(steady)
 
 

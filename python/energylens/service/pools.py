@@ -15,13 +15,28 @@ from energylens.builder import Model
 from energylens.errors import Problem, SpaceError
 from energylens.library import load_gpu, load_model
 from energylens.plan import LoadedModel, Plan, distinct
-from energylens.service.deployments import SHORT, counts, deployments, front, nearest, nothing_runs, replicated, within
+from energylens.service.deployments import (
+    COMPARED,
+    NUMBERED,
+    counts,
+    deployments,
+    front,
+    nearest,
+    nothing_runs,
+    replicated,
+    service_limits,
+    within,
+)
 from energylens.service.judging import judged_by_replay
+from energylens.service.notes import traffic_notes
 from energylens.service.planning import FEW, question
-from energylens.service.serving import Role, checked_rate, serve
+from energylens.service.serving import SERVED, Role, checked_rate, serve
 from energylens.service.workload import Workload, load_workload
 from energylens.space import Limit, listed
 from energylens.trust import Account, account
+
+_SIDE_HIDDEN: Final = ("net", "alpha_s", "byte_j", "cache_bytes")
+"""Columns of a pool that only serve to send caches."""
 
 POOLED: Final = (
     "gpus",
@@ -33,8 +48,12 @@ POOLED: Final = (
     "power_w",
     "energy_per_request_j",
     "energy_per_output_token_j",
+    "transfer_s",
+    *(f"energy_{part}_per_request_j" for part in ("prefill", "decode", "transfer")),
+    *(f"{side}_{name}" for side in ("prefill", "decode") for name in (*SERVED, *NUMBERED)),
+    *(f"{side}_steady_{name}" for side in ("prefill", "decode") for name in COMPARED),
 )
-"""Columns of a pair that limits may bound."""
+"""Columns of numbers of a pair, which limits may bound."""
 
 _MOST_KEPT = 60
 
@@ -55,6 +74,7 @@ class PoolPlan:
     trust: Mapping[str, Account]
     plan_sha256: str
     seconds: float = field(compare=False)
+    notes: Sequence[str] = ()
 
     @property
     def best(self) -> dict[str, Any]:
@@ -73,7 +93,7 @@ class PoolPlan:
         from energylens.report.service import workload_words
 
         told = {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
-        told |= {"limits": [str(limit) for limit in self.limits]}
+        told |= {"limits": [str(limit) for limit in self.limits], "notes": list(self.notes)}
         return told | {"workload": workload_words(self.workload, self.rate_per_s)}
 
     def write(self, path: str | Path) -> Path:
@@ -108,7 +128,7 @@ def serve_pools(
     if load.output_tokens <= 1:
         fault, hint = "requests of one output token leave nothing to decode", "use serve-plan"
         raise SpaceError(Problem(fault, hint=hint, code="workload"))
-    bounds = [Limit.parse(text, POOLED, SHORT) for text in listed(limits)]
+    bounds = service_limits(limits, POOLED)
     loaded = load_model(model)
     roles: tuple[tuple[Role, Mapping[str, Any]], ...] = (("prefill", prefill), ("decode", decode))
     sides = [_side(loaded, role, axes, load, rate, threads) for role, axes in roles]
@@ -122,15 +142,14 @@ def serve_pools(
     inside = within(pairs, bounds)
     if not inside.height:
         raise SpaceError(nearest(pairs, bounds, loaded.spec.name))
-    hidden = [
-        f"{side}_{name}" for side in ("prefill", "decode") for name in ("net", "alpha_s", "byte_j", "cache_bytes")
-    ]
+    hidden = [f"{side}_{name}" for side in ("prefill", "decode") for name in _SIDE_HIDDEN]
     best = front(inside).drop(hidden)
     gpus = [load_gpu(gpu) for axes in (prefill, decode) for gpu in listed(axes.get("gpus", "h100-sxm"))]
     trust = {gpu.spec.name: account(gpu) for gpu in gpus}
     specs = Plan([loaded], distinct(gpus, "GPU")).sha256
     sha256 = question(specs, load, rate, limits, [dict(prefill), dict(decode)])
-    return PoolPlan(best, loaded.spec.name, load, rate, bounds, trust, sha256, time.perf_counter() - started)
+    spent, notes = time.perf_counter() - started, tuple(traffic_notes(load, rate))
+    return PoolPlan(best, loaded.spec.name, load, rate, bounds, trust, sha256, spent, notes)
 
 
 def _together(pairs: pl.DataFrame, load: Workload, rate: float) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 
 from energylens import _core
 from energylens.builder import Model
+from energylens.common.memory import require_bytes
 from energylens.errors import EnergylensError, FrameError, InfeasibleError, Problem
 from energylens.plan import LoadedGpu, LoadedModel
+from energylens.service.names import one_deployment, resolved
+from energylens.service.notes import FEW_REQUESTS, few_words, p90_interval, traffic_notes
 from energylens.service.serving import Role, caches, checked, checked_rate
 from energylens.service.steps import Engines, engine_columns, engines
 from energylens.service.workload import Workload, flat_blocks, load_workload
 
 MOST_REQUESTS = 20_000_000
 """Requests of one replay; some five seconds of one core and a gigabyte a million or so."""
+
+_REQUEST_BYTES = 1_000
+"""Memory of a request while it is replayed, without its blocks."""
 
 
 _MANY = 20
@@ -29,10 +35,16 @@ _MANY = 20
 
 @dataclass(frozen=True)
 class Replay:
-    """What became of requests: a row each in `requests` (null times where one was refused), and sums in `values`."""
+    """What became of requests: a row each in `requests` (null times where one was refused), and sums in `values`.
+
+    `notes` are sentences on how the traffic was read: what was inferred of a trace, a rate changed, few requests.
+    `deployment` has all its columns, models and GPUs by the names of their specs.
+    """
 
     requests: pl.DataFrame
     values: dict[str, Any]
+    notes: Sequence[str] = ()
+    deployment: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -67,11 +79,13 @@ def replay(
     token budget; requests are admitted while caches have room, and the latest goes back to the queue where they run
     out. Replicas take requests in turn, or, with a prefix cache, those whose prefix they have read. `rate_per_s`
     speeds a trace up or down (its own if not given); `requests` cuts or repeats it (all of a trace, else 20,000).
-    `values`: as of
-    `serve`, with `ttft_p99_s`, `steps`, `preempted`, `refused`. Speculation is not replayed. Raises `FrameError`,
-    `SpecError`, or `InfeasibleError` if the engine cannot run.
+    `values`: as of `serve`, with `ttft_p99_s`, `steps`, `preempted`, `refused`, and the 80 % intervals that so few or
+    so many requests leave of the 90th percentiles: `ttft_p90_lo_s`, `ttft_p90_hi_s`, `tpot_p90_lo_s`, `tpot_p90_hi_s`
+    (None: no bound; docs/service.md). `deployment` names models and GPUs by bundled names, paths or loaded specs.
+    Speculation is not replayed. Raises `FrameError`, `SpecError`, or `InfeasibleError` if the engine cannot run.
     """
-    frame = checked(pl.DataFrame([dict(deployment)], infer_schema_length=1))
+    points, models, gpus = one_deployment(deployment, models, gpus)
+    frame, models, gpus = resolved(checked(points), models, gpus)
     load = load_workload(workload)
     found = engines(frame.select(engine_columns(frame)), models=models, gpus=gpus)
     if not found.height:
@@ -80,12 +94,18 @@ def replay(
     assert rate is not None
     own = 20_000 if load.requests is None else load.requests.height
     number = own if requests is None else requests
-    if not 1 <= number <= MOST_REQUESTS:
+    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    if not (whole and 1 <= number <= MOST_REQUESTS):
         raise EnergylensError(
             Problem(f"a replay takes 1 to {MOST_REQUESTS:,} requests, found {number}", code="requests")
         )
+    require_bytes(number * _REQUEST_BYTES, f"a replay of {number:,} requests", "replay fewer: --requests 100000")
     room = caches(found, np.zeros(1, dtype=np.int64), load, frame["token_budget"].cast(pl.Float64).to_numpy())
-    return replayed(found, 0, frame.row(0, named=True), load, rate, number, room.tokens[0])
+    told = replayed(found, 0, frame.row(0, named=True), load, rate, number, room.tokens[0])
+    notes = traffic_notes(load, rate, None if load.requests is None else number)
+    if number < FEW_REQUESTS and not (load.requests is not None and load.requests.height < FEW_REQUESTS):
+        notes.append(few_words(number, "replayed"))
+    return replace(told, notes=tuple(notes), deployment=frame.row(0, named=True))
 
 
 def cannot_run(reason: str) -> Problem:
@@ -207,8 +227,13 @@ def _mean(frame: pl.DataFrame, name: str) -> float | None:
 
 
 def _times(served: pl.DataFrame) -> dict[str, Any]:
-    """Return quantiles and means of what requests waited for."""
-    return {
+    """Return quantiles and means of what requests waited for, with the intervals of the 90th percentiles."""
+    bounds = {
+        f"{name}_p90_{end}_s": value
+        for name in ("ttft", "tpot")
+        for end, value in zip(("lo", "hi"), p90_interval(served[f"{name}_s"].drop_nulls().to_numpy()), strict=True)
+    }
+    return bounds | {
         "ttft_p50_s": _quantile(served, "ttft_s", 0.5),
         "ttft_p90_s": _quantile(served, "ttft_s", 0.9),
         "ttft_p99_s": _quantile(served, "ttft_s", 0.99),

@@ -12,10 +12,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.builder import Model
+from energylens.columns import Form, Words, convert
 from energylens.errors import FrameError, Problem, did_you_mean
+from energylens.evaluation import POINT_FORMS
 from energylens.plan import LoadedGpu, LoadedModel
+from energylens.service.names import resolved
 from energylens.service.steady import Batching, Mix, closed_loop, latency, open_loop
 from energylens.service.steps import ENGINE, Engines, engine_columns, engines
+from energylens.service.sums import row_sums
 from energylens.service.workload import Workload, load_workload
 
 Column = NDArray[np.float64]
@@ -65,6 +69,12 @@ MOST_REPLICAS: Final = 10_000
 Role = Literal["both", "prefill", "decode"]
 """What a deployment does of each request."""
 
+_TYPED: Final[dict[str, Form]] = {name: POINT_FORMS[name] for name in ENGINE if name in POINT_FORMS} | {
+    "draft": Words(null=True)
+}
+_ODD: Final = (pl.Categorical, pl.Enum, pl.Decimal, pl.Int128)
+"""Types of columns that are converted; others are taken as they are."""
+
 
 def serve(
     points: pl.DataFrame,
@@ -96,7 +106,7 @@ def serve(
     """
     load = load_workload(workload)
     load = load.first_tokens() if role == "prefill" else load
-    frame = checked(points)
+    frame, models, gpus = resolved(checked(points), models, gpus)
     if rate_per_s is not None:
         checked_rate(load, rate_per_s)
     names = engine_columns(frame)
@@ -137,10 +147,12 @@ def checked_rate(load: Workload, rate_per_s: float | None, needed: bool = False)
         if load.requests is not None and load.requests["arrival_s"].null_count() == 0:
             fault = f"requests of `{load.name}` all arrive at one moment: it has no rate"
         raise FrameError(Problem(fault, hint="give requests a second: --rate 5", code="rate"))
-    if rate is not None and not _LEAST_RATE <= rate <= _MOST_RATE:
+    number = isinstance(rate, (int, float, np.number)) and not isinstance(rate, bool)
+    if rate is not None and not (number and _LEAST_RATE <= rate <= _MOST_RATE):
         hint = f"give requests a second, from {_LEAST_RATE:g} to {_MOST_RATE:,.0f}"
-        raise FrameError(Problem(f"{rate:g} is no rate of arrival", hint=hint, code="rate"))
-    return rate
+        shown = f"{float(rate):g}" if number else f"`{str(rate)[:60]}`"
+        raise FrameError(Problem(f"{shown} is no rate of arrival", hint=hint, code="rate"))
+    return None if rate is None else float(rate)
 
 
 def checked(points: pl.DataFrame) -> pl.DataFrame:
@@ -163,6 +175,11 @@ def checked(points: pl.DataFrame) -> pl.DataFrame:
         for name in ("chunked", "prefix_cache")
         if name in points.columns and points[name].dtype != pl.Boolean
     ]
+    for name in (name for name in points.columns if name in _TYPED):
+        column, faults = convert(points[name], _TYPED[name])
+        problems += faults
+        if not faults and points[name].dtype in _ODD:
+            points = points.with_columns(column)
     if not points.height:
         problems.append(Problem("the frame has no rows", hint="give at least one deployment", code="no-rows"))
     if problems:
@@ -182,10 +199,11 @@ def checked(points: pl.DataFrame) -> pl.DataFrame:
         ("replicas", 1, MOST_REPLICAS),
     ):
         column = frame[name]
-        if not column.dtype.is_numeric() or column.null_count() or not column.is_between(least, most).all():
-            problems.append(
-                Problem(f"column `{name}` should hold numbers from {least} to {most:,}", code="column-value")
-            )
+        fits = column.is_between(least, most).fill_null(False) if column.dtype.is_numeric() else None
+        if fits is None or not fits.all():
+            row = 0 if fits is None else int((~fits).arg_max() or 0)
+            fault = f"column `{name}` should hold numbers from {least} to {most:,}, found `{str(column[row])[:60]}`"
+            problems.append(Problem(fault, where=f"row {row + 1}", code="column-value"))
     if problems:
         raise FrameError(problems)
     return frame
@@ -294,7 +312,7 @@ def _served(
             flow = open_loop(found.steps, now.take(at), mix, rates.ravel())
         if load.found:
             # Room that running requests leave, prefixes they share counted once; requests go where their prefix is.
-            running = flow.running.reshape(-1, many) @ (time_share if many > 1 else np.ones(1))
+            running = row_sums(flow.running.reshape(-1, many), time_share if many > 1 else np.ones(1))
             left = held - np.minimum(running, slots) * (mix.context - mix.read * (1.0 - share))
             share = unread - np.where(cached, load.share_found(np.maximum(left, 0.0) * replicas), 0.0)
     weights = np.ones(1) if many == 1 else time_share
@@ -302,8 +320,7 @@ def _served(
     told = dict(vars(latency(found.steps, now.take(at), mix, flow, shares, many)))
 
     def mean(values: Column) -> Column:
-        found: Column = values.reshape(-1, many) @ weights
-        return found
+        return row_sums(values.reshape(-1, many), weights)
 
     power = mean(flow.power_w) * replicas
     requests = rate * replicas
@@ -343,7 +360,7 @@ def served_rates(rate: Column, most: Column, factors: Column, time_share: Column
     low, high = np.ones(len(rate)), np.maximum(1.0, most / np.maximum(wanted.min(axis=1), 1e-12))
     for _ in range(40):
         middle = (low + high) / 2.0
-        short = np.minimum(most[:, None], middle[:, None] * wanted) @ time_share < rate
+        short = row_sums(np.minimum(most[:, None], middle[:, None] * wanted), time_share) < rate
         low, high = np.where(short, middle, low), np.where(short, high, middle)
     found: Column = np.minimum(most[:, None], high[:, None] * wanted)
     return found

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energylens.service.steps import Steps
+from energylens.service.sums import row_sums, weighted_sum
 
 Column = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -36,24 +37,25 @@ class Mix:
     @property
     def decoded(self) -> float:
         """Mean tokens after the first."""
-        return float(self.weight @ (self.output_tokens - 1.0))
+        return weighted_sum(self.weight, self.output_tokens - 1.0)
 
     @property
     def context(self) -> float:
         """Mean tokens that a decoded token sees."""
         steps = self.weight * (self.output_tokens - 1.0)
         seen = self.input_tokens + self.output_tokens / 2.0
-        return float(steps @ seen / steps.sum()) if steps.sum() > 0 else float(self.weight @ self.input_tokens)
+        total = float(np.add.reduce(steps))
+        return weighted_sum(steps, seen) / total if total > 0 else self.read
 
     @property
     def read(self) -> float:
         """Mean prompt tokens."""
-        return float(self.weight @ self.input_tokens)
+        return weighted_sum(self.weight, self.input_tokens)
 
     @property
     def square(self) -> float:
         """Mean square of prompt tokens that arrive together, for each request."""
-        return float(self.weight @ self.input_tokens**2) + 2.0 * self.crowded * self.crowd * self.read**2
+        return weighted_sum(self.weight, self.input_tokens**2) + 2.0 * self.crowded * self.crowd * self.read**2
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _reading(steps: Steps, how: Batching, mix: Mix, running: Column, along: Colu
     tokens = np.maximum(mix.read * how.read_share, 1.0)
     most = np.minimum(2.0 * (tokens + along), free)
     ends = [_step(steps, how, mix, running, most * part, how.chunked)[0] for part in (0.5, 1.0)]
-    attended = float(mix.weight @ mix.input_tokens**2) / mix.read
+    attended = weighted_sum(mix.weight, mix.input_tokens**2) / mix.read
     more_s = 2.0 * (ends[1] - ends[0]) / most + _attending(steps, how, np.full(count, attended))[0]
     return total(part_s, plain_s, attend_s) / tokens, total(part_j, plain_j, attend_j) / tokens, more_s
 
@@ -202,7 +204,7 @@ def _settle(steps: Steps, how: Batching, mix: Mix, wanted: Column | None) -> Flo
         token_s, token_j, more_s = _reading(steps, how, mix, busy, along)
         alone_s = np.where(how.chunked, plain_s, 0.0)
         if wanted is None:
-            most = free / np.maximum(tokens, 1e-9) / (alone_s + token_s * free)
+            most = free / np.maximum(tokens, 1e-9) / np.maximum(alone_s + token_s * free, 1e-12)
             wish = how.slots / (how.slots * tokens * token_s + np.maximum(made * plain_s, 1e-12))
             rate = rate + _DAMPING * (np.minimum(wish, most) - rate)
         step_s = plain_s / (1.0 - np.minimum(rate * tokens * token_s, _FULLEST))
@@ -249,7 +251,7 @@ def latency(steps: Steps, how: Batching, mix: Mix, flow: Flow, shares: Column, m
     groups = len(how.rows) // many
     rate, token_s = flow.rate_per_s, flow.token_s
     own = mix.input_tokens[None, :] * how.read_share[:, None]
-    tokens = own @ mix.weight
+    tokens = row_sums(own, mix.weight)
     free = how.free(flow.running)
     mean_read = rate * flow.step_s * tokens
     load = np.minimum(rate * tokens * flow.more_s, _FULLEST)
@@ -309,7 +311,7 @@ def _slot_waits(how: Batching, mix: Mix, flow: Flow) -> tuple[Column, Column, Co
     density = np.exp(-(beta**2) / 2.0) / np.sqrt(2.0 * np.pi)
     chance = 1.0 / (1.0 + beta * ndtr(beta) / np.maximum(density, 1e-300))
     tokens = mix.output_tokens - 1.0
-    scatter = float(mix.weight @ tokens**2) / max(mix.decoded, 1e-9) ** 2 - 1.0 if mix.decoded > 0 else 0.0
+    scatter = weighted_sum(mix.weight, tokens**2) / max(mix.decoded, 1e-9) ** 2 - 1.0 if mix.decoded > 0 else 0.0
     each = held / spare * (1.0 + max(0.0, scatter)) / 2.0
 
     def beyond(share: float) -> Column:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from energylens.errors import Problem, SpecError
-
-Column = NDArray[np.float64]
+from energylens.common.files import input_file
+from energylens.common.memory import require_bytes
+from energylens.errors import EnergylensError, Problem, SpecError
+from energylens.service.trace_blocks import BLOCK_TOKENS, MOST_BLOCK_TOKENS, block_size
+from energylens.service.trace_times import UNITS, Arrivals, NoArrivals, arrivals, by_name
 
 NAMES: Final = {
-    "arrival_s": ("arrival_s", "arrival", "timestamp_s", "timestamp_ms", "TIMESTAMP", "timestamp", "Timestamp"),
+    "arrival_s": (
+        "arrival_s", "arrival_ms", "arrival_us", "arrival_ns", "arrival", "timestamp_s", "timestamp_ms",
+        "timestamp_us", "timestamp_ns", "TIMESTAMP", "timestamp", "Timestamp",
+    ),
     "input_tokens": (
         "input_tokens", "input_length", "context_tokens", "ContextTokens", "Request tokens", "prompt_tokens"
     ),
@@ -26,65 +29,126 @@ NAMES: Final = {
     ),
     "blocks": ("blocks", "hash_ids", "block_hashes"),
 }  # fmt: skip
-"""Columns of a trace, and what published traces call them (Azure, Mooncake, BurstGPT)."""
+"""Columns of a trace, and what published traces call them (Azure, Mooncake, BurstGPT, Bailian)."""
 
-BLOCK_TOKENS: Final = 512
-"""Tokens of a prefix block, as in the Mooncake traces."""
+_BAILIAN: Final = "chat_id"
+"""A column that of the published traces only Bailian's have: seconds, blocks of 16 tokens."""
 
-_LONGEST = 1_000_000
-_TICK_S = 10.0
-_LONGEST_S = 10 * 365 * 86400.0
+_BAILIAN_BLOCK: Final = 16
+_LONGEST: Final = 1_000_000
+_ROW_BYTES: Final = 200
+"""Memory of a request without blocks while a trace is read and a workload made of it."""
+
 _SUFFIXES: Final[dict[str, Callable[[Path], pl.DataFrame]]] = {
-    ".csv": pl.read_csv,
+    ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
     ".parquet": pl.read_parquet,
-    ".jsonl": pl.read_ndjson,
-    ".ndjson": pl.read_ndjson,
+    ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
+    ".ndjson": lambda path: pl.read_ndjson(path, infer_schema_length=None),
 }
 
 
-def read_trace(path: str | Path) -> pl.DataFrame:
+@dataclass(frozen=True)
+class Trace:
+    """Requests of a trace in the order of their arrival, and how the file was read.
+
+    `requests`: `arrival_s` (null without times), `input_tokens`, `output_tokens`, and `blocks` where the trace has
+    any. `notes` are sentences: what was inferred. `clock_s`: seconds after midnight of the first arrival, None where
+    the trace has no dates; `clock`: whose midnight.
+    """
+
+    requests: pl.DataFrame
+    block_tokens: int
+    notes: Sequence[str]
+    clock_s: float | None
+    clock: str
+
+
+def read_trace(path: str | Path, *, time_unit: str | None = None, block_tokens: int | None = None) -> pl.DataFrame:
     """Return requests in the order of their arrival: `arrival_s` (null without times), `input_tokens`,
     `output_tokens`, `blocks`.
 
     Timestamps so coarse that several requests share one (Mooncake's come every 3 s) are spread at random over the
     time to the next, always the same way. Raises `SpecError` with every problem.
     """
+    return load_trace(path, time_unit=time_unit, block_tokens=block_tokens).requests
+
+
+def load_trace(path: str | Path, *, time_unit: str | None = None, block_tokens: int | None = None) -> Trace:
+    """Return a trace with what was inferred of it; raise `SpecError` with every problem.
+
+    Parameters
+    ----------
+    path
+        A CSV, Parquet or JSON lines file.
+    time_unit
+        Unit of arrivals that are numbers: s, ms, us or ns. None: what their name, their size and the form of the trace
+        say; `SpecError` where these do not decide.
+    block_tokens
+        Tokens of a prefix block. None: the power of two that explains how many blocks each prompt has.
+    """
     path = Path(path)
+    checked_options(time_unit, block_tokens)
     rows = _table(path)
-    found = {name: next((own for own in known if own in rows.columns), None) for name, known in NAMES.items()}
+    names = {name: by_name(known, rows.columns) for name, known in NAMES.items()}
     problems = [
         _problem(path, f"the trace has no column `{name}`", _hint(name, rows.columns))
         for name in ("input_tokens", "output_tokens")
-        if found[name] is None
+        if names[name] is None
     ]
     unread = [name for name in rows.columns if any(part in name.lower() for part in ("time", "arriv", "stamp"))]
-    if found["arrival_s"] is None and unread:
+    if names["arrival_s"] is None and unread:
         hint = "call it `arrival_s`, in seconds, or `timestamp_ms`; drop it if it is none"
         problems.append(_problem(path, f"column `{unread[0]}` may be the arrivals, but is not read", hint))
     if not rows.height:
         problems.append(_problem(path, "the trace has no requests", "give at least one row"))
     if problems:
         raise SpecError(problems)
-    told: dict[str, pl.Series] = {}
+    tokens: dict[str, pl.Series] = {}
     for name in ("input_tokens", "output_tokens"):
-        column = rows[str(found[name])]
-        problems += _bad_tokens(path, column, 1 if name == "output_tokens" else 0)
-        told[name] = column
-    arrivals, late = _arrivals(path, rows, found["arrival_s"])
-    problems += late
-    blocks = rows[found["blocks"]] if found["blocks"] else None
-    if blocks is not None and not isinstance(blocks.dtype, pl.List):
-        blocks = _split(path, blocks, problems)
-    if problems:
+        column, faults = _tokens(path, rows[str(names[name])], 1 if name == "output_tokens" else 0)
+        problems += faults
+        tokens[name] = column
+    blocks, faults = (None, []) if names["blocks"] is None else _lists(path, rows[names["blocks"]])
+    problems += faults
+    size, note = BLOCK_TOKENS, ""
+    if blocks is not None and not problems:
+        usual = _BAILIAN_BLOCK if _BAILIAN in rows.columns else BLOCK_TOKENS
+        size, note = block_tokens or usual, ""
+        if block_tokens is None:
+            known = block_size(blocks, tokens["input_tokens"], usual)
+            if isinstance(known, str):
+                problems.append(_problem(path, known, "say how many: --block-tokens 16 (in Python block_tokens=16)"))
+            else:
+                size, note = known
+    read = _arrivals(path, rows, names["arrival_s"], size if blocks is not None else None, time_unit)
+    if isinstance(read, Problem):
+        problems.append(read)
+    if problems or isinstance(read, Problem):
         raise SpecError(problems)
     frame = pl.DataFrame(
         {
-            "arrival_s": pl.Series(np.full(rows.height, np.nan) if arrivals is None else arrivals),
-            "input_tokens": told["input_tokens"].cast(pl.Float64).clip(1.0, None),
-            "output_tokens": told["output_tokens"].cast(pl.Float64),
+            "arrival_s": pl.Series([None] * rows.height, dtype=pl.Float64) if read is None else pl.Series(read.seconds),
+            "input_tokens": tokens["input_tokens"].cast(pl.Float64).clip(1.0, None),
+            "output_tokens": tokens["output_tokens"].cast(pl.Float64),
         }
-    ).with_columns(pl.col("arrival_s").fill_nan(None))
-    return frame if blocks is None else frame.with_columns(_numbered(blocks))
+    )
+    frame = frame if blocks is None else frame.with_columns(_numbered(blocks))
+    notes = [text for text in (read.note if read else "", note) if text]
+    return Trace(frame, size, notes, read.clock_s if read else None, read.clock if read else "")
+
+
+def checked_options(time_unit: str | None, block_tokens: int | None) -> None:
+    """Raise `SpecError` if a unit of time or a size of blocks is none."""
+    problems = []
+    if time_unit is not None and time_unit not in UNITS:
+        hint = f"use {', '.join(UNITS)}"
+        problems.append(Problem(f"`{time_unit}` is no unit of time of a trace", hint=hint, code="trace"))
+    whole = isinstance(block_tokens, int) and not isinstance(block_tokens, bool)
+    if block_tokens is not None and not (whole and 1 <= block_tokens <= MOST_BLOCK_TOKENS):
+        fault = f"prefix blocks hold 1 to {MOST_BLOCK_TOKENS:,} tokens, found {block_tokens}"
+        problems.append(Problem(fault, hint="servers use 16, 64 or 512", code="trace"))
+    if problems:
+        raise SpecError(problems)
 
 
 def _problem(path: Path, message: str, hint: str | None = None, row: int | None = None) -> Problem:
@@ -102,83 +166,85 @@ def _table(path: Path) -> pl.DataFrame:
         hint = f"a trace ends in {', '.join(_SUFFIXES)}"
         raise SpecError(Problem(f"cannot tell what `{path}` is", hint=hint, code="trace"))
     try:
+        input_file(path, "trace")
+        if path.suffix.lower() == ".parquet":  # a small file may hold many rows
+            rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
+            require_bytes(rows * _ROW_BYTES, f"the trace `{path}` with {rows:,} requests", "give a part of it")
         return reader(path)
     except pl.exceptions.NoDataError:
         raise SpecError(_problem(path, "the trace has no requests", "give at least one row")) from None
+    except EnergylensError:
+        raise
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise SpecError(Problem(f"cannot read the trace `{path}`: {reason}", code="trace")) from None
 
 
-def _bad_tokens(path: Path, column: pl.Series, least: int) -> list[Problem]:
-    """Return what is wrong with a column of tokens, its first fault told and all of them counted."""
+def _tokens(path: Path, column: pl.Series, least: int) -> tuple[pl.Series, list[Problem]]:
+    """Return a column of tokens as numbers, and what is wrong with it: its first fault, and how many there are."""
     name = column.name
-    if not column.dtype.is_numeric():
-        return [_problem(path, f"column `{name}` should hold numbers of tokens, found {column.dtype}")]
-    value = column.cast(pl.Float64)
+    value = column
+    if column.dtype == pl.String:
+        value = column.str.strip_chars().cast(pl.Float64, strict=False)
+        wrong = value.is_null()
+        if wrong.any():
+            row = int(wrong.arg_max() or 0)
+            fault = f"column `{name}` should hold numbers of tokens, found {_shown(column[row])}"
+            return column, [_problem(path, fault, f"{int(wrong.sum()):,} of {len(wrong):,} rows are wrong", row)]
+    elif not column.dtype.is_numeric():
+        return column, [
+            _problem(path, f"column `{name}` should hold numbers of tokens, found {_shown(column[0])}", None, 0)
+        ]
+    value = value.cast(pl.Float64)
     bad = ~((value >= least) & (value <= _LONGEST) & (value == value.floor())).fill_null(False)
     if not bad.any():
-        return []
+        return value, []
     row = int(bad.arg_max() or 0)
-    zero = least == 1 and column[row] == 0
+    zero = least == 1 and value[row] == 0
     hint = "drop requests that made nothing" if zero else f"{int(bad.sum()):,} of {len(bad):,} rows are wrong"
     said = "at least one token is made" if zero else f"it should be a whole number from {least} to {_LONGEST:,}"
-    return [_problem(path, f"`{name}` is {column[row]}: {said}", hint, row)]
+    return value, [_problem(path, f"`{name}` is {column[row]}: {said}", hint, row)]
 
 
-def _arrivals(path: Path, rows: pl.DataFrame, name: str | None) -> tuple[Column | None, list[Problem]]:
+def _shown(value: Any) -> str:
+    text = str(value)
+    return "nothing" if value is None else f"`{text if len(text) <= 60 else text[:57] + '...'}`"
+
+
+def _arrivals(
+    path: Path, rows: pl.DataFrame, name: str | None, size: int | None, time_unit: str | None
+) -> Arrivals | Problem | None:
+    """Return the arrivals of a trace, what is wrong with them, or None where it has none."""
     if name is None:
-        return None, []
-    column = rows[name]
-    if column.dtype.is_numeric() and name.lower() == "timestamp" and len(column):
-        # Seconds since 1970 are about 1.8e9; larger ones count parts of a second.
-        largest = float(column.cast(pl.Float64).abs().max() or 0.0)  # type: ignore[arg-type]
-        parts = next((parts for above, parts in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3)) if largest > above), 1.0)
-        column = column.cast(pl.Float64) / parts
-    if column.dtype == pl.String:
-        with suppress(pl.exceptions.PolarsError):
-            column = column.str.to_datetime(strict=False)
-    if column.dtype.is_temporal():
-        column = (column - column.min()).dt.total_microseconds() / 1e6
-    if not column.dtype.is_numeric() or column.null_count() or not column.cast(pl.Float64).is_finite().all():
-        return None, [_problem(path, f"column `{name}` should hold times, in seconds or as dates")]
-    # Mooncake's traces count milliseconds and do not say so; no other has lists of blocks.
-    blocks = any(own in rows.columns for own in NAMES["blocks"])
-    milliseconds = name.endswith("_ms") or (name == "timestamp" and blocks and column.cast(pl.Float64).max() < 1e9)  # type: ignore[operator]
-    seconds = column.cast(pl.Float64).to_numpy() * (1e-3 if milliseconds else 1.0)
-    if seconds.max() - seconds.min() > _LONGEST_S:
-        days = (seconds.max() - seconds.min()) / 86400
-        hint = "give arrivals in seconds, as `arrival_s`, or in milliseconds, as `timestamp_ms`"
-        return None, [_problem(path, f"column `{name}` spans {days:,.0f} days", hint)]
-    late = np.flatnonzero(np.diff(seconds) < 0)
-    if late.size:
-        row = int(late[0]) + 1
-        message = f"`{name}` is {rows[name][row]}, before the {rows[name][row - 1]} of the row above"
-        return None, [_problem(path, message, "sort the trace by arrival", row)]
-    return _spread(seconds - seconds[0]), []
+        if time_unit is None:
+            return None
+        return _problem(path, "the trace has no arrivals to have a unit of time", "leave --time-unit out")
+    usual = None
+    if _BAILIAN in rows.columns or "Request tokens" in rows.columns:
+        usual = "s"
+    elif size == BLOCK_TOKENS and {"input_length", "output_length", "hash_ids"} <= set(rows.columns):
+        usual = "ms"  # Mooncake's traces count milliseconds and do not say so
+    read = arrivals(rows[name], usual, time_unit)
+    return _problem(path, read.message, read.hint, read.row) if isinstance(read, NoArrivals) else read
 
 
-def _spread(seconds: Column) -> Column:
-    """Spread requests of one coarse timestamp over the time to the next, where these are ticks of a few seconds."""
-    moments, of = np.unique(seconds, return_inverse=True)
-    if len(moments) < 2 or len(seconds) < 2 * len(moments):
-        return seconds
-    usual = float(np.median(np.diff(moments)))
-    if usual > _TICK_S:
-        return seconds
-    gaps = np.minimum(np.append(np.diff(moments), usual), usual)
-    random = np.random.default_rng(2026).random(len(seconds))
-    found: Column = np.sort(seconds + random * gaps[of], kind="stable")
-    found -= found[0]
-    return found
-
-
-def _split(path: Path, blocks: pl.Series, problems: list[Problem]) -> pl.Series:
-    """Read lists of blocks written as text, `[1, 2]` or `1;2`."""
-    if blocks.dtype != pl.String:
-        problems.append(_problem(path, f"column `{blocks.name}` should hold lists of blocks, found {blocks.dtype}"))
-        return blocks
-    return blocks.str.extract_all(r"[0-9A-Za-z]+")
+def _lists(path: Path, blocks: pl.Series) -> tuple[pl.Series, list[Problem]]:
+    """Return lists of blocks, also of texts such as `[1, 2]` or `1;2` and of single numbers, and what is wrong."""
+    kind = blocks.dtype
+    if kind.is_integer():
+        return blocks.cast(pl.String).str.extract_all(r"[0-9]+"), []
+    if kind == pl.String:
+        return blocks.str.extract_all(r"[0-9A-Za-z]+"), []
+    if isinstance(kind, pl.Array):
+        blocks = blocks.arr.to_list()
+    inner = blocks.dtype.inner if isinstance(blocks.dtype, pl.List) else None
+    if kind == pl.Null:
+        return pl.Series(blocks.name, [[]] * len(blocks), dtype=pl.List(pl.String)), []
+    if inner is None or not (inner in (pl.String, pl.Null) or inner.is_integer()):
+        row = int(blocks.is_not_null().arg_max() or 0)
+        fault = f"column `{blocks.name}` should hold lists of blocks, found {_shown(blocks[row])}"
+        return blocks, [_problem(path, fault, "write them as [1, 2], or as text: 1;2", row)]
+    return blocks, []
 
 
 def _numbered(blocks: pl.Series) -> pl.Series:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from energylens.spec.form import Count, Form, NonNegative, Positive, Text
+from energylens.common.files import printable
+from energylens.spec.form import Count, Form, NonNegative, Positive, Seconds, SecondsPerRoot, Text
 
 Large = Annotated[Positive, Field(ge=1e6, le=1e20)]
 """Bytes, bytes/s or FLOP/s of a GPU."""
@@ -38,13 +40,13 @@ class Fit(Form):
 class Curve(Form):
     """Seconds of a message of S bytes: `t = alpha + root·√S + busfactor·S/bandwidth`."""
 
-    alpha_s: NonNegative
+    alpha_s: Seconds
     """Seconds of a message of no bytes."""
-    root_s_per_sqrt_byte: NonNegative = 0.0
+    root_s_per_sqrt_byte: SecondsPerRoot = 0.0
     """Seconds for each square root of a byte of the message."""
     bandwidth_bytes_per_s: Large
     """Bytes a second, of the message's bytes times the operation's bus factor."""
-    max_bytes: Positive | None = None
+    max_bytes: Annotated[Positive, Field(le=1e18)] | None = None
     """Bytes of the longest message that the curve holds for; any, if left out."""
 
 
@@ -53,15 +55,18 @@ def _sizes(table: object) -> object:
 
 
 def _numbers_of_gpus(table: dict[str, Curve]) -> dict[str, Curve]:
-    if bad := [size for size in table if not size.isdigit() or int(size) < 2]:
-        raise ValueError(f"`by_gpus` is keyed by a number of GPUs of at least 2, found `{bad[0]}`")
+    if bad := [size for size in table if not _GPUS.fullmatch(size) or int(size) < 2]:
+        raise ValueError(f"`by_gpus` is keyed by a number of GPUs of at least 2, found `{printable(bad[0], 60)}`")
     return table
+
+
+_GPUS: Final = re.compile("0{0,9}[0-9]{1,6}")
 
 
 ByGpus = Annotated[
     dict[str, Curve],
     BeforeValidator(_sizes),
-    Field(min_length=1, json_schema_extra={"propertyNames": {"pattern": "^0*([2-9]|[1-9][0-9]+)$"}}),
+    Field(min_length=1, max_length=1000, json_schema_extra={"propertyNames": {"pattern": "^0*([2-9]|[1-9][0-9]+)$"}}),
 ]
 
 
@@ -70,7 +75,7 @@ class Implementation(Form):
 
     name: Text
     """Name of the implementation, such as `nccl` or `custom`."""
-    max_bytes: Positive | None = None
+    max_bytes: Annotated[Positive, Field(le=1e18)] | None = None
     """Bytes of the longest message that it takes; any, if left out."""
     by_gpus: ByGpus
     """Its curve for each number of GPUs inside a node, 2 or more."""
@@ -82,7 +87,7 @@ class Implementation(Form):
     _sizes_are_numbers = field_validator("by_gpus")(_numbers_of_gpus)
 
 
-Implementations = Annotated[list[Implementation], Field(min_length=1)]
+Implementations = Annotated[list[Implementation], Field(min_length=1, max_length=100)]
 
 
 class Exchange(Form):
@@ -94,7 +99,7 @@ class Exchange(Form):
     """Phase it is used in; both, if left out."""
     copies: Literal["expert", "gpu"]
     """What a token is sent to: each of its experts, or each GPU that has some of them."""
-    bytes_per_element: Positive
+    bytes_per_element: Annotated[Positive, Field(le=1000)]
     """Bytes of one element of a token on its way."""
     by_gpus: ByGpus
     """Its curve for each number of GPUs inside a node, 2 or more; without `max_bytes`."""
@@ -126,9 +131,9 @@ class Collectives(Form):
     """Ways in which every GPU sends a part to every other."""
     send_recv: Implementations
     """Ways to send from one GPU to another: between pipeline stages, around rings."""
-    dispatch: list[Exchange] = []
+    dispatch: Annotated[list[Exchange], Field(max_length=100)] = []
     """Ways to send tokens to the GPUs of their experts; the first of the phase is used."""
-    combine: list[Exchange] = []
+    combine: Annotated[list[Exchange], Field(max_length=100)] = []
     """Ways to bring the experts' results back; the first of the phase is used."""
 
     @field_validator("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")

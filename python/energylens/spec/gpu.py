@@ -8,7 +8,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from energylens.spec.curves import Collectives, Fit, Large
-from energylens.spec.form import Count, Form, NonNegative, Positive, Text
+from energylens.spec.form import (
+    Bytes,
+    Count,
+    Deviation,
+    Factor,
+    Form,
+    Joules,
+    JoulesPer,
+    Positive,
+    Seconds,
+    Text,
+    Watts,
+)  # fmt: skip
 from energylens.spec.kernels import Kernels as Kernels
 
 Technology = Literal["HBM2", "HBM2e", "HBM3", "HBM3e", "GDDR6", "GDDR6X", "GDDR7"]
@@ -23,7 +35,7 @@ class Memory(Form):
     """Peak bandwidth, bytes/s."""
     technology: Technology | None = None
     """Memory technology; it sets the joules per byte where no `energy` is given."""
-    reserve_bytes: NonNegative = 2e9
+    reserve_bytes: Bytes = 2e9
     """Bytes that driver, context and graphs keep from models."""
     source: Text | None = None
     """Where the numbers come from."""
@@ -54,15 +66,21 @@ class Compute(Form):
 
 
 _PAIR = {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 2, "maxItems": 2}
-ByClock = Annotated[list[tuple[Any, Any]], WithJsonSchema({"type": "array", "items": _PAIR})]
+ByClock = Annotated[
+    list[tuple[Any, Any]],
+    Field(max_length=1000),
+    WithJsonSchema({"type": "array", "items": _PAIR, "maxItems": 1000}),
+]
+_MOST_BY_CLOCK = 1e5
+"""Largest clock, voltage or power of a table, MHz, mV or W."""
 
 
 class Clock(Form):
     """SM clocks, voltages and idle power by clock, where published."""
 
-    max_mhz: Positive
+    max_mhz: Annotated[Positive, Field(ge=1, le=1e5)]
     """Highest SM clock, MHz, that of all other numbers of the profile."""
-    base_mhz: Positive | None = None
+    base_mhz: Annotated[Positive, Field(le=1e5)] | None = None
     """Base SM clock, MHz; no result depends on it."""
     voltage_mv: ByClock | None = None
     """Voltage by SM clock: rows of [MHz, mV], with rising clocks."""
@@ -79,16 +97,17 @@ class Clock(Form):
     @field_validator("voltage_mv", "idle_w")
     @classmethod
     def _rising(cls, table: list[tuple[Any, Any]] | None) -> list[tuple[Any, Any]] | None:
-        numbers = all(isinstance(x, (int, float)) and x > 0 for row in table or [] for x in row)
+        numbers = all(isinstance(x, (int, float)) and 0 < x <= _MOST_BY_CLOCK for row in table or [] for x in row)
         if table is not None and (not numbers or any(a[0] >= b[0] for a, b in pairwise(table))):
-            raise ValueError("a clock table is a list of [MHz, value] pairs of positive numbers with rising clocks")
+            message = "a clock table is a list of [MHz, value] pairs of positive numbers with rising clocks"
+            raise ValueError(f"{message}, none above {_MOST_BY_CLOCK:,.0f}")
         return table
 
 
 class Power(Form):
     """Board limit, draw of a loaded GPU that waits, draw without work."""
 
-    tdp_w: Annotated[Positive, Field(le=1e5)]
+    tdp_w: Annotated[Positive, Field(ge=1, le=1e5)]
     """Board limit, W."""
     static_w: Positive | None = None
     """Draw of a GPU with a model loaded that waits, W; a fifth of `tdp_w` if left out."""
@@ -108,9 +127,9 @@ class Power(Form):
 class Contention(Form):
     """How much slower kernels and collectives go on while both run: at 1/(1 + this) of their pace."""
 
-    compute: NonNegative = 0.0
+    compute: Factor = 0.0
     """Relative slow-down of kernels beside a collective."""
-    communication: NonNegative = 0.0
+    communication: Factor = 0.0
     """Relative slow-down of collectives beside a kernel."""
     source: Text | None = None
     """Where the numbers come from."""
@@ -121,17 +140,17 @@ class Link(Form):
 
     kind: Annotated[Text, Field(examples=["nvlink4", "nvlink5", "pcie4", "infinity-fabric"])] = "nvlink"
     """Kind of the links inside a node; one that begins with `pcie` gets the rules of PCIe, others those of NVLink."""
-    gpus_per_node: Count = 8
+    gpus_per_node: Annotated[Count, Field(le=100_000)] = 8
     """GPUs that these links connect."""
     bandwidth_bytes_per_s: Large
     """Bandwidth inside a node per direction and GPU, bytes/s."""
     net_bandwidth_bytes_per_s: Large = 25e9
     """Bandwidth to the network per direction and GPU, bytes/s."""
-    net_alpha_s: NonNegative = 1e-5
+    net_alpha_s: Seconds = 1e-5
     """Seconds of one hop between nodes."""
     net_reduction: bool = False
     """Whether the switches of the network add up (SHARP), so that an all-reduce crosses it once."""
-    sms_to_saturate: Positive | None = None
+    sms_to_saturate: Annotated[Positive, Field(ge=1e-3, le=1e5)] | None = None
     """SMs with which a collective reaches its bandwidth; 0.14 of all if left out."""
     sms_sharpness: Annotated[Positive, Field(ge=0.25, le=64)] | None = None
     """Sharpness of the knee of bandwidth over SMs; a plain corner if left out."""
@@ -155,9 +174,9 @@ class Stretch(Form):
 class Host(Form):
     """Seconds of a pass in which the GPU waits for the host, and of each of its sequences (sampling, bookkeeping)."""
 
-    host_s: NonNegative
+    host_s: Seconds
     """Seconds of each pass in which the GPU waits for the host."""
-    sequence_s: NonNegative = 0.0
+    sequence_s: Seconds = 0.0
     """Seconds of each sequence of a pass."""
     stretch: Stretch | None = None
     """Factors on kernels in a serving step over the same kernels alone; 1 if left out."""
@@ -172,38 +191,38 @@ class Host(Form):
 class FlopEnergy(Form):
     """Joules per FLOP by arithmetic."""
 
-    bf16: NonNegative
+    bf16: JoulesPer
     """J/FLOP in bf16 (fp16, and formats that compute in bf16)."""
-    fp8: NonNegative | None = None
+    fp8: JoulesPer | None = None
     """J/FLOP in fp8."""
-    fp4: NonNegative | None = None
+    fp4: JoulesPer | None = None
     """J/FLOP in fp4."""
-    vector: NonNegative
+    vector: JoulesPer
     """J/FLOP outside the tensor cores."""
 
 
 class Energy(Form):
     """Joules per FLOP and per byte; watts of a loaded GPU that waits, and more while kernels or collectives run."""
 
-    static_w: Positive | None = None
+    static_w: Annotated[Positive, Field(le=1e5)] | None = None
     """Draw of a GPU with a model loaded that waits, W; it replaces the one of `power`."""
-    active_w: NonNegative = 0.0
+    active_w: Watts = 0.0
     """Watts besides while kernels run."""
-    communication_w: NonNegative = 0.0
+    communication_w: Watts = 0.0
     """Watts besides while the GPU waits for collectives."""
-    sequence_j: NonNegative = 0.0
+    sequence_j: Joules = 0.0
     """Joules of each sequence of a pass."""
     flop_j: FlopEnergy
     """Joules per FLOP by arithmetic."""
-    on_chip_j_per_byte: NonNegative
+    on_chip_j_per_byte: JoulesPer
     """Joules per byte made and read inside a kernel."""
-    hbm_weight_j_per_byte: NonNegative
+    hbm_weight_j_per_byte: JoulesPer
     """Joules per byte of weights read from device memory."""
-    hbm_kv_j_per_byte: NonNegative
+    hbm_kv_j_per_byte: JoulesPer
     """Joules per byte of KV cache read or written."""
-    hbm_activation_j_per_byte: NonNegative
+    hbm_activation_j_per_byte: JoulesPer
     """Joules per byte of activations read or written."""
-    link_j_per_byte: NonNegative
+    link_j_per_byte: JoulesPer
     """Joules per byte of a collective's message, for each GPU."""
     source: Text
     """Where the numbers come from."""
@@ -216,25 +235,25 @@ class Energy(Form):
 class Uncertainty(Form):
     """Relative standard deviations: of joules by cause, and of all joules of a kind of model."""
 
-    compute: NonNegative
+    compute: Deviation
     """Of the joules of FLOPs and on-chip traffic."""
-    hbm_weights: NonNegative
+    hbm_weights: Deviation
     """Of the joules of reading weights."""
-    hbm_kv: NonNegative
+    hbm_kv: Deviation
     """Of the joules of the KV cache."""
-    hbm_activations: NonNegative
+    hbm_activations: Deviation
     """Of the joules of activations."""
-    communication: NonNegative
+    communication: Deviation
     """Of the joules of collectives."""
-    static: NonNegative
+    static: Deviation
     """Of the static joules while kernels run."""
-    waiting: NonNegative
+    waiting: Deviation
     """Of the static joules while nothing runs."""
-    common: NonNegative
+    common: Deviation
     """Of all joules, of any model."""
-    routed: NonNegative
+    routed: Deviation
     """Of all joules of a model with routed experts, besides."""
-    narrow: NonNegative
+    narrow: Deviation
     """Of all joules of a model with weights below 1.5 bytes an element, besides."""
     source: Text
     """Where the numbers come from."""
@@ -243,11 +262,11 @@ class Uncertainty(Form):
 class Range(Form):
     """The largest values that measurements behind the fits reach; beyond them a result is `extrapolated`."""
 
-    batch: Positive
+    batch: Annotated[Positive, Field(le=1e12)]
     """Largest batch, sequences."""
-    context_tokens: Positive
+    context_tokens: Annotated[Positive, Field(le=1e12)]
     """Longest request, prompt and output tokens."""
-    gpus: Positive
+    gpus: Annotated[Positive, Field(le=1e12)]
     """Most GPUs of an engine."""
     source: Text
     """Where the numbers come from."""
@@ -295,5 +314,5 @@ class GpuSpec(Form):
     """Relative deviations that make 80 % intervals of joules; wide ones if left out."""
     range: Range | None = None
     """What measurements behind the fits reach; without limits if left out."""
-    frameworks: dict[str, Framework] | None = None
+    frameworks: Annotated[dict[str, Framework], Field(max_length=100)] | None = None
     """What differs under other serving frameworks, by name (`trtllm`, `sglang`)."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from energylens.spec.curves import Fit
-from energylens.spec.form import Count, Form, NonNegative, Positive, Share, Text
+from energylens.spec.form import Count, Efficiency, Factor, Form, NonNegative, Seconds, SecondsPerRoot, Share, Text
 
 
 def _tile(tile: object) -> object:
@@ -21,8 +21,13 @@ def _tiles(tiles: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
     return tiles
 
 
-Tile = Annotated[tuple[Count, Count, Share], BeforeValidator(_tile), Field(json_schema_extra={"minItems": 2})]
-TileList = Annotated[list[Tile], Field(min_length=1), AfterValidator(_tiles)]
+_Side = Annotated[Count, Field(le=65_536)]
+Tile = Annotated[
+    tuple[_Side, _Side, Annotated[Share, Field(ge=1e-6)]],
+    BeforeValidator(_tile),
+    Field(json_schema_extra={"minItems": 2}),
+]
+TileList = Annotated[list[Tile], Field(min_length=1, max_length=1000), AfterValidator(_tiles)]
 
 
 def _power_of_two(value: int) -> int:
@@ -34,41 +39,41 @@ def _power_of_two(value: int) -> int:
 class TimeSet(Form):
     """`t = t0 + (t_c^p + t_m^p)^(1/p)` of one kernel class, with what its products and attention add (physics.md)."""
 
-    t0_s: NonNegative
+    t0_s: Seconds
     """Seconds of a kernel with nothing to do (launch and tail)."""
-    compute_efficiency: Annotated[Positive, Field(le=4)] = 1.0
+    compute_efficiency: Annotated[Efficiency, Field(le=4)] = 1.0
     """Share of the peak FLOP/s that matrix work reaches, besides the share of its tile."""
-    memory_efficiency: Share
+    memory_efficiency: Annotated[Share, Field(ge=1e-6)]
     """Share of the memory bandwidth that traffic reaches."""
-    root_s_per_sqrt_byte: NonNegative = 0.0
+    root_s_per_sqrt_byte: SecondsPerRoot = 0.0
     """Seconds for each square root of a byte of traffic."""
     sharpness: Annotated[Count, Field(le=16, json_schema_extra={"enum": [1, 2, 4, 8, 16]})] = 4
     """p of the sum of compute and memory time: 1 adds them, 16 is nearly the longer one."""
     tiles: TileList | None = None
     """Output tiles, [rows, columns] or [rows, columns, share of the rate]; those of `kernels.tiles` if left out."""
-    depth_0: NonNegative = 0.0
+    depth_0: Factor = 0.0
     """Depth (elements of K) that every tile takes besides its own."""
-    split_s: NonNegative = 0.0
+    split_s: Seconds = 0.0
     """Seconds besides where the depth of a product is split over SMs."""
-    quantise_bytes: NonNegative = 0.0
+    quantise_bytes: Factor = 0.0
     """Bytes of traffic to quantise each element of the input, in a kernel of its own."""
-    expert_s: NonNegative = 0.0
+    expert_s: Seconds = 0.0
     """Seconds of each expert that the busiest GPU works on."""
-    routed_bytes: NonNegative = 0.0
+    routed_bytes: Factor = 0.0
     """Bytes of traffic for each element of the tokens sent to experts, once a kernel."""
-    padding_rows: NonNegative = 0.0
+    padding_rows: Factor = 0.0
     """Rows that each expert is padded by; they cost joules, no time."""
     idle_experts: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the experts without tokens that the kernel works on all the same."""
-    sequence_head_s: NonNegative = 0.0
+    sequence_head_s: Seconds = 0.0
     """Seconds of decode attention for each sequence and KV head."""
-    head_dim_power: NonNegative = 0.0
+    head_dim_power: Annotated[NonNegative, Field(le=8)] = 0.0
     """Power of (head dimension/128) by which the rate of attention grows."""
-    length_factor: NonNegative = 0.0
+    length_factor: Factor = 0.0
     """Work of prefill attention besides, for each visible token: in tokens of 128 rows on every SM."""
-    wave_depth: NonNegative = 0.0
+    wave_depth: Factor = 0.0
     """Work of prefill attention besides, for each wave of tiles over the SMs: in the same unit."""
-    pad_rows: Count = 1
+    pad_rows: Annotated[Count, Field(le=1_000_000)] = 1
     """Rows that prefill attention pads the new tokens to a multiple of."""
     source: Text
     """Where the numbers come from."""

@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from energylens import _core, routing
+from energylens.common.files import printable
 from energylens.running import Where
 from energylens.spec import texts
 from energylens.spec.form import Count, Form, PlainName, Positive, Text, plain_name
+
+MOST_VALUES: Final = 2**32 - 1
+"""Most values of a rank, and of tokens of a window."""
+MOST_BLOCKS, MOST_KERNELS, MOST_EQUATIONS = 1_000, 1_000, 1_000
+"""Most blocks of a model, kernels of a block and equations of a kernel; all together have at most ten thousand."""
+_MOST_TOGETHER: Final = 10_000
 
 AXES: Final = ("tp", "dp", "ep", "moe_tp", "pp", "none")
 """Mesh axes that may split a rank, and none."""
@@ -24,21 +31,25 @@ KINDS: Final[Mapping[str, str]] = {
 """Kinds of tensors."""
 
 
+_MOST_EXPERTS: Final = routing.MOST_EXPERTS
+Experts = Annotated[Count, Field(le=_MOST_EXPERTS)]
+
+
 class Rank(Form):
     """Extent of a rank; `active` makes it routed: one token meets that many of its values.
 
     They are all in `active_groups` of its `groups`, if these are given.
     """
 
-    extent: Count
+    extent: Annotated[Count, Field(le=MOST_VALUES)]
     """Values of the rank."""
-    active: Count | None = None
+    active: Experts | None = None
     """Values that one token meets, which makes it the rank of routed experts."""
     routing: Annotated[Text, Field(json_schema_extra=texts.LAW)] = routing.DEFAULT
     """Law by which tokens choose experts."""
-    groups: Count | None = None
+    groups: Experts | None = None
     """Groups of experts, in order, for node-limited routing."""
-    active_groups: Count | None = None
+    active_groups: Experts | None = None
     """Groups that a token's experts all lie in."""
 
     @field_validator("routing")
@@ -48,11 +59,17 @@ class Rank(Form):
             raise ValueError(f"{wrong.message}; {wrong.hint}")
         return text
 
+    @model_validator(mode="after")
+    def _experts(self) -> Rank:
+        if self.active is not None and self.extent > _MOST_EXPERTS:
+            raise ValueError(f"a routed rank has at most {_MOST_EXPERTS:,} values, found {self.extent:,}")
+        return self
+
 
 class Mask(Form):
     """Causal attention, over a sliding `window` of tokens if one is given."""
 
-    window: Count | None = None
+    window: Annotated[Count, Field(le=MOST_VALUES)] | None = None
     """Tokens that a token sees, itself among them; all before it, if left out."""
 
 
@@ -67,10 +84,20 @@ class Overlap(Form):
     """Phases in which it is overlapped."""
 
 
+def _equation(text: str) -> str:
+    if len(text) > _LONGEST_EQUATION:
+        raise ValueError(f"an equation has at most {_LONGEST_EQUATION:,} characters, found {len(text):,}")
+    return text
+
+
+_LONGEST_EQUATION: Final = 2000
+Equation = Annotated[Text, AfterValidator(_equation)]
+
+
 class Kernel(Form):
     """One launch: its equations, and the phase it is limited to."""
 
-    equations: list[Text]
+    equations: Annotated[list[Equation], Field(max_length=MOST_EQUATIONS)]
     """Equations such as `Y[b,s,d] = O[b,s,h,e] * Wo[h,e,d]`, in their order."""
     phase: Literal["prefill", "decode"] | None = None
     """Phase it runs in; both, if left out."""
@@ -84,7 +111,7 @@ def _mask(value: object) -> object:
     if value == "causal":
         return {}
     if isinstance(value, str):
-        raise ValueError(f"unknown mask `{value}`; write `causal` or `{{window: 4096}}`")
+        raise ValueError(f"unknown mask `{printable(value, 60)}`; write `causal` or `{{window: 4096}}`")
     return value
 
 
@@ -123,7 +150,7 @@ class Block(Form):
     """Name of the block."""
     repeat: Annotated[Count, Field(le=100_000)] = 1
     """How many times it runs in one pass (layers)."""
-    kernels: Kernels
+    kernels: Annotated[Kernels, Field(max_length=MOST_KERNELS)]
     """Kernels by name: an equation, a list of them (one launch), or `{phase: ..., equations: [...]}`."""
     shard: Shard = {}
     """Mesh axis of a rank, in place of the model's."""
@@ -140,11 +167,11 @@ class ModelSpec(Form):
     """Name of the model: letters, digits and `-._`."""
     source: Text | None = None
     """Where the architecture comes from."""
-    parameters: Positive | None = None
+    parameters: Annotated[Positive, Field(le=1e18)] | None = None
     """Published count of parameters, shown beside the counted one."""
     ranks: Ranks
     """Extent of every rank, by its letter; b, s, t (sequences, new and visible tokens) are given by the step."""
-    blocks: list[Block]
+    blocks: Annotated[list[Block], Field(max_length=MOST_BLOCKS)]
     """Blocks of kernels, in the order in which they run."""
     cache: Annotated[list[Text], Field(examples=[["K", "V"]])] = []
     """Tensors kept for later tokens: made along s, read along t."""
@@ -163,6 +190,14 @@ class ModelSpec(Form):
     @classmethod
     def _plain_name(cls, name: str) -> str:
         return plain_name(name, "model")
+
+    @field_validator("blocks")
+    @classmethod
+    def _limited(cls, blocks: list[Block]) -> list[Block]:
+        equations = sum(len(kernel.equations) for block in blocks for kernel in block.kernels.values())
+        if equations > _MOST_TOGETHER:
+            raise ValueError(f"a model has at most {_MOST_TOGETHER:,} equations, found {equations:,}")
+        return blocks
 
     @staticmethod
     def _routed(rank: Rank, folder: Path | None) -> dict[str, Any]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from energylens.common.files import read_text
 from energylens.errors import Place, Problem, SpecError
+from energylens.spec import nodes
+from energylens.spec.nodes import Node
 
 Step = str | int
+
+MOST_BYTES: Final = 2**20
+"""Longest text that is read: people write these files, and the largest bundled one has 66 kB."""
 
 
 class Document:
@@ -16,28 +22,25 @@ class Document:
 
     def __init__(self, text: str, file: str) -> None:
         self.file = file
-        self.lines = text.splitlines() or [""]
-        self._root = _parse(text, file, self.lines)
-        if self._root is None:
+        if len(text) > MOST_BYTES:
+            message = f"`{file}` has {len(text):,} characters: more than the {MOST_BYTES:,} that are read"
+            raise SpecError(Problem(message, code="unreadable"))
+        self.text, self.lines = text, nodes.lines_of(text)
+        root = nodes.read(text, file, self.lines)
+        if root is None:
             raise SpecError(
                 Problem(f"`{file}` is empty", hint="`energylens show llama-3.1-8b` shows a spec", code="empty")
             )
-        if not isinstance(self._root, Mapping):
-            found = "list" if isinstance(self._root, list) else "single value"
-            raise SpecError(Problem(f"`{file}` holds a {found}, not the fields of a spec", code="yaml"))
-        self.data: Any = _plain(self._root)
+        if root.entries is None:
+            kind = "list" if root.items is not None else "single value"
+            raise SpecError(Problem(f"`{file}` holds a {kind}, not the fields of a spec", code="yaml"))
+        self._root = root
+        self.data: Any = root.data
 
     @classmethod
-    def read(cls, path: Path | str) -> Document:
-        """Read a file; a missing or unreadable one is a `SpecError`."""
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise SpecError(Problem(f"cannot read `{path}`: {error.strerror or error}", code="unreadable")) from None
-        except UnicodeDecodeError:
-            raise SpecError(Problem(f"`{path}` is not UTF-8 text", code="unreadable")) from None
-        return cls(text, str(path))
+    def read(cls, path: Path | str, what: str = "file") -> Document:
+        """Read a file; one that is missing, no regular file, too long or not UTF-8 is a `SpecError`."""
+        return cls(read_text(path, what, most=MOST_BYTES), str(path))
 
     def place(self, path: Sequence[Step], span: tuple[int, int] | None = None, *, key: bool = False) -> Place:
         """Return where the value at `path` stands; steps the file has no part for are skipped.
@@ -45,91 +48,39 @@ class Document:
         With `key`, the name of the last step is meant rather than its value. A list position into a mapping counts its
         entries, since a kernel's place in the plan is its place in the block.
         """
-        node, line, column, length = self._root, 0, 0, 1
+        node, at = self._root, None
         is_key = False
-        for at, step in enumerate(path):
-            found = _child(node, step, key and at == len(path) - 1)
-            if found is None:
+        for number, step in enumerate(path):
+            entry = node.entry(step)
+            if entry is None:
                 continue
-            node, (line, column), name, is_key = found
-            length = len(str(name)) if is_key else 1
+            name, value = entry
+            named = node.entries is not None
+            is_key = named and (value.data is None or _parts(value) or (key and number == len(path) - 1))
+            at, node = (name if is_key else value), value
+        if at is None:
+            return self._at(0, 0, 1)
+        if is_key or not _parts(node):
+            if span is not None and not is_key:
+                return self._in_text(node, span)
+            return self._at(at.line, at.column, at.length)
+        return self._at(at.line, at.column, 1)
+
+    def _in_text(self, node: Node, span: tuple[int, int]) -> Place:
+        """Return the place of a part of a text, which may go on over several lines where it stands plainly."""
+        first, last = span
+        line, column = node.line, node.column + (node.style in ("'", '"'))
+        if node.style is None and isinstance(node.data, str):
+            while line + 1 < len(self.lines) and first > (width := len(self.lines[line][column:].rstrip())):
+                first, last, line = first - width - 1, last - width - 1, line + 1
+                column = len(self.lines[line]) - len(self.lines[line].lstrip())
+        return self._at(line, column + first, last - first)
+
+    def _at(self, line: int, column: int, length: int) -> Place:
         text = self.lines[line] if line < len(self.lines) else ""
-        if not isinstance(node, (Mapping, list)) and not is_key:
-            quoted = text[column : column + 1] in {"'", '"'}
-            if span is not None:
-                column, length = column + quoted + span[0], max(1, span[1] - span[0])
-            else:
-                length = len(str(node)) + 2 * quoted
-        length = max(1, min(length, len(text) - column))
-        return Place(self.file, line + 1, column + 1, length, text)
+        column = min(column, len(text))
+        return Place(self.file, line + 1, column + 1, max(1, min(length, len(text) - column)), text)
 
 
-def _parse(text: str, file: str, lines: list[str]) -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.constructor import DuplicateKeyError
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    reader = YAML(typ="rt")
-    reader.allow_duplicate_keys = False
-    try:
-        return reader.load(text)
-    except RecursionError:
-        raise SpecError(Problem(f"`{file}` is nested too deeply", code="yaml")) from None
-    except ValueError as error:
-        raise SpecError(Problem(f"cannot read `{file}`: {error}", code="yaml")) from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        message = " ".join(str(error.problem).split())
-        hint = None
-        code = "yaml"
-        if isinstance(error, DuplicateKeyError):
-            code = "duplicate-key"
-            message = message.split(" with value")[0].replace('"', "`").replace("found ", "")
-            hint = "each name stands once; rename or remove one of them"
-        place = None
-        if mark is not None:
-            line = min(mark.line, len(lines) - 1)
-            place = Place(file, line + 1, mark.column + 1, 1, lines[line])
-        raise SpecError(Problem(message, place, hint, code)) from None
-    except YAMLError as error:
-        raise SpecError(Problem(f"{file}: {' '.join(str(error).split())}", code="yaml")) from None
-
-
-def _plain(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    if isinstance(node, bool) or node is None:
-        return node
-    for kind in (int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node
-
-
-def _child(node: Any, step: Step, key_wanted: bool) -> tuple[Any, tuple[int, int], object, bool] | None:
-    """Return the child, its place, its key, and whether the place is that of the key."""
-    if isinstance(node, Mapping):
-        keys = list(node)
-        if isinstance(step, int):
-            if step >= len(keys):
-                return None
-            key = keys[step]
-        else:
-            matching = [key for key in keys if str(key) == step]
-            if not matching:
-                return None
-            key = matching[0]
-        value = node[key]
-        lc = node.lc.data.get(key) if hasattr(node, "lc") else None
-        if lc is None:
-            return None
-        container = isinstance(value, (Mapping, list)) or value is None or key_wanted
-        return value, ((lc[0], lc[1]) if container else (lc[2], lc[3])), key, container
-    if isinstance(node, list) and isinstance(step, int) and step < len(node):
-        lc = node.lc.data.get(step) if hasattr(node, "lc") else None
-        if lc is None:
-            return None
-        return node[step], (lc[0], lc[1]), "", False
-    return None
+def _parts(node: Node) -> bool:
+    return node.entries is not None or node.items is not None

@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 
 from energylens import _core, running
-from energylens.errors import EnergylensError, Problem
+from energylens.common.files import printable
+from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.exploration import work
+from energylens.forms import strict_json
 from energylens.keep import Keep
 from energylens.plan import canonical
 from energylens.space import FrozenSpace, Limit, Space
+from energylens.spec.form import check
+from energylens.sweeps.form import MOST_SHARDS, ManifestForm
 from energylens.sweeps.job import Job
 from energylens.trust import Account
 
@@ -27,16 +31,17 @@ FORMAT = 1
 WORK_A_SHARD = 10**8
 """Points evaluated from scratch, or work like it, in a shard by default: some ten seconds on one core."""
 
-MOST_SHARDS = 1 << 16
+USUAL_SHARDS = 1 << 16
 """Most shards by default."""
 
 MOST_ROWS = 1 << 20
 """Most rows in a file of rows."""
 
 _SAMPLE = 64
+_SHOWN = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shard:
     """A range of points, `lo` to `hi`, and its place among the shards."""
 
@@ -201,10 +206,15 @@ def _cut(job: Job) -> dict[str, int]:
     elif form.shard_points is not None:
         count = -(-size // form.shard_points)
     else:
-        count = min(MOST_SHARDS, math.ceil(work(space) / WORK_A_SHARD))
+        count = min(USUAL_SHARDS, math.ceil(work(space) / WORK_A_SHARD))
     if form.keep.rows != "none":
         count = max(count, -(-size // MOST_ROWS))
     count = max(1, min(count, size))
+    if count > MOST_SHARDS:
+        hint = "give larger `shard_points`, or fewer `shards`"
+        raise SpecError(
+            Problem(f"{count:,} shards are more than the {MOST_SHARDS:,} of a sweep", hint=hint, code="too-large")
+        )
     row = len(space.axes["output_tokens"])
     plane = row * len(space.axes["prompt_tokens"])
     step = next((step for step in (plane, row) if size // step >= 4 * count), 1)
@@ -215,15 +225,19 @@ def _cut(job: Job) -> dict[str, int]:
 def thaw(manifest: str, place: str) -> Sweep:
     """Return the sweep of a manifest's text; raise `EnergylensError` if it is damaged or of another energylens."""
     try:
-        told = json.loads(manifest)
+        told = strict_json(manifest)
+        check(ManifestForm, told, None, "manifest")
         sweep = Sweep(told["name"], told["sweep"], dict(told["trust"]), dict(told["sources"]))
-        whole = sweep.sha256 == told["sweep_sha256"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        hint = "delete it and run the sweep again: whole shards are kept"
-        raise EnergylensError(Problem(f"the manifest `{place}` is damaged", hint=hint, code="manifest"))
-    return sweep
+        if sweep.sha256 == told["sweep_sha256"]:
+            return sweep
+        reason = "its contents are not those it names"
+    except EnergylensError as error:
+        reason = "; ".join(problem.message for problem in error.problems[:_SHOWN])
+    except ValueError as error:
+        reason = f"it is not JSON: {error}"
+    hint = "delete it and run the sweep again: whole shards are kept"
+    message = f"the manifest `{printable(place)}` is damaged: {printable(reason)}"
+    raise EnergylensError(Problem(message, hint=hint, code="manifest"))
 
 
 @lru_cache(maxsize=4)
@@ -233,6 +247,10 @@ def thaw_here(manifest: str, place: str) -> Sweep:
     made, here = sweep.content["energylens"], _core.__version__
     if made != here or sweep.content["format"] != FORMAT:
         message = f"`{place}` is of energylens {made}, this is {here}"
+    elif (fault := _not_a_space(sweep)) is not None:
+        message = f"the manifest `{printable(place)}` is damaged: {printable(fault)}"
+        hint = "delete it and run the sweep again: whole shards are kept"
+        raise EnergylensError(Problem(message, hint=hint, code="manifest"))
     elif sweep.content["physics"] != physics(sweep.space):
         message = f"`{place}` is of another build of energylens {here}, which predicts other numbers"
     else:
@@ -241,8 +259,20 @@ def thaw_here(manifest: str, place: str) -> Sweep:
     raise EnergylensError(Problem(message, hint=hint, code="other-sweep"))
 
 
+def _not_a_space(sweep: Sweep) -> str | None:
+    """Return what keeps the space of a manifest from being one."""
+    try:
+        size, _ = sweep.space.size, (sweep.space.bounds, sweep.keep.reduction(sweep.space))
+    except EnergylensError as error:
+        return error.problems[0].message
+    return None if size == sweep.points else f"its space has {size:,} points, not {sweep.points:,}"
+
+
 def prepared(job: str | Path | Mapping[str, Any]) -> Sweep:
     """Return the sweep of a job file, a mapping, or a manifest (a name ending in .json)."""
+    if not isinstance(job, (str, Path, Mapping)):
+        hint = "give a job file, the same as a mapping, or the manifest.json of a sweep"
+        raise SpecError(Problem(f"a job is not a {type(job).__name__}", hint=hint, code="form"))
     if isinstance(job, (str, Path)) and str(job).endswith(".json"):
         from energylens.sweeps.storage import open_storage
 

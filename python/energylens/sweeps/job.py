@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from energylens import _core, running
+from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem, SpecError, did_you_mean
 from energylens.keep import Keep
-from energylens.library import Kind, bundled, load_gpu, load_model
+from energylens.library import Kind, beside, bundled, load_gpu, load_model
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS
 from energylens.space import DEFAULT_OBJECTIVES, Limit, Space, result_column
 from energylens.spec import texts
 from energylens.spec.form import Count, Form, PlainName, Share, Text, check, place_problem, plain_name
 from energylens.spec.yaml import Document
+from energylens.sweeps.form import MOST_SHARDS
 from energylens.units import RESULTS
 from energylens.values import formats, names, numbers
 
@@ -28,7 +30,7 @@ def _list(value: object) -> object:
 
 def _names(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str):
-        raise ValueError(f"`{info.field_name}` needs names, found `{value}`")
+        raise ValueError(f"`{info.field_name}` needs names, found `{shown(value)}`")
     return names(value)
 
 
@@ -36,8 +38,8 @@ def _formats(value: object) -> object:
     found = formats(value) if isinstance(value, str) else [value]
     for name in found:
         if name is not None and name not in _core.DTYPES:
-            hint = did_you_mean(str(name), ["own", *_core.DTYPES])
-            raise SpecError(Problem(f"unknown data type `{name}`", hint=hint, code="unknown-dtype"))
+            hint = did_you_mean(shown(name), ["own", *_core.DTYPES])
+            raise SpecError(Problem(f"unknown data type `{shown(name)}`", hint=hint, code="unknown-dtype"))
     return found
 
 
@@ -50,7 +52,9 @@ def _numbers(top: int) -> BeforeValidator:
         bad = [v for v in found if not isinstance(v, int) or isinstance(v, bool) or not 1 <= v <= top]
         if bad:
             raise SpecError(
-                Problem(f"axis `{axis}` needs whole numbers from 1 to {top:,}, found `{bad[0]}`", code="axis-value")
+                Problem(
+                    f"axis `{axis}` needs whole numbers from 1 to {top:,}, found `{shown(bad[0])}`", code="axis-value"
+                )
             )
         return found
 
@@ -58,6 +62,7 @@ def _numbers(top: int) -> BeforeValidator:
 
 
 def _flat(values: list[list[Any]]) -> Any:
+    """Return the values of all parts without repeats; all are texts, numbers, switches or none by now."""
     return list(dict.fromkeys(value for part in values for value in part))
 
 
@@ -212,7 +217,7 @@ class JobForm(Form):
     """Axes, limits and objectives."""
     keep: KeepForm = KeepForm()
     """What to keep besides counts of points by reason."""
-    shards: Annotated[Count, Field(le=10_000_000)] | None = None
+    shards: Annotated[Count, Field(le=MOST_SHARDS)] | None = None
     """Number of shards, of some ten seconds of one core each if left out; not with `shard_points`."""
     shard_points: Count | None = None
     """Points of one shard; not with `shards`."""
@@ -254,10 +259,11 @@ class Job:
         def load(field: str, kind: Kind, read: Callable[[str | Path], Any]) -> list[Any]:
             found = []
             for i, name in enumerate(axes[field]):
-                beside = self.folder / name
-                own = beside.is_file() or beside.suffix in {".yaml", ".yml"}
+                meant = beside(name, self.folder, kind)
+                if meant is name and Path(name).suffix in {".yaml", ".yml"} and str(name).lower() not in bundled(kind):
+                    meant = self.folder / name
                 try:
-                    found.append(read(beside if own and name.lower() not in bundled(kind) else name))
+                    found.append(read(meant))
                 except SpecError as error:
                     problems.extend(self._placed(error, ("space", field, i)))
             return found

@@ -12,8 +12,11 @@ import polars as pl
 from energylens import _core
 from energylens.errors import EnergylensError, Problem
 from energylens.evaluation import checked_threads
+from energylens.forms import strict_json
 from energylens.result import Result, kept_result
+from energylens.spec.form import check
 from energylens.store import parquet_bytes, read_parquet_bytes
+from energylens.sweeps.form import SuccessForm
 from energylens.sweeps.frozen import Sweep, thaw_here
 from energylens.sweeps.shard import Damaged, read_parts, shard_name
 from energylens.sweeps.status import all_shards, held_sweep
@@ -40,31 +43,37 @@ def merge(out: str | Path, *, threads: int | None = None) -> Result:
 
 def merged_result(storage: Storage, sweep: Sweep) -> Result | None:
     """Return the result that was merged before, or none if its files are not all there and whole."""
-    text = storage.read(SUCCESS)
-    if text is None:
+    told = _merged(storage, sweep)
+    if told is None or damaged_files(storage, sweep):
         return None
     frames: dict[str, pl.DataFrame] = {}
     try:
-        told = json.loads(text)
-        if told["sweep_sha256"] != sweep.sha256:
-            return None
-        for name, digest in told["files"].items():
-            data = storage.read(name)
-            if data is None or hashlib.sha256(data).hexdigest() != digest:
-                return None
-            frames[name.removesuffix(".parquet")] = read_parquet_bytes(data, name)[0]
-        return Result(
-            frames.pop("front"),
-            sweep.space,
-            "exhaustive",
-            told["points"],
-            dict(told["by_reason"]),
-            told["outside_limits"],
-            0.0,
-            **frames,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
+        for name in told["files"]:
+            frames[name.removesuffix(".parquet")] = read_parquet_bytes(storage.read(name) or b"", name)[0]
+    except EnergylensError:
         return None
+    front, counts = frames.pop("front"), dict(told["by_reason"])
+    return Result(front, sweep.space, "exhaustive", told["points"], counts, told["outside_limits"], 0.0, **frames)
+
+
+def damaged_files(storage: Storage, sweep: Sweep) -> list[str]:
+    """Return the names of merged files that are missing or not what was written."""
+    files = (_merged(storage, sweep) or {"files": {}})["files"]
+    return [name for name, digest in files.items() if hashlib.sha256(storage.read(name) or b"").hexdigest() != digest]
+
+
+def _merged(storage: Storage, sweep: Sweep) -> dict[str, Any] | None:
+    """Return what says that a sweep is merged, or none if that is of another sweep, or says something else."""
+    text = storage.read(SUCCESS)
+    try:
+        told: dict[str, Any] | None = None if text is None else strict_json(text)
+        if told is None or told.get("sweep_sha256") != sweep.sha256:
+            return None
+        check(SuccessForm, told, None, SUCCESS)
+    except (ValueError, AttributeError):
+        return None
+    names = {name.removesuffix(".parquet") for name in told["files"]}
+    return told if "front" in names and names <= set(_FRAMES) else None
 
 
 def merge_shards(storage: Storage, sweep: Sweep, threads: int) -> Result:
@@ -94,7 +103,7 @@ def _write(storage: Storage, sweep: Sweep, result: Result, rows: int) -> None:
         frame = result.frame if name == "front" else getattr(result, name)
         if frame is not None:
             kind = {"kind": name}
-            data = parquet_bytes(frame, result.plan_sha256, result.note | kind)
+            data = parquet_bytes(frame, result.plan_sha256, result.note | kind, sealed=True)
             storage.write(f"{name}.parquet", data)
             files[f"{name}.parquet"] = hashlib.sha256(data).hexdigest()
     told: dict[str, Any] = {

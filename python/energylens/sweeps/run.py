@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem
 from energylens.evaluation import checked_threads
 from energylens.executors import executor_named
@@ -102,20 +103,26 @@ def _part(text: str | None) -> tuple[int, int]:
     """Read `K/N`."""
     if text is None:
         return 1, 1
-    match = re.fullmatch(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*", text) if isinstance(text, str) else None
     part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= part <= parts:
         hint = "write K/N with K from 1 to N, as in 3/16"
-        raise EnergylensError(Problem(f"cannot read `{text}` as a share of the shards", hint=hint, code="shard"))
+        raise EnergylensError(Problem(f"cannot read `{shown(text)}` as a share of the shards", hint=hint, code="shard"))
     return part, parts
 
 
 def _claim(storage: Storage, sweep: Sweep) -> None:
     """Write the manifest; raise `EnergylensError` if the folder holds another sweep."""
     held = read_manifest(storage)
-    if held is None and not storage.create(MANIFEST, sweep.manifest.encode()):
+    if held is None:
+        if storage.create(MANIFEST, sweep.manifest.encode()):
+            return
         held = read_manifest(storage)
-    if held is None or held.sha256 == sweep.sha256:
+    if held is None:
+        hint = "remove what is there, or give another --out"
+        message = f"cannot write `{storage.location}/{MANIFEST}`: a link to nothing is there"
+        raise EnergylensError(Problem(message, hint=hint, code="storage"))
+    if held.sha256 == sweep.sha256:
         return
     differing = ", ".join(held.differences(sweep))
     message = f"`{storage.location}` holds another sweep, `{held.name}`; this one has {differing}"

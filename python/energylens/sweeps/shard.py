@@ -16,7 +16,9 @@ from energylens.errors import EnergylensError
 from energylens.exploration import reduce_range
 from energylens.keep import Kept, point_frame
 from energylens.plan import canonical
+from energylens.spec.form import check
 from energylens.store import parquet_bytes, read_parquet_bytes
+from energylens.sweeps.form import ShardNote
 from energylens.sweeps.frozen import Shard, Sweep, thaw_here
 from energylens.sweeps.storage import Storage, open_storage
 
@@ -102,10 +104,13 @@ def find_part(storage: Storage, sweep: Sweep, shard: Shard) -> Part | None:
         return None
 
 
-def read_part(storage: Storage, sweep: Sweep, shard: Shard, sizes: dict[str, int] | None = None) -> Part | None:
+def read_part(
+    storage: Storage, sweep: Sweep, shard: Shard, sizes: dict[str, int] | None = None, verify: bool = False
+) -> Part | None:
     """Return what a shard kept, or none if there is no file; raise `Damaged` if it or its file of rows is not whole.
 
-    `sizes` are those of all files of rows, where they are known already.
+    `sizes` are those of all files of rows, where they are known already. A file of rows is held against the size that
+    the shard's file tells, with `verify` against its SHA-256 too.
     """
     name = shard_name(sweep, shard)
     data = storage.read(name)
@@ -115,18 +120,24 @@ def read_part(storage: Storage, sweep: Sweep, shard: Shard, sizes: dict[str, int
         frame, metadata = read_parquet_bytes(data, name)
     except EnergylensError:
         raise Damaged(name) from None
-    note = metadata.get("note")
-    if not isinstance(note, dict) or frame.schema != _SCHEMA or note.pop("digest", None) != _digest(frame, note):
+    note = metadata.get("note", {})
+    try:
+        check(ShardNote, note, None, "note")
+    except EnergylensError:
+        raise Damaged(name) from None
+    if frame.schema != _SCHEMA or note.pop("digest") != _digest(frame, note):
         raise Damaged(name)
-    if [note.get("sweep"), note.get("lo"), note.get("hi")] != [sweep.sha256, shard.lo, shard.hi]:
+    if [note["sweep"], note["lo"], note["hi"]] != [sweep.sha256, shard.lo, shard.hi]:
         raise Damaged(name)
-    rows: int | None = None
+    told = note.get("rows")
     if sweep.rows != "none":
-        rows = int(note["rows"]["rows"])
         beside = shard_name(sweep, shard, "rows")
         sizes = storage.sizes("rows") if sizes is None else sizes
-        if sizes.get(beside) != note["rows"]["bytes"]:
+        if told is None or sizes.get(beside) != told["bytes"]:
             raise Damaged(beside)
+        if verify and hashlib.sha256(storage.read(beside) or b"").hexdigest() != told["sha256"]:
+            raise Damaged(beside)
+    rows = int(told["rows"]) if told is not None and sweep.rows != "none" else None
     arrays = _arrays(frame)
     is_bin = frame["index"].is_null().to_numpy()
     bins = [arrays[name][is_bin].tolist() for name in ("column", "bin", "count")]
@@ -135,14 +146,14 @@ def read_part(storage: Storage, sweep: Sweep, shard: Shard, sizes: dict[str, int
 
 
 def read_parts(
-    storage: Storage, sweep: Sweep, shards: Sequence[Shard]
+    storage: Storage, sweep: Sweep, shards: Sequence[Shard], verify: bool = False
 ) -> Iterator[tuple[Shard, Part | Damaged | None]]:
     """Yield shards in order with what `read_part` returns or raises, some read ahead."""
     rows = storage.sizes("rows") if sweep.rows != "none" else {}
 
     def read(shard: Shard) -> Part | Damaged | None:
         try:
-            return read_part(storage, sweep, shard, rows)
+            return read_part(storage, sweep, shard, rows, verify)
         except Damaged as error:
             return error
 

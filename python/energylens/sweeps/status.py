@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from energylens.common.memory import require_bytes
 from energylens.errors import EnergylensError, Problem
 from energylens.sweeps.frozen import Shard, Sweep, thaw
 from energylens.sweeps.shard import Damaged, read_parts, shard_name
@@ -14,6 +15,9 @@ from energylens.sweeps.storage import Storage, open_storage
 from energylens.trust import levels
 
 MANIFEST = "manifest.json"
+
+_SHARD_BYTES = 600
+"""Memory of a shard: itself, its name, and whether it is there."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,15 @@ def held_sweep(storage: Storage) -> Sweep:
     return sweep
 
 
-def survey(storage: Storage, sweep: Sweep, shards: Iterable[Shard]) -> tuple[list[Shard], list[str]]:
-    """Return which of some shards are done, and the names of damaged files."""
+def survey(
+    storage: Storage, sweep: Sweep, shards: Iterable[Shard], verify: bool = False
+) -> tuple[list[Shard], list[str]]:
+    """Return which of some shards are done, and the names of damaged files; with `verify` rows are read and hashed."""
     there = storage.sizes("shards")
     done: list[Shard] = []
     damaged: list[str] = []
-    for shard, part in read_parts(storage, sweep, [one for one in shards if shard_name(sweep, one) in there]):
+    written = [shard for shard in shards if shard_name(sweep, shard) in there]
+    for shard, part in read_parts(storage, sweep, written, verify):
         if isinstance(part, Damaged):
             damaged.append(str(part))
         elif part is not None:
@@ -73,18 +80,36 @@ def survey(storage: Storage, sweep: Sweep, shards: Iterable[Shard]) -> tuple[lis
 
 
 def all_shards(sweep: Sweep) -> list[Shard]:
-    """Return every shard."""
+    """Return every shard; raise `MemoryBudgetError` if they are too many to list."""
+    require_bytes(sweep.count * _SHARD_BYTES, f"a sweep of {sweep.count:,} shards", "cut it into fewer")
     return [sweep.shard(number) for number in range(sweep.count)]
 
 
-def status(out: str | Path) -> Status:
-    """Return how far the sweep in a folder or at a URL is; raise `EnergylensError` if there is none."""
-    from energylens.sweeps.merge import merged_result
+def status(out: str | Path, *, verify: bool = False) -> Status:
+    """Return how far the sweep in a folder or at a URL is; raise `EnergylensError` if there is none.
+
+    Parameters
+    ----------
+    out
+        Folder or URL of the sweep.
+    verify
+        Read and hash every file of rows too. Without it they are held against their size alone, which a disk that
+        lost their contents leaves as it was. Merged files are hashed either way.
+
+    Returns
+    -------
+    Status
+        `damaged` names the files that are not what was written; a shard with one is not done, and the same sweep
+        computes it again once the file is deleted.
+    """
+    from energylens.sweeps.merge import damaged_files, merged_result
 
     storage = open_storage(out)
     sweep = held_sweep(storage)
-    done, damaged = survey(storage, sweep, all_shards(sweep))
+    done, damaged = survey(storage, sweep, all_shards(sweep), verify)
     merged = merged_result(storage, sweep) is not None
+    if verify and not merged:
+        damaged += damaged_files(storage, sweep)
     return made_status(sweep, done, merged, damaged)
 
 

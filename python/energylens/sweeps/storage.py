@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from energylens.common.files import input_file, printable
 from energylens.errors import EnergylensError, Problem, needs_extra
 from energylens.store import remove_temporaries, replace_file
 
@@ -41,20 +44,27 @@ class LocalStorage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.location = str(folder)
+        shown = printable(str(folder))
+        if "\0" in str(folder):
+            raise EnergylensError(Problem(f"`{shown}` has a NUL character in its name", code="storage"))
         if folder.exists() and not folder.is_dir():
             hint = "give a folder, or a name that is free"
-            raise EnergylensError(Problem(f"`{folder}` is a file, not a folder", hint=hint, code="storage"))
+            raise EnergylensError(Problem(f"`{shown}` is a file, not a folder", hint=hint, code="storage"))
 
     def _fault(self, verb: str, name: str, error: OSError) -> EnergylensError:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         reason = error.strerror or str(error)
         hint = "make room" if full else "check the folder's permissions"
-        return EnergylensError(Problem(f"cannot {verb} `{self.folder / name}`: {reason}", hint=hint, code="storage"))
+        path = printable(str(self.folder / name))
+        return EnergylensError(Problem(f"cannot {verb} `{path}`: {reason}", hint=hint, code="storage"))
 
     def read(self, name: str) -> bytes | None:
-        """Return a file's bytes, or none if there is no such file."""
+        """Return a file's bytes, or none if there is no such file: a link to nothing is none, and is replaced."""
+        path = self.folder / name
         try:
-            return (self.folder / name).read_bytes()
+            if not path.exists():
+                return None
+            return input_file(path, "file", error=EnergylensError).read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -75,14 +85,20 @@ class LocalStorage:
             raise self._fault("write", name, error) from None
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Return the sizes in bytes of a folder's files by name, folder included."""
+        """Return the sizes in bytes of a folder's files by name, folder included; what is no file is left out."""
         try:
             paths = list((self.folder / folder).iterdir())
-            return {f"{folder}/{path.name}": path.stat().st_size for path in paths if not path.name.startswith(".")}
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise self._fault("list", folder, error) from None
+        sizes: dict[str, int] = {}
+        for path in paths:
+            with contextlib.suppress(OSError):  # a link to nothing, or gone by now
+                state = path.stat()
+                if stat.S_ISREG(state.st_mode) and not path.name.startswith("."):
+                    sizes[f"{folder}/{path.name}"] = state.st_size
+        return sizes
 
     def delete(self, name: str) -> None:
         """Remove a file, if there is one."""
@@ -167,6 +183,10 @@ class ObjectStorage:
 
 def open_storage(out: str | Path) -> Storage:
     """Return the storage of a folder or a URL (s3, gs, az, file, memory); raise `EnergylensError`."""
+    if not isinstance(out, (str, Path)) or not str(out):
+        hint = "give a folder, or a URL that starts with s3://, gs://, az:// or file://"
+        what = "an empty text" if isinstance(out, str) else f"a {type(out).__name__}"
+        raise EnergylensError(Problem(f"a sweep's files go to a folder, not to {what}", hint=hint, code="storage"))
     text = str(out)
     if "://" in text and not text.startswith("file://"):
         return _object_storage(text.rstrip("/"))

@@ -62,7 +62,7 @@ impl Operation {
         match self {
             _ if nodes <= 1 => 0.0,
             _ if self == Self::SendRecv || self.each_to_each() => 1.0,
-            _ => f64::from(nodes.next_power_of_two().trailing_zeros()),
+            _ => f64::from(u32::BITS - (nodes - 1).leading_zeros()),
         }
     }
 
@@ -284,6 +284,11 @@ impl Collective {
             best[i] += self.net_alpha_s + bytes[i] * self.net_seconds_per_byte;
         }
         best
+    }
+
+    /// Bytes of its parts.
+    pub fn bytes(&self) -> usize {
+        self.message.bytes() + self.choices.capacity() * size_of::<Choice>()
     }
 
     /// Dynamic joules of one GPU.

@@ -25,12 +25,15 @@ pub fn exp_neg(x: f64) -> f64 {
     for coefficient in SERIES {
         p = p * r + coefficient;
     }
-    let scale = f64::from_bits(((n as i64 + 1023) as u64) << 52);
+    let scale = f64::from_bits(((n as i64).wrapping_add(1023) as u64) << 52);
     p * scale
 }
 
-/// `ln x` for 0 < x < 1: the same bits on every machine, unlike a library's.
+/// `ln x` for 0 < x < 1: the same bits on every machine, unlike a library's; −∞ for what is not above 0.
 pub fn ln(x: f64) -> f64 {
+    if x <= 0.0 {
+        return f64::NEG_INFINITY;
+    }
     let (mut x, mut halvings) = (x, 0.0);
     while x < 0.75 {
         x *= 2.0;

@@ -59,6 +59,12 @@ impl PartialEq for Product {
 }
 
 impl Product {
+    /// Bytes of its parts; with the table it will have, if it is used with one.
+    pub fn bytes(&self, tables: bool) -> usize {
+        let table = if tables && self.grouped.is_none() { (TABLE_UNITS + LANES + 1) * size_of::<f64>() } else { 0 };
+        [&self.batch, &self.rows, &self.columns, &self.depth].map(Poly::bytes).iter().sum::<usize>() + table
+    }
+
     /// Ways of cutting its depth.
     fn splits(&self) -> &'static [f64] {
         if self.grouped.is_some() { &SPLITS[..1] } else { &SPLITS }

@@ -307,6 +307,15 @@ impl Timing {
 }
 
 impl Timed {
+    /// Bytes of its parts, about; with what tables it will have, if it is used with them.
+    pub fn bytes(&self, tables: bool) -> usize {
+        let timing = &self.timing;
+        let tiles = (timing.set.tiles.capacity() + timing.tiling.tiles.capacity()) * size_of::<(f64, f64, f64)>();
+        let products: usize = timing.products.iter().map(|product| size_of::<Product>() + product.bytes(tables)).sum();
+        let polynomials = self.bytes.iter().chain([&timing.added, &timing.vector.flops]);
+        tiles + products + polynomials.map(Poly::bytes).sum::<usize>()
+    }
+
     /// Whether its time depends on a variable, given as a bit of the monomials.
     pub fn sees(&self, bit: u8) -> bool {
         let timing = &self.timing;
@@ -319,18 +328,18 @@ impl Timed {
     /// Its seconds.
     #[inline(always)]
     pub fn seconds<const L: usize>(&self, env: &Env<L>, how: How) -> KernelSeconds<L> {
-        self.timing.seconds(env.bases(self.mask).0, env, &self.bytes(env), how)
+        self.timing.seconds(env.bases(self.mask).0, env, &self.moved(env), how)
     }
 
     /// What it would take by its work, by its bytes and by its launch alone, in the first lane.
     pub fn bounds<const L: usize>(&self, env: &Env<L>) -> [f64; 3] {
         let compute = self.timing.compute_s(env.bases(self.mask).0, env, false);
-        [compute[0], self.timing.memory_s(&self.bytes(env))[0], self.timing.set.t0_s]
+        [compute[0], self.timing.memory_s(&self.moved(env))[0], self.timing.set.t0_s]
     }
 
     /// Bytes it moves.
     #[inline(always)]
-    pub fn bytes<const L: usize>(&self, env: &Env<L>) -> Lane<L> {
+    pub fn moved<const L: usize>(&self, env: &Env<L>) -> Lane<L> {
         let (pairs, reach) = env.bases(self.mask);
         let mut bytes = [0.0; L];
         env.plain.set(&self.bytes[0], &mut bytes);

@@ -68,6 +68,15 @@ impl<X> Default for Counted<X> {
     }
 }
 
+impl<X> Counted<X> {
+    fn bytes(&self, of: impl Fn(&X) -> usize) -> usize {
+        let item = |(item, counts): &(X, Vec<f64>)| {
+            size_of::<(X, Vec<f64>)>() + of(item) + counts.capacity() * size_of::<f64>()
+        };
+        self.items.iter().map(item).sum()
+    }
+}
+
 impl<X: PartialEq> Counted<X> {
     fn add(&mut self, item: X, stage: usize, times: f64) {
         let at = self.items.iter().position(|(have, _)| *have == item).unwrap_or_else(|| {
@@ -102,6 +111,17 @@ pub struct Program {
 }
 
 impl Bending {
+    fn bytes(&self, tables: bool) -> usize {
+        let timed = self.timed.bytes(|timed| timed.bytes(tables));
+        let collectives = self.collectives.bytes(Collective::bytes);
+        let overlapped = self.overlapped.bytes(|own| {
+            let kernels = own.kernels.iter().map(|timed| size_of::<Timed>() + timed.bytes(tables));
+            let collectives = own.collectives.iter().map(|one| size_of::<Collective>() + one.bytes());
+            kernels.chain(collectives).sum()
+        });
+        timed + collectives + overlapped
+    }
+
     /// Adds the seconds of each kind of stage to `out`.
     #[inline(always)]
     fn evaluate<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], how: How, out: &mut [Bent<L>]) {
@@ -198,6 +218,19 @@ impl Program {
 
     fn part(&mut self, moving: bool) -> &mut Bending {
         if moving || !self.split { &mut self.moving } else { &mut self.fixed }
+    }
+
+    /// Bytes it takes, about; with what tables it will have, if it is used with them.
+    pub fn bytes(&self, tables: bool) -> usize {
+        let linear = |linear: &Linear| linear.iter().map(Poly::bytes).sum::<usize>();
+        let stage = |stage: &Stage| {
+            let masked = |(_, pairs, reach): &(usize, Linear, Linear)| {
+                size_of::<(usize, Linear, Linear)>() + linear(pairs) + linear(reach)
+            };
+            size_of::<Stage>() + linear(&stage.plain) + stage.masked.iter().map(masked).sum::<usize>()
+        };
+        let parts = [&self.fixed, &self.moving].map(|part| part.bytes(tables));
+        self.stages.iter().map(stage).sum::<usize>() + parts.iter().sum::<usize>()
     }
 
     /// How many of the seconds that bend it has.

@@ -58,6 +58,11 @@ impl Poly {
         &self.terms
     }
 
+    /// Bytes of its terms.
+    pub fn bytes(&self) -> usize {
+        self.terms.capacity() * size_of::<(u8, f64)>()
+    }
+
     /// Whether it depends on a variable, given by its bit.
     pub fn sees(&self, bit: u8) -> bool {
         self.terms.iter().any(|(bits, _)| bits & bit != 0)

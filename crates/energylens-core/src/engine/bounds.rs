@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::cost::lanes::LANES;
+use crate::serving::{LARGEST, SMALLEST};
 
 /// The least and the most of values.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +25,11 @@ impl Span {
         Self { low: self.low.min(other.low), high: self.high.max(other.high) }
     }
 
+    /// Of values; everything if any is no number.
     pub(super) fn of(values: &[f64]) -> Self {
+        if values.iter().sum::<f64>().is_nan() {
+            return Self { low: f64::NEG_INFINITY, high: f64::INFINITY };
+        }
         values.iter().fold(Self::NONE, |span, value| span.join(Self::one(*value)))
     }
 }
@@ -65,6 +70,12 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// Whether no point is turned away for results beyond what can be calculated with.
+    pub fn finite(&self) -> bool {
+        let within = |span: Span| span.low > SMALLEST && span.high < LARGEST;
+        within(self.column(0)) && within(self.column(3)) && self.memory_bytes.high < LARGEST
+    }
+
     /// The span of a result column; everything for those of causes.
     pub fn column(&self, column: usize) -> Span {
         let Self { batch, gpus, output_tokens, ttft_s, tpot_s, prefill_j, step_j, memory_bytes, .. } = *self;

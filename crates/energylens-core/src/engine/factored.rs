@@ -15,6 +15,7 @@ use crate::serving::{Columns, Parts, Requests, Workspace, decode, fill, fix_deco
 use crate::simd::{self, Work};
 use crate::space::Space;
 use crate::step::{PhaseCost, PhaseView};
+use crate::stop::stopped;
 
 /// Shortest run of lanes worth it.
 const SHORTEST: usize = LANES / 2;
@@ -135,12 +136,12 @@ impl Stretch<'_> {
         let slab = Slab { of: *self, first };
         // Whole rows of outputs are factored; what is left of a row at either end is not, unless it is long.
         let mut lo = range.start;
-        while lo < range.end {
+        while lo < range.end && !stopped() {
             let (from, left) = (lo - first, range.end - lo);
             let prompt = (from / row) as usize;
             let output = (from % row) as usize;
             if output > 0 || left < row {
-                let hi = range.end.min(first + (from / row + 1) * row);
+                let hi = range.end.min(first.saturating_add((from / row + 1).saturating_mul(row)));
                 let count = (hi - lo) as usize;
                 if count >= 4 * SHORTEST {
                     slab.piece(prompt..prompt + 1, output..output + count, desk, visitor);
@@ -179,7 +180,7 @@ impl Slab<'_> {
             let lane_stop = lanes.end.min(lane + MOST_LANES);
             let most_rows = (MOST_POINTS / (lane_stop - lane)).max(1);
             let mut row = rows.start;
-            while row < rows.end {
+            while row < rows.end && !stopped() {
                 let row_stop = rows.end.min(row + most_rows);
                 self.part(along_outputs, row..row_stop, lane..lane_stop, desk, visitor);
                 row = row_stop;

@@ -5,11 +5,13 @@ use std::hash::{BuildHasherDefault, Hash};
 use std::ops::Range;
 use std::sync::Mutex;
 
-use super::{KeyHasher, Mapped, POINTS_WORTH_A_TABLE, Plan, Point};
+use super::threads::on_threads;
+use super::{KeyHasher, POINTS_WORTH_A_TABLE, Plan, Point};
 use crate::cost::lanes::LANES;
 use crate::mapping::Mapping;
 use crate::serving::{Columns, Requests, Served, Workspace, serve};
 use crate::simd::Level;
+use crate::stop::stopped;
 
 /// Rows of a window: what it reads and writes should stay in a core's cache ...
 const FEWEST_ROWS: usize = 1 << 14;
@@ -70,16 +72,14 @@ struct Window<'a> {
     reasons: &'a mut [u8],
 }
 
-/// Points of one mapping in a window.
-struct Group {
-    mapping: Mapped,
-    rows: Vec<(u32, [f64; 3])>,
-}
+/// Points of one mapping in a window: rows, and batch, prompt and output tokens of each.
+type Group = Vec<(u32, [f64; 3])>;
 
-/// What a thread keeps from window to window.
-struct Desk<K> {
-    groups: HashMap<K, usize, BuildHasherDefault<KeyHasher>>,
-    known: Vec<Group>,
+/// Working memory of a thread, from window to window.
+struct Buffers<K> {
+    /// Positions of groups by what tells mappings apart.
+    places: HashMap<K, usize, BuildHasherDefault<KeyHasher>>,
+    groups: Vec<Group>,
     workspace: Workspace,
     narrow: Workspace<NARROW>,
 }
@@ -118,15 +118,18 @@ impl Plan {
             reasons,
         });
         let windows: Mutex<Vec<Window>> = Mutex::new(windows.collect());
-        self.on_threads(threads.min(rows.div_ceil(length)).max(1), || {
-            let mut desk = Desk {
-                groups: HashMap::default(),
-                known: Vec::new(),
+        on_threads(threads.min(rows.div_ceil(length)).max(1), || {
+            let mut buffers = Buffers {
+                places: HashMap::default(),
+                groups: Vec::new(),
                 workspace: Workspace::default(),
                 narrow: Workspace::default(),
             };
             while let Some(window) = windows.lock().ok().and_then(|mut left| left.pop()) {
-                self.window(points, window, wanted, tables, &mut desk);
+                if stopped() {
+                    break;
+                }
+                self.window(points, window, wanted, tables, &mut buffers);
             }
         });
     }
@@ -137,22 +140,30 @@ impl Plan {
         window: Window,
         wanted: Columns,
         tables: bool,
-        desk: &mut Desk<P::Key>,
+        buffers: &mut Buffers<P::Key>,
     ) {
-        let Desk { groups, known, workspace, narrow } = desk;
+        let Buffers { places, groups, workspace, narrow } = buffers;
         let Window { rows, mut columns, reasons } = window;
+        places.clear();
         for row in rows.clone() {
             let (key, sizes) = points.read(row);
-            let group = *groups.entry(key).or_insert_with(|| {
-                known.push(Group { mapping: self.mapping(&points.point(row)), rows: Vec::new() });
-                known.len() - 1
-            });
-            known[group].rows.push(((row - rows.start) as u32, sizes));
+            let next = places.len();
+            let group = *places.entry(key).or_insert(next);
+            if group == groups.len() {
+                groups.push(Group::new());
+            }
+            groups[group].push(((row - rows.start) as u32, sizes));
         }
-        for group in known {
-            match group.mapping.as_ref() {
+        // A mapping is held no longer than it takes to evaluate its points.
+        for group in groups.iter_mut().take(places.len()) {
+            let Some((first, _)) = group.first() else { continue };
+            let mapped = self.mapping_for(&points.point(rows.start + *first as usize), tables);
+            match mapped.as_ref() {
                 Ok(mapping) => {
-                    for rows in group.rows.chunks(LANES) {
+                    for rows in group.chunks(LANES) {
+                        if stopped() {
+                            break;
+                        }
                         if rows.len() > LANES / 4 {
                             wide_block(self.level, mapping, rows, wanted, tables, workspace);
                             scatter(rows, &workspace.served, wanted, &mut columns, reasons);
@@ -165,10 +176,14 @@ impl Plan {
                     }
                 }
                 Err(infeasible) => {
-                    group.rows.iter().for_each(|(row, _)| reasons[*row as usize] = infeasible.reason as u8);
+                    group.iter().for_each(|(row, _)| reasons[*row as usize] = infeasible.reason as u8);
                 }
             }
-            group.rows.clear();
+            group.clear();
+        }
+        // Room for rows is kept for the next window, but no more than a window needs.
+        if groups.iter().map(Group::capacity).sum::<usize>() > 2 * MOST_ROWS {
+            groups.clear();
         }
     }
 }

@@ -1,27 +1,27 @@
-//! Walks points: lists of them or ranges of a space, in blocks, on a pool of threads of its own.
+//! Walks points: lists of them or ranges of a space, in blocks, on some threads.
 
 mod bounds;
 mod factored;
 mod list;
 mod range;
 mod sums;
+mod threads;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, RwLock};
+use std::hash::Hasher;
+use std::sync::Arc;
 
-use rayon::ThreadPool;
-
+use crate::cache::Cache;
 use crate::error::{Problem, Problems};
 use crate::graph::Graph;
 use crate::hardware::dtype::DTYPES;
 use crate::hardware::profile::Profile;
-use crate::mapping::{Formats, Mapping, Settings};
+use crate::mapping::{Blocks, Formats, LaidOut, Mapping, Settings, Unclocked, blocks};
 use crate::mesh::{Infeasible, Mesh, Reason};
 use crate::plan::PlanSpec;
 use crate::routing::Law;
 use crate::running::Running;
 use crate::simd::Level;
+use crate::stop::stopped;
 
 pub use bounds::{Bounds, Span};
 pub use factored::evaluations;
@@ -31,11 +31,8 @@ pub use range::{Schedule, Visitor};
 /// Points of one mapping from which tables of its matrix products pay.
 const POINTS_WORTH_A_TABLE: usize = 4096;
 
-/// Mappings kept for lists, whose next points may have any of them; some tens of kilobytes each, as few get tables.
-const MOST_KEPT: usize = 8192;
-
-/// Mappings kept for ranges, which go through them in order; with tables up to some two hundred kilobytes each.
-const MOST_PASSED: usize = 256;
+/// Bytes of what is kept of mappings, unless a plan is given others; some thousand of them, with tables some hundred.
+pub const CACHE_BYTES: usize = 256 << 20;
 
 /// One configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,8 +113,24 @@ impl Hasher for KeyHasher {
     }
 }
 
-type KeyMap<V> = HashMap<Key, V, BuildHasherDefault<KeyHasher>>;
 type Mapped = Arc<Result<Mapping, Infeasible>>;
+
+impl Key {
+    /// What a layout depends on: of caps, that there is one.
+    fn laid_out(self) -> Self {
+        Self { running: self.running.laid_out(), ..self }
+    }
+
+    /// What all clocks share depends on.
+    fn unclocked(self) -> Self {
+        Self { running: Running { sm_clock_mhz: 0, power_cap_w: 0, ..self.running }, ..self }
+    }
+
+    fn formats(&self) -> Formats {
+        let format = |code: Option<u8>| code.and_then(|code| DTYPES.iter().find(|d| d.code == code).copied());
+        Formats { weights: format(self.weights), cache: format(self.cache) }
+    }
+}
 
 impl Point {
     fn mesh(&self) -> Mesh {
@@ -147,9 +160,9 @@ pub struct Plan {
     routings: Vec<Law>,
     /// Instructions used.
     pub level: Level,
-    kept: RwLock<KeyMap<Mapped>>,
-    passed: RwLock<KeyMap<Mapped>>,
-    pool: RwLock<Option<Arc<ThreadPool>>>,
+    mappings: Cache<Key, Mapped>,
+    layouts: Cache<Key, Result<Arc<LaidOut>, Infeasible>>,
+    unclocked: Cache<Key, Arc<Unclocked>>,
 }
 
 impl Plan {
@@ -158,6 +171,14 @@ impl Plan {
     /// # Errors
     /// All problems of all models, with paths into the plan.
     pub fn from_json(text: &str) -> Result<Self, Problems> {
+        Self::with_cache(text, CACHE_BYTES)
+    }
+
+    /// The same, which keeps mappings of so many bytes at most.
+    ///
+    /// # Errors
+    /// All problems of all models, with paths into the plan.
+    pub fn with_cache(text: &str, cache_bytes: usize) -> Result<Self, Problems> {
         let spec = PlanSpec::from_json(text)?;
         if spec.format != 1 {
             return Err(Problem::new("format", format!("plan format {} is not known", spec.format))
@@ -178,71 +199,83 @@ impl Plan {
             max_batched_tokens: spec.settings.max_batched_tokens,
             routings: spec.routings.into_iter().map(|named| named.law).collect(),
             level: Level::best(),
-            kept: RwLock::new(KeyMap::default()),
-            passed: RwLock::new(KeyMap::default()),
-            pool: RwLock::new(None),
+            mappings: Cache::new(cache_bytes / 4 * 3),
+            layouts: Cache::new(cache_bytes / 8),
+            unclocked: Cache::new(cache_bytes / 8),
         })
     }
 
-    /// The mapping a point belongs to, made at its first use and kept.
+    /// The mapping a point belongs to, made at its first use and kept while there is room.
     pub fn mapping(&self, point: &Point) -> Mapped {
-        self.mapping_in(&self.kept, MOST_KEPT, point)
+        self.mapping_for(point, false)
     }
 
-    /// The same for a walk, which leaves it behind.
-    fn passing(&self, point: &Point) -> Mapped {
-        self.mapping_in(&self.passed, MOST_PASSED, point)
-    }
-
-    fn mapping_in(&self, mappings: &RwLock<KeyMap<Mapped>>, most: usize, point: &Point) -> Mapped {
+    /// The same, which may be used with tables.
+    fn mapping_for(&self, point: &Point, tables: bool) -> Mapped {
         let key = point.key();
-        if let Ok(known) = mappings.read()
-            && let Some(mapping) = known.get(&key)
-        {
-            return Arc::clone(mapping);
+        let bytes = |mapped: &Mapped| mapped.as_ref().as_ref().map_or(0, |mapping| mapping.bytes(tables));
+        if let Some(known) = self.mappings.get(&key, bytes) {
+            return known;
         }
-        let format = |code: Option<u8>| code.and_then(|code| DTYPES.iter().find(|d| d.code == code).copied());
-        let formats: Formats = Formats { weights: format(point.weights), cache: format(point.cache) };
-        let made = match (self.graphs.get(point.model as usize), self.profiles.get(point.gpu as usize)) {
-            (Some(graph), Some(profile)) => {
-                let settings = Settings { max_batched_tokens: self.max_batched_tokens, routings: &self.routings };
-                Mapping::new(graph, profile, point.mesh(), formats, point.running, settings)
-            }
-            _ => Err(Infeasible {
-                reason: Reason::Shard,
-                message: "the plan has no such model or GPU".to_owned(),
-                hint: String::new(),
-                rank: None,
-            }),
-        };
-        let made: Mapped = Arc::new(made);
-        if let Ok(mut known) = mappings.write() {
-            if known.len() >= most {
-                known.clear();
-            }
-            known.insert(key, Arc::clone(&made));
+        let made = Arc::new(self.made(point));
+        if !stopped() {
+            self.mappings.put(key, Arc::clone(&made), bytes(&made));
         }
         made
     }
 
-    /// A pool of at least that many threads, kept for the next call; none if it cannot be made.
-    fn pool(&self, threads: usize) -> Option<Arc<ThreadPool>> {
-        let enough = |pool: &Arc<ThreadPool>| pool.current_num_threads() >= threads;
-        let known = self.pool.read().ok().and_then(|pool| pool.clone()).filter(enough);
-        known.or_else(|| {
-            let made = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()?);
-            if let Ok(mut pool) = self.pool.write() {
-                *pool = Some(Arc::clone(&made));
+    fn made(&self, point: &Point) -> Result<Mapping, Infeasible> {
+        let (graph, profile) = self.parts(point)?;
+        let laid_out = self.layout(point.key().laid_out(), graph, profile)?;
+        Mapping::new(laid_out, profile, point.running)
+    }
+
+    /// Everything of a mapping but how a cap holds its clock down.
+    fn layout(&self, key: Key, graph: &Graph, profile: &Profile) -> Result<Arc<LaidOut>, Infeasible> {
+        if let Some(known) = self.layouts.get(&key, |known| known.as_ref().map_or(0, |own| own.bytes(false))) {
+            return known;
+        }
+        // Locked clocks share what does not follow the clock.
+        let shared = Some(key.unclocked()).filter(|_| key.running.sm_clock_mhz > 0);
+        let known = shared.and_then(|shared| self.unclocked.get(&shared, |known| known.bytes()));
+        let made = LaidOut::new(graph, profile, key.mesh, key.formats(), key.running, self.settings(), known);
+        let made = made.map(Arc::new);
+        if !stopped() {
+            if let (Some(shared), Ok(made)) = (shared, &made) {
+                self.unclocked.put(shared, Arc::clone(made.unclocked()), made.unclocked().bytes());
             }
-            Some(made)
+            self.layouts.put(key, made.clone(), made.as_ref().map_or(0, |own| own.bytes(false)));
+        }
+        made
+    }
+
+    /// The kernels of a point, prefill's and decode's, block by block.
+    ///
+    /// # Errors
+    /// Why it cannot be laid out.
+    pub fn kernels(&self, point: &Point) -> Result<[Blocks; 2], Infeasible> {
+        let (graph, profile) = self.parts(point)?;
+        let key = point.key();
+        blocks(graph, profile, key.mesh, key.formats(), point.running, self.settings())
+    }
+
+    fn parts(&self, point: &Point) -> Result<(&Graph, &Profile), Infeasible> {
+        let both = self.graphs.get(point.model as usize).zip(self.profiles.get(point.gpu as usize));
+        both.ok_or_else(|| Infeasible {
+            reason: Reason::Shard,
+            message: "the plan has no such model or GPU".to_owned(),
+            hint: String::new(),
+            rank: None,
         })
     }
 
-    /// Runs `work` once on each of that many threads; on the caller's own if there is but one.
-    fn on_threads<R: Send>(&self, threads: usize, work: impl Fn() -> R + Sync) -> Vec<R> {
-        match Some(threads).filter(|threads| *threads > 1).and_then(|threads| self.pool(threads)) {
-            Some(pool) => pool.broadcast(|own| (own.index() < threads).then(&work)).into_iter().flatten().collect(),
-            None => vec![work()],
-        }
+    fn settings(&self) -> Settings<'_> {
+        Settings { max_batched_tokens: self.max_batched_tokens, routings: &self.routings }
+    }
+
+    /// Mappings and what they share, as far as they are kept, and their bytes.
+    pub fn cached(&self) -> (usize, usize) {
+        let sizes = [self.mappings.size(), self.layouts.size(), self.unclocked.size()];
+        sizes.into_iter().fold((0, 0), |(entries, bytes), (more, size)| (entries + more, bytes + size))
     }
 }

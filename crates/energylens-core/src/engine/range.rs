@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bounds::Bounds;
 use super::factored::{self, Tables};
+use super::threads::on_threads;
 use super::{POINTS_WORTH_A_TABLE, Plan};
 use crate::cost::lanes::LANES;
 use crate::mapping::Mapping;
@@ -12,6 +13,7 @@ use crate::mesh::Reason;
 use crate::serving::{Columns, Served, Workspace, serve};
 use crate::simd::{self, Level, Work};
 use crate::space::Space;
+use crate::stop::stopped;
 
 /// Points of a piece of work; pieces begin at its multiples.
 const CHUNK: u64 = 1 << 18;
@@ -53,7 +55,8 @@ pub(super) struct Desk {
 }
 
 impl Plan {
-    /// Walks a range of a space on some threads, each with a visitor of its own, and gives them back.
+    /// Walks a range of a space on some threads, each with a visitor of its own, and gives them back; of a walk that was
+    /// stopped they have seen a part.
     pub fn walk<V: Visitor>(
         &self,
         space: &Space,
@@ -72,11 +75,11 @@ impl Plan {
         let factored = schedule == Schedule::Best && factored::pays(space);
         let pieces = range.end.div_ceil(chunk).saturating_sub(range.start / chunk);
         let threads = threads.min(usize::try_from(pieces).unwrap_or(threads)).max(1);
-        self.on_threads(threads, || {
+        on_threads(threads, || {
             let (mut desk, mut visitor) = (Desk::default(), visitor());
             loop {
                 let lo = next.fetch_add(1, Ordering::Relaxed).saturating_mul(chunk);
-                if lo >= range.end {
+                if lo >= range.end || stopped() {
                     return visitor;
                 }
                 let piece = lo.max(range.start)..lo.saturating_add(chunk).min(range.end);
@@ -97,9 +100,9 @@ impl Plan {
         let (run, plane) = (space.run(), space.plane());
         let tables = run >= POINTS_WORTH_A_TABLE as u64;
         let mut at = range.start;
-        while at < range.end {
-            let stop = range.end.min((at / run + 1) * run);
-            match self.passing(&space.point(at)).as_ref() {
+        while at < range.end && !stopped() {
+            let stop = range.end.min((at / run + 1).saturating_mul(run));
+            match self.mapping_for(&space.point(at), tables).as_ref() {
                 Err(infeasible) => visitor.refuse(at, stop - at, infeasible.reason),
                 Ok(mapping) => {
                     let stretch = Stretch { level: self.level, mapping, space, columns, tables };
@@ -107,8 +110,8 @@ impl Plan {
                         stretch.direct(at..stop, desk, visitor);
                     } else {
                         let mut lo = at;
-                        while lo < stop {
-                            let hi = stop.min((lo / plane + 1) * plane);
+                        while lo < stop && !stopped() {
+                            let hi = stop.min((lo / plane + 1).saturating_mul(plane));
                             stretch.factored(lo..hi, desk, visitor);
                             lo = hi;
                         }
@@ -135,7 +138,7 @@ impl Stretch<'_> {
     pub(super) fn direct<V: Visitor>(&self, range: Range<u64>, desk: &mut Desk, visitor: &mut V) {
         let Self { level, mapping, space, columns, tables } = *self;
         let mut lo = range.start;
-        while lo < range.end {
+        while lo < range.end && !stopped() {
             let count = (range.end - lo).min(LANES as u64) as usize;
             serve(level, mapping, &space.requests(lo, count), columns, tables, &mut desk.workspace);
             let served = &desk.workspace.served;

@@ -9,7 +9,12 @@ use crate::einsum::{Equation, Rank, TensorRef};
 use crate::error::{Problem, Problems, Step, nearest};
 use crate::hardware::dtype::dtype;
 use crate::plan::{ModelSpec, RankSpec};
-use crate::routing::Groups;
+use crate::routing::{Groups, MOST_EXPERTS};
+
+/// Most index values of a rank that is not routed, far beyond any tensor's.
+const MOST_EXTENT: u64 = 1 << 40;
+/// Most runs of a block in a pass.
+const MOST_REPEATS: u64 = 1 << 20;
 
 const STEP_RANKS: [Rank; 3] = ['b', 's', 't'];
 const KINDS: [&str; 3] = ["weights", "activations", "cache"];
@@ -40,6 +45,12 @@ pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSp
             Some(c) => {
                 if rank.extent == 0 {
                     fault("rank-extent", format!("rank `{c}` has extent 0"), "an extent is at least 1");
+                }
+                let most = if rank.active.is_some() { MOST_EXPERTS as u64 } else { MOST_EXTENT };
+                if rank.extent > most {
+                    let what = if rank.active.is_some() { "a routed rank has" } else { "a rank has" };
+                    let message = format!("rank `{c}` has extent {}, more than {most}", rank.extent);
+                    fault("rank-extent", message, &format!("{what} an extent of at most {most}"));
                 }
                 match rank.active {
                     Some(0) => {
@@ -74,6 +85,11 @@ pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSp
         }
         if block.repeat == 0 {
             problems.push(Problem::new("repeat", "a block runs at least once").inside(&["repeat".into()]).inside(&at));
+        }
+        if block.repeat > MOST_REPEATS {
+            let message = format!("block `{}` runs {} times, more than {MOST_REPEATS}", block.name, block.repeat);
+            let problem = Problem::new("repeat", message).hint("a model has fewer layers than that");
+            problems.push(problem.inside(&["repeat".into()]).inside(&at));
         }
         if block.kernels.is_empty() {
             problems.push(Problem::new("empty-block", format!("block `{}` has no kernels", block.name)).inside(&at));

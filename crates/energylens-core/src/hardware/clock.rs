@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::profile::{Profile, TimeSet};
+use super::profile::{Collectives, Profile, TimeSet};
 use crate::cost::power::Lower;
 
 /// SM clocks of a GPU type.
@@ -79,6 +79,26 @@ impl Profile {
         own.power.communication_w *= voltage * pace;
         own.power.static_w *= waiting;
         Some(own)
+    }
+
+    /// Leaves out what only the times of kernels and collectives come from, which takes most of its memory.
+    pub fn forget_kernels(&mut self) {
+        let kernels = &mut self.kernels;
+        for sets in [
+            &mut kernels.gemm,
+            &mut kernels.grouped_gemm,
+            &mut kernels.attention_prefill,
+            &mut kernels.attention_decode,
+        ] {
+            sets.clear();
+        }
+        self.collectives = Collectives::default();
+    }
+
+    /// Bytes it takes without kernels and collectives.
+    pub fn clock_bytes(&self) -> usize {
+        let rows = self.clock.voltage_mv.capacity() + self.clock.idle_w.capacity();
+        self.name.capacity() + rows * size_of::<(f64, f64)>()
     }
 }
 

@@ -293,6 +293,11 @@ impl Default for Uncertainty {
 }
 
 impl Uncertainty {
+    /// Those that are of all joules.
+    pub fn others(&self) -> [f64; 3] {
+        [self.common, self.routed, self.narrow]
+    }
+
     /// By cause, in the order of [`crate::step::CAUSES`].
     pub fn causes(&self) -> [f64; 7] {
         [
@@ -325,7 +330,7 @@ impl Default for Range {
 }
 
 /// Collective curves by operation.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct Collectives {
     /// Sum, known to all.
     pub all_reduce: Vec<Implementation>,
@@ -364,6 +369,9 @@ impl Collectives {
 }
 
 impl Profile {
+    /// Largest relative standard deviation.
+    const MOST_DEVIATION: f64 = 1e6;
+
     /// Checks numbers that have to be in a certain relation.
     ///
     /// # Errors
@@ -385,6 +393,13 @@ impl Profile {
         if self.compute.sms == 0 || self.link.gpus_per_node == 0 {
             let problem = Problem::new("count", "a GPU has at least one SM, a node at least one GPU");
             return Err(problem.inside(&["compute".into(), "sms".into()]));
+        }
+        let most = Self::MOST_DEVIATION;
+        let deviations = self.uncertainty.causes().into_iter().chain(self.uncertainty.others());
+        if let Some(wrong) = deviations.into_iter().find(|deviation| !(0.0..=most).contains(deviation)) {
+            let problem =
+                Problem::new("uncertainty", format!("a relative deviation of {wrong} is not between 0 and {most}"));
+            return Err(problem.inside(&["uncertainty".into()]));
         }
         let mut tiled =
             kernels.gemm.iter().map(|x| ("gemm", x)).chain(kernels.grouped_gemm.iter().map(|x| ("grouped_gemm", x)));

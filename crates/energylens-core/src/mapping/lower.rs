@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use super::timing::Measure;
-use super::{CacheShape, Formats, MappedKernel, MappedPhase, StageKind};
+use super::{Blocks, CacheShape, Formats, MappedKernel, MappedPhase, StageKind};
 use crate::cost::collective::{Collective, Group, Operation};
 use crate::cost::kernel::{Beside, Experts, KernelCost, Prices, Traffic};
 use crate::cost::overlap::Order;
@@ -89,11 +89,11 @@ impl Lowering<'_> {
         self.format(&moved.name, kind).bytes
     }
 
-    /// One phase of the model, and what it was found to have.
-    pub fn phase(&self, phase: Phase, kinds: &[StageKind]) -> (MappedPhase, Found) {
+    /// One phase of the model, its kernels, and what it was found to have.
+    pub fn phase(&self, phase: Phase, kinds: &[StageKind]) -> (MappedPhase, Blocks, Found) {
         let flows = self.graph.flow(phase, self.mesh.dp == 1);
         let mut shared = Shared::default();
-        let blocks: Vec<Vec<MappedKernel>> = (self.graph.blocks.iter().zip(flows).enumerate())
+        let blocks: Blocks = (self.graph.blocks.iter().zip(flows).enumerate())
             .map(|(i, (block, flow))| self.block(phase, (i, block), flow, &mut shared))
             .collect();
         let first = self.graph.blocks.iter().position(|block| block.repeat > 1);
@@ -118,10 +118,8 @@ impl Lowering<'_> {
         let contention = self.profile.link.contention;
         let Shared { masks, divisions, mut found } = shared;
         found.overlapped |= sends_beside && send.is_some();
-        (
-            MappedPhase { blocks, program, send, sends_beside, contention, masks, divisions, fixed: OnceLock::new() },
-            found,
-        )
+        let fixed = OnceLock::new();
+        (MappedPhase { program, send, sends_beside, contention, masks, divisions, fixed }, blocks, found)
     }
 
     fn block(

@@ -17,6 +17,7 @@ use crate::mesh::Reason;
 use crate::reduce::{Reduction, Wanted};
 use crate::serving::Columns;
 use crate::space::{Listed, Space};
+use crate::stop::stopped;
 use rank::Ranked;
 use vary::Genes;
 
@@ -93,7 +94,7 @@ impl Search {
         self.population.iter().map(|individual| individual.key).collect()
     }
 
-    /// One generation: random points first, then children of the population.
+    /// One generation: random points first, then children of the population. If it is stopped, nothing has happened.
     pub fn step(&mut self, plan: &Plan, threads: usize) {
         let mut random =
             Xoshiro256PlusPlus::seed_from_u64(self.seed ^ self.generation.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -102,9 +103,19 @@ impl Search {
         } else {
             self.genes.children(&self.population, &self.standing, self.size, &mut self.seen, &mut random)
         };
-        let met = self.measure(plan, &keys, threads, true);
+        let (met, reasons) = self.measure(plan, &keys, threads);
+        let before = self.population.len();
         self.population.extend(met);
-        self.survive();
+        let order = if stopped() { Vec::new() } else { rank::survivors(&self.population, self.size) };
+        if stopped() {
+            self.population.truncate(before);
+            keys.iter().for_each(|key| {
+                self.seen.remove(key);
+            });
+            return;
+        }
+        self.count(before, &reasons);
+        self.survive(order);
         self.generation += 1;
     }
 
@@ -119,7 +130,7 @@ impl Search {
     }
 
     /// Goes on from [`Search::generation`], [`Search::population`] with its [`Search::standing`] (as long), [`Search::seen`]
-    /// and the points of the archive.
+    /// and the points of the archive; if it is stopped, nothing has happened.
     #[expect(clippy::too_many_arguments, reason = "one argument for each part of the state")]
     pub fn restore(
         &mut self,
@@ -131,20 +142,24 @@ impl Search {
         front: &[u64],
         threads: usize,
     ) {
+        let (best, population) = (self.measure(plan, front, threads).0, self.measure(plan, population, threads).0);
+        if stopped() {
+            return;
+        }
         self.generation = generation;
         self.seen = seen.iter().copied().collect();
-        for best in self.measure(plan, front, threads, false) {
+        for best in best {
             self.archive.offer(best.key, &best.objectives, None);
         }
-        self.population = self.measure(plan, population, threads, false);
+        self.population = population;
         let places = standing.0.iter().zip(standing.1).enumerate();
         let ranked =
             places.map(|(at, (rank, bits))| Ranked { at, rank: *rank as u32, crowding: f64::from_bits(*bits) });
         self.standing = ranked.collect();
     }
 
-    /// Evaluates points; `first` if they are met for the first time.
-    fn measure(&mut self, plan: &Plan, keys: &[u64], threads: usize, first: bool) -> Vec<Individual> {
+    /// Evaluates points; returns them with why each cannot run.
+    fn measure(&self, plan: &Plan, keys: &[u64], threads: usize) -> (Vec<Individual>, Vec<u8>) {
         let wanted = self.archive.wanted();
         let columns: Columns = wanted.columns().iter().chain([MEMORY]).collect();
         let table = plan.evaluate(&Listed { space: &self.space, indices: keys }, columns, threads);
@@ -166,7 +181,7 @@ impl Search {
                         beyond / bound.abs().max(1e-300)
                     })
                     .fold(0.0, |sum, own| sum + own)
-            } else if memory[row] > 0.0 {
+            } else if memory[row] > 0.0 && table.reasons[row] != Reason::Overflow as u8 {
                 1e3 + memory[row] * 1e-12
             } else {
                 CANNOT
@@ -175,22 +190,23 @@ impl Search {
             Individual { key: *key, objectives, violation }
         };
         let met: Vec<Individual> = keys.iter().enumerate().map(measure).collect();
-        if first {
-            for (individual, reason) in met.iter().zip(&table.reasons) {
-                self.archive.by_reason[usize::from(*reason)] += 1;
-                if individual.violation == 0.0 {
-                    self.archive.offer(individual.key, &individual.objectives, None);
-                } else if *reason == Reason::Ok as u8 {
-                    self.archive.outside += 1;
-                }
+        (met, table.reasons)
+    }
+
+    /// Takes the latest of the population, from a place on, into account.
+    fn count(&mut self, from: usize, reasons: &[u8]) {
+        for (individual, reason) in self.population[from..].iter().zip(reasons) {
+            self.archive.by_reason[usize::from(*reason)] += 1;
+            if individual.violation == 0.0 {
+                self.archive.offer(individual.key, &individual.objectives, None);
+            } else if *reason == Reason::Ok as u8 {
+                self.archive.outside += 1;
             }
         }
-        met
     }
 
     /// Keeps the best of parents and children.
-    fn survive(&mut self) {
-        let order = rank::survivors(&self.population, self.size);
+    fn survive(&mut self, order: Vec<Ranked>) {
         let mut all: Vec<Option<Individual>> = std::mem::take(&mut self.population).into_iter().map(Some).collect();
         self.population = order.iter().filter_map(|ranked| all[ranked.at].take()).collect();
         self.standing = order;

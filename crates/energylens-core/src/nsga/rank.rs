@@ -2,6 +2,10 @@
 
 use super::Individual;
 use crate::reduce::front::dominates;
+use crate::stop::stopped;
+
+/// Points ranked between two looks at whether to stop.
+const TURNS_A_LOOK: usize = 64;
 
 /// Standing of an individual: its place in the list, its rank (0 is best), and how far its neighbours are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,7 +25,7 @@ impl Ranked {
     }
 }
 
-/// The best `most`, by rank, then by crowding within the last rank taken; ties by order in the list.
+/// The best `most`, by rank, then by crowding within the last rank taken; ties by order in the list. Any, if it is stopped.
 pub fn survivors(all: &[Individual], most: usize) -> Vec<Ranked> {
     let feasible: Vec<usize> = (0..all.len()).filter(|i| all[*i].violation == 0.0).collect();
     let rows: Vec<&[f64]> = feasible.iter().map(|i| all[*i].objectives.as_slice()).collect();
@@ -99,7 +103,10 @@ pub fn ranks(rows: &[&[f64]]) -> Vec<u32> {
     let mut layers: Vec<Layer> = Vec::new();
     let mut ranks = vec![0; rows.len()];
     let mut previous: Option<usize> = None;
-    for at in order {
+    for (turn, at) in order.into_iter().enumerate() {
+        if turn % TURNS_A_LOOK == 0 && stopped() {
+            break;
+        }
         let row = rows[at];
         if let Some(same) = previous.filter(|same| rows[*same] == row) {
             ranks[at] = ranks[same];

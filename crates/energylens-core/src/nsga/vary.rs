@@ -6,6 +6,7 @@ use rand_xoshiro::rand_core::Rng;
 use super::rank::Ranked;
 use super::{Individual, Keys};
 use crate::space::Space;
+use crate::stop::stopped;
 
 /// Attempts to find a child that has not been met, before a random point is taken.
 const ATTEMPTS: usize = 8;
@@ -77,7 +78,7 @@ impl Genes {
     /// Different random points.
     pub fn sample(&self, count: usize, seen: &mut Keys, random: &mut Xoshiro256PlusPlus) -> Vec<u64> {
         let mut left = None;
-        (0..count).map_while(|_| self.fresh(seen, &mut left, random)).collect()
+        (0..count).map_while(|_| if stopped() { None } else { self.fresh(seen, &mut left, random) }).collect()
     }
 
     /// Children of a population, none met before; fewer if the space has no more.
@@ -96,7 +97,7 @@ impl Genes {
         };
         let mut left = None;
         let mut children = Vec::with_capacity(count);
-        while children.len() < count {
+        while children.len() < count && !stopped() {
             let (a, b) = (pick(random), pick(random));
             let mut child = self.cross(&parents[a], &parents[b], random);
             let mut born = None;

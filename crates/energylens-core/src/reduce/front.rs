@@ -2,6 +2,7 @@
 
 use super::MOST_OBJECTIVES;
 use crate::cost::lanes::{LANES, Lane};
+use crate::stop::stopped;
 
 /// Vectors that lately beat others: tried first, on whole blocks.
 const PIVOTS: usize = 24;
@@ -46,6 +47,21 @@ fn no_worse(a: &[f64], b: &[f64]) -> bool {
 
 fn before(a: &[f64], b: &[f64]) -> bool {
     a.iter().zip(b).find(|(x, y)| x != y).is_some_and(|(x, y)| x < y)
+}
+
+/// Points between two looks at whether to stop.
+const OFFERS_A_LOOK: usize = 64;
+
+/// Positions of rows of one width that nothing dominates, ascending; any, if it is stopped.
+pub fn non_dominated(rows: &[Vec<f64>]) -> Vec<u64> {
+    let mut front = Front::new(rows.first().map_or(0, Vec::len), None);
+    for (index, row) in rows.iter().enumerate() {
+        if index % OFFERS_A_LOOK == 0 && stopped() {
+            break;
+        }
+        front.offer(index as u64, row);
+    }
+    front.members().iter().map(|member| member.index).collect()
 }
 
 impl Front {

@@ -12,6 +12,7 @@ use crate::engine::{Bounds, Plan, Schedule, Visitor};
 use crate::mesh::Reason;
 use crate::serving::{Columns, Served};
 use crate::space::Space;
+use crate::stop::stopped;
 use bins::Bins;
 use front::Front;
 use groups::{Best, Grouping};
@@ -95,10 +96,12 @@ impl Reduction {
         &self.wanted
     }
 
-    /// Takes in a range of a space, walked on some threads.
+    /// Takes in a range of a space, walked on some threads; nothing of a walk that was stopped.
     pub fn walk(&mut self, plan: &Plan, space: &Space, range: Range<u64>, schedule: Schedule, threads: usize) {
         let parts = plan.walk(space, range, self.wanted.columns(), schedule, threads, || self.beside());
-        parts.into_iter().for_each(|part| self.merge(part));
+        if !stopped() {
+            parts.into_iter().for_each(|part| self.merge(part));
+        }
     }
 
     /// Takes over another reduction of the same wishes.
@@ -135,6 +138,10 @@ impl Visitor for Reduction {
             return true;
         }
         if bounds.memory_bytes.high > bounds.capacity_bytes {
+            return false;
+        }
+        // Whether results are finite is seen point by point where they come near the largest numbers.
+        if !bounds.finite() {
             return false;
         }
         let mut inside = true;

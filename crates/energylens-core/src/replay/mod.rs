@@ -6,8 +6,14 @@ mod steps;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use crate::error::Problem;
+use crate::memory::filled;
+use crate::stop::stopped;
 use prefix::Kept;
 pub use steps::Steps;
+
+/// Lanes and requests gone through between two looks at whether to stop.
+const WORK_A_LOOK: usize = 4096;
 
 /// Requests in the order of their arrivals.
 #[derive(Clone, Copy, Debug)]
@@ -182,8 +188,8 @@ impl Caches<'_> {
     /// Lets go of a request that holds `tokens`.
     fn release(&mut self, state: &mut State, tokens: u64) {
         let blocks = std::mem::take(&mut state.held);
-        let own = tokens - blocks.len() as u64 * self.engine.block_tokens;
-        self.held -= own + self.kept.release(&blocks) * self.engine.block_tokens;
+        let own = tokens.saturating_sub(blocks.len() as u64 * self.engine.block_tokens);
+        self.held = self.held.saturating_sub(own + self.kept.release(&blocks) * self.engine.block_tokens);
         self.shrink();
     }
 
@@ -198,12 +204,23 @@ impl Caches<'_> {
 
 /// Replays all requests: whole steps of at most `token_budget` tokens, a token of every running request first, prompts in the
 /// order of their arrival in what is left; the latest request goes back to the queue where caches run out.
-pub fn replay(steps: &Steps, engine: Engine, requests: Requests) -> Replayed {
+///
+/// What was stopped has requests without an end.
+///
+/// # Errors
+/// If there is not memory for so many requests and blocks.
+pub fn replay(steps: &Steps, engine: Engine, requests: Requests) -> Result<Replayed, Problem> {
     let count = requests.arrival_s.len();
-    let mut told = Replayed { first_s: vec![f64::NAN; count], done_s: vec![f64::NAN; count], ..Replayed::default() };
-    let mut states = vec![State::default(); count];
+    let what = format!("a replay of {count} requests");
+    let mut told = Replayed {
+        first_s: filled(f64::NAN, count, &what)?,
+        done_s: filled(f64::NAN, count, &what)?,
+        ..Replayed::default()
+    };
+    let mut states = filled(State::default(), count, &what)?;
+    let mut work = 0_usize;
     let different = requests.blocks.iter().flat_map(|own| own.iter()).max().map_or(0, |most| *most as usize + 1);
-    let mut caches = Caches { kept: Kept::new(different), held: 0, engine, requests };
+    let mut caches = Caches { kept: Kept::new(different)?, held: 0, engine, requests };
     let mut waiting: VecDeque<usize> = VecDeque::new();
     let mut reading: VecDeque<Reading> = VecDeque::new();
     // Running requests by the decode step of their last token, and in the order in which they came.
@@ -217,6 +234,13 @@ pub fn replay(steps: &Steps, engine: Engine, requests: Requests) -> Replayed {
     let (warm, last) = (now + engine.warm_s, requests.arrival_s.last().copied().unwrap_or(0.0));
     let mut lanes = vec![0_u64; engine.lanes.max(1)];
     loop {
+        work += lanes.len() + reading.len() + 16;
+        if work > WORK_A_LOOK {
+            work = 0;
+            if stopped() {
+                break;
+            }
+        }
         while next < count && requests.arrival_s[next] <= now {
             if u64::from(requests.input[next]) + u64::from(requests.output[next]) > engine.cache_tokens {
                 told.refused += 1;
@@ -272,7 +296,7 @@ pub fn replay(steps: &Steps, engine: Engine, requests: Requests) -> Replayed {
         let context = seen as f64 / decoding.max(1) as f64;
         let (seconds, joules) = steps.of(decoding as f64, context, read as f64, (decoding + finished as u64) as f64);
         // Others wait for the lane that reads most.
-        let fullest = lanes.iter().max().copied().unwrap_or(0) * lanes.len() as u64;
+        let fullest = lanes.iter().max().copied().unwrap_or(0).saturating_mul(lanes.len() as u64);
         let longer = if fullest > read {
             steps.of(decoding as f64, context, fullest as f64, (decoding + finished as u64) as f64).0 - seconds
         } else {
@@ -351,12 +375,16 @@ pub fn replay(steps: &Steps, engine: Engine, requests: Requests) -> Replayed {
     told.joules += told.idle_j;
     told.mean_held = held_time / told.span_s.max(f64::MIN_POSITIVE);
     told.mean_running = ran / told.span_s.max(f64::MIN_POSITIVE);
-    told
+    Ok(told)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn replay(steps: &Steps, engine: Engine, requests: Requests) -> Replayed {
+        super::replay(steps, engine, requests).unwrap()
+    }
 
     fn free() -> Steps {
         let (sequences, contexts, decode_s, decode_j) = (vec![1.0], vec![1.0], vec![0.0], vec![0.0]);

@@ -2,6 +2,11 @@
 
 use std::collections::VecDeque;
 
+use super::WORK_A_LOOK;
+use crate::error::Problem;
+use crate::memory::filled;
+use crate::stop::stopped;
+
 /// A block that some prompt begins with.
 #[derive(Clone, Copy, Debug, Default)]
 struct Block {
@@ -25,8 +30,12 @@ pub struct Kept {
 
 impl Kept {
     /// None kept of so many different blocks.
-    pub fn new(different: usize) -> Self {
-        Self { blocks: vec![Block::default(); different], ..Self::default() }
+    ///
+    /// # Errors
+    /// If there is not memory for so many.
+    pub fn new(different: usize) -> Result<Self, Problem> {
+        let blocks = filled(Block::default(), different, &format!("a cache of {different} different blocks"))?;
+        Ok(Self { blocks, ..Self::default() })
     }
 
     /// How many of the first blocks of a prompt are kept, and how many of these no request holds.
@@ -97,10 +106,15 @@ impl Kept {
 ///
 /// `blocks[i]` are those that prompt i begins with. A block is found if all before it are, and if the different blocks touched since
 /// its last use, itself included, fit: one walk answers for all sizes (Mattson's stack distances).
-pub fn found(blocks: &[&[u32]], different: usize, block_tokens: u64, capacities: &[u64]) -> Vec<u64> {
+///
+/// # Errors
+/// If there is not memory for so many blocks.
+pub fn found(blocks: &[&[u32]], different: usize, block_tokens: u64, capacities: &[u64]) -> Result<Vec<u64>, Problem> {
     let touches: usize = blocks.iter().map(|prompt| prompt.len()).sum();
-    let mut marks = vec![0_i64; touches + 1];
-    let mut last = vec![0_usize; different];
+    let what = format!("prefixes of {touches} blocks");
+    let mut marks = filled(0_i64, touches + 1, &what)?;
+    let mut last = filled(0_usize, different, &what)?;
+    let mut work = 0;
     let mut hits = vec![0_u64; capacities.len()];
     let mut now = 0;
     let add = |marks: &mut Vec<i64>, mut at: usize, by: i64| {
@@ -118,6 +132,13 @@ pub fn found(blocks: &[&[u32]], different: usize, block_tokens: u64, capacities:
         sum
     };
     for prompt in blocks {
+        work += prompt.len() * capacities.len();
+        if work > WORK_A_LOOK {
+            work = 0;
+            if stopped() {
+                break;
+            }
+        }
         // How deep each block lies before this request touches any, the deepest so far counting.
         let mut deepest = 0_u64;
         for id in *prompt {
@@ -126,9 +147,9 @@ pub fn found(blocks: &[&[u32]], different: usize, block_tokens: u64, capacities:
                 break;
             }
             let above = up_to(&marks, touches) - up_to(&marks, seen - 1);
-            deepest = deepest.max(above as u64 * block_tokens);
+            deepest = deepest.max((above as u64).saturating_mul(block_tokens));
             for (hit, capacity) in hits.iter_mut().zip(capacities) {
-                *hit += if deepest <= *capacity { block_tokens } else { 0 };
+                *hit = hit.saturating_add(if deepest <= *capacity { block_tokens } else { 0 });
             }
         }
         for id in prompt.iter().rev() {
@@ -141,7 +162,7 @@ pub fn found(blocks: &[&[u32]], different: usize, block_tokens: u64, capacities:
             add(&mut marks, now, 1);
         }
     }
-    hits
+    Ok(hits)
 }
 
 #[cfg(test)]
@@ -165,13 +186,13 @@ mod tests {
                 }
                 lru.truncate(room);
             }
-            assert_eq!(found(&told, 1400, 1, &[room as u64])[0], hits, "{room} blocks");
+            assert_eq!(found(&told, 1400, 1, &[room as u64]).unwrap()[0], hits, "{room} blocks");
         }
     }
 
     #[test]
     fn blocks_held_are_never_given_up() {
-        let mut kept = Kept::new(4);
+        let mut kept = Kept::new(4).unwrap();
         assert_eq!(kept.keep(&[0, 1, 2]), [0, 1, 2]);
         kept.hold(&[0]);
         assert_eq!(kept.release(&[0, 1, 2]), 2);

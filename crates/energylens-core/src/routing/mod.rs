@@ -29,10 +29,30 @@ pub enum Law {
     Counts(Vec<Vec<f64>>),
 }
 
+/// Most experts of a model: each is drawn in turn where loads are tabulated.
+pub const MOST_EXPERTS: usize = 1 << 16;
+
+/// Most tokens counted of an expert: whole numbers below are exact.
+const MOST_COUNTED: f64 = 9_007_199_254_740_992.0;
+
 impl Law {
     /// What keeps it from being that of a model of so many experts, of which a token takes so many different ones.
     pub fn fault(&self, experts: usize, active: usize) -> Option<String> {
-        let Self::Counts(layers) = self else { return None };
+        let outside = |what: &str, value: f64, least: f64, most: f64| {
+            (!(least..=most).contains(&value)).then(|| format!("its {what} {value} is not between {least} and {most}"))
+        };
+        let layers = match self {
+            Self::Balanced | Self::Uniform => return None,
+            Self::Dirichlet(shape) => return outside("shape", *shape, 1e-3, 1e6),
+            Self::Zipf(exponent) | Self::PowerLaw(exponent) => return outside("exponent", *exponent, 0.0, 10.0),
+            Self::Counts(layers) => layers,
+        };
+        let counted = |layer: &Vec<f64>| {
+            layer.iter().all(|count| (0.0..=MOST_COUNTED).contains(count)) && layer.iter().any(|count| *count > 0.0)
+        };
+        if layers.is_empty() || !layers.iter().all(counted) {
+            return Some(format!("counts are 0 to {MOST_COUNTED}, and some expert of every layer has any"));
+        }
         if let Some(layer) = layers.iter().find(|layer| layer.len() != experts) {
             return Some(format!("counts of {} experts for a model with {experts}", layer.len()));
         }
@@ -111,7 +131,7 @@ fn ways_of(some: f64, k: f64, x: f64) -> f64 {
 }
 
 /// Experts, those a token chooses, and the GPUs they are dealt to.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Choice {
     /// Experts.
     pub experts: usize,

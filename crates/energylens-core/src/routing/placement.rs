@@ -1,5 +1,8 @@
 //! Which GPU holds which expert.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
 /// Which GPU holds which expert.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Placement {
@@ -18,6 +21,35 @@ pub struct Placed {
     /// By GPU: expert, which of its copies, and of how many.
     pub gpus: Vec<Vec<(u32, u32, u32)>>,
 }
+
+/// An expert or a GPU with its load; the greatest has the most, of equal ones the first.
+#[derive(Clone, Copy, Debug)]
+struct Ranked {
+    load: f64,
+    at: usize,
+}
+
+type Heap = BinaryHeap<Ranked>;
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.load.total_cmp(&other.load).then(other.at.cmp(&self.at))
+    }
+}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Ranked {}
 
 impl Placement {
     /// From its code: 0 in order, 1 balanced, 2 and more that many copies less one.
@@ -50,19 +82,27 @@ impl Placement {
         }
         let mut copies = vec![1_u32; experts];
         let of = |expert: usize, copies: &[u32]| loads[expert] / f64::from(copies[expert]);
+        let mut hottest = Heap::default();
+        if self.more() > 0 {
+            hottest.extend((0..experts).map(|expert| Ranked { load: of(expert, &copies), at: expert }));
+        }
         for _ in 0..self.more() {
-            let hottest = (0..experts).reduce(|a, b| if of(b, &copies) > of(a, &copies) { b } else { a });
-            hottest.into_iter().for_each(|expert| copies[expert] += 1);
+            if let Some(mut first) = hottest.peek_mut() {
+                copies[first.at] += 1;
+                first.load = of(first.at, &copies);
+            }
         }
         let mut order: Vec<usize> = (0..experts).collect();
         order.sort_by(|a, b| of(*b, &copies).total_cmp(&of(*a, &copies)));
-        let mut busy = vec![0.0; gpus];
+        // By less than nothing to do, so that the idlest comes first.
+        let mut idlest: Heap = (0..gpus).map(|gpu| Ranked { load: -0.0, at: gpu }).collect();
         for expert in order {
             for copy in 0..copies[expert] {
-                let free = (0..gpus).filter(|gpu| placed.gpus[*gpu].len() < each);
-                let idlest = free.reduce(|a, b| if busy[b] < busy[a] { b } else { a }).unwrap_or(0);
-                busy[idlest] += of(expert, &copies);
-                placed.gpus[idlest].push((expert as u32, copy, copies[expert]));
+                let Some(Ranked { load, at }) = idlest.pop() else { return placed };
+                placed.gpus[at].push((expert as u32, copy, copies[expert]));
+                if placed.gpus[at].len() < each {
+                    idlest.push(Ranked { load: load - of(expert, &copies), at });
+                }
             }
         }
         placed

@@ -1,11 +1,13 @@
 //! What a law, a placement and a number of tokens load on the busiest GPU, and on a mean one.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use super::draw::{Draw, Urn, chances};
 use super::placement::{Placed, Placement};
 use super::{Choice, Law};
+use crate::cache::Cache;
 use crate::cost::lanes::Lane;
+use crate::stop::stopped;
 
 /// Rows of tiles that loads are counted in.
 pub const TILE_ROWS: [u32; 6] = [8, 16, 32, 64, 128, 256];
@@ -31,6 +33,9 @@ const ONE_BY_ONE: u32 = 64;
 /// Experts drawn in all, and draws of a law at least and at most.
 const DRAWN: usize = 16_384;
 const DRAWS: std::ops::RangeInclusive<usize> = 128..=2048;
+/// Experts drawn in all at most, unless that were fewer draws than so many.
+const MOST_DRAWN: usize = 1 << 19;
+const FEWEST_DRAWS: usize = 8;
 const SEED: u64 = 2026;
 
 /// Loads by number of tokens.
@@ -65,29 +70,48 @@ struct Busiest<'a> {
     hits: u32,
 }
 
-type Kept = (Law, Choice, Placement, Arc<Table>);
+/// What a table depends on, its law as bits.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    law: Box<[u64]>,
+    choice: Choice,
+    placement: Placement,
+}
 
-/// Tables kept, whoever asked for them: one takes some ten milliseconds to make, whatever the model's size.
-static KEPT: RwLock<Vec<Kept>> = RwLock::new(Vec::new());
-const MOST_KEPT: usize = 1024;
+impl Key {
+    fn new(law: &Law, choice: Choice, placement: Placement) -> Self {
+        let law = match law {
+            Law::Balanced => [0].into(),
+            Law::Uniform => [1].into(),
+            Law::Dirichlet(shape) => [2, shape.to_bits()].into(),
+            Law::Zipf(exponent) => [3, exponent.to_bits()].into(),
+            Law::PowerLaw(exponent) => [4, exponent.to_bits()].into(),
+            // Layers have as many counts as there are experts.
+            Law::Counts(layers) => {
+                [5].into_iter().chain(layers.iter().flatten().map(|count| count.to_bits())).collect()
+            }
+        };
+        Self { law, choice, placement }
+    }
 
-/// The table of a law and a placement, made at its first use and kept.
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.law) + size_of::<Table>() + WIDTH * ROWS * size_of::<f64>()
+    }
+}
+
+/// Tables kept, whichever plan they are for: one takes some ten milliseconds to make, whatever the model's size.
+static LATEST: Cache<Key, Arc<Table>> = Cache::new(64 << 20);
+
+/// The table of a law and a placement, made at its first use and kept while there is room; not if making it was stopped.
 pub fn known(law: &Law, choice: Choice, placement: Placement) -> Arc<Table> {
-    let same = |(l, c, p, _): &&Kept| *c == choice && *p == placement && l == law;
-    if let Ok(kept) = KEPT.read()
-        && let Some((.., table)) = kept.iter().find(same)
-    {
-        return Arc::clone(table);
+    let key = Key::new(law, choice, placement);
+    let bytes = key.bytes();
+    if let Some(table) = LATEST.get(&key, |_| bytes) {
+        return table;
     }
     let table = Arc::new(Table::new(law, choice, placement));
-    if let Ok(mut kept) = KEPT.write() {
-        if let Some((.., table)) = kept.iter().find(same) {
-            return Arc::clone(table);
-        }
-        if kept.len() >= MOST_KEPT {
-            kept.clear();
-        }
-        kept.push((law.clone(), choice, placement, Arc::clone(&table)));
+    if !stopped() {
+        LATEST.put(key, Arc::clone(&table), bytes);
     }
     table
 }
@@ -119,7 +143,9 @@ pub fn places<const L: usize>(tokens: &Lane<L>) -> Places<L> {
 impl Table {
     /// The table of a law and a placement.
     pub fn new(law: &Law, choice: Choice, placement: Placement) -> Self {
-        Self::drawn(law, choice, placement, (DRAWN / choice.experts.max(1)).clamp(*DRAWS.start(), *DRAWS.end()))
+        let few = (DRAWN / choice.experts.max(1)).clamp(*DRAWS.start(), *DRAWS.end());
+        // Of very many experts a few draws tell as much, and take no longer.
+        Self::drawn(law, choice, placement, few.min((MOST_DRAWN / choice.experts.max(1)).max(FEWEST_DRAWS)))
     }
 
     /// The same from so many draws.
@@ -175,6 +201,9 @@ impl Table {
             // The same shares for every number of tokens, so that loads grow smoothly.
             let mut draw = Draw::new(SEED);
             for _ in 0..draws {
+                if stopped() {
+                    return;
+                }
                 let counts = draw.power_law(alpha, tokens_of(row) as usize, choice);
                 self.count(row, &counts, &placed, 1.0 / draws as f64);
             }
@@ -188,6 +217,9 @@ impl Table {
         let share = 1.0 / draws as f64;
         let mut placed = placement.place(&vec![1.0; choice.experts], choice.gpus);
         for turn in 0..draws {
+            if stopped() {
+                return;
+            }
             let weights = draw.weights(law, choice, turn);
             let chances = chances(&weights, choice.active);
             if law.lasts() {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from energylens.spec.hf.errors import UnsupportedArchitecture
+from energylens.common.files import printable
+from energylens.common.values import quoted
+from energylens.spec.hf.errors import InvalidConfig, UnsupportedArchitecture
 from energylens.spec.hf.families import READERS
 
 ARCHITECTURES = {
@@ -27,6 +29,30 @@ ARCHITECTURES = {
     "Gemma3ForCausalLM": "gemma3_text",
     "NemotronForCausalLM": "nemotron",
 }
+
+FLAT = {
+    "LlavaLlamaForCausalLM": "llama",
+    "LlavaMistralForCausalLM": "mistral",
+    "LlavaQwenForCausalLM": "qwen2",
+    "Phi3VForCausalLM": "phi3",
+    "Qwen2VLForConditionalGeneration": "qwen2_vl_text",
+    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl_text",
+}
+"""Models that see or hear whose configs have the fields of the text part at the top, by the family of that part."""
+
+TEXT_PARTS = ("text_config", "llm_config", "language_config")
+"""Fields that hold the text part of a config (transformers; InternVL; DeepSeek-VL2)."""
+
+TOWERS = {
+    "vision_config": "vision",
+    "vision_tower": "vision",
+    "mm_vision_tower": "vision",
+    "vit_config": "vision",
+    "img_processor": "vision",
+    "audio_config": "audio",
+    "speech_config": "audio",
+}
+"""Fields that describe a part of a model that no import counts, by what it is for."""
 
 LINEAR = "linear attention with a recurrent state ({})"
 SPARSE = "attention over the tokens that an indexer selects ({})"
@@ -51,6 +77,8 @@ UNWRITTEN = {
     "DeciLMForCausalLM": "layers of many different shapes (block_configs)",
     "GPT2LMHeadModel": "learned positions and a network without gate",
     "Gemma4ForConditionalGeneration": "full layers with their own head size and keys used as values (attention_k_eq_v)",
+    "MllamaForConditionalGeneration": "layers of attention to the image between those of the text part",
+    "MllamaForCausalLM": "layers of attention to the image between those of the text part",
     "MiMoV2FlashForCausalLM": "sliding layers with their own number of key-value heads (swa_num_key_value_heads)",
     "OPTForCausalLM": "learned positions and a network without gate",
 }
@@ -67,21 +95,29 @@ HINT = "write the model's equations as a spec of your own, starting from a bundl
 
 def text_config(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """Return the part of a config that describes the text model, and whether it was wrapped."""
-    inner = config.get("text_config")
-    if not isinstance(inner, dict):
+    name = next((name for name in TEXT_PARTS if config.get(name) is not None), None)
+    if name is None:
         return config, False
+    inner = config[name]
+    if not isinstance(inner, dict):
+        raise InvalidConfig([f"{name} must be a mapping, not {quoted(inner)}"])
     shared: dict[str, Any] = {
         key: config[key] for key in ("tie_word_embeddings", "quantization_config") if key in config
     }
     return shared | inner, True
 
 
+def not_counted(config: dict[str, Any]) -> list[str]:
+    """Return the parts of a model, by what they are for, whose weights a spec of its text part leaves out."""
+    return list(dict.fromkeys(part for name, part in TOWERS.items() if config.get(name)))
+
+
 def architecture(config: dict[str, Any]) -> str:
     """Return the architecture a config names first, else its model type, else a dash."""
     names = config.get("architectures")
-    if isinstance(names, list) and names and isinstance(names[0], str):
-        return names[0]
-    return str(config.get("model_type") or "-")
+    if isinstance(names, list) and names and isinstance(names[0], str) and names[0].strip():
+        return printable(names[0], 100)
+    return printable(str(config.get("model_type") or "-"), 100)
 
 
 def family(config: dict[str, Any]) -> str:
@@ -97,7 +133,8 @@ def family(config: dict[str, Any]) -> str:
         if text.get(key):
             raise unsupported(outer, f"uses {piece} ({key}), which has no equation here")
     model_type = str(text.get("model_type"))
-    found = ARCHITECTURES.get(inner) or (model_type if wrapped or inner == model_type else "")
+    found = ARCHITECTURES.get(inner) or (FLAT.get(outer, "") if not wrapped else "")
+    found = found or (model_type if wrapped or inner == model_type else "")
     if found not in READERS:
         if outer == "-":
             raise unsupported("a config without architectures and model_type", "names no model")

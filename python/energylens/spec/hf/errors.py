@@ -1,14 +1,22 @@
 """Reasons why a Hugging Face config cannot become a spec."""
 
+from collections.abc import Iterable
 
-class UnsupportedArchitecture(ValueError):
+from energylens.errors import Problem, SpecError
+
+
+class UnsupportedArchitecture(SpecError):
     """The model holds a piece that the equation language, or this importer, does not express."""
 
+    def __init__(self, problems: str | Problem | Iterable[Problem]) -> None:
+        """Keep the reason as a problem."""
+        one = isinstance(problems, str)
+        super().__init__(Problem(str(problems), code="unsupported-architecture") if one else problems)  # type: ignore[arg-type]
 
-class InvalidConfig(ValueError):
-    """Fields of the config are absent or contradict each other; `problems` lists all of them."""
 
-    def __init__(self, problems: list[str]) -> None:
-        """Keep every problem and join them to one message."""
-        self.problems = list(problems)
-        super().__init__("invalid config: " + "; ".join(self.problems))
+class InvalidConfig(SpecError):
+    """Fields of the config are absent, of a wrong kind or size, or contradict each other: all of them at once."""
+
+    def __init__(self, problems: Iterable[str | Problem]) -> None:
+        """Keep every problem."""
+        super().__init__(Problem(p, code="invalid-config") if isinstance(p, str) else p for p in problems)

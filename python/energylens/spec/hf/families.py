@@ -6,7 +6,10 @@ Field names and their meaning: the configuration classes of Hugging Face transfo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
+from energylens.common.files import printable
+from energylens.common.values import quoted
 from energylens.spec.hf.errors import UnsupportedArchitecture
 from energylens.spec.hf.fields import Fields
 from energylens.spec.hf.shape import Dense, Experts, Grouped, Kind, Latent, Shape
@@ -20,6 +23,9 @@ ACTIVATIONS = {
     "gelu_fast": "gelu",
     "gelu_pytorch_tanh": "gelu",
 }
+MOST_LAYERS: Final = 10_000
+"""Most layers: the deepest published model has some 130."""
+MOST_EXPERTS: Final = 65_536
 EVERY_HEAD = {"llama", "phi3", "nemotron"}
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 
@@ -121,7 +127,7 @@ def gemma3(fields: Fields) -> Shape:
 def nemotron(fields: Fields) -> Shape:
     """Nemotron-4 and Minitron: as Llama, with a network of two matrices around a squared relu."""
     if fields.raw("hidden_act") not in (None, "relu2"):
-        fields.problem(f"hidden_act must be relu2, not {fields.raw('hidden_act')!r}")
+        fields.problem(f"hidden_act must be relu2, not {quoted(fields.raw('hidden_act'))}")
     windows: list[int | None] = [None] * _layers(fields)
     dense = Dense(fields.integer("intermediate_size"), "relu2", gated=False)
     return _decoder(fields, _grouped(fields), windows, dense=dense)
@@ -154,7 +160,7 @@ READERS: dict[str, Callable[[Fields], Shape]] = {
 
 
 def _layers(fields: Fields) -> int:
-    return fields.integer("num_hidden_layers")
+    return fields.integer("num_hidden_layers", most=MOST_LAYERS)
 
 
 def _window(fields: Fields) -> int | None:
@@ -166,9 +172,14 @@ def _windows(fields: Fields, default: list[int | None]) -> list[int | None]:
     types = fields.items("layer_types", len(default))
     if types is None:
         return default
-    unknown = sorted({str(kind) for kind in types} - LAYER_TYPES)
+    if wrong := [kind for kind in types if not isinstance(kind, str)]:
+        fields.problem(f"layer_types must hold names, not {quoted(wrong[0])}")
+        return default
+    unknown = sorted(set(types) - LAYER_TYPES)
     if unknown:
-        raise UnsupportedArchitecture(f"layers of type {', '.join(unknown)} have no equation here")
+        raise UnsupportedArchitecture(
+            f"layers of type {', '.join(printable(kind, 60) for kind in unknown[:5])} have no equation here"
+        )
     if "sliding_attention" not in types:
         return [None] * len(types)
     window = fields.integer("sliding_window")
@@ -192,10 +203,10 @@ def _activation(fields: Fields, default: str | None = None) -> str:
         fields.problem("hidden_act is missing")
         return "silu"
     if not isinstance(value, str):
-        fields.problem(f"hidden_act must be a name, not {value!r}")
+        fields.problem(f"hidden_act must be a name, not {quoted(value)}")
         return "silu"
     if value not in ACTIVATIONS:
-        raise UnsupportedArchitecture(f"the activation {value} has no function here")
+        raise UnsupportedArchitecture(f"the activation {printable(value, 60)} has no function here")
     return ACTIVATIONS[value]
 
 
@@ -228,7 +239,7 @@ def _experts(
     shared_gate: bool = False,
 ) -> Experts:
     """Routed experts; a token cannot meet more than there are."""
-    extent = fields.integer(count)
+    extent = fields.integer(count, most=MOST_EXPERTS)
     active = fields.integer("num_experts_per_tok", "experts_per_token")
     if active >= extent > 1:
         fields.problem(f"num_experts_per_tok {active} must be less than {count} {extent}")
@@ -250,7 +261,7 @@ def _groups(fields: Fields, extent: int, active: int) -> tuple[int, int] | None:
 def _qwen_moe(fields: Fields, attention: Grouped, experts: Experts) -> Shape:
     """Route every `decoder_sparse_step`-th layer, less those of `mlp_only_layers`."""
     step = fields.integer("decoder_sparse_step", default=1)
-    plain = fields.items("mlp_only_layers") or []
+    plain = fields.whole_numbers("mlp_only_layers")
     routed = [layer not in plain and (layer + 1) % step == 0 for layer in range(_layers(fields))]
     dense = None if all(routed) else _dense(fields)
     return _decoder(fields, attention, _qwen_windows(fields), dense=dense, experts=experts, routed=routed)
@@ -259,7 +270,7 @@ def _qwen_moe(fields: Fields, attention: Grouped, experts: Experts) -> Shape:
 def _leading_dense(fields: Fields, attention: Grouped | Latent, windows: list[int | None]) -> Shape:
     """Route every `moe_layer_freq`-th layer from `first_k_dense_replace` on; shared experts are one of their sum."""
     width = fields.integer("moe_intermediate_size")
-    shared = fields.integer("n_shared_experts", default=0, least=0) * width
+    shared = fields.integer("n_shared_experts", default=0, least=0, most=MOST_EXPERTS) * width
     experts = _experts(fields, "n_routed_experts", shared=shared)
     first = fields.integer("first_k_dense_replace", default=0, least=0)
     step = fields.integer("moe_layer_freq", default=1)

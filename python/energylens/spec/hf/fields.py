@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from energylens.common.values import quoted
 from energylens.spec.hf.errors import InvalidConfig
+
+MOST: Final = 2**32 - 1
+"""Largest size that a field may give, that of a rank of a spec."""
 
 
 class Fields:
@@ -37,7 +41,7 @@ class Fields:
         """Return the first of the names that is present, or None."""
         return next((self.config[name] for name in names if name in self), None)
 
-    def integer(self, *names: str, default: int | None = None, least: int = 1) -> int:
+    def integer(self, *names: str, default: int | None = None, least: int = 1, most: int = MOST) -> int:
         """Read a whole number under the first name present; a problem, such as absence without default, reads 1."""
         name = next((name for name in names if name in self), None)
         if name is None:
@@ -47,10 +51,13 @@ class Fields:
             return default
         value = self.config[name]
         if isinstance(value, bool) or not isinstance(value, int):
-            self.problem(f"{name} must be a whole number, not {value!r}")
+            self.problem(f"{name} must be a whole number, not {quoted(value)}")
             return 1
         if value < least:
-            self.problem(f"{name} must be at least {least}, not {value}")
+            self.problem(f"{name} must be at least {least}, not {quoted(value)}")
+            return 1
+        if value > most:
+            self.problem(f"{name} must be at most {most:,}, not {quoted(value)}")
             return 1
         return value
 
@@ -60,7 +67,7 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, bool):
-            self.problem(f"{name} must be true or false, not {value!r}")
+            self.problem(f"{name} must be true or false, not {quoted(value)}")
             return default
         return value
 
@@ -68,7 +75,7 @@ class Fields:
         """Read a mapping; None if absent or wrong."""
         value = self.config.get(name)
         if value is not None and not isinstance(value, dict):
-            self.problem(f"{name} must be a mapping, not {value!r}")
+            self.problem(f"{name} must be a mapping, not {quoted(value)}")
             return None
         return value
 
@@ -78,12 +85,21 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, list):
-            self.problem(f"{name} must be a list, not {value!r}")
+            self.problem(f"{name} must be a list, not {quoted(value)}")
             return None
         if length is not None and len(value) != length:
             self.problem(f"{name} has {len(value)} entries for {length} layers")
             return None
         return value
+
+    def whole_numbers(self, name: str) -> set[int]:
+        """Read a list of whole numbers; none if absent or wrong."""
+        items = self.items(name) or []
+        wrong = [item for item in items if isinstance(item, bool) or not isinstance(item, int)]
+        if wrong:
+            self.problem(f"{name} must hold whole numbers, not {quoted(wrong[0])}")
+            return set()
+        return set(items)
 
     def quotient(self, left: str, a: int, right: str, b: int) -> int:
         """Divide two fields that must divide evenly."""

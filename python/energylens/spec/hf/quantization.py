@@ -7,8 +7,10 @@ block of modelopt's hf_quant_config.json. Embedding, head and router stay bf16 i
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
+from energylens.common.files import printable
+from energylens.common.values import quoted
 from energylens.spec.hf import attention, feedforward
 from energylens.spec.hf.errors import InvalidConfig, UnsupportedArchitecture
 from energylens.spec.hf.shape import Shape
@@ -22,6 +24,11 @@ ALIASES = {
     r"mlp\.shared_experts": "mlp.shared_expert",
     r"mlp\.experts": "block_sparse_moe.experts",
 }
+MOST_ENTRIES: Final = 10_000
+"""Most excluded modules: a checkpoint that names each of its layers' has some hundreds."""
+MOST_REPEATS: Final = 4
+"""Most stars and other repeats of a pattern: the time to match it grows with their power."""
+_NESTED = re.compile(r"\)[*+{]")
 EXCLUSIONS = ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers")
 
 
@@ -44,6 +51,7 @@ def weight_dtype(config: Config) -> str:
         algorithm = str(config["quant_algo"]).upper()
         if algorithm in MODELOPT:
             return MODELOPT[algorithm]
+        algorithm = printable(algorithm, 60)
         raise UnsupportedArchitecture(f"the quantisation {algorithm} has no single number format here")
     if method in ("fp8", "fbgemm_fp8"):
         return "fp8_block" if config.get("weight_block_size") else "fp8"
@@ -55,7 +63,9 @@ def weight_dtype(config: Config) -> str:
             return f"int{bits}"
     if config.get("config_groups"):
         return _grouped(config["config_groups"])
-    raise UnsupportedArchitecture(f"the quantisation {method or 'without quant_method'} has no number format here")
+    raise UnsupportedArchitecture(
+        f"the quantisation {printable(method, 60) or 'without quant_method'} has no number format here"
+    )
 
 
 def _grouped(groups: Any) -> str:
@@ -76,7 +86,7 @@ def _grouped(groups: Any) -> str:
         return f"int{bits}"
     with_inputs = "with" if inputs else "without"
     raise UnsupportedArchitecture(
-        f"{kind}{bits} weights {with_inputs} quantised activations have no number format here"
+        f"{printable(f'{kind}{bits}', 60)} weights {with_inputs} quantised activations have no number format here"
     )
 
 
@@ -91,13 +101,14 @@ def _cache(config: Config) -> str:
 def _quantised(shape: Shape, config: Config) -> dict[str, str]:
     """Format of every layer weight; one whose layers differ is refused."""
     dtype = weight_dtype(config)
-    patterns = [_pattern(str(entry)) for name in EXCLUSIONS for entry in _entries(config, name)]
+    entries = dict.fromkeys(str(entry) for name in EXCLUSIONS for entry in _entries(config, name))
+    patterns = [re.compile(_pattern(entry)) for entry in entries]
     out: dict[str, str] = {}
     for weight, (module, layers) in _modules(shape).items():
         names = {module} | {re.sub(rf"^{own}", other, module) for own, other in ALIASES.items()}
         kept = sum(
-            any(re.match(pattern, f"model.layers.{layer}.{name}") for pattern in patterns for name in names)
-            for layer in layers
+            any(pattern.match(f"model.layers.{layer}.{name}") for pattern in patterns for name in names)
+            for layer in (layers if patterns else ())
         )
         if 0 < kept < len(layers):
             text = f"{module} is quantised in {len(layers) - kept} of {len(layers)} layers"
@@ -123,17 +134,26 @@ def _modules(shape: Shape) -> dict[str, tuple[str, list[int]]]:
 def _entries(config: Config, name: str) -> list[Any]:
     entries = config.get(name) or []
     if not isinstance(entries, list):
-        raise InvalidConfig([f"{name} of quantization_config must be a list, not {entries!r}"])
+        raise InvalidConfig([f"{name} of quantization_config must be a list, not {quoted(entries)}"])
+    if len(entries) > MOST_ENTRIES:
+        raise InvalidConfig([f"{name} of quantization_config has {len(entries):,} entries, at most {MOST_ENTRIES:,}"])
     return entries
 
 
 def _pattern(entry: str) -> str:
     """Regular expression of an excluded module: a whole name, a trailing part of it, or a pattern with stars."""
+    if (
+        len(entry) > 500
+        or sum(map(entry.count, "*+{")) > MOST_REPEATS
+        or (entry[:3] == "re:" and _NESTED.search(entry))
+    ):
+        raise InvalidConfig([f"{quoted(entry)} in quantization_config is too long a pattern, or has too many repeats"])
     if entry.startswith("re:"):
         try:
             return re.compile(entry[3:]).pattern
-        except re.error as error:
-            raise InvalidConfig([f"{entry!r} in quantization_config is no regular expression: {error}"]) from error
+        except (re.error, OverflowError, RecursionError) as error:
+            message = f"{quoted(entry)} in quantization_config is no regular expression: {error}"
+            raise InvalidConfig([message]) from error
     start = entry.find("layers.")
     text = re.escape(entry[start:] if start > 0 else entry).replace(r"\*", ".*")
     return rf"(?:.*\.)?{text}(?:\..*)?$"

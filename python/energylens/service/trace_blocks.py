@@ -1,0 +1,59 @@
+"""How many prompt tokens a prefix block of a trace holds: read off its numbers of blocks, or asked for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+BLOCK_TOKENS: Final = 512
+"""Tokens of a prefix block where a trace leaves it open: that of the Mooncake traces."""
+
+MOST_BLOCK_TOKENS: Final = 65_536
+_SIZES: Final = tuple(2**power for power in range(12))
+"""Sizes that are tried: servers have blocks of 1 (a page of SGLang) to a few hundred tokens, traces up to 512."""
+
+_EXPLAINED: Final = 0.98
+"""Share of the requests whose number of blocks a size has to explain: published traces have a few odd rows."""
+
+
+def block_size(blocks: pl.Series, prompt_tokens: pl.Series, expected: int) -> tuple[int, str] | str:
+    """Return the tokens of a block with a sentence that says how they are known, or why they cannot be known.
+
+    A prompt of p tokens in blocks of s has `floor(p/s)` blocks, or `ceil(p/s)` if the last, part-filled one is listed
+    too. Powers of two are tried, since servers use no others.
+
+    Parameters
+    ----------
+    blocks
+        Lists of blocks, one of each request.
+    prompt_tokens
+        Prompt tokens of each request.
+    expected
+        Size that the trace's columns let expect; it is taken where it is one of several that explain the numbers.
+    """
+    counts = blocks.list.len().fill_null(0).to_numpy().astype(np.float64)
+    listed = counts > 0
+    if not listed.any():
+        return expected, ""
+    counts, tokens = counts[listed], prompt_tokens.cast(pl.Float64).to_numpy()[listed]
+
+    def explained(size: int) -> float:
+        return float(((np.floor(tokens / size) <= counts) & (counts <= np.ceil(tokens / size))).mean())
+
+    fitting = [size for size in _SIZES if explained(size) >= _EXPLAINED]
+    if len(fitting) == 1:
+        return fitting[0], f"blocks of {fitting[0]:,} tokens, as the numbers of blocks say"
+    if expected in fitting:
+        near = sorted(fitting, key=lambda size: abs(np.log2(size / expected)))[1]
+        return expected, f"blocks of {expected:,} tokens assumed (the lists would also fit {near:,})"
+    if fitting:
+        return f"blocks may hold {' or '.join(f'{size:,}' for size in fitting[:4])} tokens: the lists do not say which"
+    if (counts <= np.ceil(tokens / expected)).all():
+        return expected, f"blocks of {expected:,} tokens assumed: the lists name but the beginnings of prompts"
+    row = int(np.argmax(counts / np.maximum(tokens, 1.0)))
+    return (
+        f"no one size of a block explains the lists: a prompt of {tokens[row]:,.0f} tokens has {counts[row]:,.0f} "
+        f"blocks, in blocks of {expected:,} tokens it would have {np.ceil(tokens[row] / expected):,.0f}"
+    )
