@@ -268,6 +268,32 @@ fn every_way_of_running_gives_the_same_bits_on_every_schedule() {
 }
 
 #[test]
+fn a_cap_without_clocks_repeats_the_plain_bits_or_cannot_be() {
+    let mut json = common::plan_json();
+    json["gpus"][0].as_object_mut().unwrap().remove("clock");
+    let plan = Plan::from_json(&json.to_string()).unwrap();
+    let json = r#"{"model": [0], "gpu": [0], "weight_dtype": [null], "kv_dtype": [null], "tp": [2], "pp": [1, 2], "dp": [1],
+        "ep": [2], "cp": [1], "overlap_stages": [0], "overlap_sms": [0], "overlap_where": ["prefill"],
+        "sequence_parallel": [false], "sm_clock_mhz": [0], "power_cap_w": [0, 160, 190, 700],
+        "batch": [3, 64], "prompt_tokens": [100, 500, 900, 1300, 5000], "output_tokens": [1, 50]}"#;
+    let space = Space::from_json(json, 1, 1).unwrap();
+    let direct = collected(&plan, &space, 0..space.size(), Schedule::Direct);
+    assert_eq!(direct, collected(&plan, &space, 0..space.size(), Schedule::Best));
+    let with_cap = |watts: u16| -> Vec<&Vec<u64>> {
+        let capped = |index: u64| space.point(index).running.power_cap_w == watts;
+        direct.iter().filter(|(index, _)| capped(*index)).map(|(_, values)| values).collect()
+    };
+    let (plain, mut binding) = (with_cap(0), 0);
+    for watts in [160, 190, 700] {
+        for (capped, plain) in with_cap(watts).iter().zip(&plain) {
+            binding += usize::from(capped[0] == Reason::Power as u64);
+            assert!(capped == plain || (capped[0] == Reason::Power as u64 && watts < 700));
+        }
+    }
+    assert!(binding > 0 && binding < 2 * plain.len(), "{binding} of {}", plain.len());
+}
+
+#[test]
 fn every_instruction_set_gives_the_same_bits() {
     let mut plan = common::plan();
     let space = large_space();
