@@ -65,7 +65,7 @@ class FitErrorsForm(WrittenForm):
 
     what: str
     data: str
-    rows: Many | None = None
+    rows: Many
     mape_percent: Percent
     median_percent: Percent | None = None
     p90_percent: Percent | None = None

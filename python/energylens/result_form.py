@@ -43,6 +43,7 @@ _ENGINE: Final = ("model", "gpu", "tp", "pp", "dp", "ep", "weight_dtype", "kv_dt
 _DEPLOYED: Final[dict[str, Form]] = (
     {name: POINT_FORMS[name] for name in _ENGINE}
     | dict.fromkeys(("latency_s", *(f"share_{cause}" for cause in _core.CAUSES)), _AMOUNT)
+    | dict.fromkeys(("ttft_p90_s", "tpot_p90_s", "output_tokens_per_s", "power_w", "utilisation"), _ANY)
     | {ENERGY: _ABOVE_ZERO, "gpus": _GPUS}
 )
 _PAIRED: Final[dict[str, Form]] = (

@@ -159,6 +159,7 @@ def _whole(rows: pl.DataFrame, names: Sequence[str], path: Path) -> tuple[pl.Dat
         elif negative := int((wide < 0).sum()):
             message = f"{negative} rows of the counts have a negative `{name}`"
             negatives.append(Problem(message, where=str(path), code="negative"))
+            rows = rows.with_columns(pl.col(name).cast(pl.Float64).clip(-1e18, 1e18))
         elif (wide > most).any():
             message = f"column `{name}` of the counts goes beyond {most:,}"
             problems.append(Problem(message, where=str(path), code="form"))

@@ -193,15 +193,15 @@ def test_breaking_off_between_files_says_which_stay(
     from energylens import store
 
     first: list[Path] = []
-    real = store.replace_file
+    real = store.write_file
 
-    def stopped(path: Path, data: bytes, keep: bool = False) -> bool:
+    def stopped(path: Path, data: bytes) -> Path:
         if first:
             raise KeyboardInterrupt
         first.append(path)
-        return real(path, data, keep)
+        return real(path, data)
 
-    monkeypatch.setattr(store, "replace_file", stopped)
+    monkeypatch.setattr(store, "write_file", stopped)
     assert main(["schema", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == f"interrupted; written before that: `{first[0]}`\n"
     assert [path.name for path in tmp_path.iterdir()] == [first[0].name]

@@ -30,7 +30,7 @@ REFERENCE: Final = 32
 """Batch whose inter-token latency limits are multiples of."""
 
 _MOST_BATCH: Final = 1_000_000
-_MOST_SLOWDOWN: Final = 1e6
+_MOST_SLOWDOWN: Final = 1e12
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,10 @@ def mine(
     from energylens.calibrate import mine as own
 
     if columns:
-        print(own.COLUMNS_TOLD)
+        if json:
+            emit({"columns": own.COLUMNS_TOLD})
+        else:
+            print(own.COLUMNS_TOLD)
         return
     if runs is None:
         hint = "`energylens calibrate mine --columns` says what a file needs"

@@ -128,7 +128,8 @@ def deployments(model: str, gpus: Sequence[LoadedGpu], axes: Mapping[str, Any]) 
             elif name in running.RUNNING:
                 raw = [v for part in raw for v in (running.values(part, name) if isinstance(part, str) else [part])]
             raw = [str(value) if isinstance(value, Path) else value for value in raw]
-            problems += filter(None, (_value_problem(value, name) for value in raw))
+            # Of a range only the first wrong value is named: the others are as wrong.
+            problems += itertools.islice(filter(None, (_value_problem(value, name) for value in raw)), 1)
         except SpaceError as error:
             problems += error.problems
         values[name] = list(dict.fromkeys(value for value in raw if isinstance(value, Hashable)))
