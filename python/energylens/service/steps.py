@@ -222,7 +222,9 @@ def engines(
     ranks = (kept["dp"].cast(pl.Int64) * kept["pp"].cast(pl.Int64)).to_numpy()
     height = kept.height
     plain, real = [bare(loaded) for loaded in known], [ample(loaded) for loaded in known]
-    bound = np.zeros(height, dtype=np.bool_)  # engines of which a step draws more than a cap that no clocks are known for
+    bound = np.zeros(
+        height, dtype=np.bool_
+    )  # engines of which a step draws more than a cap that no clocks are known for
 
     def asked(
         batch: NDArray[np.int64], prompt: NDArray[np.int64], output: int, profiles: list[LoadedGpu]
