@@ -60,6 +60,7 @@ GUARDED = {
     "groups": "told as `keep`",
     "no-table": "noted by the fit of kernels as left out",
     "state": "told as `checkpoint`",
+    "rank-extent": "the bounds of forms say it first",
     "overflow": "the bounds of forms: no product of numbers within them leaves the range of a double",
     # Only where a call is made from within another, or in a child of a process that was at work.
     "busy": "a handler of a signal calls what the signal broke into",
