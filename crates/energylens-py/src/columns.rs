@@ -80,8 +80,14 @@ impl Points for PointColumns<'_> {
     }
 }
 
+/// Arrays this short are made without asking whether there is memory for them.
+const SHORT: usize = 1 << 16;
+
 /// Zeros in NumPy's own memory, as it asks for large pages; a `MemoryError` where there is none left.
 fn zeros<T: Element>(py: Python<'_>, rows: usize) -> PyResult<Bound<'_, PyArray1<T>>> {
+    if rows <= SHORT {
+        return Ok(PyArray1::zeros(py, rows, false));
+    }
     let made = py.import("numpy")?.call_method1("zeros", (rows, numpy::dtype::<T>(py)))?;
     made.cast_into().map_err(Into::into)
 }

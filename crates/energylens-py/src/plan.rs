@@ -321,7 +321,7 @@ impl Plan {
         if codes[8].iter().any(|code| *code as usize >= ways.len()) {
             return Err(fault("way", "a position of a way of running is out of range"));
         }
-        detached(py, || sizes_fit(&sizes))??;
+        py.detach(|| sizes_fit(&sizes))?;
         let codes: [&[u32]; 9] = codes.try_into().map_err(|_| fault("rows", "nine columns of codes"))?;
         let sizes: [&[f64]; 3] = sizes.try_into().map_err(|_| fault("rows", "three columns of sizes"))?;
         let points = PointColumns { formats: &names, ways: &ways, codes, sizes };

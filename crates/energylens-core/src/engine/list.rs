@@ -21,6 +21,10 @@ const MOST_ROWS: usize = 1 << 17;
 /// Lanes of a block with few points.
 const NARROW: usize = 8;
 
+/// Points worth a thread of their own, and what a mapping counts as besides its points.
+const POINTS_OF_A_THREAD: usize = 4096;
+const POINTS_OF_A_MAPPING: usize = 32;
+
 /// Rows looked at to guess the number of mappings.
 const SAMPLE: usize = 4096;
 
@@ -118,7 +122,10 @@ impl Plan {
             reasons,
         });
         let windows: Mutex<Vec<Window>> = Mutex::new(windows.collect());
-        on_threads(threads.min(rows.div_ceil(length)).max(1), || {
+        // A thread is started where it saves more than it costs.
+        let work = rows + mappings * POINTS_OF_A_MAPPING;
+        let threads = threads.min(rows.div_ceil(length)).min(work / POINTS_OF_A_THREAD).max(1);
+        on_threads(threads, || {
             let mut buffers = Buffers {
                 places: HashMap::default(),
                 groups: Vec::new(),

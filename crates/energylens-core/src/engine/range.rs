@@ -74,7 +74,9 @@ impl Plan {
         let next = AtomicU64::new(range.start / chunk);
         let factored = schedule == Schedule::Best && factored::pays(space);
         let pieces = range.end.div_ceil(chunk).saturating_sub(range.start / chunk);
-        let threads = threads.min(usize::try_from(pieces).unwrap_or(threads)).max(1);
+        // Each thread takes some hundredths of a second of work, or is not worth its start.
+        let useful = if factored { pieces.div_ceil(2) } else { pieces };
+        let threads = threads.min(usize::try_from(useful).unwrap_or(threads)).max(1);
         on_threads(threads, || {
             let (mut desk, mut visitor) = (Desk::default(), visitor());
             loop {
