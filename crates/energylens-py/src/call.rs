@@ -6,11 +6,12 @@ use std::process;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::thread;
+use std::time::Duration;
 
-use energylens_core::stop::stoppable;
+use energylens_core::stop::{stoppable, stopped};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOverflowError};
 use pyo3::prelude::*;
-use pyo3::sync::MutexExt;
 
 use crate::errors::fault;
 
@@ -29,6 +30,9 @@ pub fn detached<R: Send>(py: Python<'_>, work: impl FnOnce() -> R + Send) -> PyR
         stoppable(wanted, work).map_err(|_| raised.take().unwrap_or_else(|| PyKeyboardInterrupt::new_err(())))
     })
 }
+
+/// Between two looks whether a value that another thread is at work on is free: signals are heard meanwhile.
+const WAIT: Duration = Duration::from_millis(10);
 
 thread_local! {
     static MARK: u8 = const { 0 };
@@ -82,17 +86,25 @@ impl<T> Guarded<T> {
 
     /// The value, for a thread that is attached to the interpreter.
     pub fn lock(&self, py: Python<'_>) -> PyResult<Held<'_, T>> {
-        match self.now()? {
-            Some(held) => Ok(held),
-            None => self.held(self.value.lock_py_attached(py).ok()),
+        loop {
+            if let Some(held) = self.now()? {
+                return Ok(held);
+            }
+            py.detach(|| thread::sleep(WAIT));
+            py.check_signals()?;
         }
     }
 
     /// The value, for a thread that is not.
     pub fn lock_detached(&self) -> PyResult<Held<'_, T>> {
-        match self.now()? {
-            Some(held) => Ok(held),
-            None => self.held(self.value.lock().ok()),
+        loop {
+            if let Some(held) = self.now()? {
+                return Ok(held);
+            }
+            if stopped() {
+                return Err(fault("busy", "it is at work in another thread, and waiting for it was broken off"));
+            }
+            thread::sleep(WAIT);
         }
     }
 

@@ -1,7 +1,6 @@
 //! The `Nsga` class: a search in progress.
 
 use energylens_core::nsga::Search;
-use energylens_core::stop::stopped;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -126,13 +125,13 @@ impl Nsga {
             return Err(damaged());
         };
         let uneven = standing.0.len() != population.len() || standing.1.len() != population.len();
-        if outside || uneven || population.is_empty() || by_reason.len() > reasons {
+        let unranked = standing.0.iter().any(|rank| u32::try_from(*rank).is_err());
+        if outside || uneven || unranked || population.is_empty() || by_reason.len() > reasons {
             return Err(damaged());
         }
         detached(py, || -> PyResult<()> {
             let mut search = self.search.lock_detached()?;
-            search.restore(&plan.0, *generation, population, standing, seen, front, threads);
-            if stopped() {
+            if !search.restore(&plan.0, *generation, population, standing, seen, front, threads) {
                 return Ok(());
             }
             // Reasons added since a state was written come last.

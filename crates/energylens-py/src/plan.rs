@@ -261,15 +261,16 @@ impl Plan {
     #[expect(clippy::too_many_arguments, reason = "one argument per axis of a point")]
     fn drawn_w(
         &self,
-        model: u32,
-        gpu: u32,
+        py: Python<'_>,
+        #[pyo3(from_py_with = fits)] model: u32,
+        #[pyo3(from_py_with = fits)] gpu: u32,
         weight_dtype: Option<String>,
         kv_dtype: Option<String>,
-        tp: u32,
-        pp: u32,
-        dp: u32,
-        ep: u32,
-        way: Way,
+        #[pyo3(from_py_with = fits)] tp: u32,
+        #[pyo3(from_py_with = fits)] pp: u32,
+        #[pyo3(from_py_with = fits)] dp: u32,
+        #[pyo3(from_py_with = fits)] ep: u32,
+        #[pyo3(from_py_with = fits)] way: Way,
         batch: f64,
         prompt_tokens: f64,
         output_tokens: f64,
@@ -279,7 +280,7 @@ impl Plan {
         let (weights, cache) = (dtypes.first().copied().flatten(), dtypes.get(1).copied().flatten());
         let lengths = Point { batch, prompt_tokens, output_tokens, ..bare(model, gpu) };
         let point = Point { weights, cache, tp, pp, dp, ep, cp, running, ..lengths };
-        explain::drawn_w(&self.0, &point).map_err(|why| fault("infeasible", why.message))
+        detached(py, || explain::drawn_w(&self.0, &point))?.map_err(|why| fault("infeasible", why.message))
     }
 
     /// Evaluates columns of points into the result columns named; format columns hold positions in `dtypes`.

@@ -163,6 +163,9 @@ impl Plan {
         }
         // A mapping is held no longer than it takes to evaluate its points.
         for group in groups.iter_mut().take(places.len()) {
+            if stopped() {
+                return;
+            }
             let Some((first, _)) = group.first() else { continue };
             let mapped = self.mapping_for(&points.point(rows.start + *first as usize), tables);
             match mapped.as_ref() {

@@ -141,10 +141,10 @@ impl Search {
         seen: &[u64],
         front: &[u64],
         threads: usize,
-    ) {
+    ) -> bool {
         let (best, population) = (self.measure(plan, front, threads).0, self.measure(plan, population, threads).0);
         if stopped() {
-            return;
+            return false;
         }
         self.generation = generation;
         self.seen = seen.iter().copied().collect();
@@ -156,6 +156,7 @@ impl Search {
         let ranked =
             places.map(|(at, (rank, bits))| Ranked { at, rank: *rank as u32, crowding: f64::from_bits(*bits) });
         self.standing = ranked.collect();
+        true
     }
 
     /// Evaluates points; returns them with why each cannot run.
