@@ -13,11 +13,12 @@ import polars as pl
 
 from energylens import _core, running
 from energylens.errors import Problem, SpaceError, did_you_mean
+from energylens.listed import listed
 from energylens.plan import LoadedGpu
 from energylens.service.cost import CARBON, FACILITY, MONEY, Costs
 from energylens.service.serving import BATCHING, MOST_REPLICAS, SERVED, Role, serve
 from energylens.service.workload import Workload
-from energylens.space import Limit, listed
+from energylens.space import Limit
 from energylens.values import numbers
 
 AXES: Final[dict[str, Any]] = {
