@@ -18,12 +18,12 @@ import polars as pl
 
 from energylens import _core
 from energylens.common.files import input_file, printable
+from energylens.common.json_file import strict_json
 from energylens.common.parquet import data_sha256, require_parquet
 from energylens.common.show import shown
 from energylens.common.written import note as note_written
 from energylens.common.written import so_far
 from energylens.errors import EnergylensError, Problem
-from energylens.forms import strict_json
 from energylens.units import unit
 
 _PREFIX = "energylens."
