@@ -12,7 +12,7 @@ import polars as pl
 
 from energylens.common.files import input_file
 from energylens.common.memory import require_bytes
-from energylens.common.tables import read_table
+from energylens.common.tables import read_table, reason_of
 from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.service.trace_blocks import BLOCK_TOKENS, MOST_BLOCK_TOKENS, block_size
 from energylens.service.trace_times import UNITS, Arrivals, NoArrivals, arrivals, by_name
@@ -181,8 +181,7 @@ def _table(path: Path) -> pl.DataFrame:
     except EnergylensError:
         raise
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise SpecError(Problem(f"cannot read the trace `{path}`: {reason}", code="trace")) from None
+        raise SpecError(Problem(f"cannot read the trace `{path}`: {reason_of(error)}", code="trace")) from None
 
 
 def _tokens(path: Path, column: pl.Series, least: int) -> tuple[pl.Series, list[Problem]]:
