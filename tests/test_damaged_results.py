@@ -146,6 +146,14 @@ def test_a_note_that_is_no_json_is_refused(text: str, files: dict[str, bytes], t
         read_parquet(path)
 
 
+@pytest.mark.parametrize("part", [b"\x19", b"\x1c"], ids=["lists", "structures"])
+def test_a_footer_of_many_levels_is_refused(part: bytes, tmp_path: Path) -> None:
+    footer = b"\x19" + part * 200_000
+    path = made(tmp_path, "deep.parquet", b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(EnergylensError, match="as Parquet: its footer is nested too deeply"):
+        read_parquet(path)
+
+
 def test_data_that_was_changed_is_not_read_as_another_result(files: dict[str, bytes], tmp_path: Path) -> None:
     frame, metadata = parts(files["front"])
     seal = {SEAL: pl.read_parquet_metadata(io.BytesIO(files["front"]))[SEAL]}

@@ -18,9 +18,10 @@ from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.evaluation import checked_threads
 from energylens.exploration import explore
+from energylens.listed import listed
 from energylens.plan import MAX_BATCHED_TOKENS
 from energylens.running import RUNNING
-from energylens.space import Limit, Space, listed
+from energylens.space import Limit, Space
 from energylens.trust import Account
 
 MOST_POINTS = 4_000_000

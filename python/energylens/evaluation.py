@@ -18,8 +18,8 @@ from energylens.common.show import shown
 from energylens.errors import EnergylensError, FrameError, Problem, did_you_mean
 from energylens.frame import results
 from energylens.library import load_gpu, load_model, resolved
+from energylens.listed import listed
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, distinct
-from energylens.space import listed
 from energylens.units import POINT_DEFAULTS, RESULTS
 
 _CODES = ("tp", "pp", "dp", "ep")

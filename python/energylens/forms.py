@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -176,14 +175,6 @@ class PairsNote(WrittenForm):
     asked: AskedPairsForm = AskedPairsForm()
 
 
-def strict_json(text: str | bytes) -> Any:
-    """Return the data of a JSON text; raise `ValueError` for anything else, NaN and infinite numbers among it."""
-    try:
-        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
 def checked_plan(content: Any) -> dict[str, Any]:
     """Return the content of a plan if it has the form of one; raise `SpecError` with every problem."""
     from energylens.spec.form import check
@@ -212,14 +203,3 @@ def _not_json(node: Any, path: str = "plan", depth: int = 0) -> str | None:
     if isinstance(node, float):
         return None if math.isfinite(node) else path
     return None if node is None or isinstance(node, (bool, int)) else path
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"`{text[:40]}` is beyond any number")
-    return value
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"`{text}` is no number of JSON")

@@ -15,7 +15,8 @@ from energylens import _core
 from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.frame import results
-from energylens.space import Space, listed
+from energylens.listed import listed
+from energylens.space import Space
 from energylens.units import RESULTS
 
 MOST_TOP = 1_000_000

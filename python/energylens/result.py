@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens import _core
-from energylens.common.files import printable
+from energylens.common.files import is_file, printable
 from energylens.common.show import shown
 from energylens.errors import EnergylensError, Problem, SpaceError
 from energylens.evaluation import checked_threads
@@ -116,7 +116,7 @@ class Result:
     def of_file(cls, path: Path, frame: pl.DataFrame, told: Mapping[str, Any]) -> Result:
         """Return the result of a front's file whose frame and metadata are read; what lies beside it is read here."""
         from energylens.result_form import checked_result
-        from energylens.store import is_file, read_parquet
+        from energylens.store import read_parquet
 
         frame, note = checked_result(frame, told, path), told["note"]
         with undamaged(path):

@@ -15,7 +15,7 @@ import polars as pl
 
 from energylens import _core
 from energylens.common.files import printable
-from energylens.common.values import shown
+from energylens.common.show import value_or_kind
 from energylens.errors import Problem, SpaceError, SpecError, did_you_mean
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ class Law:
 def problem(text: object) -> Problem | None:
     """Return what is wrong with the word for a law, files apart."""
     if not isinstance(text, str):
-        return Problem(f"`{shown(text)}` is no law of routing", hint=f"write {_WORDS}", code="routing")
+        return Problem(f"`{value_or_kind(text)}` is no law of routing", hint=f"write {_WORDS}", code="routing")
     name, colon, number = text.partition(":")
     if name == "counts" and number:
         return None
     if name not in (*LAWS, "counts"):
         hint = did_you_mean(name.lower(), LAWS) or f"write {_WORDS}"
-        return Problem(f"`{shown(text)}` is no law of routing", hint=hint, code="routing")
+        return Problem(f"`{value_or_kind(text)}` is no law of routing", hint=hint, code="routing")
     if name == "counts":
         return Problem("`counts` of which file?", hint="write counts:FILE", code="routing")
     asked = LAWS[name]
@@ -82,7 +82,7 @@ def problem(text: object) -> Problem | None:
         value = math.nan
     if not least <= value <= most:
         hint = f"give its {what}, from {least:g} to {most:g}, as in {name}:0.8"
-        return Problem(f"cannot read the {what} of `{shown(text)}`", hint=hint, code="routing")
+        return Problem(f"cannot read the {what} of `{value_or_kind(text)}`", hint=hint, code="routing")
     return None
 
 
@@ -199,7 +199,7 @@ def placement_problem(text: object) -> Problem | None:
     known = ["contiguous", "balanced", "replicated"]
     hint = "write contiguous, balanced, or replicated:32 for 32 copies of the most popular experts besides"
     hint = hint if name in known else did_you_mean(name, known) or hint
-    return Problem(f"`{shown(text)}` is no placement of experts", hint=hint, code="placement")
+    return Problem(f"`{value_or_kind(text)}` is no placement of experts", hint=hint, code="placement")
 
 
 def placement_code(text: str) -> int:

@@ -19,8 +19,7 @@ from energylens import _core, routing, running
 from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
-from energylens.listed import different
-from energylens.listed import listed as listed
+from energylens.listed import different, listed
 from energylens.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
 from energylens.trust import Account, account
 from energylens.units import LARGER_IS_BETTER, RESULTS, UNITS

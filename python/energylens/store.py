@@ -17,13 +17,13 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from energylens import _core
-from energylens.common.files import input_file, printable
+from energylens.common.files import input_file, is_file, is_folder, printable
+from energylens.common.json_file import strict_json
 from energylens.common.parquet import data_sha256, require_parquet
 from energylens.common.show import shown
 from energylens.common.written import note as note_written
 from energylens.common.written import so_far
 from energylens.errors import EnergylensError, Problem
-from energylens.forms import strict_json
 from energylens.units import unit
 
 _PREFIX = "energylens."
@@ -236,24 +236,15 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def is_file(path: Path) -> bool:
-    """Return whether a regular file is there that can have this name."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
 def read_parquet(path: str | Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Return the frame and its metadata (plan_sha256, version, units, note); raise `EnergylensError`.
 
     The size that the file's footer tells is held against the budget of memory before anything else of it is read.
     """
     path = named_path(path, "read")
-    with contextlib.suppress(OSError, ValueError):
-        if Path(path).is_dir():
-            hint = "name a file in it: front.parquet, if it is a sweep's"
-            raise EnergylensError(Problem(f"`{printable(str(path))}` is a folder", hint=hint, code="read"))
+    if is_folder(path):
+        hint = "name a file in it: front.parquet, if it is a sweep's"
+        raise EnergylensError(Problem(f"`{printable(str(path))}` is a folder", hint=hint, code="read"))
     target = input_file(path, "file", error=EnergylensError)
     return _read(target, printable(str(path)))
 

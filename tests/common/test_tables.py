@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from energylens.common.footer import parquet_sizes
 from energylens.common.memory import MemoryBudgetError
+from energylens.common.parquet import parquet_sizes
 from energylens.common.tables import read_table
 from energylens.errors import EnergylensError, SpecError
 

@@ -251,3 +251,12 @@ def test_a_trace_larger_than_the_memory_is_not_read(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("ENERGYLENS_MEMORY", "100MB")
     with pytest.raises(MemoryError, match="with 2,000,000 requests would need 400 MB"):
         load_trace(path)
+
+
+def test_lists_of_blocks_larger_than_the_memory_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trace[1].parquet"
+    blocks = pl.repeat(1, 6_000_000, dtype=pl.Int64, eager=True).implode()
+    pl.DataFrame({"input_tokens": [1], "output_tokens": [1], "blocks": blocks}).write_parquet(path)
+    monkeypatch.setenv("ENERGYLENS_MEMORY", "70MB")
+    with pytest.raises(MemoryError, match=r"the trace .* with 1 rows would need .* of memory"):
+        load_trace(path)

@@ -1,4 +1,4 @@
-"""JSON that people name, read in one way: an object of a checked size and depth, without what JSON does not have."""
+"""JSON of files, read in one way: without what JSON does not have, that of people of a checked size and depth."""
 
 from __future__ import annotations
 
@@ -57,8 +57,27 @@ def read_json(path: str | Path, what: str = "file", *, error: type[EnergylensErr
     return data
 
 
+def strict_json(text: str | bytes) -> Any:
+    """Return the data of a JSON text; raise `ValueError` for anything else, NaN and infinite numbers among it."""
+    try:
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def _parts(name: str, data: Any) -> Iterable[tuple[str, Any]]:
     """Return what an object or a list holds, by its path."""
     if isinstance(data, dict):
         return ((f"{name}.{key}" if name else key, part) for key, part in data.items())
     return ((f"{name}.{at}", part) for at, part in enumerate(data)) if isinstance(data, list) else ()
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"`{text[:40]}` is beyond any number")
+    return value
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"`{text}` is no number of JSON")

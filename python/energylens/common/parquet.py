@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from energylens.common.files import is_file
+from energylens.common.footer import MAGIC, footer_place, read_footer
 from energylens.common.memory import require_bytes
-
-MAGIC: Final = b"PAR1"
 
 _MOST_FOOTER: Final = 64 * 2**20
 """Largest footer that is read; that of a result has 50 kB."""
-_MOST_DEPTH: Final = 16
+_MOST_TABLE_FOOTER: Final = 8 * 2**20
+"""Largest footer of a table that is read for the sizes of its columns: that of some 50,000 column chunks."""
 _WIDTHS: Final = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8, 6: 16, 7: 16}
 """Bytes in memory of a value by physical type: boolean, int32, int64, int96, float, double, texts, fixed texts."""
 _TEXTS: Final = (6, 7)
 _COPIES: Final = 1.5
 """How often a frame is held at the most while it is read: decoded pages beside the columns made of them."""
+
+
+_ROWS, _GROUPS, _CHUNKS, _CHUNK, _PATH, _VALUES, _PLAIN_BYTES = 3, 4, 1, 3, 3, 5, 6
+"""Numbers of the fields `num_rows`, `row_groups`, `columns`, `meta_data`, `path_in_schema`, `num_values`,
+`total_uncompressed_size`."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +36,21 @@ class ParquetSize:
     nbytes: int
 
 
+@dataclass(frozen=True)
+class ColumnSizes:
+    """Rows of a file, and for each of its columns the values and their bytes before compression."""
+
+    rows: int
+    values: dict[str, int]
+    plain_bytes: dict[str, int]
+
+
 def is_parquet(path: object) -> bool:
     """Return whether a path names a regular file that begins as Parquet does, whatever its suffix."""
-    import stat
-    from pathlib import Path
-
+    if not is_file(str(path)):
+        return False
     try:
-        target = Path(str(path))
-        if not stat.S_ISREG(target.stat().st_mode):
-            return False
-        with target.open("rb") as file:
+        with Path(str(path)).open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except (OSError, ValueError):
         return False
@@ -58,23 +70,21 @@ def require_parquet(file: BinaryIO, name: str) -> ParquetSize:
 
 def parquet_size(file: BinaryIO) -> ParquetSize:
     """Return the size of a Parquet file by its footer; raise `ValueError` if it is not whole."""
-    footer, length = _footer(file)
-    file.seek(length - 8 - footer)
+    start, end = _place(file)
     try:
-        return _size(_Reader(file.read(footer)).struct(0), length)
+        return _size(read_footer(file, start, end), end + 8)
     except (IndexError, TypeError, AttributeError):
         raise ValueError("its footer is damaged") from None
 
 
 def data_sha256(file: BinaryIO, texts: Iterable[str]) -> str:
     """Return the SHA-256 of some texts and of a Parquet file's data, all that is before its footer."""
-    footer, length = _footer(file)
+    left, _ = _place(file)
     digest = hashlib.sha256()
     for text in texts:
         encoded = text.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
     file.seek(0)
-    left = length - 8 - footer
     while left > 0 and (part := file.read(min(left, 1 << 20))):
         digest.update(part)
         left -= len(part)
@@ -82,20 +92,28 @@ def data_sha256(file: BinaryIO, texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _footer(file: BinaryIO) -> tuple[int, int]:
-    """Return the length of the footer and of the file; raise `ValueError` if it is not whole."""
+def parquet_sizes(path: Path) -> ColumnSizes | None:
+    """Return what a file's footer says of each column; None if it is none, damaged, or too long.
+
+    Polars tells the rows of a file, not the values of its lists, and a file of a megabyte can hold 10^8 of either.
+    """
+    try:
+        with path.open("rb") as file:
+            return _column_sizes(read_footer(file, *footer_place(file, _MOST_TABLE_FOOTER)))
+    except (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _place(file: BinaryIO) -> tuple[int, int]:
+    """Return where the footer begins and ends; raise `ValueError` if the file is not whole."""
     length = file.seek(0, 2)
     file.seek(0)
-    if length < 12 or file.read(4) != MAGIC:
+    if length < 12 or file.read(len(MAGIC)) != MAGIC:
         raise ValueError("it does not begin as Parquet does")
-    file.seek(length - 8)
-    tail = file.read(8)
-    footer = int.from_bytes(tail[:4], "little")
-    if tail[4:] != MAGIC:
-        raise ValueError("it does not end as Parquet does: it was cut off, or is not Parquet")
-    if not 0 < footer <= min(length - 12, _MOST_FOOTER):
+    start, end = footer_place(file, _MOST_FOOTER)
+    if start < len(MAGIC):
         raise ValueError("its footer is damaged")
-    return footer, length
+    return start, end
 
 
 def _size(metadata: dict[int, Any], length: int) -> ParquetSize:
@@ -115,69 +133,14 @@ def _size(metadata: dict[int, Any], length: int) -> ParquetSize:
     return ParquetSize(rows, max(total, rows))
 
 
-class _Reader:
-    """Reads Thrift's compact protocol into dictionaries by field number; `IndexError` at the end of the bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def struct(self, depth: int) -> dict[int, Any]:
-        if depth > _MOST_DEPTH:
-            raise ValueError("its footer is nested too deeply")
-        fields: dict[int, Any] = {}
-        number = 0
-        while (head := self._byte()) != 0:
-            delta, kind = head >> 4, head & 15
-            number = number + delta if delta else self._zigzag()
-            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
-        return fields
-
-    def _value(self, kind: int, depth: int) -> Any:
-        read: Callable[[], Any] | None = {
-            1: lambda: self._byte() == 1,
-            2: lambda: self._byte() == 1,
-            3: self._byte,
-            4: self._zigzag,
-            5: self._zigzag,
-            6: self._zigzag,
-            7: lambda: self._take(8),
-            8: lambda: self._take(self._varint()),
-            9: lambda: self._list(depth),
-            10: lambda: self._list(depth),
-            12: lambda: self.struct(depth + 1),
-        }.get(kind)
-        if read is None:
-            raise ValueError("its footer is damaged")
-        return read()
-
-    def _list(self, depth: int) -> list[Any]:
-        head = self._byte()
-        count, kind = head >> 4, head & 15
-        count = self._varint() if count == 15 else count
-        if count > len(self.data) - self.at:
-            raise ValueError("its footer is damaged")
-        return [self._value(kind, depth + 1) for _ in range(count)]
-
-    def _byte(self) -> int:
-        value = self.data[self.at]
-        self.at += 1
-        return value
-
-    def _take(self, count: int) -> bytes:
-        if count > len(self.data) - self.at:
-            raise ValueError("its footer is damaged")
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def _varint(self) -> int:
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self._byte()
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-        raise ValueError("its footer is damaged")
-
-    def _zigzag(self) -> int:
-        value = self._varint()
-        return (value >> 1) ^ -(value & 1)
+def _column_sizes(metadata: dict[int, Any]) -> ColumnSizes | None:
+    values: dict[str, int] = {}
+    plain_bytes: dict[str, int] = {}
+    for group in metadata.get(_GROUPS, []):
+        for column in group[_CHUNKS]:
+            chunk = column[_CHUNK]
+            name = chunk[_PATH][0].decode("utf-8")
+            values[name] = values.get(name, 0) + max(0, chunk[_VALUES])
+            plain_bytes[name] = plain_bytes.get(name, 0) + max(0, chunk[_PLAIN_BYTES])
+    rows = metadata[_ROWS]
+    return ColumnSizes(rows, values, plain_bytes) if rows >= 0 else None

@@ -9,8 +9,8 @@ from typing import Final
 import polars as pl
 
 from energylens.common.files import input_file, printable
-from energylens.common.footer import parquet_sizes
 from energylens.common.memory import require_bytes
+from energylens.common.parquet import parquet_sizes
 from energylens.errors import EnergylensError, Problem, SpecError
 
 KINDS: Final = {

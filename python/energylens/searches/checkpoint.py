@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from energylens import _core
 from energylens.common.files import input_file, printable
+from energylens.common.json_file import strict_json
 from energylens.common.memory import require_bytes
 from energylens.errors import EnergylensError, Problem, SpaceError
-from energylens.forms import strict_json
 from energylens.space import Space
 from energylens.store import checked_target, replace_file
 

@@ -13,12 +13,13 @@ import polars as pl
 
 from energylens import _core, running
 from energylens.errors import Problem, SpaceError, did_you_mean
+from energylens.listed import listed
 from energylens.plan import LoadedGpu
 from energylens.service.cost import CARBON, FACILITY, MONEY, Costs
 from energylens.service.serving import BATCHING, MOST_REPLICAS, SERVED, Role, serve
 from energylens.service.workload import Workload
-from energylens.space import Limit, listed
-from energylens.values import numbers
+from energylens.space import Limit
+from energylens.values import is_whole, numbers
 
 AXES: Final[dict[str, Any]] = {
     "gpus": ("h100-sxm",),
@@ -164,7 +165,7 @@ def _value_problem(value: object, name: str) -> Problem | None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if name in _WHOLE:
         least, most = _WHOLE[name]
-        if (value is None and name == "replicas") or (number and least <= value <= most and value == int(value)):  # type: ignore[operator, call-overload]
+        if (value is None and name == "replicas") or is_whole(value, least, most):
             return None
         fault = f"axis `{name}` needs whole numbers from {least} to {most:,}, found `{str(value)[:60]}`"
         return Problem(fault, code="axis-value")

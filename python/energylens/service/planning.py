@@ -15,6 +15,7 @@ import polars as pl
 from energylens.builder import Model
 from energylens.errors import Problem, SpaceError
 from energylens.library import load_gpu, load_model
+from energylens.listed import listed
 from energylens.plan import Plan, distinct
 from energylens.service.cost import CARBON, MONEY, Costs
 from energylens.service.deployments import (
@@ -37,7 +38,7 @@ from energylens.service.judging import judged_by_replay
 from energylens.service.notes import hours_words, traffic_notes
 from energylens.service.serving import checked_rate, serve
 from energylens.service.workload import Workload, load_workload
-from energylens.space import Limit, listed
+from energylens.space import Limit
 from energylens.trust import Account, account
 
 if TYPE_CHECKING:

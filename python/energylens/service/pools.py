@@ -14,6 +14,7 @@ import polars as pl
 from energylens.builder import Model
 from energylens.errors import Problem, SpaceError
 from energylens.library import load_gpu, load_model
+from energylens.listed import listed
 from energylens.plan import LoadedModel, Plan, distinct
 from energylens.service.deployments import (
     COMPARED,
@@ -32,7 +33,7 @@ from energylens.service.notes import traffic_notes
 from energylens.service.planning import FEW, question
 from energylens.service.serving import SERVED, Role, checked_rate, serve
 from energylens.service.workload import Workload, load_workload
-from energylens.space import Limit, listed
+from energylens.space import Limit
 from energylens.trust import Account, account
 
 _SIDE_HIDDEN: Final = ("net", "alpha_s", "byte_j", "cache_bytes")

@@ -12,6 +12,7 @@ import polars as pl
 
 from energylens.common.files import input_file
 from energylens.common.memory import require_bytes
+from energylens.common.tables import read_table, reason_of
 from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.service.trace_blocks import BLOCK_TOKENS, MOST_BLOCK_TOKENS, block_size
 from energylens.service.trace_times import UNITS, Arrivals, NoArrivals, arrivals, by_name
@@ -38,13 +39,6 @@ _BAILIAN_BLOCK: Final = 16
 _LONGEST: Final = 1_000_000
 _ROW_BYTES: Final = 200
 """Memory of a request without blocks while a trace is read and a workload made of it."""
-
-_SUFFIXES: Final[dict[str, Callable[[Path], pl.DataFrame]]] = {
-    ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
-    ".parquet": pl.read_parquet,
-    ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
-    ".ndjson": lambda path: pl.read_ndjson(path, infer_schema_length=None),
-}
 
 
 @dataclass(frozen=True)
@@ -160,6 +154,20 @@ def _hint(name: str, columns: list[str]) -> str:
     return f"{f'rename `{near[0]}`: ' if near else ''}known are {', '.join(f'`{known}`' for known in NAMES[name])}"
 
 
+def _parquet(path: Path) -> pl.DataFrame:
+    rows = int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())  # a small file may hold many
+    require_bytes(rows * _ROW_BYTES, f"the trace `{path}` with {rows:,} requests", "give a part of it")
+    return read_table(path, "trace", kind="parquet", code="trace")
+
+
+_SUFFIXES: Final[dict[str, Callable[[Path], pl.DataFrame]]] = {
+    ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
+    ".parquet": _parquet,
+    ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
+    ".ndjson": lambda path: pl.read_ndjson(path, infer_schema_length=None),
+}
+
+
 def _table(path: Path) -> pl.DataFrame:
     reader = _SUFFIXES.get(path.suffix.lower())
     if reader is None:
@@ -167,17 +175,13 @@ def _table(path: Path) -> pl.DataFrame:
         raise SpecError(Problem(f"cannot tell what `{path}` is", hint=hint, code="trace"))
     try:
         input_file(path, "trace")
-        if path.suffix.lower() == ".parquet":  # a small file may hold many rows
-            rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
-            require_bytes(rows * _ROW_BYTES, f"the trace `{path}` with {rows:,} requests", "give a part of it")
         return reader(path)
     except pl.exceptions.NoDataError:
         raise SpecError(_problem(path, "the trace has no requests", "give at least one row")) from None
     except EnergylensError:
         raise
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise SpecError(Problem(f"cannot read the trace `{path}`: {reason}", code="trace")) from None
+        raise SpecError(Problem(f"cannot read the trace `{path}`: {reason_of(error)}", code="trace")) from None
 
 
 def _tokens(path: Path, column: pl.Series, least: int) -> tuple[pl.Series, list[Problem]]:

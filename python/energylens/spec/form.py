@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from energylens.common.files import printable
-from energylens.common.values import shown
+from energylens.common.show import value_or_kind
 from energylens.errors import MOST_SHOWN, EnergylensError, Problem, SpecError, did_you_mean
 from energylens.spec.yaml import Document, Step
 
@@ -141,7 +141,7 @@ def _problem(form: type[BaseModel], detail: Any, document: Document | None, what
             message = f"`{name}`: {detail['msg']}"
         case _:
             expected = str(detail["msg"]).replace("Input should be ", "").replace("Input should have", "has to have")
-            message = f"`{name}` should be {expected}, found `{shown(value)}`"
+            message = f"`{name}` should be {expected}, found `{value_or_kind(value)}`"
             if "number" in expected or "integer" in expected:
                 hint = _number_hint(value)
     return place_problem(document, what, path, Problem(message, hint=hint, code=kind), None)
@@ -156,7 +156,7 @@ def _name_of(path: Sequence[Step]) -> str:
 def _kind_of(value: object) -> str:
     if value is None:
         return "nothing"
-    return f"`{shown(value)}`" if isinstance(value, (str, int, float)) else "a list"
+    return f"`{value_or_kind(value)}`" if isinstance(value, (str, int, float)) else "a list"
 
 
 _WITH_UNIT: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGbBtT])(i?)[bB]?\s*")

@@ -15,9 +15,9 @@ import numpy as np
 
 from energylens import _core, running
 from energylens.common.files import printable
+from energylens.common.json_file import strict_json
 from energylens.errors import EnergylensError, Problem, SpecError
 from energylens.exploration import work
-from energylens.forms import strict_json
 from energylens.keep import Keep
 from energylens.plan import canonical
 from energylens.space import FrozenSpace, Limit, Space

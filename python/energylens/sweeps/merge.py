@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 
 from energylens import _core
+from energylens.common.json_file import strict_json
 from energylens.errors import EnergylensError, Problem
 from energylens.evaluation import checked_threads
-from energylens.forms import strict_json
 from energylens.result import Result, kept_result
 from energylens.spec.form import check
 from energylens.store import parquet_bytes, read_parquet_bytes

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from energylens.common.values import quoted
+from energylens.common.show import quoted
 from energylens.spec.hf import blocks
 from energylens.spec.hf.architecture import architecture, family, not_counted, text_config, unsupported
 from energylens.spec.hf.errors import InvalidConfig, UnsupportedArchitecture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from energylens.common.files import printable
-from energylens.common.values import quoted
+from energylens.common.show import quoted
 from energylens.spec.hf.errors import InvalidConfig, UnsupportedArchitecture
 from energylens.spec.hf.families import READERS
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from energylens.common.files import printable
-from energylens.common.values import quoted
+from energylens.common.show import quoted
 from energylens.spec.hf.errors import UnsupportedArchitecture
 from energylens.spec.hf.fields import Fields
 from energylens.spec.hf.shape import Dense, Experts, Grouped, Kind, Latent, Shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from energylens.common.values import quoted
+from energylens.common.show import quoted
 from energylens.spec.hf.errors import InvalidConfig
 
 MOST: Final = 2**32 - 1

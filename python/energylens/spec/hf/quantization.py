@@ -10,7 +10,7 @@ import re
 from typing import Any, Final
 
 from energylens.common.files import printable
-from energylens.common.values import quoted
+from energylens.common.show import quoted
 from energylens.spec.hf import attention, feedforward
 from energylens.spec.hf.errors import InvalidConfig, UnsupportedArchitecture
 from energylens.spec.hf.shape import Shape
