@@ -176,7 +176,8 @@ ways = {"sm_clock_mhz": range(1000, 1981, 5), "power_cap_w": range(300, 701, 2)}
 sizes = {"tp": 1, "batch": 1, "prompt_tokens": 512, "output_tokens": 128}
 explored = energylens.explore(energylens.Space("llama-3.1-8b", "h100-sxm", **sizes, **ways))
 assert explored.points == 39_597, explored.points
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) * 1024)
 """
 
 

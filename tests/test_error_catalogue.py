@@ -64,7 +64,7 @@ GUARDED = {
     "overflow": "the bounds of forms: no product of numbers within them leaves the range of a double",
     # Only where a call is made from within another, or in a child of a process that was at work.
     "busy": "a handler of a signal calls what the signal broke into",
-    "fork": "a forked process takes up a search that another thread was at work on",
+    "fork": "only in a process that was forked",
     # Only if something else is broken.
     "calibrate": "a fit of the serving layer gets no further without the sections that this asks for",
     "format": "only a manifest changed by hand, with its hashes made to match",

@@ -101,6 +101,43 @@ def in_child(work: Any) -> int:
     return -1
 
 
+AFTER_FRAMES = """
+import multiprocessing, energylens
+import polars as pl
+
+points = pl.DataFrame({"model": "llama-3.1-8b", "gpu": "h100-sxm", "tp": [1, 2]})
+
+def refused(verb):
+    try:
+        verb()
+    except energylens.EnergylensError as error:
+        return error.problems[0].code
+    return "answered"
+
+def verbs():
+    return [
+        refused(lambda: energylens.evaluate(points)),
+        refused(lambda: energylens.predict("llama-3.1-8b")),
+        refused(lambda: energylens.explore(models="llama-3.1-8b", gpus="h100-sxm")),
+        refused(lambda: energylens.search(models="llama-3.1-8b", gpus="h100-sxm")),
+        refused(lambda: energylens.serve_plan("llama-3.1-8b", "512:64", rate_per_s=1.0)),
+    ]
+
+fork = multiprocessing.get_context("fork")
+with fork.Pool(1) as pool:
+    assert pool.apply_async(refused, (energylens.models,)).get(60) == "answered"
+assert verbs() == ["answered"] * 5
+with fork.Pool(1) as pool:
+    print(*pool.apply_async(verbs).get(60))
+"""
+
+
+def test_frames_are_refused_in_a_child_of_a_process_that_has_worked_with_them() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", AFTER_FRAMES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.returncode) == ("fork fork fork fork fork\n", 0), done.stderr
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_what_another_thread_was_at_work_on_is_refused_in_a_child() -> None:
     import threading

@@ -14,6 +14,7 @@ from energylens import _core, routing, running
 from energylens.builder import Model
 from energylens.columns import Form, Whole, Words, convert
 from energylens.common.memory import require_bytes
+from energylens.common.process import check_process
 from energylens.common.show import shown
 from energylens.errors import EnergylensError, FrameError, Problem, did_you_mean
 from energylens.frame import results
@@ -70,6 +71,7 @@ def default_threads() -> int:
 
 def checked_threads(threads: int | None) -> int:
     """Return the number of threads to use; raise `EnergylensError` if it is not between 1 and 1,024."""
+    check_process()
     if threads is None:
         return default_threads()
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= _MOST_THREADS:
@@ -110,6 +112,7 @@ def evaluate(
     Categorical or Enum, switches as Boolean or as the texts off, on, false, true; a null is the default. Of any other
     type or value the error says the column, the row and what was there (`energylens.columns`).
     """
+    check_process()
     if isinstance(frame, pl.LazyFrame):
         frame = _collected(frame)
     if not isinstance(frame, pl.DataFrame):
@@ -166,6 +169,7 @@ def typed(points: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
 
 def evaluated(plan: Plan, points: pl.DataFrame, breakdown: bool, threads: int) -> pl.DataFrame:
     """Return checked points of a plan's models and GPUs with their results."""
+    check_process()
     dtypes: list[str | None] = [None, *_core.DTYPES]
 
     def codes(column: str, names: Sequence[str | None]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:

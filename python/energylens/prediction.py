@@ -12,6 +12,7 @@ import polars as pl
 from energylens import _core, routing, running
 from energylens.builder import Model
 from energylens.columns import frame_of
+from energylens.common.process import check_process
 from energylens.errors import InfeasibleError, Problem
 from energylens.evaluation import evaluate
 from energylens.explained import drawn_w, kernels
@@ -92,6 +93,7 @@ def predict(
     per kernel and phase, of one GPU. Raises `InfeasibleError` if the point cannot run, `SpecError` or `FrameError` if
     it is faulty.
     """
+    check_process()
     loaded_model, loaded_gpu = load_model(model), load_gpu(gpu)
     row = {"model": loaded_model.spec.name, "gpu": loaded_gpu.spec.name} | point
     frame = frame_of(row)

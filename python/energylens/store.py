@@ -20,6 +20,7 @@ from energylens import _core
 from energylens.common.files import input_file, is_file, is_folder, printable
 from energylens.common.json_file import strict_json
 from energylens.common.parquet import data_sha256, require_parquet
+from energylens.common.process import check_process
 from energylens.common.show import shown
 from energylens.common.written import note as note_written
 from energylens.common.written import so_far
@@ -241,6 +242,7 @@ def read_parquet(path: str | Path) -> tuple[pl.DataFrame, dict[str, Any]]:
 
     The size that the file's footer tells is held against the budget of memory before anything else of it is read.
     """
+    check_process()
     path = named_path(path, "read")
     if is_folder(path):
         hint = "name a file in it: front.parquet, if it is a sweep's"

@@ -104,7 +104,13 @@ def meant(text: str, integral: bool) -> str | None:
     integral
         Whether a whole number is wanted.
     """
-    bare = re.sub(r"[\s_$€£,]", "", text.strip().lower().lstrip("+"))
+    bare = re.sub(r"[\s_$€£]|/s$", "", text.strip().lower().lstrip("+"))
+    # A comma before three digits each parts thousands; any other one is where a decimal point belongs.
+    bare = (
+        bare.replace(",", "")
+        if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d*)?[a-z%]{0,2}", bare)
+        else bare.replace(",", ".")
+    )
     if match := re.fullmatch(r"0x[0-9a-f]{1,15}", bare):
         return f"write {int(match[0], 16)}"
     match = re.fullmatch(r"(-?\d{1,30}(?:\.\d{0,60})?(?:e[+-]?\d{1,3})?)(%|[a-z]{0,2})", bare)

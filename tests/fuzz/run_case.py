@@ -141,7 +141,7 @@ def _fault(kind: str) -> str | None:
         case "seconds":
             time.sleep(3600)
         case "bytes":
-            held = [bytes(10**8) for _ in range(100)]
+            held = [bytearray(b"x") * 10**8 for _ in range(100)]
             return str(len(held))
         case "abort":
             os.abort()

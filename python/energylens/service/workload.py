@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.common.files import input_file, printable
+from energylens.common.process import check_process
 from energylens.errors import Problem, SpecError, did_you_mean
 from energylens.library import bundled, stamp
 from energylens.service.arrivals import WINDOW_S, crowded, grouped, repeated
@@ -139,6 +140,7 @@ def load_workload(
     block_tokens
         Tokens of a trace's prefix blocks, where their numbers do not show it.
     """
+    check_process()
     checked_options(time_unit, block_tokens)
     text = str(given)
     known = bundled("workloads")
