@@ -34,7 +34,8 @@ class Fault:
 class Worker:
     """A worker process, started again when it had to be ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
         self._process: subprocess.Popen[str] | None = None
         self._start_bytes = 0
 
@@ -92,8 +93,8 @@ class Worker:
                 return f"the worker died with {process.wait()}"
             if time.monotonic() > end:
                 return f"no answer within {seconds:.0f} s"
-            if self._start_bytes and _resident(process.pid) - self._start_bytes > MOST_BYTES:
-                return f"more than {MOST_BYTES / 1e9:.0f} GB of memory"
+            if self._start_bytes and _resident(process.pid) - self._start_bytes > self._most_bytes:
+                return f"more than {self._most_bytes / 1e9:g} GB of memory"
 
 
 def _resident(process_id: int) -> int:

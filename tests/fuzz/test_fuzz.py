@@ -31,7 +31,7 @@ def test_cases_are_plain_json_and_repeatable() -> None:
 
 
 def test_limits_end_a_worker() -> None:
-    worker = Worker()
+    worker = Worker(most_bytes=4 * 10**8)
     try:
         hanging = worker.run({"case": {"loop": "seconds"}})
         greedy = worker.run({"case": {"loop": "bytes"}})
