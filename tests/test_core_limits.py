@@ -67,6 +67,27 @@ def test_numbers_that_do_not_fit_are_refused_with_their_value(space: Space, numb
     assert codes(lambda: core.collective(0, "all_reduce", number, None, None, [1.0])) in (["number"], ["gpus"])
 
 
+def test_a_draw_of_watts_is_of_sizes_that_can_be_calculated_with(space: Space) -> None:
+    core: Any = space.plan.core
+    for number in HUGE:
+        arguments = 0, 0, None, None, number, 1, 1, 1, WAY
+        assert codes(lambda these=arguments: core.drawn_w(*these, 1.0, 1.0, 1.0)) == ["number"]
+    for size in (0.0, -1.0, np.nan, np.inf):
+        for place in range(3):
+            sizes = [size if at == place else 1.0 for at in range(3)]
+            assert codes(lambda these=sizes: core.drawn_w(0, 0, None, None, 1, 1, 1, 1, WAY, *these)) == ["size"]
+
+
+def test_a_rank_beyond_all_is_no_state_of_a_search(space: Space) -> None:
+    search = NSGA(space.plan.core, space.json, [("energy_j", 1.0)], [], 4, 1)
+    search.step(1)
+    state = search.state()
+    order = "generation", "population", "rank", "crowding", "seen", "front", "counts"
+    search.restore(*[state[name] for name in order], 1)
+    state["rank"] = state["rank"] + np.uint64(1 << 32)
+    assert codes(lambda: search.restore(*[state[name] for name in order], 1)) == ["state"]
+
+
 def test_degrees_of_parallelism_beyond_all_are_refused_by_name() -> None:
     for name in ("tp", "pp", "dp", "ep", "cp"):
         for degree in (0, -1, 1025, 2**32, 10**30):

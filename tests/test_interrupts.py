@@ -64,6 +64,11 @@ WORK = {
     + "names = ['energy_j', 'latency_s', 'ttft_s', 'power_w_per_gpu', 'memory_bytes_per_gpu', 'tpot_s']\n"
     + "nsga = _core.Nsga(space.plan.core, space.json, [(name, 1.0) for name in names], [], 1_000_000, 1)\n"
     + "print('at work', flush=True)\nnsga.step(2)\nnsga.step(2)",
+    "merging": SPACE
+    + "ends = [('energy_j', 1.0), ('energy_j', -1.0), ('latency_s', 1.0)]\n"
+    + "reduction = _core.Reduction(space.plan.core, space.json, ends, [])\n"
+    + "indices = np.arange(0, 10**9, 1999, dtype=np.uint64)\n"
+    + "print('at work', flush=True)\nreduction.merge(indices, [], [], 0, 2)",
     "replay": GRID + "print('at work', flush=True)\n_core.replay(grid, engine, np.arange(1e5), sizes, sizes, [], [])",
     "prefixes": (
         "blocks = [i % 977 for i in range(4_000_000)]\nstarts = list(range(0, 4_000_001, 1000))\n"
@@ -125,6 +130,37 @@ def test_a_reduction_that_was_interrupted_has_taken_in_nothing_of_the_call(alarm
     kept, expected = reduction.kept(), other.kept()
     assert kept["by_reason"].tolist() == expected["by_reason"].tolist()
     assert kept["front"].tolist() == expected["front"].tolist()
+
+
+def test_merging_that_was_interrupted_has_taken_in_nothing(alarm: None) -> None:
+    whole = space()
+    ends = [("energy_j", 1.0), ("energy_j", -1.0), ("latency_s", 1.0)]  # that no point is worse in than another
+    reduction = _core.Reduction(whole.plan.core, whole.json, ends, [])
+    reduction.run(0, 100, 1)
+    before = reduction.kept()
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    with pytest.raises(TimeIsUp):
+        reduction.merge(np.arange(0, 10**9, 2999, dtype=np.uint64), [], [1 << 20], 7, 2)
+    kept = reduction.kept()
+    assert kept["outside"] == 0
+    for name in ("front", "by_reason"):
+        np.testing.assert_array_equal(kept[name], before[name], err_msg=name)
+
+
+def test_waiting_for_what_another_thread_is_at_work_on_is_interrupted(alarm: None) -> None:
+    reduction = Keep().reduction(space())
+    thread = threading.Thread(target=lambda: reduction.run(0, 1 << 24, 1, True))
+    thread.start()
+    time.sleep(0.2)
+    for wait in (reduction.kept, lambda: reduction.run(0, 10, 1)):
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        asked = time.perf_counter()
+        with pytest.raises(TimeIsUp):
+            wait()
+        assert time.perf_counter() - asked < 1.0
+        assert thread.is_alive()
+    thread.join()
+    assert reduction.kept()["by_reason"].sum() == 1 << 24
 
 
 def test_a_search_that_was_interrupted_goes_on_as_if_it_had_not_been(alarm: None) -> None:

@@ -39,7 +39,7 @@ impl<K: Hash + Eq, V> fmt::Debug for Cache<K, V> {
 impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     /// Nothing yet.
     pub const fn new(most_bytes: usize) -> Self {
-        Self { most_bytes, entries: PerProcess::new(Entries::NONE) }
+        Self { most_bytes, entries: PerProcess::new() }
     }
 
     /// The value of a key, which is then the latest used; `bytes` are what it takes from now on.
@@ -50,21 +50,22 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
             entries.bytes += now.saturating_sub(*counted);
             *counted = now.max(*counted);
             let value = value.clone();
-            self.shrink(entries);
-            Some(value)
+            Some((value, self.shrink(entries)))
         })
         .flatten()
+        .map(|(value, _out)| value)
     }
 
     /// Keeps a value of so many bytes.
     pub fn put(&self, key: K, value: V, bytes: usize) {
         let bytes = bytes + ENTRY_BYTES;
-        self.with(|entries| {
+        // What goes out is let go after unlocking.
+        let _out = self.with(|entries| {
             let latest =
                 entries.latest.get_or_insert_with(|| Latest::unbounded_with_hasher(BuildHasherDefault::default()));
             let before = latest.put(key, (value, bytes));
-            entries.bytes = entries.bytes + bytes - before.map_or(0, |(_, counted)| counted);
-            self.shrink(entries);
+            entries.bytes = entries.bytes + bytes - before.as_ref().map_or(0, |(_, counted)| *counted);
+            (before, self.shrink(entries))
         });
     }
 
@@ -73,11 +74,15 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         self.with(|entries| (entries.latest.as_ref().map_or(0, Latest::len), entries.bytes)).unwrap_or_default()
     }
 
-    fn shrink(&self, entries: &mut Entries<K, V>) {
+    /// Takes out what there is no room for.
+    fn shrink(&self, entries: &mut Entries<K, V>) -> Vec<V> {
+        let mut out = Vec::new();
         while entries.bytes > self.most_bytes {
-            let Some((_, (_, bytes))) = entries.latest.as_mut().and_then(Latest::pop_lru) else { break };
+            let Some((_, (value, bytes))) = entries.latest.as_mut().and_then(Latest::pop_lru) else { break };
             entries.bytes -= bytes;
+            out.push(value);
         }
+        out
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut Entries<K, V>) -> R) -> Option<R> {

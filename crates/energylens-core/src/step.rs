@@ -32,7 +32,8 @@ pub struct Passes<const L: usize = LANES> {
 /// Elapsed seconds and joules of all GPUs of an engine.
 #[derive(Clone, Debug)]
 pub struct PhaseCost<const L: usize = LANES> {
-    /// Seconds from the first kernel to the last; infinite where a stage draws more than it may.
+    /// Seconds from the first kernel to the last; infinite where a stage draws more than it may, and no number where they are
+    /// beyond all numbers under such a limit.
     pub elapsed_s: Lane<L>,
     /// Joules by cause.
     pub joules: [Lane<L>; 7],
@@ -274,7 +275,9 @@ pub fn phase_cost<const L: usize>(
     }
     if let Some(most_w) = mapping.most_w {
         for i in 0..L {
-            out.elapsed_s[i] = if drawn_w[i] > most_w * ROUNDING { f64::INFINITY } else { out.elapsed_s[i] };
+            let elapsed = if out.elapsed_s[i] < f64::INFINITY { out.elapsed_s[i] } else { f64::NAN };
+            let finite_over = drawn_w[i] > most_w * ROUNDING && out.elapsed_s[i] < f64::INFINITY;
+            out.elapsed_s[i] = if finite_over { f64::INFINITY } else { elapsed };
         }
     }
 }

@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use energylens_core::engine::{Plan, Point, Schedule};
+use energylens_core::engine::{Plan, Point, Points, Schedule};
 use energylens_core::mesh::Reason;
 use energylens_core::nsga::Search;
 use energylens_core::reduce::{Reduction, Wanted};
@@ -100,6 +102,78 @@ fn what_is_stopped_leaves_nothing_behind() {
         assert_eq!(stopped.archive.by_reason, through.archive.by_reason);
         assert_eq!(stopped.archive.front.members(), through.archive.front.members());
     }
+}
+
+/// Points whose call is to stop once mappings of some have been asked for.
+struct StopsAfter {
+    points: Vec<Point>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl StopsAfter {
+    const MAPPINGS: usize = 10;
+}
+
+impl Points for StopsAfter {
+    type Key = <[Point] as Points>::Key;
+
+    fn rows(&self) -> usize {
+        self.points.len()
+    }
+
+    fn read(&self, row: usize) -> (Self::Key, [f64; 3]) {
+        self.points.as_slice().read(row)
+    }
+
+    fn point(&self, row: usize) -> Point {
+        let begun = Instant::now();
+        if self.asked.fetch_add(1, Ordering::Relaxed) + 1 == Self::MAPPINGS {
+            while !stopped() {
+                assert!(begun.elapsed() < Duration::from_secs(5));
+            }
+        }
+        self.points[row]
+    }
+}
+
+#[test]
+fn a_list_stops_between_two_mappings() {
+    let plan = common::plan();
+    let ways = (100..1980).flat_map(|clock| [1, 2, 4, 8].map(|tp| Point { tp, ..clocked(clock, 0) }));
+    let points = StopsAfter { points: ways.collect(), asked: Arc::default() };
+    let asked = Arc::clone(&points.asked);
+    let wanted = move || asked.load(Ordering::Relaxed) >= StopsAfter::MAPPINGS;
+    let result = stoppable(wanted, || plan.evaluate(&points, Columns::ALL, 1));
+    assert!(matches!(result, Err(Stopped)));
+    assert_eq!(points.asked.load(Ordering::Relaxed), StopsAfter::MAPPINGS);
+}
+
+#[test]
+fn points_are_merged_all_or_none() {
+    let mut reduction = Reduction::new(Wanted { objectives: vec![(3, 1.0), (0, 1.0)], top: 3, ..Wanted::default() });
+    reduction.offer(7, &[1.0, 4.0], None);
+    let points = || (8..1000).map(|index| (index, [2.0, 3.0 - index as f64 / 1000.0]));
+    assert_eq!(interrupted(|| assert!(reduction.with_points(points()).is_none())), Err(Stopped));
+    assert_eq!(reduction.front.members().len(), 1);
+    let all = reduction.with_points(points()).unwrap();
+    let members: Vec<u64> = all.front.members().iter().map(|member| member.index).collect();
+    assert_eq!((members, all.top.indices()), (vec![7, 999], vec![7, 8, 9]));
+}
+
+#[test]
+fn seconds_beyond_numbers_under_a_cap_are_no_matter_of_watts() {
+    let mut json = common::plan_json();
+    let reason = |json: &Value, power_cap_w: u16| {
+        let plan = Plan::from_json(&json.to_string()).unwrap();
+        let point = Point { batch: 1e6, prompt_tokens: 1e4, output_tokens: 1.0, ..clocked(0, power_cap_w) };
+        let reasons = plan.evaluate([point].as_slice(), Columns::ALL, 1).reasons;
+        Reason::NAMES[usize::from(reasons[0])]
+    };
+    json["gpus"][0].as_object_mut().unwrap().remove("clock");
+    json["gpus"][0]["memory"]["capacity_bytes"] = json!(1e30);
+    assert_eq!([0, 250].map(|cap| reason(&json, cap)), ["ok", "power"]);
+    json["gpus"][0]["host"]["host_s"] = json!(1e308);
+    assert_eq!([0, 250].map(|cap| reason(&json, cap)), ["overflow", "overflow"]);
 }
 
 #[test]

@@ -280,6 +280,7 @@ impl Plan {
         let (weights, cache) = (dtypes.first().copied().flatten(), dtypes.get(1).copied().flatten());
         let lengths = Point { batch, prompt_tokens, output_tokens, ..bare(model, gpu) };
         let point = Point { weights, cache, tp, pp, dp, ep, cp, running, ..lengths };
+        sizes_fit(&[&[batch], &[prompt_tokens], &[output_tokens]])?;
         detached(py, || explain::drawn_w(&self.0, &point))?.map_err(|why| fault("infeasible", why.message))
     }
 

@@ -108,27 +108,29 @@ impl Reduction {
             return Err(fault("index", "a point is outside the space"));
         }
         // Never wait for one of the interpreter and the lock while holding the other.
-        let (objectives, groups) = {
-            let kept = self.lock(py)?;
-            (kept.wanted().objectives.clone(), kept.wanted().groups.clone())
-        };
+        let objectives = self.lock(py)?.wanted().objectives.clone();
         let columns = objectives.iter().map(|(column, _)| *column).collect();
         let table = detached(py, || plan.0.evaluate(&Listed { space: &self.space, indices }, columns, threads))?;
         let order: Vec<usize> = columns.iter().collect();
         let place = |column: usize| order.iter().position(|c| *c == column).unwrap_or(0);
-        let mut kept = self.lock(py)?;
-        for (row, index) in indices.iter().enumerate() {
-            let values: Vec<f64> = objectives.iter().map(|(c, sign)| sign * table.columns[place(*c)][row]).collect();
-            kept.offer(*index, &values, groups.as_ref().map(|groups| groups.of(*index)));
-        }
-        for (column, bin, count) in bins {
-            if let Some(own) = kept.bins.get_mut(column) {
-                own.add(bin, count);
+        let points = indices.iter().enumerate().map(|(row, index)| {
+            let value = |(column, sign): &(usize, f64)| sign * table.columns[place(*column)][row];
+            (*index, objectives.iter().map(value).collect::<Vec<f64>>())
+        });
+        detached(py, || -> PyResult<()> {
+            let mut kept = self.kept.lock_detached()?;
+            // All of it or, if it is stopped, nothing.
+            let Some(mut all) = kept.with_points(points) else { return Ok(()) };
+            for (column, bin, count) in bins {
+                if let Some(own) = all.bins.get_mut(column) {
+                    own.add(bin, count);
+                }
             }
-        }
-        kept.by_reason.iter_mut().zip(by_reason).for_each(|(own, other)| *own = own.saturating_add(other));
-        kept.outside = kept.outside.saturating_add(outside);
-        Ok(())
+            all.by_reason.iter_mut().zip(by_reason).for_each(|(own, other)| *own = own.saturating_add(other));
+            all.outside = all.outside.saturating_add(outside);
+            *kept = all;
+            Ok(())
+        })?
     }
 
     /// Everything kept: `front` and `top` (indices), `group` and `best` (a group and its index), `bin_column`, `bin`,

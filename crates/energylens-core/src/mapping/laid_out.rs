@@ -57,6 +57,8 @@ pub struct LaidOut {
     pub(super) locked: Option<Profile>,
     /// What the phases were found to have.
     pub(super) has: [Found; 2],
+    /// Bytes it takes, without and with tables.
+    bytes: [usize; 2],
 }
 
 impl Deref for LaidOut {
@@ -105,11 +107,18 @@ impl LaidOut {
         if let Some(locked) = &mut locked {
             locked.forget_kernels();
         }
-        Ok(Self { mesh, prefill, decode, unclocked, constants, locked, has: [has_first, has_then] })
+        let has = [has_first, has_then];
+        let made = Self { mesh, prefill, decode, unclocked, constants, locked, has, bytes: [0; 2] };
+        Ok(Self { bytes: [made.counted(false), made.counted(true)], ..made })
     }
 
-    /// Bytes it takes; with what tables it will have, if it is used with them.
+    /// Bytes it takes; with what tables it will have, if it is used with them. Counted when it was made: caches ask at
+    /// every use.
     pub fn bytes(&self, tables: bool) -> usize {
+        self.bytes[usize::from(tables)]
+    }
+
+    fn counted(&self, tables: bool) -> usize {
         let kinds = self.kinds.len();
         let phases = [&self.prefill, &self.decode].map(|phase| phase.program.bytes(tables)).iter().sum::<usize>();
         let fixed = if tables { crate::serving::fixed_bytes(&self.decode.program, kinds) } else { 0 };

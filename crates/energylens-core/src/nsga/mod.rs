@@ -143,14 +143,12 @@ impl Search {
         threads: usize,
     ) -> bool {
         let (best, population) = (self.measure(plan, front, threads).0, self.measure(plan, population, threads).0);
-        if stopped() {
+        let Some(archive) = self.archive.with_points(best.into_iter().map(|best| (best.key, best.objectives))) else {
             return false;
-        }
+        };
+        self.archive = archive;
         self.generation = generation;
         self.seen = seen.iter().copied().collect();
-        for best in best {
-            self.archive.offer(best.key, &best.objectives, None);
-        }
         self.population = population;
         let places = standing.0.iter().zip(standing.1).enumerate();
         let ranked =

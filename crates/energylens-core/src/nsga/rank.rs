@@ -30,12 +30,15 @@ pub fn survivors(all: &[Individual], most: usize) -> Vec<Ranked> {
     let feasible: Vec<usize> = (0..all.len()).filter(|i| all[*i].violation == 0.0).collect();
     let rows: Vec<&[f64]> = feasible.iter().map(|i| all[*i].objectives.as_slice()).collect();
     let ranks = ranks(&rows);
+    if stopped() {
+        return Vec::new();
+    }
     let fronts = ranks.iter().max().map_or(0, |rank| rank + 1);
     let mut by_rank: Vec<Vec<usize>> = vec![Vec::new(); fronts as usize];
     ranks.iter().enumerate().for_each(|(row, rank)| by_rank[*rank as usize].push(row));
     let mut kept = Vec::with_capacity(most.min(all.len()));
     for (rank, members) in by_rank.iter().enumerate() {
-        if kept.len() >= most {
+        if kept.len() >= most || stopped() {
             return kept;
         }
         let distances = crowding(&rows, members);

@@ -50,7 +50,7 @@ fn before(a: &[f64], b: &[f64]) -> bool {
 }
 
 /// Points between two looks at whether to stop.
-const OFFERS_A_LOOK: usize = 64;
+pub(super) const OFFERS_A_LOOK: usize = 64;
 
 /// Positions of rows of one width that nothing dominates, ascending; any, if it is stopped.
 pub fn non_dominated(rows: &[Vec<f64>]) -> Vec<u64> {
@@ -201,9 +201,12 @@ impl Front {
         self.pivots.insert(0, vector);
     }
 
-    /// Takes over another front.
+    /// Takes over another front; part of it, if it is stopped.
     pub fn merge(&mut self, other: Self) {
-        for (vector, indices) in other.members {
+        for (at, (vector, indices)) in other.members.into_iter().enumerate() {
+            if at % OFFERS_A_LOOK == 0 && stopped() {
+                return;
+            }
             self.offer_all(&indices, vector);
         }
         for pivot in other.pivots {

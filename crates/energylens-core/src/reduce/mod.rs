@@ -14,7 +14,7 @@ use crate::serving::{Columns, Served};
 use crate::space::Space;
 use crate::stop::stopped;
 use bins::Bins;
-use front::Front;
+use front::{Front, OFFERS_A_LOOK};
 use groups::{Best, Grouping};
 use std::ops::Range;
 use top::Top;
@@ -99,12 +99,30 @@ impl Reduction {
     /// Takes in a range of a space, walked on some threads; nothing of a walk that was stopped.
     pub fn walk(&mut self, plan: &Plan, space: &Space, range: Range<u64>, schedule: Schedule, threads: usize) {
         let parts = plan.walk(space, range, self.wanted.columns(), schedule, threads, || self.beside());
+        if stopped() {
+            return;
+        }
+        let mut all = self.clone();
+        parts.into_iter().for_each(|part| all.merge(part));
         if !stopped() {
-            parts.into_iter().for_each(|part| self.merge(part));
+            *self = all;
         }
     }
 
-    /// Takes over another reduction of the same wishes.
+    /// The same with points known to run and to be inside the bounds, by their objectives; none if it is stopped.
+    pub fn with_points<O: AsRef<[f64]>>(&self, points: impl IntoIterator<Item = (u64, O)>) -> Option<Self> {
+        let mut all = self.clone();
+        for (turn, (index, objectives)) in points.into_iter().enumerate() {
+            if turn % OFFERS_A_LOOK == 0 && stopped() {
+                return None;
+            }
+            let group = self.wanted.groups.as_ref().map(|groups| groups.of(index));
+            all.offer(index, objectives.as_ref(), group);
+        }
+        (!stopped()).then_some(all)
+    }
+
+    /// Takes over another reduction of the same wishes; part of it, if it is stopped.
     pub fn merge(&mut self, other: Self) {
         self.front.merge(other.front);
         self.top.merge(other.top);
@@ -114,7 +132,7 @@ impl Reduction {
         self.outside += other.outside;
     }
 
-    /// Takes points known to run and to be inside the bounds, by their objectives.
+    /// Takes a point known to run and to be inside the bounds, by its objectives.
     pub fn offer(&mut self, index: u64, objectives: &[f64], group: Option<u64>) {
         self.front.offer(index, objectives);
         if let Some(first) = objectives.first() {

@@ -278,6 +278,7 @@ pub fn replay(steps: &Steps, engine: Engine, requests: Requests) -> Result<Repla
         let (mut attend_s, mut attend_j) = (0.0, 0.0);
         lanes.fill(0);
         for one in &mut reading {
+            work += lanes.len();
             let left = one.to - one.at;
             if budget == 0 || (!engine.chunked && left > budget && read > 0) {
                 break;

@@ -132,7 +132,7 @@ pub fn found(blocks: &[&[u32]], different: usize, block_tokens: u64, capacities:
         sum
     };
     for prompt in blocks {
-        work += prompt.len() * capacities.len();
+        work += prompt.len() * (capacities.len() + 1);
         if work > WORK_A_LOOK {
             work = 0;
             if stopped() {

@@ -228,6 +228,9 @@ impl Table {
             let mut urn = Urn::new(&weights);
             let mut counts = vec![0_u32; choice.experts];
             for tokens in 1..=ONE_BY_ONE {
+                if stopped() {
+                    return;
+                }
                 urn.choose(choice.active, &mut draw, &mut taken, &mut counts);
                 let row = row_of(f64::from(tokens));
                 if tokens_of(row) == f64::from(tokens) {
