@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from energylens.spec.hf import InvalidConfig, UnsupportedArchitecture, spec_from_hf
+from energylens.inputs.hf import InvalidConfig, UnsupportedArchitecture, spec_from_hf
 
 QUANTISATION = "_hf_quant_config.json"
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from energylens.report.text import table
+from energylens.common.format import table
 
 ROOT = Path(__file__).parent.parent
 KEPT = Path(__file__).with_suffix(".json")

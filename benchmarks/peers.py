@@ -236,10 +236,10 @@ def measure_energylens(model: str, seconds: float) -> tuple[list[Row], list[Poin
 
     import energylens
     from energylens import _core
-    from energylens.evaluation import default_threads
-    from energylens.library import load_gpu, load_model
-    from energylens.plan import Plan
-    from energylens.units import RESULTS
+    from energylens.common.units import RESULTS
+    from energylens.engine.evaluate import default_threads
+    from energylens.inputs.library import load_gpu, load_model
+    from energylens.inputs.plan import Plan
 
     draw = np.random.default_rng(0)
     mesh = {"tp": draw.choice([2, 4, 8], DRAWN), "pp": draw.choice([1, 2], DRAWN)}
@@ -286,7 +286,7 @@ def compare(model: str, seconds: float, venvs: Path) -> list[Row]:
 
 def report(rows: list[Row]) -> str:
     """Return the table, what a configuration contains, and a line about the target for each model."""
-    from energylens.report.text import number, si, table
+    from energylens.common.format import number, si, table
 
     lines, targets = [], []
     for row in rows:

@@ -19,11 +19,11 @@ from typing import Any
 
 import energylens
 from energylens import _core
-from energylens.evaluation import default_threads
-from energylens.exploration import reduce_range
-from energylens.library import bundled
-from energylens.plan import Plan
-from energylens.report.text import number, si, table
+from energylens.common.format import number, si, table
+from energylens.engine.evaluate import default_threads
+from energylens.inputs.library import bundled
+from energylens.inputs.plan import Plan
+from energylens.searches.exhaustive import reduce_range
 from energylens.sweeps.frozen import Sweep, prepared
 from energylens.sweeps.merge import merge_shards
 from energylens.sweeps.shard import write_shard

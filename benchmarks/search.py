@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energylens import Space, explore, search
-from energylens.report.text import number, si, table
+from energylens.common.format import number, si, table
 
 LARGE = Space(
     models=["llama-3.1-70b", "qwen3-235b-a22b"],

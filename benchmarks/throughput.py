@@ -16,10 +16,11 @@ import numpy as np
 import polars as pl
 
 import energylens
-from energylens import Space, _core, running
-from energylens.evaluation import default_threads
-from energylens.keep import Keep
-from energylens.report.text import number, si, table
+from energylens import Space, _core
+from energylens.common.format import number, si, table
+from energylens.engine.evaluate import default_threads
+from energylens.engine.reductions import Keep
+from energylens.inputs import run_options
 
 CONTENT = "one point: prefill and decode of one batch of requests, every kernel and collective, energy by cause, memory"
 
@@ -99,7 +100,7 @@ def core_call(frame: pl.DataFrame, columns: list[str], threads: int) -> Callable
         frame[name].to_numpy().astype(np.float64) for name in ("batch", "prompt_tokens", "output_tokens")
     )
     core = space.plan.core
-    ways, way = running.ways(frame)
+    ways, way = run_options.ways(frame)
     return lambda: core.evaluate(
         [None],
         zeros,

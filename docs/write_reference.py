@@ -19,7 +19,7 @@ from refresh import markdown, update
 import energylens.cli
 from energylens.cli.app import app
 from energylens.cli.command import App, Command, Option
-from energylens.spec.schema import KINDS, schema
+from energylens.inputs.schema import KINDS, schema
 
 FOLDER = Path(__file__).parent / "reference"
 Schema = dict[str, Any]

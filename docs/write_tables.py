@@ -11,9 +11,9 @@ from pathlib import Path
 
 from refresh import markdown, update
 
-from energylens.library import load_gpu
-from energylens.spec.curves import Fit
-from energylens.spec.gpu import Kernels
+from energylens.inputs.curves import Fit
+from energylens.inputs.gpu import Kernels
+from energylens.inputs.library import load_gpu
 
 PAGES = (Path(__file__).parent / "calibration.md", Path(__file__).parent.parent / "README.md")
 FITTED = ("h100-sxm", "h200-sxm", "b200", "gb200", "a100-sxm-80gb", "l40s")

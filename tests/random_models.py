@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from energylens.builder import Model
+from energylens.inputs.builder import Model
 
 ODDITIES: list[dict[str, Any]] = [
     {"square": "X[b,s,d] = mul(Y[b,s,d], Y[b,s,d])"},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energylens.accuracy import coverage, errors, picks, ranks, spearman
+from energylens.common.accuracy import coverage, errors, picks, ranks, spearman
 
 POSITIVE = st.floats(0.01, 1e6)
 

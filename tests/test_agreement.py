@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 import oracle
 from energylens import _core
-from energylens.builder import Model
-from energylens.evaluation import evaluate
-from energylens.library import bundled, load_gpu, load_model
-from energylens.plan import LoadedGpu, Plan
-from energylens.running import RUNNING
-from energylens.spec.gpu import GpuSpec
+from energylens.engine.evaluate import evaluate
+from energylens.inputs.builder import Model
+from energylens.inputs.gpu import GpuSpec
+from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.inputs.plan import LoadedGpu, Plan
+from energylens.inputs.run_options import RUNNING
 from random_models import models
 
 RELATIVE = 1e-9

@@ -16,8 +16,8 @@ import pytest
 import energylens
 from energylens import EnergylensError, FrameError, Result, Space, SpaceError, SpecError, predict
 from energylens.common.show import shown
-from energylens.plan import Plan
-from energylens.points import read_point
+from energylens.inputs.plan import Plan
+from energylens.results.point import read_point
 
 ODD: list[Any] = [
     None, True, 3, -1, 0.5, float("nan"), float("inf"), 2**32, 10**400, 1e9, "", "x", "1:", "\ud800", "\x1b", "a\0b",
@@ -160,7 +160,7 @@ def test_whole_floats_are_whole_numbers() -> None:
 
 
 def test_one_spec_needs_no_list() -> None:
-    (path,) = [path for name, path in energylens.library.bundled("models").items() if name == "llama-3.1-8b"]
+    (path,) = [path for name, path in energylens.inputs.library.bundled("models").items() if name == "llama-3.1-8b"]
     assert energylens.evaluate(FRAME, models=str(path)).equals(energylens.evaluate(FRAME))
 
 
@@ -207,7 +207,9 @@ def test_a_point_that_cannot_be_read_is_refused(given: Any) -> None:
         read_point(given)
 
 
-CONTENT = Plan([energylens.library.load_model("llama-3.1-8b")], [energylens.library.load_gpu("h100-sxm")]).content
+CONTENT = Plan(
+    [energylens.inputs.library.load_model("llama-3.1-8b")], [energylens.inputs.library.load_gpu("h100-sxm")]
+).content
 
 
 @pytest.mark.parametrize(
@@ -249,7 +251,9 @@ def test_what_is_no_plan_is_refused(content: Any) -> None:
 def test_a_plan_is_thawed_as_it_was() -> None:
     assert (
         Plan.thaw(CONTENT).json
-        == Plan([energylens.library.load_model("llama-3.1-8b")], [energylens.library.load_gpu("h100-sxm")]).json
+        == Plan(
+            [energylens.inputs.library.load_model("llama-3.1-8b")], [energylens.inputs.library.load_gpu("h100-sxm")]
+        ).json
     )
 
 

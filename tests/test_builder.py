@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import energylens.builder
+import energylens.inputs.builder
 from energylens import Model, SpecError, predict
-from energylens.library import load_model
-from energylens.plan import Plan
+from energylens.inputs.library import load_model
+from energylens.inputs.plan import Plan
 
 TEXT = """
 name: twin
@@ -80,7 +80,7 @@ def test_faults_of_a_built_model_say_where() -> None:
 
 
 def test_the_docstring_example_runs() -> None:
-    assert doctest.testmod(energylens.builder).failed == 0
+    assert doctest.testmod(energylens.inputs.builder).failed == 0
 
 
 @pytest.mark.parametrize("value", [5, "x", b"x", [1], {1: 2}, {"d": None}, {"d": "1k"}, {("a",): 1}, {"a" * 9999: 1}])

@@ -20,9 +20,9 @@ import pytest
 from energylens.cli import main
 from energylens.cli.app import app
 from energylens.cli.command import App, Command
-from energylens.progress import progress
-from energylens.store import read_parquet
-from energylens.units import POINT_DEFAULTS, RESULTS
+from energylens.common.parquet_file import read_parquet
+from energylens.common.progress import progress
+from energylens.common.units import POINT_DEFAULTS, RESULTS
 
 PREDICT = ["predict", "llama-3.1-70b", "--gpu", "h100-sxm", "--tp", "4", "--batch", "64"]
 SIZES = ["--prompt-tokens", "512", "--output-tokens", "256"]
@@ -189,8 +189,8 @@ def test_all_mistakes_of_a_line_are_told_at_once(capsys: pytest.CaptureFixture[s
 def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     told = io.StringIO()
     monkeypatch.setattr("sys.stderr", told)
-    monkeypatch.setattr("energylens.progress._PATIENCE_S", 0.0)
-    monkeypatch.setattr("energylens.progress._EVERY_S", 0.0)
+    monkeypatch.setattr("energylens.common.progress._PATIENCE_S", 0.0)
+    monkeypatch.setattr("energylens.common.progress._EVERY_S", 0.0)
     with progress("exploring", 10, True) as advance:
         advance(5)
     assert not told.getvalue()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from energylens.closed_loop import Load, Serving, steady_state
+from energylens.serving.closed_loop import Load, Serving, steady_state
 
 
 def load(concurrency: float = 8.0, **changes: float) -> Load:

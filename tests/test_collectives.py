@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from energylens.collectives import OPERATIONS, collectives
-from energylens.errors import SpaceError
-from energylens.library import load_gpu
+from energylens.common.errors import SpaceError
+from energylens.engine.collectives import OPERATIONS, collectives
+from energylens.inputs.library import load_gpu
 
 MEASURED = {
     ("nccl", 2, 2**26): 0.255e-3,

@@ -10,10 +10,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from energylens import EnergylensError, FrameError, evaluate, predict, running, serve
-from energylens.calibrate.mine import read_runs
-from energylens.columns import Number, Switch, Whole, Words, convert, frame_of
-from energylens.evaluation import POINT_FORMS
+from energylens import EnergylensError, FrameError, evaluate, predict, serve
+from energylens.calibrate.engines.cluster import read_runs
+from energylens.engine.evaluate import POINT_FORMS
+from energylens.inputs import run_options
+from energylens.inputs.columns import Number, Switch, Whole, Words, convert, frame_of
 
 POINT: dict[str, Any] = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
 WHOLE = [name for name, form in POINT_FORMS.items() if isinstance(form, Whole)]
@@ -203,7 +204,7 @@ def test_numbers_are_finite_and_of_their_range() -> None:
 
 
 SERVED: dict[str, dict[str, pl.Series]] = (
-    dict.fromkeys(("tp", "pp", "dp", "ep", *(n for n in WHOLE if n in running.RUNNING)), NOT_WHOLE)
+    dict.fromkeys(("tp", "pp", "dp", "ep", *(n for n in WHOLE if n in run_options.RUNNING)), NOT_WHOLE)
     | dict.fromkeys((*TEXTS, "draft"), NOT_TEXT)
     | dict.fromkeys(SWITCHES, NOT_SWITCH)
     | {name: NEVER | {"text": NOT_WHOLE["text"]} for name in ("max_num_seqs", "token_budget", "acceptance", "replicas")}

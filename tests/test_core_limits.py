@@ -15,9 +15,9 @@ import pytest
 
 import energylens
 from energylens import Space, _core
+from energylens.common.errors import EnergylensError
 from energylens.common.memory import MemoryBudgetError
-from energylens.errors import EnergylensError
-from energylens.keep import Keep
+from energylens.engine.reductions import Keep
 
 NSGA: Any = _core.Nsga
 REDUCTION: Any = _core.Reduction

@@ -13,9 +13,9 @@ import pytest
 import energylens
 from damage import BYTES, FIELDS, SEAL, damaged, made, parts, whole
 from energylens import EnergylensError, Result, compare, export
-from energylens.points import read_point
-from energylens.store import read_parquet
-from energylens.subject import read_subject
+from energylens.common.parquet_file import read_parquet
+from energylens.reports.subject import read_subject
+from energylens.results.point import read_point
 
 SEEDS = 150
 

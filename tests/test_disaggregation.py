@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from energylens import _core
-from energylens.disaggregation import split
-from energylens.errors import SpaceError
-from energylens.evaluation import evaluate
+from energylens.common.errors import SpaceError
+from energylens.engine.evaluate import evaluate
+from energylens.serving.split import split
 
 PREFILL: dict[str, Any] = {"gpus": ["h100-sxm", "b200"], "tp": [4, 8], "batch": [1, 2, 4]}
 DECODE: dict[str, Any] = {

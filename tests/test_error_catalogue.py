@@ -22,10 +22,10 @@ from typing import Any
 import pytest
 
 from energylens import _core
-from energylens.errors import EnergylensError
-from energylens.spec.gpu import GpuSpec
-from energylens.spec.model import ModelSpec
-from energylens.spec.workload import WorkloadSpec
+from energylens.common.errors import EnergylensError
+from energylens.inputs.gpu import GpuSpec
+from energylens.inputs.model import ModelSpec
+from energylens.inputs.workload import WorkloadSpec
 from energylens.sweeps.job import JobForm
 from test_cases import pattern, run
 
@@ -43,7 +43,7 @@ GUARDED = {
     "sharpness": "the form of a profile: a power of two",
     "distributions": "`Keep` names none twice",
     "population": "`search` takes as many at most",
-    "tokens": "`energylens.routing.loads` takes numbers from 1",
+    "tokens": "`energylens.inputs.routing.loads` takes numbers from 1",
     "top": "`keep` before",
     "uncertainty": "the form of a profile: deviations are small",
     # Wrong arguments of private calls.
@@ -54,7 +54,7 @@ GUARDED = {
     "index": "points come from the space itself",
     "model": "a position of a model that the plan has",
     "rows": "columns of one frame are of one length",
-    "steps": "grids of steps are made by `energylens.service.steps`",
+    "steps": "grids of steps are made by `energylens.serving.step_table`",
     "way": "`evaluate` makes the ways of running itself",
     # Caught on their way, and told otherwise.
     "groups": "told as `keep`",
@@ -270,7 +270,7 @@ def test_every_example_produces_its_code(tmp_path: Path, monkeypatch: pytest.Mon
                 wrong.append(f"no error:\n{example.body}\n{found}")
             elif example.failed:  # the last one made is the one raised: others are parts of it
                 told |= {problem.code for problem in made[-1].problems}
-            elif found.startswith("energylens.errors."):
+            elif found.startswith("energylens.common.errors."):
                 wrong.append(f"an error:\n{example.body}\n{found}")
             if example.shown is not None and not pattern(example.shown.rstrip("\n")).fullmatch(found + "\n"):
                 before = f"$ {example.body}\n" if example.language == "console" else f"{example.body}```\n\n```text\n"

@@ -8,7 +8,7 @@ import pytest
 
 import energylens
 from energylens import FrameError, SpecError, evaluate
-from energylens.units import POINT_DEFAULTS, RESULTS
+from energylens.common.units import POINT_DEFAULTS, RESULTS
 
 
 def test_defaults_are_filled_in_and_rows_keep_their_order() -> None:

@@ -38,7 +38,7 @@ def test_ray_gives_the_bytes_of_a_local_run(tmp_path: Path) -> None:
 FAULTY = """
 import sys
 from energylens import EnergylensError
-from energylens.executors.ray import RayExecutor
+from energylens.sweeps.executors.ray import RayExecutor
 from energylens.sweeps.frozen import prepared
 from energylens.sweeps.shard import ShardWork
 try:

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 import energylens
-from energylens.changes import changes
-from energylens.explained import causes, kernels, operations
-from energylens.points import read_point
-from energylens.units import ENERGY
+from energylens.common.units import ENERGY
+from energylens.results.breakdown import causes, kernels, operations
+from energylens.results.point import read_point
+from energylens.results.sensitivity import changes
 
 POINTS: list[dict[str, Any]] = [
     {"model": "llama-3.1-70b", "gpu": "h100-sxm", "tp": 4, "batch": 64},

@@ -11,10 +11,10 @@ import pytest
 
 from energylens import Space, explore, search
 from energylens._core import non_dominated
-from energylens.errors import SpaceError
-from energylens.evaluation import evaluate
-from energylens.result import Result
-from energylens.units import POINT_DEFAULTS
+from energylens.common.errors import SpaceError
+from energylens.common.units import POINT_DEFAULTS
+from energylens.engine.evaluate import evaluate
+from energylens.results.result import Result
 
 SMALL = Space(
     models=["llama-3.1-8b", "qwen3-30b-a3b"],
@@ -28,7 +28,7 @@ SMALL = Space(
 
 
 def front_by_hand(space: Space) -> set[tuple[object, ...]]:
-    from energylens.space import Limit
+    from energylens.engine.space import Limit
 
     frame = evaluate(space.points(np.arange(space.size, dtype=np.uint64)))
     frame = frame.filter(feasible=True)

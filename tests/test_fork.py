@@ -14,7 +14,7 @@ import pytest
 
 import energylens
 from energylens import Space, _core
-from energylens.keep import Keep
+from energylens.engine.reductions import Keep
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -22,7 +22,7 @@ WORK = """
 import multiprocessing, sys
 import numpy as np
 from energylens import Space, _core
-from energylens.keep import Keep
+from energylens.engine.reductions import Keep
 
 space = Space("qwen3-235b-a22b", "b200", tp=[8], ep=[1, 8], batch=range(1, 257), prompt_tokens=range(1, 2001))
 

@@ -11,19 +11,19 @@ from typing import Any
 import polars as pl
 import pytest
 
-from energylens import routing
-from energylens.calibrate.kernel_power import read as read_powers
-from energylens.calibrate.measured import check_numbers
-from energylens.calibrate.measured import read_table as read_measured
-from energylens.calibrate.profile import ProfileFile
-from energylens.calibrate.transfer import overlap
+from energylens.calibrate.engines.runs import check_numbers
+from energylens.calibrate.engines.runs import read_table as read_measured
+from energylens.calibrate.power.kernel_power import read as read_powers
+from energylens.calibrate.power.transfer import overlap
+from energylens.calibrate.profile_file import ProfileFile
 from energylens.cli import main
-from energylens.errors import EnergylensError, SpecError
-from energylens.library import load_gpu, load_model, profile_path
+from energylens.common.errors import EnergylensError, SpecError
+from energylens.inputs import routing
+from energylens.inputs.library import load_gpu, load_model, profile_path
 from energylens.measurement.recording import Replay
 from energylens.measurement.runs import Runs
-from energylens.points import read_point
-from energylens.service.workload import load_workload
+from energylens.results.point import read_point
+from energylens.serving.workload import load_workload
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ import pytest
 
 import energylens
 from energylens import Space, _core
-from energylens.keep import Keep
+from energylens.engine.reductions import Keep
 
 SETUP = """
 import json, sys
 import numpy as np, polars as pl, energylens
 from energylens import Space, _core
-from energylens.keep import Keep
+from energylens.engine.reductions import Keep
 
 def frame(rows, **columns):
     lengths = {"batch": np.arange(rows) % 255 + 1, "prompt_tokens": np.arange(rows) % 8191 + 1}

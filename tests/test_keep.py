@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from energylens import explore
-from energylens.errors import SpaceError
-from energylens.evaluation import evaluate
-from energylens.units import POINT_DEFAULTS
+from energylens.common.errors import SpaceError
+from energylens.common.units import POINT_DEFAULTS
+from energylens.engine.evaluate import evaluate
 from test_exploration import SMALL
 
 POINT = list(POINT_DEFAULTS)

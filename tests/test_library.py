@@ -9,8 +9,8 @@ import pytest
 
 import energylens
 from energylens import gpus, models, predict
-from energylens.library import bundled, load_gpu, load_model
-from energylens.plan import Plan
+from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.inputs.plan import Plan
 
 
 def test_parameter_counts_match_the_published_ones() -> None:

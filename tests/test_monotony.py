@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from energylens.evaluation import evaluate
-from energylens.library import bundled, load_gpu
-from energylens.plan import LoadedGpu
-from energylens.routing import loads
+from energylens.engine.evaluate import evaluate
+from energylens.inputs.library import bundled, load_gpu
+from energylens.inputs.plan import LoadedGpu
+from energylens.inputs.routing import loads
 
 EXACT = 1 + 1e-9
 QUICK = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))

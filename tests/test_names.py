@@ -21,10 +21,10 @@ from energylens import EnergylensError
 from energylens.cli import main
 from energylens.cli.app import app
 from energylens.cli.command import App, Command
-from energylens.collectives import collectives
-from energylens.library import bundled, load_gpu, load_model
-from energylens.points import read_point
-from energylens.routing import loads
+from energylens.engine.collectives import collectives
+from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.inputs.routing import loads
+from energylens.results.point import read_point
 from energylens.sweeps.merge import merge
 
 MODEL, GPU = "qwen3-30b-a3b", "h100-sxm"
@@ -282,7 +282,7 @@ def test_a_spec_that_is_given_goes_before_the_bundled_one_in_any_spelling() -> N
     line = next(line for line in text.splitlines() if "tdp_w:" in line)
     gpu = load_gpu(GPU)
     power = gpu.spec.power.model_copy(update={"tdp_w": gpu.spec.power.tdp_w * 0.6})
-    from energylens.plan import LoadedGpu
+    from energylens.inputs.plan import LoadedGpu
 
     weaker = LoadedGpu(gpu.spec.model_copy(update={"power": power}))
     assert "tdp_w" in line

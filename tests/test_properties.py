@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from energylens import _core
-from energylens.builder import Model
-from energylens.evaluation import evaluate
-from energylens.frame import breakdown_columns
-from energylens.library import bundled
-from energylens.units import RESULTS
+from energylens.common.units import RESULTS
+from energylens.engine.evaluate import evaluate
+from energylens.engine.frame import breakdown_columns
+from energylens.inputs.builder import Model
+from energylens.inputs.library import bundled
 from random_models import models
 
 SLACK = 1 + 1e-9
@@ -107,9 +107,9 @@ def test_threads_and_order_change_nothing(asked: list[dict[str, Any]], threads: 
 @QUICK
 @given(models())
 def test_a_spec_survives_the_round_trip(model: Model) -> None:
-    from energylens.plan import LoadedModel, Plan
-    from energylens.spec.form import check
-    from energylens.spec.model import ModelSpec
+    from energylens.inputs.form import check
+    from energylens.inputs.model import ModelSpec
+    from energylens.inputs.plan import LoadedModel, Plan
 
     loaded = model.loaded()
     again = LoadedModel(check(ModelSpec, loaded.spec.model_dump(exclude_none=True), None, "again"))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from energylens.cli import main
-from energylens.library import load_gpu
+from energylens.inputs.library import load_gpu
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

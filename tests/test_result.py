@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 import energylens
-from energylens.changes import changes
-from energylens.errors import EnergylensError
+from energylens.common.errors import EnergylensError
+from energylens.results.sensitivity import changes
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_result_is_read_back_whole(result: energylens.Result, tmp_path: Path) 
 
 def test_the_library_is_not_asked(result: energylens.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = result.write(tmp_path / "front.parquet")
-    monkeypatch.setattr("energylens.library.bundled", lambda kind: {})
+    monkeypatch.setattr("energylens.inputs.library.bundled", lambda kind: {})
     assert energylens.Result.read(path).answer() == result.answer()
 
 

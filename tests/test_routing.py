@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from energylens import _core, explore, predict, search, sweep
 from energylens.cli import main
-from energylens.errors import EnergylensError, SpaceError, SpecError
-from energylens.evaluation import evaluate
-from energylens.routing import counts, loads, placement_problem, problem, read
-from energylens.space import Space
+from energylens.common.errors import EnergylensError, SpaceError, SpecError
+from energylens.engine.evaluate import evaluate
+from energylens.engine.space import Space
+from energylens.inputs.routing import counts, loads, placement_problem, problem, read
 
 UNIFORM = json.dumps({"law": "uniform"})
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from energylens import running
-from energylens.errors import EnergylensError, FrameError, InfeasibleError, SpaceError
-from energylens.evaluation import evaluate
-from energylens.exploration import explore
-from energylens.library import load_gpu
-from energylens.prediction import predict
-from energylens.service.serving import serve
-from energylens.space import Space
+from energylens.common.errors import EnergylensError, FrameError, InfeasibleError, SpaceError
+from energylens.engine.evaluate import evaluate
+from energylens.engine.space import Space
+from energylens.inputs import run_options
+from energylens.inputs.library import load_gpu
+from energylens.results.prediction import predict
+from energylens.searches.exhaustive import explore
+from energylens.serving.evaluate import serve
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 MODELS = st.sampled_from(["llama-3.1-8b", "llama-3.1-70b", "qwen3-30b-a3b"])
@@ -277,9 +277,9 @@ def test_what_cannot_be_is_told(point: dict[str, Any], reason: str, words: str) 
 
 
 def test_values_are_read_as_text_and_checked() -> None:
-    assert running.values("own,1:3", "overlap_stages") == [None, 1, 2, 3]
-    assert running.values("off,on", "sequence_parallel") == [False, True]
-    assert running.values("both", "overlap_where") == ["both"]
+    assert run_options.values("own,1:3", "overlap_stages") == [None, 1, 2, 3]
+    assert run_options.values("off,on", "sequence_parallel") == [False, True]
+    assert run_options.values("both", "overlap_where") == ["both"]
     with pytest.raises(SpaceError, match="`overlap_where` is no phase: `prefil`"):
         _ = Space("llama-3.1-8b", "h100-sxm", overlap_where="prefil").json
     with pytest.raises(SpaceError, match="axis `power_cap_w` needs whole numbers"):
@@ -299,7 +299,7 @@ def test_an_explored_space_shows_the_axes_that_were_asked_for() -> None:
     again = evaluate(found.frame.select(name for name in found.frame.columns[: found.frame.columns.index("gpus")]))
     assert again["energy_j"].to_list() == found.frame["energy_j"].to_list()
     plain = explore(models="llama-3.1-70b", gpus="a100-sxm-80gb", tp=[4, 8])
-    assert not set(running.RUNNING) & set(plain.frame.columns)
+    assert not set(run_options.RUNNING) & set(plain.frame.columns)
 
 
 def test_errors_of_a_way_come_all_at_once() -> None:

@@ -19,7 +19,7 @@ from pymoo.termination import get_termination
 
 from energylens import Space, explore, search
 from energylens._core import REASONS, non_dominated
-from energylens.errors import SpaceError
+from energylens.common.errors import SpaceError
 from energylens.searches import checkpoint, pymoo_engine
 from energylens.searches.archive import Archive, KeySet
 from energylens.searches.columns import ColumnMating, Columns, ColumnSurvival
@@ -390,7 +390,7 @@ def test_a_search_that_is_interrupted_says_how_to_go_on(tmp_path: Path, monkeypa
 def test_two_threads_may_use_one_reduction() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    from energylens.keep import Keep
+    from energylens.engine.reductions import Keep
 
     reduction = Keep().reduction(SPACE)
     points = np.arange(0, SPACE.size, 997, dtype=np.uint64)

@@ -19,7 +19,7 @@ import pytest
 import energylens
 from energylens import EnergylensError
 from energylens.cli import main
-from energylens.store import read_parquet
+from energylens.common.parquet_file import read_parquet
 from energylens.sweeps.frozen import prepared
 from energylens.sweeps.status import all_shards
 
@@ -210,7 +210,7 @@ def test_another_sweep_is_refused_and_nothing_is_touched(tmp_path: Path, whole: 
 def rewrite(folder: Path, told: dict[str, Any]) -> None:
     import hashlib
 
-    from energylens.plan import canonical
+    from energylens.inputs.plan import canonical
 
     told["sweep_sha256"] = hashlib.sha256(canonical(told["sweep"]).encode()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(told))

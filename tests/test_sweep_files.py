@@ -18,7 +18,7 @@ from damage import ODD
 from energylens import EnergylensError
 from energylens.cli import main
 from energylens.common import memory
-from energylens.plan import canonical
+from energylens.inputs.plan import canonical
 from energylens.sweeps.frozen import freeze, prepared, thaw, thaw_here
 from energylens.sweeps.job import Job
 from energylens.sweeps.status import all_shards

@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from energylens.calibrate.validate import Validation, plots, validate
 from energylens.cli import main
-from energylens.errors import EnergylensError
-from energylens.validation import Validation, plots, validate
+from energylens.common.errors import EnergylensError
 
 needs_data = pytest.mark.skipif(
     "ENERGYLENS_DATA" not in os.environ, reason="ENERGYLENS_DATA is not set: no measured runs"

@@ -6,11 +6,11 @@ from typing import Any
 
 import polars as pl
 
-from energylens.accuracy import errors
-from energylens.calibrate.account import predict
-from energylens.library import load_gpu
-from energylens.plan import LoadedGpu
-from energylens.spec.gpu import GpuSpec
+from energylens.calibrate.engines.leave_one_out import predict
+from energylens.common.accuracy import errors
+from energylens.inputs.gpu import GpuSpec
+from energylens.inputs.library import load_gpu
+from energylens.inputs.plan import LoadedGpu
 
 IDEAL: dict[str, Any] = {
     "t0_s": 0.0,
@@ -58,7 +58,7 @@ def roofline(gpu: LoadedGpu) -> LoadedGpu:
 
 
 def predicted(runs: pl.DataFrame) -> pl.DataFrame:
-    """Add the baselines' columns to the runs of `energylens.validation`."""
+    """Add the baselines' columns to the runs of `energylens.calibrate.validate`."""
     parts = []
     for (name,), own in runs.group_by(["gpu"], maintain_order=True):
         gpu = load_gpu(str(name))

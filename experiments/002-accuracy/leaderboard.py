@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from energylens.calibrate.measured import GPUS, MODELS
+from energylens.calibrate.engines.runs import GPUS, MODELS
 
 TASKS = ("gpqa", "lm-arena-chat")
 HOST_BOUND = ("Qwen/Qwen3-14B", "Qwen/Qwen3-32B")

@@ -8,10 +8,10 @@ from typing import Any
 import baselines
 import polars as pl
 
-from energylens.accuracy import errors, picks, spearman
-from energylens.calibrate.measured import data_dir, serving_runs
-from energylens.library import load_gpu
-from energylens.validation import LIMITS_MS, TOLERANCE, Validation, plots, validate
+from energylens.calibrate.engines.runs import data_dir, serving_runs
+from energylens.calibrate.validate import LIMITS_MS, TOLERANCE, Validation, plots, validate
+from energylens.common.accuracy import errors, picks, spearman
+from energylens.inputs.library import load_gpu
 
 ENERGY, ITL = "energy_per_output_token_j", "itl_s"
 FITS = ("in_sample", "left_out")

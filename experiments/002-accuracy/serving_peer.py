@@ -1,4 +1,4 @@
-"""AIConfigurator on the serving runs of `energylens.validation`: batch over its TPOT against measured tokens/s."""
+"""AIConfigurator on runs of `energylens.calibrate.validate`: batch over its TPOT against measured tokens/s."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from energylens.accuracy import errors
-from energylens.library import load_gpu
-from energylens.validation import validate
+from energylens.calibrate.validate import validate
+from energylens.common.accuracy import errors
+from energylens.inputs.library import load_gpu
 
 SYSTEMS = {"h100-sxm": "h100_sxm", "b200": "b200_sxm"}
 MODELS = {

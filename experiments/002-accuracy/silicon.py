@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 
 import energylens
-from energylens.closed_loop import Column, Load
-from energylens.library import load_gpu
-from energylens.plan import LoadedGpu
-from energylens.spec.gpu import GpuSpec
+from energylens.inputs.gpu import GpuSpec
+from energylens.inputs.library import load_gpu
+from energylens.inputs.plan import LoadedGpu
+from energylens.serving.closed_loop import Column, Load
 
 GPUS = {"h100_sxm": "h100-sxm", "h200_sxm": "h200-sxm", "b200_sxm": "b200", "gb200": "gb200"}
 """GPUs with a profile of ours; `b300_sxm` and `gb300` enter here once they have one."""

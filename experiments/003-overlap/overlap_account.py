@@ -23,8 +23,8 @@ from overlap_choice import (
 )
 from overlap_model import BLOCKS, FULL, LITERAL, SMOOTH, Form, Mask, Runs, fit, left_out, load, predict
 
-from energylens.accuracy import errors
-from energylens.calibrate.formulas import Array
+from energylens.calibrate.kernels.formulas import Array
+from energylens.common.accuracy import errors
 
 CHOSEN = Form()
 REPEATS = (0, 1, 2)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from overlap_model import BLOCKS, Mask, Runs
 
-from energylens.calibrate.formulas import Array
+from energylens.calibrate.kernels.formulas import Array
 
 Index = NDArray[np.int64]
 Chooser = Callable[[Index], Index]

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from energylens.calibrate.formulas import Array, both, slower
+from energylens.calibrate.kernels.formulas import Array, both, slower
 
 Mask = NDArray[np.bool_]
 

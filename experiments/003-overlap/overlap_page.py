@@ -56,7 +56,7 @@ def main() -> None:
     if options.refresh or (options.check and have):
         from overlap_account import results
 
-        from energylens.calibrate.measured import data_dir
+        from energylens.calibrate.engines.runs import data_dir
 
         found, runs, predicted = results(data_dir())
         fresh = json.loads(json.dumps(rounded(found, few_digits)))

@@ -10,7 +10,7 @@ import polars as pl
 from overlap_choice import front
 from overlap_model import Runs
 
-from energylens.calibrate.formulas import Array
+from energylens.calibrate.kernels.formulas import Array
 
 SHOWN = ((2, 2), (2, 5), (5, 6), (0, 6))
 BLOCK_COLOURS = {"512": "#E69F00", "1024": "#0072B2"}  # Okabe-Ito

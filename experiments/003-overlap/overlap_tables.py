@@ -6,7 +6,7 @@ from typing import Any
 
 from pages import markdown, must
 
-from energylens.library import load_gpu
+from energylens.inputs.library import load_gpu
 
 TARGETS = {"joules": 6.0, "ms": 8.0, "least": 90.0, "front": 80.0}
 PAPER = {"joules": "12.97", "front": "69", "heuristic": "20"}

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 import energylens as el
-from energylens.library import load_gpu
+from energylens.inputs.library import load_gpu
 
 HERE = Path(__file__).parent
 PCIE = "a100-pcie-40gb"

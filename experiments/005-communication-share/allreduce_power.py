@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from energylens.calibrate import collective, meter
-from energylens.calibrate.kernel_power import count, data_folder, read
+from energylens.calibrate.power import collective, meter
+from energylens.calibrate.power.kernel_power import count, data_folder, read
 
 TABLE = "kernel_power_allreduce.parquet"
 SIZES = (2, 4, 8)

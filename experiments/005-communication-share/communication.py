@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 import energylens as el
-from energylens.library import load_gpu
+from energylens.inputs.library import load_gpu
 
 HERE = Path(__file__).parent
 MODEL = "llama-3.1-70b"

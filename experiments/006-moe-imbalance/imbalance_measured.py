@@ -10,19 +10,29 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from energylens.calibrate.account import QUANTITIES, Account, serving_rows
-from energylens.calibrate.collectives import reach
 from energylens.calibrate.device import SYSTEMS, device
+from energylens.calibrate.engines.leave_one_out import QUANTITIES, Account, serving_rows
+from energylens.calibrate.engines.runs import data_dir, serving_runs
 from energylens.calibrate.fitting import score
-from energylens.calibrate.formulas import Array
-from energylens.calibrate.measured import data_dir, serving_runs
-from energylens.calibrate.moe import FORMS, NAMES, SKEWS, TILES, Experts, MoeModel, held_out_of, measured, ratios
-from energylens.calibrate.tables import home
-from energylens.errors import SpecError
-from energylens.library import load_gpu
-from energylens.routing import DEFAULT
-from energylens.spec.curves import Exchange
-from energylens.spec.gpu import GpuSpec
+from energylens.calibrate.kernels.collectives import reach
+from energylens.calibrate.kernels.formulas import Array
+from energylens.calibrate.kernels.moe import (
+    FORMS,
+    NAMES,
+    SKEWS,
+    TILES,
+    Experts,
+    MoeModel,
+    held_out_of,
+    measured,
+    ratios,
+)
+from energylens.calibrate.kernels.tables import home
+from energylens.common.errors import SpecError
+from energylens.inputs.curves import Exchange
+from energylens.inputs.gpu import GpuSpec
+from energylens.inputs.library import load_gpu
+from energylens.inputs.routing import DEFAULT
 
 GPUS = ("h100-sxm", "h200-sxm", "b200", "gb200")
 FRAMEWORKS = ("vllm", "trtllm", "sglang")

@@ -15,7 +15,7 @@ from imbalance_pictures import SKEWED, against_uniform, draw_ratios, draw_sweep
 from imbalance_predicted import HERE, MODELS, REPORTED, SHAPES, placements, shapes, sweep, ways
 from pages import markdown, must, settled
 
-from energylens.routing import DEFAULT
+from energylens.inputs.routing import DEFAULT
 
 RESULTS = HERE / "results.json"
 SHORT = {"h100-sxm": "H100", "h200-sxm": "H200", "b200": "B200", "gb200": "GB200"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 import energylens as el
-from energylens.routing import loads
+from energylens.inputs.routing import loads
 
 HERE = Path(__file__).parent
 MODELS = {

@@ -10,9 +10,9 @@ import altair as alt
 import polars as pl
 from pages import markdown, must, settled
 
-from energylens.advice.sweet_spots import SweetSpots, sweet_spots
-from energylens.library import load_gpu, load_model
-from energylens.steady import ample
+from energylens.inputs.library import load_gpu, load_model
+from energylens.serving.advice.sweet_spots import SweetSpots, sweet_spots
+from energylens.serving.fixed_concurrency import ample
 
 HERE = Path(__file__).parent
 LLAMA_2 = HERE.parent / "008-batch-advisor"

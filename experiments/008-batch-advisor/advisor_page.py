@@ -11,10 +11,10 @@ import altair as alt
 import polars as pl
 from pages import markdown, must, settled
 
-from energylens.advice.batch import advise_batch
-from energylens.library import load_gpu, load_model
-from energylens.plan import LoadedGpu
-from energylens.service.serving import serve
+from energylens.inputs.library import load_gpu, load_model
+from energylens.inputs.plan import LoadedGpu
+from energylens.serving.advice.batch import advise_batch
+from energylens.serving.evaluate import serve
 
 HERE = Path(__file__).parent
 GPU = "h100-64gb"

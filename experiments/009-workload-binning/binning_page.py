@@ -13,12 +13,12 @@ import polars as pl
 from pages import markdown, must, settled
 
 import energylens as el
-from energylens.calibrate.measured import data_dir
-from energylens.library import load_gpu
-from energylens.service.coreset import binned, coreset
-from energylens.service.workload import Workload, load_workload
-from energylens.spec.schema import first_line
-from energylens.steady import ample
+from energylens.calibrate.engines.runs import data_dir
+from energylens.inputs.library import load_gpu
+from energylens.inputs.schema import first_line
+from energylens.serving.coreset import binned, coreset
+from energylens.serving.fixed_concurrency import ample
+from energylens.serving.workload import Workload, load_workload
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"

@@ -11,10 +11,10 @@ import altair as alt
 import polars as pl
 from pages import markdown, must, settled
 
-from energylens.errors import SpaceError
-from energylens.report.service import deployment_words, pool_row
-from energylens.service.planning import serve_plan
-from energylens.service.pools import serve_pools
+from energylens.common.errors import SpaceError
+from energylens.reports.text.service import deployment_words, pool_row
+from energylens.serving.plan import serve_plan
+from energylens.serving.pools import serve_pools
 
 HERE = Path(__file__).parent
 MODEL = "llama-3.1-70b"

@@ -15,12 +15,12 @@ import numpy as np
 import polars as pl
 from pages import markdown, must, settled
 
-from energylens.calibrate.account import predict, serving_rows
-from energylens.calibrate.measured import data_dir, serving_runs
-from energylens.library import load_gpu
-from energylens.service.replaying import replay
-from energylens.service.serving import serve
-from energylens.service.workload import Workload, constant, load_workload
+from energylens.calibrate.engines.leave_one_out import predict, serving_rows
+from energylens.calibrate.engines.runs import data_dir, serving_runs
+from energylens.inputs.library import load_gpu
+from energylens.serving.evaluate import serve
+from energylens.serving.replay import replay
+from energylens.serving.workload import Workload, constant, load_workload
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"

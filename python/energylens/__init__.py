@@ -12,93 +12,93 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from energylens._core import __version__ as __version__
-    from energylens.advice.batch import advise_batch as advise_batch
-    from energylens.advice.levers import advise_levers as advise_levers
-    from energylens.advice.sweet_spots import sweet_spots as sweet_spots
-    from energylens.builder import Model as Model
-    from energylens.comparison import Comparison as Comparison
-    from energylens.comparison import compare as compare
-    from energylens.disaggregation import Split as Split
-    from energylens.disaggregation import split as split
-    from energylens.errors import EnergylensError as EnergylensError
-    from energylens.errors import FrameError as FrameError
-    from energylens.errors import GpuError as GpuError
-    from energylens.errors import InfeasibleError as InfeasibleError
-    from energylens.errors import SpaceError as SpaceError
-    from energylens.errors import SpecError as SpecError
-    from energylens.evaluation import evaluate as evaluate
-    from energylens.exploration import explore as explore
-    from energylens.library import gpus as gpus
-    from energylens.library import models as models
+    from energylens.common.errors import EnergylensError as EnergylensError
+    from energylens.common.errors import FrameError as FrameError
+    from energylens.common.errors import GpuError as GpuError
+    from energylens.common.errors import InfeasibleError as InfeasibleError
+    from energylens.common.errors import SpaceError as SpaceError
+    from energylens.common.errors import SpecError as SpecError
+    from energylens.common.parquet_file import read_parquet as read_parquet
+    from energylens.engine.evaluate import evaluate as evaluate
+    from energylens.engine.space import Space as Space
+    from energylens.exports import Launch as Launch
+    from energylens.exports import export as export
+    from energylens.inputs.builder import Model as Model
+    from energylens.inputs.hf import spec_from_hf as spec_from_hf
+    from energylens.inputs.library import gpus as gpus
+    from energylens.inputs.library import models as models
     from energylens.measurement.harness import measure as measure
-    from energylens.prediction import Prediction as Prediction
-    from energylens.prediction import predict as predict
-    from energylens.result import Result as Result
+    from energylens.results.comparison import Comparison as Comparison
+    from energylens.results.comparison import compare as compare
+    from energylens.results.prediction import Prediction as Prediction
+    from energylens.results.prediction import predict as predict
+    from energylens.results.result import Result as Result
     from energylens.searches import search as search
-    from energylens.servers import Launch as Launch
-    from energylens.servers import export as export
-    from energylens.service.cost import Costs as Costs
-    from energylens.service.planning import ServicePlan as ServicePlan
-    from energylens.service.planning import serve_plan as serve_plan
-    from energylens.service.pools import serve_pools as serve_pools
-    from energylens.service.replaying import Replay as Replay
-    from energylens.service.replaying import replay as replay
-    from energylens.service.serving import serve as serve
-    from energylens.service.workload import Workload as Workload
-    from energylens.service.workload import load_workload as load_workload
-    from energylens.service.workload import workloads as workloads
-    from energylens.space import Space as Space
-    from energylens.spec.hf import spec_from_hf as spec_from_hf
-    from energylens.store import read_parquet as read_parquet
+    from energylens.searches.exhaustive import explore as explore
+    from energylens.serving.advice.batch import advise_batch as advise_batch
+    from energylens.serving.advice.levers import advise_levers as advise_levers
+    from energylens.serving.advice.sweet_spots import sweet_spots as sweet_spots
+    from energylens.serving.costs import Costs as Costs
+    from energylens.serving.evaluate import serve as serve
+    from energylens.serving.plan import ServicePlan as ServicePlan
+    from energylens.serving.plan import serve_plan as serve_plan
+    from energylens.serving.pools import serve_pools as serve_pools
+    from energylens.serving.replay import Replay as Replay
+    from energylens.serving.replay import replay as replay
+    from energylens.serving.split import Split as Split
+    from energylens.serving.split import split as split
+    from energylens.serving.workload import Workload as Workload
+    from energylens.serving.workload import load_workload as load_workload
+    from energylens.serving.workload import workloads as workloads
     from energylens.sweeps.merge import merge as merge
     from energylens.sweeps.run import sweep as sweep
     from energylens.sweeps.status import Status as Status
     from energylens.sweeps.status import status as status
 
 _HOMES = {
-    "Comparison": "energylens.comparison",
-    "Costs": "energylens.service.cost",
-    "EnergylensError": "energylens.errors",
-    "FrameError": "energylens.errors",
-    "GpuError": "energylens.errors",
-    "InfeasibleError": "energylens.errors",
-    "Launch": "energylens.servers",
-    "Model": "energylens.builder",
-    "Prediction": "energylens.prediction",
-    "Replay": "energylens.service.replaying",
-    "Result": "energylens.result",
-    "ServicePlan": "energylens.service.planning",
-    "Space": "energylens.space",
-    "SpaceError": "energylens.errors",
-    "SpecError": "energylens.errors",
-    "Split": "energylens.disaggregation",
+    "Comparison": "energylens.results.comparison",
+    "Costs": "energylens.serving.costs",
+    "EnergylensError": "energylens.common.errors",
+    "FrameError": "energylens.common.errors",
+    "GpuError": "energylens.common.errors",
+    "InfeasibleError": "energylens.common.errors",
+    "Launch": "energylens.exports",
+    "Model": "energylens.inputs.builder",
+    "Prediction": "energylens.results.prediction",
+    "Replay": "energylens.serving.replay",
+    "Result": "energylens.results.result",
+    "ServicePlan": "energylens.serving.plan",
+    "Space": "energylens.engine.space",
+    "SpaceError": "energylens.common.errors",
+    "SpecError": "energylens.common.errors",
+    "Split": "energylens.serving.split",
     "Status": "energylens.sweeps.status",
-    "Workload": "energylens.service.workload",
+    "Workload": "energylens.serving.workload",
     "__version__": "energylens._core",
-    "advise_batch": "energylens.advice.batch",
-    "advise_levers": "energylens.advice.levers",
-    "compare": "energylens.comparison",
-    "evaluate": "energylens.evaluation",
-    "explore": "energylens.exploration",
-    "export": "energylens.servers",
-    "gpus": "energylens.library",
-    "load_workload": "energylens.service.workload",
+    "advise_batch": "energylens.serving.advice.batch",
+    "advise_levers": "energylens.serving.advice.levers",
+    "compare": "energylens.results.comparison",
+    "evaluate": "energylens.engine.evaluate",
+    "explore": "energylens.searches.exhaustive",
+    "export": "energylens.exports",
+    "gpus": "energylens.inputs.library",
+    "load_workload": "energylens.serving.workload",
     "measure": "energylens.measurement.harness",
     "merge": "energylens.sweeps.merge",
-    "models": "energylens.library",
-    "predict": "energylens.prediction",
-    "read_parquet": "energylens.store",
-    "replay": "energylens.service.replaying",
+    "models": "energylens.inputs.library",
+    "predict": "energylens.results.prediction",
+    "read_parquet": "energylens.common.parquet_file",
+    "replay": "energylens.serving.replay",
     "search": "energylens.searches",
-    "serve": "energylens.service.serving",
-    "serve_plan": "energylens.service.planning",
-    "serve_pools": "energylens.service.pools",
-    "spec_from_hf": "energylens.spec.hf",
-    "split": "energylens.disaggregation",
+    "serve": "energylens.serving.evaluate",
+    "serve_plan": "energylens.serving.plan",
+    "serve_pools": "energylens.serving.pools",
+    "spec_from_hf": "energylens.inputs.hf",
+    "split": "energylens.serving.split",
     "status": "energylens.sweeps.status",
     "sweep": "energylens.sweeps.run",
-    "sweet_spots": "energylens.advice.sweet_spots",
-    "workloads": "energylens.service.workload",
+    "sweet_spots": "energylens.serving.advice.sweet_spots",
+    "workloads": "energylens.serving.workload",
 }
 
 __all__ = [

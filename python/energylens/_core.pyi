@@ -64,7 +64,7 @@ def replay(
     blocks: Sequence[int],
     starts: Sequence[int],
 ) -> dict[str, Any]:
-    """Replay requests; steps by the names of `energylens.service.steps`, blocks of all and where each's begin."""
+    """Replay requests; steps by the names of `energylens.serving.step_table`, blocks of all and where each's begin."""
 
 def prefix_found(
     blocks: Sequence[int], starts: Sequence[int], block_tokens: int, capacities: Sequence[int]

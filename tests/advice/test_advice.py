@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from energylens.advice.batch import REFERENCE, advise_batch
-from energylens.advice.levers import advise_levers
-from energylens.advice.sweet_spots import TERMS, surface, sweet_spots, terms
-from energylens.errors import InfeasibleError, SpaceError
-from energylens.service.replaying import replay
-from energylens.service.serving import serve
+from energylens.common.errors import InfeasibleError, SpaceError
+from energylens.serving.advice.batch import REFERENCE, advise_batch
+from energylens.serving.advice.levers import advise_levers
+from energylens.serving.advice.sweet_spots import TERMS, surface, sweet_spots, terms
+from energylens.serving.evaluate import serve
+from energylens.serving.replay import replay
 
 
 def test_the_batch_is_the_largest_that_the_rule_keeps() -> None:

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energylens.builder import Model
-from energylens.calibrate.attention import Calls, DecodeModel, PrefillModel
 from energylens.calibrate.device import device
-from energylens.calibrate.gemm import GemmModel, Products
-from energylens.library import load_gpu
-from energylens.plan import LoadedGpu, Plan
-from energylens.running import way
-from energylens.spec.gpu import Host
+from energylens.calibrate.kernels.attention import Calls, DecodeModel, PrefillModel
+from energylens.calibrate.kernels.gemm import GemmModel, Products
+from energylens.inputs.builder import Model
+from energylens.inputs.gpu import Host
+from energylens.inputs.library import load_gpu
+from energylens.inputs.plan import LoadedGpu, Plan
+from energylens.inputs.run_options import way
 
 PROFILES = ("h100-sxm", "b200", "l40s", "h100-sxm@trtllm", "b200@sglang")
 

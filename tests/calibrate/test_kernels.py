@@ -7,16 +7,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from energylens.calibrate import fitting, pieces, tables
-from energylens.calibrate.attention import Calls, DecodeModel, PrefillModel, fit_decode_calls, fit_prefill_calls
-from energylens.calibrate.collectives import busfactor, fit_curve
+from energylens.calibrate import fitting
 from energylens.calibrate.device import Device
-from energylens.calibrate.formulas import Array, smooth_max
-from energylens.calibrate.gemm import NAMES, TILES, GemmModel, Products, fit_gemm, fit_products
-from energylens.calibrate.kernels import calibrate
-from energylens.calibrate.moe import Experts, MoeModel, fit_experts
-from energylens.errors import SpecError
-from energylens.library import load_gpu
+from energylens.calibrate.kernels import pieces, tables
+from energylens.calibrate.kernels.attention import Calls, DecodeModel, PrefillModel, fit_decode_calls, fit_prefill_calls
+from energylens.calibrate.kernels.coefficients import calibrate
+from energylens.calibrate.kernels.collectives import busfactor, fit_curve
+from energylens.calibrate.kernels.formulas import Array, smooth_max
+from energylens.calibrate.kernels.gemm import NAMES, TILES, GemmModel, Products, fit_gemm, fit_products
+from energylens.calibrate.kernels.moe import Experts, MoeModel, fit_experts
+from energylens.common.errors import SpecError
+from energylens.inputs.library import load_gpu
 
 GPU = Device(sms=100, peaks={"bf16": 1e15, "fp8": 2e15}, bandwidth=3e12)
 

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from energylens.calibrate import collective, kernel_power, meter, power, robust, transfer
-from energylens.calibrate.report import check_bands
-from energylens.errors import SpecError
+from energylens.calibrate import robust
+from energylens.calibrate.power import collective, fit, kernel_power, meter, transfer
+from energylens.calibrate.power.report import check_bands
+from energylens.common.errors import SpecError
 
 TRUE = {"flop_bf16": 5e-13, "flop_fp8": 3e-13, "hbm": 1e-10, "active_grouped_gemm": 60.0}
 TRUE |= {"active_attention_prefill": 40.0, "active_attention_decode": 80.0}
@@ -64,9 +65,9 @@ def made(folder: Path) -> Path:
     draw = np.random.default_rng(2)
     for family, table in tables().items():
         counted = kernel_power.rates(kernel_power.count(table.with_columns(latency_ms=1000.0), family))
-        columns = power.FORMS[FORM].columns(counted, family)
+        columns = fit.FORMS[FORM].columns(counted, family)
         joules = sum(value * columns[name] for name, value in TRUE.items() if not name.startswith("active"))
-        joules = joules + power.ON_CHIP * counted["chip_rate"].to_numpy()
+        joules = joules + fit.ON_CHIP * counted["chip_rate"].to_numpy()
         active = sum(value * columns[name] for name, value in TRUE.items() if name.startswith("active"))
         seconds = np.maximum(joules / draw.uniform(50, 400, ROWS), 3e-5)
         table.with_columns(
@@ -81,16 +82,16 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> kernel_power.KernelPower
 
 
 def test_known_coefficients_come_back(loaded: kernel_power.KernelPower) -> None:
-    found = power.fit(loaded, "h200-sxm", FORM)
+    found = fit.fit(loaded, "h200-sxm", FORM)
     assert found.coefficients == pytest.approx(TRUE, rel=0.02)
     assert found.mean_error < 1
     assert all(value == float(f"{value:.3g}") for value in found.coefficients.values())
-    assert power.fit(loaded, "h200-sxm", FORM) == found
+    assert fit.fit(loaded, "h200-sxm", FORM) == found
 
 
 def test_a_gpu_that_is_not_there(loaded: kernel_power.KernelPower) -> None:
     with pytest.raises(SpecError, match="no kernel power of `b200`"):
-        power.fit(loaded, "b200")
+        fit.fit(loaded, "b200")
 
 
 def test_a_coefficient_out_of_its_band_needs_a_reason() -> None:
@@ -189,7 +190,7 @@ def test_all_reduce_comes_back(tmp_path: Path) -> None:
 
 def test_transfer_says_where_from(loaded: kernel_power.KernelPower) -> None:
     link = {"active_w": 10.0, "link_j_per_byte": 3.5e-10, "watts_at_full_rate": 500.0}
-    lent = {"h200-sxm": transfer.profile(power.fit(loaded, "h200-sxm"), link)}
+    lent = {"h200-sxm": transfer.profile(fit.fit(loaded, "h200-sxm"), link)}
     found = transfer.transfer("h100-sxm", lent)
     assert found["flop_j"] == lent["h200-sxm"]["flop_j"]
     assert found["sources"]["flop_j"].startswith("transferred")

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energylens.calibrate.profile import MARKER, ProfileFile, emit, flow, scalar, significant
-from energylens.errors import SpecError
-from energylens.library import bundled, load_gpu
-from energylens.spec.schema import first_line
-from energylens.spec.yaml import Document
+from energylens.calibrate.profile_file import MARKER, ProfileFile, emit, flow, scalar, significant
+from energylens.common.errors import SpecError
+from energylens.inputs.library import bundled, load_gpu
+from energylens.inputs.schema import first_line
+from energylens.inputs.yaml import Document
 
 FITTED = ("h100-sxm", "h200-sxm", "b200", "gb200", "a100-sxm-80gb", "l40s")
 TREES = st.recursive(

@@ -7,17 +7,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from energylens.calibrate import serving
-from energylens.calibrate.account import deviations
-from energylens.calibrate.features import runs as features
-from energylens.calibrate.measured import data_dir, serving_runs
-from energylens.calibrate.mine import fit_file
-from energylens.calibrate.serving import Layer
-from energylens.errors import EnergylensError
-from energylens.library import load_gpu
-from energylens.plan import LoadedGpu
-from energylens.spec.gpu import Host
-from energylens.steady import steady_state
+from energylens.calibrate.engines import fit
+from energylens.calibrate.engines.cluster import fit_file
+from energylens.calibrate.engines.features import runs as features
+from energylens.calibrate.engines.fit import Layer
+from energylens.calibrate.engines.leave_one_out import deviations
+from energylens.calibrate.engines.runs import data_dir, serving_runs
+from energylens.common.errors import EnergylensError
+from energylens.inputs.gpu import Host
+from energylens.inputs.library import load_gpu
+from energylens.inputs.plan import LoadedGpu
+from energylens.serving.fixed_concurrency import steady_state
 
 TIME = {
     "host_s": 2e-3, "sequence_s": 5e-5, "gemm": 1.2, "attention": 1.1, "grouped_gemm": 1.3, "chat_input_tokens": 300.0,
@@ -56,13 +56,13 @@ def made() -> pl.DataFrame:
 
 @pytest.fixture
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_TIME_PRIOR", 1e-4)
+    monkeypatch.setattr(fit, "_TIME_PRIOR", 1e-4)
 
 
 @pytest.mark.usefixtures("_nothing_known")
 def test_known_times_come_back() -> None:
     rows = made().drop("input_tokens")
-    layer = serving.fit(features(rows, start()), start(), "lent", {})
+    layer = fit.fit(features(rows, start()), start(), "lent", {})
     for name in ("sequence_s", "gemm", "grouped_gemm"):
         assert layer.time[name] == pytest.approx(TIME[name], rel=0.05), name
     assert layer.time["host_s"] == pytest.approx(TIME["host_s"], abs=3e-4)
@@ -78,7 +78,7 @@ def test_narrow_caches_and_data_parallel_ranks_are_fitted_as_they_are_predicted(
     )  # fmt: skip
     told = steady_state(rows.drop("gpus", "task"), gpus=[Layer(TIME, PRICE).applied(start())])
     rows = rows.hstack(told.select("itl_s", "output_tokens_per_s", "power_w_per_gpu", "energy_per_output_token_j"))
-    layer = serving.fit(features(rows, start()), start(), "lent", {"chat_input_tokens": 300.0})
+    layer = fit.fit(features(rows, start()), start(), "lent", {"chat_input_tokens": 300.0})
     for name in ("sequence_s", "gemm", "attention"):
         assert layer.time[name] == pytest.approx(TIME[name], rel=0.05), name
 
@@ -87,19 +87,19 @@ def test_dense_models_tell_all_but_the_factor_of_routed_experts() -> None:
     rows = made()
     slower = pl.when(pl.col("model") == "qwen3-30b-a3b").then(1.3).otherwise(1.0)
     changed = rows.with_columns(pl.col("itl_s") * slower, pl.col("output_tokens_per_s") / slower)
-    before, after = (serving.fit(features(one, start()), start(), "lent", {}).time for one in (rows, changed))
+    before, after = (fit.fit(features(one, start()), start(), "lent", {}).time for one in (rows, changed))
     assert after.pop("grouped_gemm") > 1.1 * before.pop("grouped_gemm")
     assert after == before
 
 
 def test_what_is_known_is_not_fitted() -> None:
-    layer = serving.fit(features(made().drop("input_tokens"), start()), start(), "lent", {"chat_input_tokens": 300.0})
+    layer = fit.fit(features(made().drop("input_tokens"), start()), start(), "lent", {"chat_input_tokens": 300.0})
     assert layer.time["chat_input_tokens"] == 300.0
 
 
 def test_too_few_runs() -> None:
     with pytest.raises(EnergylensError, match="3 serving runs of `h100-sxm`; a fit needs 20"):
-        serving.fit(features(made().head(3), start()), start(), "lent", {})
+        fit.fit(features(made().head(3), start()), start(), "lent", {})
 
 
 def as_csv(rows: pl.DataFrame, path: Path) -> Path:

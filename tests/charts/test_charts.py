@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 import energylens
-from energylens.charts import Charts, save_chart
-from energylens.errors import EnergylensError
-from energylens.subject import read_subject
-from energylens.units import ENERGY
+from energylens.common.errors import EnergylensError
+from energylens.common.units import ENERGY
+from energylens.reports.charts import Charts, save_chart
+from energylens.reports.subject import read_subject
 
 vl_convert = pytest.importorskip("vl_convert")
 

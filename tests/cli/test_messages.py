@@ -12,10 +12,10 @@ import pytest
 
 from energylens import SpaceError, explore, predict, split
 from energylens.cli import main
-from energylens.nearest import nearest_point, nearest_row, percent
-from energylens.report import answer
-from energylens.report.text import table
-from energylens.space import LIMITED, Limit, Space
+from energylens.common.format import table
+from energylens.engine.space import LIMITED, Limit, Space
+from energylens.reports.text import answer
+from energylens.results.nearest import nearest_point, nearest_row, percent
 
 AXES: dict[str, Any] = {"tp": [1, 2, 4, 8], "batch": [1, 8, 64], "output_tokens": [64, 512]}
 SIDES = {"prefill": {"gpus": "h100-sxm", "tp": [1, 2]}, "decode": {"gpus": "h100-sxm", "tp": [1, 2], "batch": [1, 64]}}
@@ -28,7 +28,7 @@ def space(limits: list[str]) -> Space:
 def nearest_by_hand(limits: list[str]) -> tuple[float, pl.DataFrame]:
     """Return the least excess over limits of every point that runs, and the points that have it."""
     points = space([])
-    from energylens.keep import point_frame
+    from energylens.engine.reductions import point_frame
 
     frame = point_frame(points, np.arange(points.size, dtype=np.uint64), 1).filter(pl.col("feasible"))
     worst = np.zeros(frame.height)
@@ -85,7 +85,7 @@ def test_of_equally_near_points_the_one_of_least_joules_is_named() -> None:
 
 
 def test_a_space_too_large_to_look_at_again_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energylens.nearest._MOST_WORK", 1.0)
+    monkeypatch.setattr("energylens.results.nearest._MOST_WORK", 1.0)
     found = nearest_point(space(["tpot<=2ms"]))
     assert found is not None
     assert not found.exact

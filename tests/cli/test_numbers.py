@@ -7,7 +7,7 @@ import json
 import pytest
 
 from energylens.cli import main
-from energylens.values import MOST_VALUES, meant, numbers, real, whole
+from energylens.inputs.axis_text import MOST_VALUES, meant, numbers, real, whole
 
 PREDICT = ["predict", "llama-3.1-8b"]
 EXPLORE = ["explore", "llama-3.1-8b"]

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from energylens import EnergylensError
-from energylens.calibrate.profile import ProfileFile
+from energylens.calibrate.profile_file import ProfileFile
 from energylens.cli import main, output
 from energylens.cli.app import app
 from energylens.cli.command import Command
-from energylens.errors import MOST_LISTED, Problem
-from energylens.library import bundled
+from energylens.common.errors import MOST_LISTED, Problem
+from energylens.inputs.library import bundled
 
 ENERGYLENS = f"{sys.executable} -m energylens"
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
@@ -65,7 +65,7 @@ def test_a_closed_standard_output_is_said() -> None:
 
 
 def test_files_do_not_take_the_numbers_of_closed_streams(tmp_path: Path) -> None:
-    from energylens.store import read_parquet
+    from energylens.common.parquet_file import read_parquet
 
     out = tmp_path / "one.parquet"
     assert shell(f"energylens predict llama-3.1-8b --out {out} <&- >&- 2>&-").returncode == 74
@@ -133,7 +133,7 @@ def steering(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def shout() -> None:
         """Print. Example: energylens shout"""
-        from energylens.report.text import table
+        from energylens.common.format import table
 
         print(f"name: {HOSTILE}")
         print(table(["name", "set"], [[f"two\nlines{HOSTILE}", True], ["plain", False]]))
@@ -190,10 +190,10 @@ def test_long_lists_of_problems_are_cut(capsys: pytest.CaptureFixture[str], monk
 def test_breaking_off_between_files_says_which_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from energylens import store
+    from energylens.common import parquet_file
 
     first: list[Path] = []
-    real = store.write_file
+    real = parquet_file.write_file
 
     def stopped(path: Path, data: bytes) -> Path:
         if first:
@@ -201,7 +201,7 @@ def test_breaking_off_between_files_says_which_stay(
         first.append(path)
         return real(path, data)
 
-    monkeypatch.setattr(store, "write_file", stopped)
+    monkeypatch.setattr(parquet_file, "write_file", stopped)
     assert main(["schema", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == f"interrupted; written before that: `{first[0]}`\n"
     assert [path.name for path in tmp_path.iterdir()] == [first[0].name]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from energylens.common.errors import EnergylensError, SpecError
 from energylens.common.files import input_file, printable, read_bytes, read_text
-from energylens.errors import EnergylensError, SpecError
 
 
 def reason(path: Path | str) -> str:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from energylens.common.errors import EnergylensError
 from energylens.common.memory import MemoryBudgetError, budget_bytes, machine_bytes, require_bytes
-from energylens.errors import EnergylensError
 
 
 @pytest.mark.parametrize(("text", "value"), [("8GB", 8e9), ("2GiB", 2 * 2**30), ("100000000", 1e8), ("1.5 gb", 1.5e9)])

@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from energylens.common.errors import EnergylensError, SpecError
 from energylens.common.memory import MemoryBudgetError
 from energylens.common.parquet import parquet_sizes
 from energylens.common.tables import read_table
-from energylens.errors import EnergylensError, SpecError
 
 ROWS = pl.DataFrame({"a": [1, 2, 3], "b": ["x", "y", None]})
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from energylens.library import bundled
+from energylens.inputs.library import bundled
 from fuzz import grammar, mutate
 
 Case = dict[str, Any]
@@ -271,7 +271,7 @@ def native_replay(source: random.Random) -> Case:
 def results() -> dict[str, bytes]:
     """Return the files of a small front and of a small service plan."""
     from energylens import explore, serve_plan
-    from energylens.store import parquet_bytes
+    from energylens.common.parquet_file import parquet_bytes
 
     front = explore(models="llama-3.1-8b", gpus=["h100-sxm"], tp=[1, 2], batch=[1, 16, 64])
     plan = serve_plan("llama-3.1-8b", "512:64", rate_per_s=2.0, gpus=["h100-sxm"], tp=[1])
@@ -303,8 +303,8 @@ def results_of_sweep() -> dict[str, bytes]:
 @cache
 def plans() -> str:
     """Return the canonical text of a small plan."""
-    from energylens.library import load_gpu, load_model
-    from energylens.plan import Plan
+    from energylens.inputs.library import load_gpu, load_model
+    from energylens.inputs.plan import Plan
 
     return Plan([load_model("qwen3-30b-a3b")], [load_gpu("h100-sxm")]).json
 

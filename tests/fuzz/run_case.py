@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from energylens.errors import EnergylensError
+from energylens.common.errors import EnergylensError
 from fuzz.makers import Case
 
 
@@ -114,14 +114,15 @@ def _frame(columns: dict[str, tuple[str, list[Any]]]) -> str | None:
 
 
 def _plan(text: str) -> str | None:
-    from energylens import _core, running
+    from energylens import _core
+    from energylens.inputs import run_options
 
     try:
         plan = _core.Plan(text)
     except _core.PlanError:
         return None
     zeros, ones = np.zeros(1, dtype=np.uint32), np.ones(1, dtype=np.uint32)
-    ways, _ = running.ways(pl.DataFrame({"model": ["any"]}))
+    ways, _ = run_options.ways(pl.DataFrame({"model": ["any"]}))
     columns = ["energy_j", "latency_s", "memory_bytes_per_gpu"]
     try:
         table = plan.evaluate(

@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from energylens.calibrate import measured_power
-from energylens.calibrate.attention import Calls, DecodeModel, PrefillModel
-from energylens.calibrate.collectives import busfactor
 from energylens.calibrate.device import device
-from energylens.calibrate.gemm import TILES, GemmModel, Products
-from energylens.calibrate.measured_kernels import ELEMENT_BYTES
-from energylens.calibrate.moe import SKEWS, Experts, MoeModel
-from energylens.calibrate.moe import TILES as EXPERT_TILES
-from energylens.calibrate.profile import ProfileFile
-from energylens.evaluation import evaluate
-from energylens.library import bundled
+from energylens.calibrate.kernels.attention import Calls, DecodeModel, PrefillModel
+from energylens.calibrate.kernels.collectives import busfactor
+from energylens.calibrate.kernels.gemm import TILES, GemmModel, Products
+from energylens.calibrate.kernels.moe import SKEWS, Experts, MoeModel
+from energylens.calibrate.kernels.moe import TILES as EXPERT_TILES
+from energylens.calibrate.own_gpu import power
+from energylens.calibrate.own_gpu.kernels import ELEMENT_BYTES
+from energylens.calibrate.profile_file import ProfileFile
+from energylens.engine.evaluate import evaluate
+from energylens.inputs.library import bundled
+from energylens.inputs.plan import LoadedGpu
 from energylens.measurement.backend import About, CannotRun, NotAllowed, Samples, Window
 from energylens.measurement.cases import SIZES, Case
 from energylens.measurement.transformer import spec
-from energylens.plan import LoadedGpu
 
 LIMIT_W, STATIC_W, DEEP_W, MAX_MHZ = 1000.0, 130.0, 80.0, 1980
 ENERGY = {
@@ -229,7 +229,7 @@ class SimulatedGpu:
         } | {name: sizes.get(name) for name in SIZES}  # fmt: skip
         row["variant"] = "balanced" if case.family == "grouped_gemm" else case.variant
         schema = dict.fromkeys(SIZES, pl.Int64)
-        work = measured_power.work(pl.DataFrame([row], schema_overrides=schema), self.profile.spec).row(0, named=True)
+        work = power.work(pl.DataFrame([row], schema_overrides=schema), self.profile.spec).row(0, named=True)
         flop = {"bf16": 5e-13, "fp8": 3e-13}
         watts = STATIC_W + 60.0 + 1e-12 * work["vector_rate"] + 1.16e-11 * work["chip_rate"]
         watts += sum(price * work[f"flop_{name}"] for name, price in flop.items())

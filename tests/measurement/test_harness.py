@@ -8,14 +8,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from energylens.errors import EnergylensError, GpuError
+from energylens.common.errors import EnergylensError, GpuError
+from energylens.inputs.plan import LoadedGpu
 from energylens.measurement import harness
 from energylens.measurement.backend import Backend, Window
 from energylens.measurement.cases import REPEATS, suite
 from energylens.measurement.harness import Session, measure
 from energylens.measurement.recording import FORMAT, Replay
 from energylens.measurement.runs import Runs
-from energylens.plan import LoadedGpu
 from measurement.conftest import CLOCKS_MHZ
 from measurement.simulated import STATIC_W, SimulatedGpu, truth
 

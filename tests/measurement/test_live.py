@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from energylens.errors import GpuError
+from energylens.common.errors import GpuError
+from energylens.inputs.plan import Plan
 from energylens.measurement import harness, nvml, ranks, runner
 from energylens.measurement.backend import CannotRun, NotAllowed
 from energylens.measurement.cases import Case, suite
@@ -18,7 +19,6 @@ from energylens.measurement.kernels import Workload
 from energylens.measurement.live import Live
 from energylens.measurement.runner import Runner
 from energylens.measurement.transformer import CONFIG, NAME, Transformer, spec
-from energylens.plan import Plan
 
 SMALL = {
     "rows": 16, "columns": 256, "depth": 128, "bytes": 2**18, "batch": 2, "tokens": 32, "heads": 8, "kv_heads": 2,

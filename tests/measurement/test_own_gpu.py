@@ -9,16 +9,17 @@ import polars as pl
 import pytest
 
 from energylens import predict
-from energylens.calibrate import fitting, measured_kernels, measured_power, own_gpu
-from energylens.calibrate import mine as own_runs_fit
-from energylens.calibrate.profile import ProfileFile
+from energylens.calibrate import fitting
+from energylens.calibrate.engines import cluster as own_runs_fit
+from energylens.calibrate.own_gpu import kernels, power, profile
+from energylens.calibrate.profile_file import ProfileFile
 from energylens.cli import main
-from energylens.errors import EnergylensError
-from energylens.library import load_gpu
+from energylens.common.errors import EnergylensError
+from energylens.inputs.library import load_gpu
 from energylens.measurement.end_to_end import end_to_end
 from energylens.measurement.harness import measure
 from energylens.measurement.runs import Runs
-from energylens.steady import steady_state
+from energylens.serving.fixed_concurrency import steady_state
 from measurement.conftest import CLOCKS_MHZ
 from measurement.simulated import ENERGY, IDLE, STATIC_W, VOLTS
 
@@ -39,7 +40,7 @@ def runs(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mine(runs: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "STEPS", 600)
-        found = own_gpu.calibrate(runs, "h200-sxm")
+        found = profile.calibrate(runs, "h200-sxm")
     found.file.rename("mine")
     return found.file.write(runs.parent / "mine.yaml")
 
@@ -84,8 +85,8 @@ def test_no_row_of_the_transformer_is_in_a_fit(runs: Path, mine: Path) -> None:
     path = runs.parent / "without.parquet"
     kept = without.rows.filter(pl.col("family") != "model")
     Runs(kept, without.gpu, without.suite, without.input, {}).write(path)
-    found = own_gpu.calibrate(path, "h200-sxm").file
-    assert found.sections == own_gpu.calibrate(runs, "h200-sxm").file.sections
+    found = profile.calibrate(path, "h200-sxm").file
+    assert found.sections == profile.calibrate(runs, "h200-sxm").file.sections
 
 
 def test_a_measured_profile_says_so(mine: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_measured_profile_says_so(mine: Path) -> None:
 
 def test_joules_alone_go_into_a_profile_that_keeps_its_kernels_and_its_serving_layer(runs: Path) -> None:
     before = load_gpu("h200-sxm").spec
-    found = own_gpu.calibrate(runs, "h200-sxm", ["energy"]).file.loaded().spec
+    found = profile.calibrate(runs, "h200-sxm", ["energy"]).file.loaded().spec
     assert (found.kernels, found.host, found.collectives) == (before.kernels, before.host, before.collectives)
     assert found.uncertainty == before.uncertainty
     assert found.energy is not None and before.energy is not None and before.energy.prior is not None
@@ -117,8 +118,8 @@ def test_joules_alone_go_into_a_profile_that_keeps_its_kernels_and_its_serving_l
 def test_a_data_sheet_becomes_a_profile(runs: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.yaml"
     sheet.write_text(SHEET, encoding="utf-8")
-    found = own_gpu.calibrate(runs, str(sheet))
-    assert set(found.parts) == set(own_gpu.PARTS)
+    found = profile.calibrate(runs, str(sheet))
+    assert set(found.parts) == set(profile.PARTS)
     loaded = found.file.loaded()
     assert loaded.trust == "measured"
     assert loaded.spec.clock is not None
@@ -129,7 +130,7 @@ def test_what_was_not_measured_is_as_before_and_says_so(runs: Path, tmp_path: Pa
     whole = Runs.read(runs)
     path = tmp_path / "part.parquet"
     Runs(whole.rows.filter(pl.col("family").is_in(["gemm", "idle"])), whole.gpu, "quick", "", {}).write(path)
-    before, found = load_gpu("h200-sxm").spec, own_gpu.calibrate(path, "h200-sxm")
+    before, found = load_gpu("h200-sxm").spec, profile.calibrate(path, "h200-sxm")
     after = found.file.loaded().spec
     assert found.parts == ["kernels", "energy", "clock"]
     assert after.trust == before.trust == "calibrated"
@@ -148,7 +149,7 @@ def test_rows_that_are_missing_leave_what_was_known(runs: Path, tmp_path: Path) 
     pair = (pl.col("family") != "gemm") | ((pl.col("columns") == 2048) & (pl.col("depth") == 2048))
     two = (pl.col("variant") != "all_to_all") | (pl.col("gpus") != 2)
     Runs(whole.rows.filter(pair & two.fill_null(True)), whole.gpu, "quick", "", {}).write(path)
-    found, before = own_gpu.calibrate(path, "h200-sxm"), load_gpu("h200-sxm").spec
+    found, before = profile.calibrate(path, "h200-sxm"), load_gpu("h200-sxm").spec
     after = found.file.loaded().spec
     assert "collectives" not in found.parts and after.collectives == before.collectives
     assert after.kernels is not None and before.kernels is not None
@@ -160,7 +161,7 @@ def test_a_floor_above_the_kernels_is_told(runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "odd.parquet"
     odd = pl.when(pl.col("family") == "idle").then(1e3).otherwise(pl.col("power_w")).alias("power_w")
     Runs(whole.rows.with_columns(odd), whole.gpu, "quick", "", {}).write(path)
-    assert "waiting took 1000 W, more than" in own_gpu.calibrate(path, "h200-sxm", ["energy"]).text()
+    assert "waiting took 1000 W, more than" in profile.calibrate(path, "h200-sxm", ["energy"]).text()
 
 
 def test_clocks_above_those_measured_keep_the_tables_of_before(runs: Path, tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def test_clocks_above_those_measured_keep_the_tables_of_before(runs: Path, tmp_p
     path = tmp_path / "low.parquet"
     low = whole.rows.filter(pl.col("sm_clock_lock_mhz").is_null() | (pl.col("sm_clock_lock_mhz") < 1500))
     Runs(low, whole.gpu, "quick", "", {}).write(path)
-    clock, before = own_gpu.calibrate(path, "h200-sxm", ["clock"]).file.loaded().spec.clock, load_gpu("h200-sxm").spec
+    clock, before = profile.calibrate(path, "h200-sxm", ["clock"]).file.loaded().spec.clock, load_gpu("h200-sxm").spec
     assert clock is not None and clock.voltage_mv and clock.idle_w and before.clock and before.clock.voltage_mv
     assert clock.voltage_mv[-3:] == before.clock.voltage_mv[-3:]
     assert clock.max_mhz == before.clock.max_mhz
@@ -178,25 +179,25 @@ def test_clocks_above_those_measured_keep_the_tables_of_before(runs: Path, tmp_p
     sheet = tmp_path / "sheet.yaml"
     sheet.write_text(SHEET, encoding="utf-8")
     with pytest.raises(EnergylensError, match="not tell enough for `clock`"):
-        own_gpu.calibrate(path, str(sheet), ["clock"])
+        profile.calibrate(path, str(sheet), ["clock"])
 
 
 @pytest.mark.parametrize(
-    ("name", "profile"),
+    ("name", "stem"),
     [("NVIDIA H200", "h200-sxm"), ("NVIDIA A100-SXM4-80GB", "a100-sxm-80gb"), ("NVIDIA L40S", "l40s"),
      ("NVIDIA GH200 480GB", None), ("NVIDIA H200 NVL", None), ("NVIDIA GeForce RTX 4090 Laptop GPU", None)],
 )  # fmt: skip
-def test_only_the_very_gpu_takes_a_bundled_profile(name: str, profile: str | None) -> None:
+def test_only_the_very_gpu_takes_a_bundled_profile(name: str, stem: str | None) -> None:
     runs = Runs(pl.DataFrame(), {"name": name}, "quick", "", {})
-    if profile is None:
+    if stem is None:
         with pytest.raises(EnergylensError, match="no bundled profile"):
-            own_gpu.base_of(runs, None)
+            profile.base_of(runs, None)
     else:
-        assert own_gpu.base_of(runs, None).stem == profile
+        assert profile.base_of(runs, None).stem == stem
 
 
 def test_work_is_counted_as_by_hand(runs: Path) -> None:
-    rows = measured_power.work(Runs.read(runs).means, load_gpu("h200-sxm").spec)
+    rows = power.work(Runs.read(runs).means, load_gpu("h200-sxm").spec)
 
     def of(case: str) -> dict[str, float]:
         row = rows.filter(pl.col("kernel") == case).row(0, named=True)
@@ -221,9 +222,9 @@ def test_work_is_counted_as_by_hand(runs: Path) -> None:
 
 def test_shapes_are_held_out_whole(runs: Path) -> None:
     means = Runs.read(runs).means
-    for family, names in measured_kernels.SHAPES.items():
+    for family, names in kernels.SHAPES.items():
         rows = means.filter((pl.col("family") == family) & pl.col("sm_clock_lock_mhz").is_null())
-        rows = rows.with_columns(held=pl.Series(measured_kernels.held_out(rows)))
+        rows = rows.with_columns(held=pl.Series(kernels.held_out(rows)))
         if names:
             assert rows.group_by(names).agg(pl.col("held").n_unique())["held"].max() == 1
             assert 0 < rows["held"].sum() <= 0.45 * rows.height
@@ -244,7 +245,7 @@ def test_a_profile_fitted_to_ones_own_runs_keeps_its_serving_layer(runs: Path, t
     own_runs_fit.fit_file(own_runs(tmp_path), "h200-sxm", "layer").write(fitted)
     before = load_gpu(fitted).spec.energy
     assert before is not None and before.prior is not None
-    found = own_gpu.calibrate(runs, str(fitted), ["energy"]).file.loaded().spec.energy
+    found = profile.calibrate(runs, str(fitted), ["energy"]).file.loaded().spec.energy
     assert found is not None
     assert found.active_w == pytest.approx(60 * before.active_w / before.prior["active_w"], rel=0.05)
     assert found.sequence_j == before.sequence_j
@@ -286,15 +287,15 @@ def test_what_is_not_measured_is_told(runs: Path, tmp_path: Path) -> None:
     Runs(all_rows.rows.head(8), all_rows.gpu, "quick", "", {}).write(few)
     for part in ("kernels", "collectives"):
         with pytest.raises(EnergylensError, match=f"not tell enough for `{part}`"):
-            own_gpu.calibrate(few, "h200-sxm", [part])
+            profile.calibrate(few, "h200-sxm", [part])
     with pytest.raises(EnergylensError, match="too little is measured"):
-        own_gpu.calibrate(few, "h200-sxm", ["energy"])
+        profile.calibrate(few, "h200-sxm", ["energy"])
     with pytest.raises(EnergylensError, match="unknown part `kernel`"):
-        own_gpu.calibrate(few, "h200-sxm", ["kernel"])
+        profile.calibrate(few, "h200-sxm", ["kernel"])
     other = dict(all_rows.gpu) | {"name": "Voodoo 2"}
     Runs(all_rows.rows, other, "quick", "", {}).write(few)
     with pytest.raises(EnergylensError, match="no bundled profile of `Voodoo 2`"):
-        own_gpu.calibrate(few)
+        profile.calibrate(few)
     with pytest.raises(EnergylensError, match="no row of the transformer"):
         end_to_end(Runs(all_rows.rows.head(2), other, "quick", "", {}), ["h200-sxm"])
 
@@ -307,7 +308,7 @@ def test_suspect_rows_are_in_no_fit(runs: Path, tmp_path: Path) -> None:
     )
     path = tmp_path / "suspect.parquet"
     Runs(doubled, all_rows.gpu, "quick", "", {}).write(path)
-    found = own_gpu.calibrate(path, "h200-sxm", ["energy"]).file.sections["energy"]
+    found = profile.calibrate(path, "h200-sxm", ["energy"]).file.sections["energy"]
     assert found["flop_j"]["bf16"] == pytest.approx(5e-13, rel=0.02)
 
 

@@ -12,9 +12,9 @@ import pytest
 import energylens
 from browser import OVERFLOW, address, chromium, opened
 from energylens.cli import main
-from energylens.errors import EnergylensError
-from energylens.page import page
-from energylens.subject import read_subject
+from energylens.common.errors import EnergylensError
+from energylens.reports.html import page
+from energylens.reports.subject import read_subject
 
 pytest.importorskip("vl_convert")
 
@@ -129,7 +129,7 @@ def test_columns_are_sorted_and_the_theme_is_chosen(browser: Any, report: Path) 
 
 
 def test_long_fronts_are_thinned_and_say_so(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energylens.page.MOST_ROWS", 100)
+    monkeypatch.setattr("energylens.reports.html.MOST_ROWS", 100)
     found = energylens.explore(
         models="llama-3.1-8b", gpus="h100-sxm", batch="1:512", output_tokens="16:256:16", tp=[1, 2, 4]
     )
@@ -160,7 +160,7 @@ def test_service_plans_and_pairs_have_pages(browser: Any, tmp_path: Path) -> Non
 
 
 def test_names_cannot_break_out(tmp_path: Path) -> None:
-    text = energylens.library.bundled("hardware")["rtx-4090"].read_text(encoding="utf-8")
+    text = energylens.inputs.library.bundled("hardware")["rtx-4090"].read_text(encoding="utf-8")
     lines = [
         'source: "</script><script>alert(1)</script>"' if line.startswith("source:") else line
         for line in text.replace("name: rtx-4090", 'name: "</script>&<b>"').splitlines()

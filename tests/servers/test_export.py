@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 import energylens
-from energylens.errors import EnergylensError
-from energylens.points import read_point
-from energylens.servers import SERVERS, Launch, export
+from energylens.common.errors import EnergylensError
+from energylens.exports import SERVERS, Launch, export
+from energylens.results.point import read_point
 
 DATA = Path(__file__).parent.parent / "data" / "servers"
 KNOWN = {name: json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")) for name in SERVERS}
@@ -137,7 +137,7 @@ def test_deployments_of_a_service_plan(tmp_path: Path) -> None:
 
 
 def test_weights_of_an_unknown_source_are_asked_for(tmp_path: Path) -> None:
-    text = energylens.library.bundled("models")["llama-3.1-8b"].read_text(encoding="utf-8")
+    text = energylens.inputs.library.bundled("models")["llama-3.1-8b"].read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("source:")]
     (tmp_path / "m.yaml").write_text("\n".join(lines), encoding="utf-8")
     point = f"{tmp_path}/m.yaml; gpu=h100-sxm"

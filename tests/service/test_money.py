@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 
 from energylens.cli import main
-from energylens.errors import SpaceError
-from energylens.service.cost import Costs
-from energylens.service.deployments import ANSWERED, front, fronts
-from energylens.service.notes import hours_of
-from energylens.service.planning import ServicePlan, serve_plan
-from energylens.service.workload import load_workload
-from energylens.store import read_parquet
-from energylens.subject import read_subject
+from energylens.common.errors import SpaceError
+from energylens.common.parquet_file import read_parquet
+from energylens.reports.subject import read_subject
+from energylens.serving.costs import Costs
+from energylens.serving.deployments import ANSWERED, front, fronts
+from energylens.serving.notes import hours_of
+from energylens.serving.plan import ServicePlan, serve_plan
+from energylens.serving.workload import load_workload
 
 GPUS = ["h100-sxm", "a100-sxm-80gb", "l40s"]
 PRICES = Costs(gpu_hour={"h100-sxm": 2.5, "A100-SXM-80GB": 1.2, "l40s": 0.8})

@@ -7,12 +7,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from energylens.errors import FrameError, SpaceError
-from energylens.service.cost import Costs
-from energylens.service.planning import serve_plan
-from energylens.service.pools import serve_pools
-from energylens.service.replaying import replay
-from energylens.service.serving import BATCHING
+from energylens.common.errors import FrameError, SpaceError
+from energylens.serving.costs import Costs
+from energylens.serving.evaluate import BATCHING
+from energylens.serving.plan import serve_plan
+from energylens.serving.pools import serve_pools
+from energylens.serving.replay import replay
 
 AXES: dict[str, Any] = {"gpus": "h100-sxm", "tp": [1, 2], "token_budget": 8192}
 

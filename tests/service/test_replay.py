@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energylens import _core
-from energylens.errors import EnergylensError, FrameError, InfeasibleError
-from energylens.service.replaying import replay
-from energylens.service.workload import constant, load_workload
+from energylens.common.errors import EnergylensError, FrameError, InfeasibleError
+from energylens.serving.replay import replay
+from energylens.serving.workload import constant, load_workload
 from oracle.batching import Request, batched
 
 GRID: dict[str, Any] = {

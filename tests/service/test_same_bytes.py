@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from energylens.service.least_squares import nonnegative_least_squares
-from energylens.service.sums import row_sums, weighted_sum
+from energylens.serving.least_squares import nonnegative_least_squares
+from energylens.serving.sums import row_sums, weighted_sum
 
 ANSWERS = """
 import hashlib
 import numpy as np, polars as pl
 import energylens as el
-from energylens.service.workload import from_requests
+from energylens.serving.workload import from_requests
 random = np.random.default_rng(11)
 requests = pl.DataFrame({"arrival_s": np.cumsum(random.exponential(0.2, 1500)),
     "input_tokens": np.ceil(random.lognormal(6.5, 1.1, 1500)),

@@ -8,17 +8,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from energylens.advice.batch import advise_batch
-from energylens.advice.levers import advise_levers
-from energylens.advice.sweet_spots import sweet_spots
 from energylens.cli import main
-from energylens.errors import FrameError, SpecError
-from energylens.library import bundled, load_gpu, load_model
-from energylens.service.cost import Costs
-from energylens.service.planning import serve_plan
-from energylens.service.pools import serve_pools
-from energylens.service.replaying import replay
-from energylens.service.serving import serve
+from energylens.common.errors import FrameError, SpecError
+from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.serving.advice.batch import advise_batch
+from energylens.serving.advice.levers import advise_levers
+from energylens.serving.advice.sweet_spots import sweet_spots
+from energylens.serving.costs import Costs
+from energylens.serving.evaluate import serve
+from energylens.serving.plan import serve_plan
+from energylens.serving.pools import serve_pools
+from energylens.serving.replay import replay
 
 CARD = """name: card-x
 source: a data sheet

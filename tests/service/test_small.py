@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energylens.cli import main
+from energylens.common.errors import EnergylensError, SpecError
 from energylens.common.memory import MemoryBudgetError
-from energylens.errors import EnergylensError, SpecError
-from energylens.library import load_gpu
-from energylens.service.coreset import coreset
-from energylens.service.deployments import deployments
-from energylens.service.notes import p90_interval, p90_ranks, traffic_notes
-from energylens.service.planning import serve_plan
-from energylens.service.replaying import replay
-from energylens.service.workload import load_workload
+from energylens.inputs.library import load_gpu
+from energylens.serving.coreset import coreset
+from energylens.serving.deployments import deployments
+from energylens.serving.notes import p90_interval, p90_ranks, traffic_notes
+from energylens.serving.plan import serve_plan
+from energylens.serving.replay import replay
+from energylens.serving.workload import load_workload
 
 ONE = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
 

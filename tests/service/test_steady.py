@@ -11,11 +11,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from energylens import _core
-from energylens.errors import FrameError
-from energylens.service.intervals import with_intervals
-from energylens.service.replaying import replay
-from energylens.service.serving import Role, serve, served_rates
-from energylens.service.workload import load_workload
+from energylens.common.errors import FrameError
+from energylens.serving.evaluate import Role, serve, served_rates
+from energylens.serving.intervals import with_intervals
+from energylens.serving.replay import replay
+from energylens.serving.workload import load_workload
 
 ENGINE = {"model": "llama-3.1-70b", "gpu": "h100-sxm", "tp": 4}
 

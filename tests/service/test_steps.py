@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from energylens import evaluate
-from energylens.library import load_gpu
-from energylens.plan import LARGEST
-from energylens.service.steps import engines
-from energylens.steady import ample
+from energylens.inputs.library import load_gpu
+from energylens.inputs.plan import LARGEST
+from energylens.serving.fixed_concurrency import ample
+from energylens.serving.step_table import engines
 
 ENGINES = [
     {"model": "llama-3.1-70b", "gpu": "h100-sxm", "tp": 4},

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from energylens.errors import SpecError
-from energylens.service.trace import read_trace
+from energylens.common.errors import SpecError
+from energylens.serving.trace import read_trace
 
 
 def write(folder: Path, text: str, name: str = "trace.csv") -> Path:

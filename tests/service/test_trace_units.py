@@ -10,11 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from energylens.errors import SpecError
-from energylens.service.replaying import replay
-from energylens.service.trace import Trace, load_trace
-from energylens.service.trace_blocks import block_size
-from energylens.service.workload import load_workload
+from energylens.common.errors import SpecError
+from energylens.serving.replay import replay
+from energylens.serving.trace import Trace, load_trace
+from energylens.serving.trace_blocks import block_size
+from energylens.serving.workload import load_workload
 
 ONE = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
 

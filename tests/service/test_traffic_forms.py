@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from energylens.cli.app import run
-from energylens.library import bundled
-from energylens.subject import read_subject
+from energylens.inputs.library import bundled
+from energylens.reports.subject import read_subject
 
 COUNT = 60
 PROMPTS = [600 + 7 * (i % 9) + (900 if i % 3 else 0) for i in range(COUNT)]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energylens.errors import SpecError
-from energylens.library import bundled
-from energylens.service.coreset import binned, coreset, moments
-from energylens.service.workload import (
+from energylens.common.errors import SpecError
+from energylens.inputs.library import bundled
+from energylens.serving.coreset import binned, coreset, moments
+from energylens.serving.workload import (
     constant,
     crowding,
     load_workload,

@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 
 import energylens
-from energylens.errors import Problem, SpecError
-from energylens.library import bundled
-from energylens.plan import LoadedGpu
-from energylens.spec.form import check
-from energylens.spec.gpu import GpuSpec
-from energylens.spec.model import ModelSpec
-from energylens.spec.workload import WorkloadSpec
-from energylens.spec.yaml import Document
+from energylens.common.errors import Problem, SpecError
+from energylens.inputs.form import check
+from energylens.inputs.gpu import GpuSpec
+from energylens.inputs.library import bundled
+from energylens.inputs.model import ModelSpec
+from energylens.inputs.plan import LoadedGpu
+from energylens.inputs.workload import WorkloadSpec
+from energylens.inputs.yaml import Document
 
 GPU = Document.read(bundled("hardware")["h100-sxm"]).data
 MODEL: dict[str, Any] = {

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from energylens.library import load_gpu
-from energylens.spec import datasheet
+from energylens.inputs import datasheet
+from energylens.inputs.library import load_gpu
 
 TECHNOLOGY = {"a100-sxm-80gb": "HBM2e", "h100-sxm": "HBM3", "b200": "HBM3e"}
 

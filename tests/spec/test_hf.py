@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-import energylens.spec.hf as hf
+import energylens.inputs.hf as hf
 from energylens.cli import main
-from energylens.errors import SpecError
-from energylens.spec.schema import first_line
+from energylens.common.errors import SpecError
+from energylens.inputs.schema import first_line
 
 CONFIGS = Path(__file__).parent.parent / "data" / "hf"
 MODELS = Path(hf.__file__).parent.parent.parent / "specs" / "models"

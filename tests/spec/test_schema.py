@@ -14,19 +14,19 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from energylens.calibrate.profile import ProfileFile, flow
-from energylens.errors import EnergylensError, SpecError
-from energylens.library import bundled, load_gpu, load_model
-from energylens.plan import LoadedGpu, LoadedModel, Plan
-from energylens.points import read_point
-from energylens.service.workload import load_workload
-from energylens.spec.form import check
-from energylens.spec.gpu import GpuSpec
-from energylens.spec.model import AXES, ModelSpec
-from energylens.spec.point import PointSpec
-from energylens.spec.schema import FOLDERS, KINDS, first_line, schema, text
-from energylens.spec.workload import WorkloadSpec
-from energylens.spec.yaml import Document
+from energylens.calibrate.profile_file import ProfileFile, flow
+from energylens.common.errors import EnergylensError, SpecError
+from energylens.inputs.form import check
+from energylens.inputs.gpu import GpuSpec
+from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.inputs.model import AXES, ModelSpec
+from energylens.inputs.plan import LoadedGpu, LoadedModel, Plan
+from energylens.inputs.point import PointSpec
+from energylens.inputs.schema import FOLDERS, KINDS, first_line, schema, text
+from energylens.inputs.workload import WorkloadSpec
+from energylens.inputs.yaml import Document
+from energylens.results.point import read_point
+from energylens.serving.workload import load_workload
 from energylens.sweeps.job import Job, JobForm
 
 jsonschema = pytest.importorskip("jsonschema", reason="a part of the extra `report`")

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from energylens.errors import MOST_SHOWN, Place, Problem, SpecError
-from energylens.spec.form import check
-from energylens.spec.gpu import GpuSpec
-from energylens.spec.model import ModelSpec
-from energylens.spec.nodes import MOST_DEPTH, MOST_VALUES
-from energylens.spec.yaml import MOST_BYTES, Document
+from energylens.common.errors import MOST_SHOWN, Place, Problem, SpecError
+from energylens.inputs.form import check
+from energylens.inputs.gpu import GpuSpec
+from energylens.inputs.model import ModelSpec
+from energylens.inputs.nodes import MOST_DEPTH, MOST_VALUES
+from energylens.inputs.yaml import MOST_BYTES, Document
 
 
 def read(text: str) -> Any:

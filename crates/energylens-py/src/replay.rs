@@ -59,7 +59,7 @@ fn different(blocks: &[u32]) -> usize {
     blocks.iter().max().map_or(0, |most| *most as usize + 1)
 }
 
-/// Replays requests. `steps` are lists and numbers by the names of `energylens.service.steps`; `blocks` of all requests, those
+/// Replays requests. `steps` are lists and numbers by the names of `energylens.serving.step_table`; `blocks` of all requests, those
 /// of request i from `starts[i]` to `starts[i + 1]`.
 #[pyfunction]
 #[expect(clippy::too_many_arguments, reason = "columns")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from energylens.spec.gpu import GpuSpec
+from energylens.inputs.gpu import GpuSpec
 
 BYTES = {
     "bf16": 2.0, "fp8": 1.0, "fp8_block": 1 + 4 / 16384, "int8": 1.0,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares, minimize  # type: ignore[import-untyped, unused-ignore]
 
-from energylens.calibrate.formulas import Array
+from energylens.calibrate.kernels.formulas import Array
 
 Model = Callable[[Array], Array]
 Flags = NDArray[np.bool_]

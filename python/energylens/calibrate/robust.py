@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from energylens.errors import Problem, SpecError
+from energylens.common.errors import Problem, SpecError
 
 Array = NDArray[Any]
 MAX_CONDITION = 1e5

@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from energylens.calibrate.profile import ProfileFile, significant
-from energylens.errors import EnergylensError, Problem
-from energylens.plan import LoadedGpu
+from energylens.calibrate.profile_file import ProfileFile, significant
+from energylens.common.errors import EnergylensError, Problem
+from energylens.inputs.plan import LoadedGpu
 
 Told = Callable[[str], None]
 
@@ -20,8 +20,8 @@ def _silent(_line: str) -> None:
 
 def kernels(file: ProfileFile, tables: Path | None = None, told: Told = _silent) -> None:
     """Fit kernel and collective times to the tables of `aiconfigurator-core` and put them in the profile."""
-    from energylens.calibrate.kernels import calibrate
-    from energylens.calibrate.sections import sections
+    from energylens.calibrate.kernels.coefficients import calibrate
+    from energylens.calibrate.kernels.sections import sections
 
     spec = file.loaded().spec
     file.replace(**sections(spec, calibrate(spec, tables, told=told)))
@@ -37,8 +37,8 @@ def power(file: ProfileFile, folder: Path, told: Told = _silent) -> None:
 @lru_cache(maxsize=1)
 def all_power(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the coefficients of every GPU with measured kernel power, and of those that take after one of them."""
-    from energylens.calibrate import collective, kernel_power, transfer
-    from energylens.calibrate import power as fits
+    from energylens.calibrate.power import collective, kernel_power, transfer
+    from energylens.calibrate.power import fit as fits
 
     measured = kernel_power.load(folder)
     link = collective.fit(folder)
@@ -70,13 +70,13 @@ def energy_section(found: Mapping[str, Mapping[str, Any]], gpu: str) -> dict[str
 
 def serving(file: ProfileFile, folder: Path, told: Told = _silent) -> None:
     """Fit the serving layer to measured serving runs, with the deviations that left-out models show."""
-    from energylens.calibrate.account import Account, serving_rows
-    from energylens.calibrate.measured import serving_runs
+    from energylens.calibrate.engines.leave_one_out import Account, serving_rows
+    from energylens.calibrate.engines.runs import serving_runs
 
     gpu = file.loaded()
     rows = serving_rows(serving_runs(folder), gpu.spec.name)
     if rows.height == 0 and gpu.spec.name in LENDERS:
-        from energylens.library import load_gpu
+        from energylens.inputs.library import load_gpu
 
         told(f"{gpu.spec.name}: serving layer of {LENDERS[gpu.spec.name]}")
         return lend(file, load_gpu(LENDERS[gpu.spec.name]))

@@ -9,7 +9,7 @@ from energylens.cli.app import app, emit
 from energylens.cli.command import App, Parameter
 from energylens.cli.options import Json, Threads
 from energylens.cli.service import Load, OneOptions, Rate, TraceOptions
-from energylens.errors import Problem, SpaceError
+from energylens.common.errors import Problem, SpaceError
 
 advise = App(
     name="advise",
@@ -36,9 +36,9 @@ def batch(
 
     Example: energylens advise batch llama-3.1-8b --gpu h100-sxm --workload 250:230
     """
-    from energylens.advice.batch import advise_batch
-    from energylens.report.advice import batch_text
-    from energylens.service.serving import BATCHING
+    from energylens.reports.text.advice import batch_text
+    from energylens.serving.advice.batch import advise_batch
+    from energylens.serving.evaluate import BATCHING
 
     deployment = _engine(options, model)
     if deployment.pop("max_num_seqs") != BATCHING["max_num_seqs"]:
@@ -75,8 +75,8 @@ def sweet_spots(
 
     Example: energylens advise sweet-spots llama-3.1-8b --gpu h100-sxm --batch 32
     """
-    from energylens.advice.sweet_spots import sweet_spots as run
-    from energylens.report.advice import sweet_spots_text
+    from energylens.reports.text.advice import sweet_spots_text
+    from energylens.serving.advice.sweet_spots import sweet_spots as run
 
     lengths = [
         axes.numbers(text, name) for name, text in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens))
@@ -110,8 +110,8 @@ def levers(
     Example: energylens advise levers llama-3.1-70b --workload azure-conv --gpu h100-sxm --tp 4 --replicas 2 --slo
     tpot=50ms
     """
-    from energylens.advice.levers import advise_levers
-    from energylens.report.advice import levers_text
+    from energylens.reports.text.advice import levers_text
+    from energylens.serving.advice.levers import advise_levers
 
     deployment = _engine(options, model)
     found = advise_levers(

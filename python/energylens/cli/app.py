@@ -8,7 +8,7 @@ from typing import Any
 
 from energylens import _core
 from energylens.cli.command import App
-from energylens.errors import EnergylensError
+from energylens.common.errors import EnergylensError
 
 
 def _version() -> str:

@@ -1,13 +1,13 @@
-"""Values on the command line: those of `energylens.values`, whole numbers, and service-level objectives."""
+"""Values on the command line: those of `energylens.inputs.axis_text`, whole numbers, and service-level objectives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from energylens import values
-from energylens.errors import Problem, SpaceError
-from energylens.values import formats, names, numbers
+from energylens.common.errors import Problem, SpaceError
+from energylens.inputs import axis_text
+from energylens.inputs.axis_text import formats, names, numbers
 
 __all__ = ["every", "formats", "names", "numbers", "slo", "switch", "whole"]
 
@@ -28,7 +28,7 @@ def every(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
 
 def whole(text: str) -> int:
     """Return a whole number, refusing what only looks like one."""
-    return values.whole(text)
+    return axis_text.whole(text)
 
 
 def switch(text: str) -> bool:

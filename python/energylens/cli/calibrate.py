@@ -11,8 +11,8 @@ from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, App, Parameter
 from energylens.cli.options import Json
 from energylens.cli.output import document
-from energylens.errors import EnergylensError, Problem
-from energylens.store import checked_target
+from energylens.common.errors import EnergylensError, Problem
+from energylens.common.parquet_file import checked_target
 
 calibrate = App(
     name="calibrate",
@@ -31,7 +31,7 @@ Data = Annotated[Path | None, Parameter(help="Folder of measured data; ENERGYLEN
 
 
 def _each(gpu: str, out: Path | None, write: bool) -> list[Path]:
-    from energylens.library import profile_path
+    from energylens.inputs.library import profile_path
 
     paths = [profile_path(name) for name in axes.names(gpu)]
     if out is not None and write:
@@ -46,7 +46,7 @@ def _each(gpu: str, out: Path | None, write: bool) -> list[Path]:
 
 
 def _done(file: object, out: Path | None, write: bool) -> None:
-    from energylens.calibrate.profile import ProfileFile
+    from energylens.calibrate.profile_file import ProfileFile
 
     assert isinstance(file, ProfileFile)
     if out is None and not write:
@@ -77,7 +77,7 @@ def kernels(
     Example: energylens calibrate kernels h100-sxm --out h100-sxm.yaml
     """
     from energylens.calibrate import stages
-    from energylens.calibrate.profile import ProfileFile
+    from energylens.calibrate.profile_file import ProfileFile
 
     for path in _each(gpu, out, write):
         file = ProfileFile(path)
@@ -92,8 +92,8 @@ def power(gpu: Gpus, /, *, data: Data = None, out: Out = None, write: Write = Fa
     Example: energylens calibrate power h200-sxm --data measured/ --out h200-sxm.yaml
     """
     from energylens.calibrate import stages
-    from energylens.calibrate.measured import data_dir
-    from energylens.calibrate.profile import ProfileFile
+    from energylens.calibrate.engines.runs import data_dir
+    from energylens.calibrate.profile_file import ProfileFile
 
     paths = _each(gpu, out, write)
     folder = data_dir(data)
@@ -110,8 +110,8 @@ def serving(gpu: Gpus, /, *, data: Data = None, out: Out = None, write: Write = 
     Example: energylens calibrate serving h100-sxm --data measured/ --out h100-sxm.yaml
     """
     from energylens.calibrate import stages
-    from energylens.calibrate.measured import data_dir
-    from energylens.calibrate.profile import ProfileFile
+    from energylens.calibrate.engines.runs import data_dir
+    from energylens.calibrate.profile_file import ProfileFile
 
     paths = _each(gpu, out, write)
     folder = data_dir(data)
@@ -141,7 +141,7 @@ def mine(
 
     Example: energylens calibrate mine runs.csv --gpu h100-sxm --out my-h100.yaml
     """
-    from energylens.calibrate import mine as own
+    from energylens.calibrate.engines import cluster as own
 
     if columns:
         if json:
@@ -195,13 +195,13 @@ def runs(
 
     Example: energylens calibrate runs runs.parquet --out my-gpu.yaml
     """
-    from energylens.calibrate import own_gpu
+    from energylens.calibrate.own_gpu import profile
 
     target = checked_target(out) if out is not None else None
     if target is not None and target.suffix not in (".yaml", ".yml"):
         problem = Problem(f"`{out}`: a profile is written as yaml", hint=f"name it {target.stem}.yaml", code="options")
         raise EnergylensError(problem)
-    found = own_gpu.calibrate(file, gpu, axes.names(parts) if parts is not None else None)
+    found = profile.calibrate(file, gpu, axes.names(parts) if parts is not None else None)
     if target is not None:
         found.file.rename(target.stem)
         found.file.write(target)

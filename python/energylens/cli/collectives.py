@@ -28,8 +28,8 @@ def collectives(
 
     Example: energylens collectives h100-sxm --operations all_reduce,all_to_all --gpus 8,64 --sms own,4,16
     """
-    from energylens.collectives import collectives as measured
-    from energylens.report.text import number, si, table
+    from energylens.common.format import number, si, table
+    from energylens.engine.collectives import collectives as measured
 
     asked = [None if part == "own" else value for part in axes.names(sms) for value in _counts(part)]
     frame = measured(

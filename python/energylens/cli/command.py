@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar, get_type_hints, overload
 
 from energylens.cli.option import CommandError, Option, Parameter, default_of, key_of, option_of, plain, value_of
+from energylens.common.errors import EnergylensError, Problem, did_you_mean
 from energylens.common.files import is_file, printable
-from energylens.errors import EnergylensError, Problem, did_you_mean
 
 __all__ = ["OUT", "App", "Command", "CommandError", "Option", "Parameter"]
 

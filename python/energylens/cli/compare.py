@@ -27,9 +27,9 @@ def compare(
     Example: energylens compare "llama-3.1-70b; gpu=h100-sxm; tp=4; batch=64" "llama-3.1-70b; gpu=h100-sxm; tp=8;
     batch=64" --chart waterfall.png
     """
-    from energylens.charts import check_picture, save_chart
-    from energylens.comparison import compare as compare_points
-    from energylens.report.comparison import comparison_text
+    from energylens.reports.charts import check_picture, save_chart
+    from energylens.reports.text.comparison import comparison_text
+    from energylens.results.comparison import compare as compare_points
 
     if chart is not None:
         check_picture(chart)

@@ -10,9 +10,9 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json, KeepOptions, Out, SpaceOptions, Threads, check_out
-from energylens.errors import SpaceError
-from energylens.result import Result
-from energylens.space import Space
+from energylens.common.errors import SpaceError
+from energylens.engine.space import Space
+from energylens.results.result import Result
 
 _MODELS = "Bundled models or spec paths, separated by commas."
 
@@ -32,7 +32,7 @@ def explore(
 
     Example: energylens explore llama-3.1-70b --gpu h100-sxm,b200 --slo tpot=50ms --limit "gpus<=8" --best-per gpu
     """
-    from energylens.exploration import explore as explore_space
+    from energylens.searches.exhaustive import explore as explore_space
 
     check_out(out)
     space = (options or SpaceOptions()).space(models)
@@ -92,7 +92,7 @@ def demo(
 
     Example: energylens demo
     """
-    from energylens.exploration import explore as explore_space
+    from energylens.searches.exhaustive import explore as explore_space
 
     space = Space(
         models="llama-3.1-70b",
@@ -109,7 +109,7 @@ def demo(
 
 
 def _tell(result: Result, as_json: bool, out: Path | None) -> None:
-    from energylens.report import answer
+    from energylens.reports.text import answer
 
     if not result.frame.height:
         raise SpaceError(answer.nothing(result))

@@ -27,8 +27,8 @@ def export(
 
     Example: energylens export front.parquet --to vllm
     """
-    from energylens.servers import export as launch
-    from energylens.store import checked_target, write_file
+    from energylens.common.parquet_file import checked_target, write_file
+    from energylens.exports import export as launch
 
     if out is not None:
         checked_target(out)

@@ -10,9 +10,9 @@ from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json
 from energylens.cli.output import document as print_document
+from energylens.common.errors import Problem, SpecError
 from energylens.common.files import is_there, printable
-from energylens.errors import Problem, SpecError
-from energylens.report.text import billions, si, table
+from energylens.common.format import billions, si, table
 
 
 @app.command
@@ -21,7 +21,7 @@ def models(*, json: Json = False) -> None:
 
     Example: energylens models
     """
-    from energylens.library import models as listed
+    from energylens.inputs.library import models as listed
 
     frame = listed()
     if json:
@@ -52,9 +52,9 @@ def gpus(
 
     Example: energylens gpus --show h100-sxm
     """
-    from energylens.library import gpus as listed
-    from energylens.library import load_gpu
-    from energylens.report.spec import gpu_text
+    from energylens.inputs.library import gpus as listed
+    from energylens.inputs.library import load_gpu
+    from energylens.reports.text.spec import gpu_text
 
     if name is not None and show is not None and name != show:
         fault = f"`{name}` and --show `{show}` exclude each other: one GPU is shown at a time"
@@ -97,8 +97,8 @@ def show(
 
     Example: energylens show llama-3.1-70b --explain
     """
-    from energylens.library import load_model
-    from energylens.report.spec import explain_model, model_text
+    from energylens.inputs.library import load_model
+    from energylens.reports.text.spec import explain_model, model_text
 
     loaded = load_model(model)
     if json:
@@ -119,13 +119,13 @@ def import_hf(
 
     Example: energylens import-hf config.json --name my-model --out my-model.yaml
     """
-    from energylens.library import load_model
-    from energylens.plan import LoadedModel, Plan
-    from energylens.spec.form import check
-    from energylens.spec.hf import InvalidConfig, UnsupportedArchitecture, not_counted, spec_from_hf, write_yaml
-    from energylens.spec.model import ModelSpec
-    from energylens.spec.yaml import Document
-    from energylens.store import write_file
+    from energylens.common.parquet_file import write_file
+    from energylens.inputs.form import check
+    from energylens.inputs.hf import InvalidConfig, UnsupportedArchitecture, not_counted, spec_from_hf, write_yaml
+    from energylens.inputs.library import load_model
+    from energylens.inputs.model import ModelSpec
+    from energylens.inputs.plan import LoadedModel, Plan
+    from energylens.inputs.yaml import Document
 
     if name is not None:
         _check_name(name)
@@ -176,7 +176,7 @@ def _read_config(config: Path) -> tuple[dict[str, Any], Path]:
 
 
 def _check_name(name: str) -> None:
-    from energylens.spec.form import plain_name
+    from energylens.inputs.form import plain_name
 
     try:
         plain_name(name.rsplit("/", 1)[-1] or name, "model")

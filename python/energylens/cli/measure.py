@@ -13,7 +13,7 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json
-from energylens.errors import EnergylensError, Problem
+from energylens.common.errors import EnergylensError, Problem
 
 
 @app.command

@@ -8,9 +8,9 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
+from energylens.common.errors import EnergylensError, Problem
 from energylens.common.files import printable
-from energylens.errors import EnergylensError, Problem
-from energylens.values import meant, real
+from energylens.inputs.axis_text import meant, real
 
 _KINDS: Final = {int: "INT", float: "NUMBER", Path: "PATH", str: "TEXT"}
 

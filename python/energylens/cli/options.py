@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from energylens import _core, running
+from energylens import _core
 from energylens.cli import axes
 from energylens.cli.command import OUT, Parameter
-from energylens.errors import Problem, SpaceError
-from energylens.plan import MAX_BATCHED_TOKENS
-from energylens.space import DEFAULT_BATCHES, DEFAULT_OBJECTIVES, Space
+from energylens.common.errors import Problem, SpaceError
+from energylens.engine.space import DEFAULT_BATCHES, DEFAULT_OBJECTIVES, Space
+from energylens.inputs import run_options
+from energylens.inputs.plan import MAX_BATCHED_TOKENS
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON instead of text.")]
 Out = Annotated[Path | None, Parameter(name=OUT, help="Also write a Parquet file.")]
@@ -33,17 +34,17 @@ class SpaceOptions:
     dp: Annotated[str, Parameter(help="Attention data parallelism inside the engine.")] = "1"
     ep: Annotated[str, Parameter(help="Expert parallelism.")] = "1"
     cp: Annotated[str, Parameter(help="Context parallelism.")] = "1"
-    overlap_stages: Annotated[str, Parameter(help=f"{running.HELP['overlap_stages']}; 1 is none, own the spec's.")] = (
-        "own"
-    )
-    overlap_sms: Annotated[str, Parameter(help=running.HELP["overlap_sms"])] = "0"
-    overlap_where: Annotated[str, Parameter(help=running.HELP["overlap_where"])] = "prefill"
-    sequence_parallel: Annotated[str, Parameter(bare="on", help=f"{running.HELP['sequence_parallel']}.")] = "off"
-    fused_norm: Annotated[str, Parameter(bare="on", help=f"{running.HELP['fused_norm']}.")] = "off"
-    sm_clock_mhz: Annotated[str, Parameter(help=f"{running.HELP['sm_clock_mhz']}, own for as measured.")] = "own"
-    power_cap_w: Annotated[str, Parameter(help=f"{running.HELP['power_cap_w']}, own for the limit.")] = "own"
-    routing: Annotated[str, Parameter(help=f"{running.HELP['routing']}; own for the spec's.")] = "own"
-    placement: Annotated[str, Parameter(help=running.HELP["placement"])] = "contiguous"
+    overlap_stages: Annotated[
+        str, Parameter(help=f"{run_options.HELP['overlap_stages']}; 1 is none, own the spec's.")
+    ] = "own"
+    overlap_sms: Annotated[str, Parameter(help=run_options.HELP["overlap_sms"])] = "0"
+    overlap_where: Annotated[str, Parameter(help=run_options.HELP["overlap_where"])] = "prefill"
+    sequence_parallel: Annotated[str, Parameter(bare="on", help=f"{run_options.HELP['sequence_parallel']}.")] = "off"
+    fused_norm: Annotated[str, Parameter(bare="on", help=f"{run_options.HELP['fused_norm']}.")] = "off"
+    sm_clock_mhz: Annotated[str, Parameter(help=f"{run_options.HELP['sm_clock_mhz']}, own for as measured.")] = "own"
+    power_cap_w: Annotated[str, Parameter(help=f"{run_options.HELP['power_cap_w']}, own for the limit.")] = "own"
+    routing: Annotated[str, Parameter(help=f"{run_options.HELP['routing']}; own for the spec's.")] = "own"
+    placement: Annotated[str, Parameter(help=run_options.HELP["placement"])] = "contiguous"
     batch: Annotated[str, Parameter(help="Sequences running in the engine.")] = ",".join(map(str, DEFAULT_BATCHES))
     prompt_tokens: Annotated[str, Parameter(help="Prompt tokens of a request.")] = "1024"
     output_tokens: Annotated[str, Parameter(help="Output tokens of a request.")] = "256"
@@ -58,7 +59,7 @@ class SpaceOptions:
         """Return the space of these options; raise `SpaceError`."""
         numbered = ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens")
         readers: dict[str, Any] = {axis: partial(axes.numbers, getattr(self, axis), axis) for axis in numbered}
-        readers |= {axis: partial(running.values, getattr(self, axis), axis) for axis in running.RUNNING}
+        readers |= {axis: partial(run_options.values, getattr(self, axis), axis) for axis in run_options.RUNNING}
         readers["limits"] = lambda: [*(axes.slo(self.slo) if self.slo is not None else []), *self.limit]
         return Space(
             models=axes.names(models),
@@ -100,7 +101,7 @@ _OTHER_KINDS = frozenset(
 
 def check_out(out: Path | None) -> None:
     """Refuse a target before any work is done for it."""
-    from energylens.store import checked_target
+    from energylens.common.parquet_file import checked_target
 
     if out is None:
         return

@@ -9,8 +9,8 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Out
-from energylens.plan import MAX_BATCHED_TOKENS
-from energylens.running import HELP, RUNNING
+from energylens.inputs.plan import MAX_BATCHED_TOKENS
+from energylens.inputs.run_options import HELP, RUNNING
 
 
 @app.command
@@ -58,9 +58,9 @@ def predict(
     """
     import polars as pl
 
-    from energylens.prediction import predict as predict_one
-    from energylens.report.prediction import prediction_text
-    from energylens.store import write_parquet
+    from energylens.common.parquet_file import write_parquet
+    from energylens.reports.text.prediction import prediction_text
+    from energylens.results.prediction import predict as predict_one
 
     degrees = {"tp": tp, "pp": pp, "dp": dp, "ep": ep}
     sizes = {"batch": batch, "prompt_tokens": prompt_tokens, "output_tokens": output_tokens}

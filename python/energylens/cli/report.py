@@ -22,11 +22,11 @@ def report(
 
     Example: energylens report front.parquet -o report.html
     """
-    from energylens.charts import Charts, require, save_chart
-    from energylens.errors import EnergylensError, Problem
-    from energylens.page import write_page
-    from energylens.store import checked_target
-    from energylens.subject import read_subject
+    from energylens.common.errors import EnergylensError, Problem
+    from energylens.common.parquet_file import checked_target
+    from energylens.reports.charts import Charts, require, save_chart
+    from energylens.reports.html import write_page
+    from energylens.reports.subject import read_subject
 
     if out.suffix.lower() not in {".html", ".htm"}:
         hint = "name it .html; --charts FOLDER writes pictures"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from energylens import running
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json
+from energylens.inputs import run_options
 
 
 @app.command
@@ -18,23 +18,23 @@ def routing(
     *,
     ep: Annotated[str, Parameter(help="GPUs that the experts are dealt to.")] = "8",
     tokens: Annotated[str, Parameter(help="Tokens routed together.")] = "64,1024,8192",
-    routing: Annotated[str, Parameter(help=f"{running.HELP['routing']}; own for the spec's.")] = "own,uniform",
-    placement: Annotated[str, Parameter(help=running.HELP["placement"])] = "contiguous,balanced",
+    routing: Annotated[str, Parameter(help=f"{run_options.HELP['routing']}; own for the spec's.")] = "own,uniform",
+    placement: Annotated[str, Parameter(help=run_options.HELP["placement"])] = "contiguous,balanced",
     json: Json = False,
 ) -> None:
     """Show how many experts tokens hit, and how much more than the mean the busiest GPU has to do.
 
     Example: energylens routing qwen3-235b-a22b --ep 4,8 --routing own,zipf:0.5 --placement contiguous,replicated:16
     """
-    from energylens.report.text import number, table
-    from energylens.routing import loads
+    from energylens.common.format import number, table
+    from energylens.inputs.routing import loads
 
     frame = loads(
         model,
         gpus=axes.numbers(ep, "ep"),
         tokens=axes.numbers(tokens, "tokens"),
-        routings=running.values(routing, "routing"),
-        placements=running.values(placement, "placement"),
+        routings=run_options.values(routing, "routing"),
+        placements=run_options.values(placement, "placement"),
     )
     if json:
         emit(frame.to_dicts())

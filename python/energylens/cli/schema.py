@@ -22,9 +22,9 @@ def schema(
 
     Example: energylens schema model
     """
-    from energylens.errors import EnergylensError, Problem
-    from energylens.spec.schema import KINDS, text
-    from energylens.store import write_file
+    from energylens.common.errors import EnergylensError, Problem
+    from energylens.common.parquet_file import write_file
+    from energylens.inputs.schema import KINDS, text
 
     if kind is None and out is None:
         hint = f"one of {', '.join(KINDS)}; --out FOLDER writes all"

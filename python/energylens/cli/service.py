@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from energylens import running, values
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Out, Threads, check_out
 from energylens.cli.split import read_axes
+from energylens.common.errors import Problem, SpaceError
 from energylens.common.files import is_file
-from energylens.errors import Problem, SpaceError
-from energylens.report.text import number, table
+from energylens.common.format import number, table
+from energylens.inputs import axis_text, run_options
 
 _WORKLOAD = "A bundled workload (energylens workloads), lengths as 1024:256, a workload .yaml, or a trace."
 Rate = Annotated[float | None, Parameter(help="Requests a second in all; the workload's own if not given.")]
@@ -37,9 +37,9 @@ class DeploymentOptions:
     ep: Annotated[str, Parameter(help="Expert parallelism.")] = "1"
     weight_dtype: Annotated[str, Parameter(help="Data types, `own` for the spec's.")] = "own"
     kv_dtype: Annotated[str, Parameter(help="Data types, `own` for the spec's.")] = "own"
-    sm_clock_mhz: Annotated[str, Parameter(help=f"{running.HELP['sm_clock_mhz']}, own for as measured.")] = "own"
-    power_cap_w: Annotated[str, Parameter(help=f"{running.HELP['power_cap_w']}, own for the limit.")] = "own"
-    routing: Annotated[str, Parameter(help=f"{running.HELP['routing']}; own for the spec's.")] = "own"
+    sm_clock_mhz: Annotated[str, Parameter(help=f"{run_options.HELP['sm_clock_mhz']}, own for as measured.")] = "own"
+    power_cap_w: Annotated[str, Parameter(help=f"{run_options.HELP['power_cap_w']}, own for the limit.")] = "own"
+    routing: Annotated[str, Parameter(help=f"{run_options.HELP['routing']}; own for the spec's.")] = "own"
     max_num_seqs: Annotated[str, Parameter(help="Requests that may run at once in an engine.")] = "256"
     token_budget: Annotated[str, Parameter(help="Tokens of a step, prompts included.")] = "2048,8192"
     chunked: Annotated[str, Parameter(help="Prompts in parts beside decoding: on,off.")] = "on"
@@ -54,7 +54,7 @@ class DeploymentOptions:
         counts = ("tp", "pp", "dp", "ep", "max_num_seqs", "token_budget", "draft_tokens")
         readers: dict[str, Any] = {name: partial(axes.numbers, getattr(self, name), name) for name in counts}
         ways = ("sm_clock_mhz", "power_cap_w", "routing")
-        readers |= {name: partial(running.values, getattr(self, name), name) for name in ways}
+        readers |= {name: partial(run_options.values, getattr(self, name), name) for name in ways}
         readers |= {name: partial(axes.formats, getattr(self, name)) for name in ("weight_dtype", "kv_dtype")}
         readers |= {name: partial(_switches, getattr(self, name), name) for name in ("chunked", "prefix_cache")}
         told = axes.every(readers | {"replicas": partial(_replicas, self.replicas)})
@@ -83,7 +83,7 @@ class OneOptions(DeploymentOptions):
         plain = {
             name: value
             for name, value in single.items()
-            if value != running.RUNNING.get(name, value) or name not in running.RUNNING
+            if value != run_options.RUNNING.get(name, value) or name not in run_options.RUNNING
         }
         return {"model": model} | plain
 
@@ -114,7 +114,7 @@ class TraceOptions:
 
     def load(self, workload: str) -> Any:
         """Return the `Workload` of a text; raise `SpecError`."""
-        from energylens.service.workload import load_workload
+        from energylens.serving.workload import load_workload
 
         return load_workload(workload, time_unit=self.time_unit, block_tokens=self.block_tokens)
 
@@ -136,7 +136,7 @@ class CostOptions:
 
     def costs(self) -> Any:
         """Return them as `Costs`; raise `SpaceError`."""
-        from energylens.service.cost import Costs
+        from energylens.serving.costs import Costs
 
         prices: Any = None
         if self.gpu_hour is not None:
@@ -152,7 +152,7 @@ class CostOptions:
 
 def _number(text: str, option: str) -> float:
     try:
-        return values.real(text)
+        return axis_text.real(text)
     except ValueError:
         bare = re.sub(r"[^0-9.eE+-]", "", text)
         hint = f"write the number alone, without a currency or a unit: {bare}" if bare else "write a number"
@@ -180,10 +180,10 @@ def serve_plan(
 
     Example: energylens serve-plan llama-3.1-70b --workload azure-conv --slo ttft=1s,tpot=50ms --gpu h100-sxm,b200
     """
-    from energylens.report.service import plan_sentence, plan_text
-    from energylens.service.planning import best_per_path
-    from energylens.service.planning import serve_plan as plan
-    from energylens.trust import levels
+    from energylens.engine.trust import levels
+    from energylens.reports.text.service import plan_sentence, plan_text
+    from energylens.serving.plan import best_per_path
+    from energylens.serving.plan import serve_plan as plan
 
     check_out(out)
     limits = [*(axes.slo(slo) if slo else []), *(limit or [])]
@@ -238,9 +238,9 @@ def serve_pools(
 
     Example: energylens serve-pools llama-3.1-70b --workload azure-conv --prefill "gpus=b200" --decode "gpus=h100-sxm"
     """
-    from energylens.report.service import pools_text
-    from energylens.service.deployments import AXES
-    from energylens.service.pools import serve_pools as plan
+    from energylens.reports.text.service import pools_text
+    from energylens.serving.deployments import AXES
+    from energylens.serving.pools import serve_pools as plan
 
     check_out(out)
     problems: list[Problem] = []
@@ -279,9 +279,9 @@ def replay(
 
     Example: energylens replay llama-3.1-70b --workload trace.parquet --gpu h100-sxm --tp 4 --replicas 2 --rate 5
     """
-    from energylens.report.service import deployment_words, replay_text
-    from energylens.service.replaying import replay as run
-    from energylens.store import write_parquet
+    from energylens.common.parquet_file import write_parquet
+    from energylens.reports.text.service import deployment_words, replay_text
+    from energylens.serving.replay import replay as run
 
     check_out(out)
     if out is not None and is_file(workload) and out.resolve() == Path(workload).resolve():
@@ -308,7 +308,7 @@ def workloads(*, json: Json = False) -> None:
 
     Example: energylens workloads
     """
-    from energylens.service.workload import workloads as listed
+    from energylens.serving.workload import workloads as listed
 
     frame = listed()
     if json:

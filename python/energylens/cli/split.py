@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
-from energylens import running
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Out, PassTokens, Threads, check_out
-from energylens.errors import Problem, SpaceError, did_you_mean
-from energylens.plan import MAX_BATCHED_TOKENS
-from energylens.values import formats, names, numbers
+from energylens.common.errors import Problem, SpaceError, did_you_mean
+from energylens.inputs import run_options
+from energylens.inputs.axis_text import formats, names, numbers
+from energylens.inputs.plan import MAX_BATCHED_TOKENS
 
 _SIDE = 'Axes of {}: "gpus=h100-sxm,b200; tp=1,2,4; batch=1:8; sm_clock_mhz=own,1200".'
 _NUMBERS = ("tp", "pp", "dp", "ep", "batch", "max_num_seqs", "token_budget", "draft_tokens", "replicas")
@@ -43,9 +43,9 @@ def split(
 
     Example: energylens split llama-3.1-70b --prefill "gpus=b200; tp=2" --decode "gpus=h100-sxm; tp=4; batch=64"
     """
-    from energylens.disaggregation import SIDE_AXES
-    from energylens.disaggregation import split as split_phases
-    from energylens.report.split import split_text
+    from energylens.reports.text.split import split_text
+    from energylens.serving.split import SIDE_AXES
+    from energylens.serving.split import split as split_phases
 
     check_out(out)
     problems: list[Problem] = []
@@ -101,7 +101,7 @@ def read_axes(text: str, side: str, known: Sequence[str], problems: list[Problem
                     Problem(f"cannot read `{part.strip()}` of --{side}", hint=f"write {name}=on", code="axis-value")
                 )
             continue
-        read = _NAMES.get(name) or partial(numbers if name in _NUMBERS else running.values, axis=name)
+        read = _NAMES.get(name) or partial(numbers if name in _NUMBERS else run_options.values, axis=name)
         try:
             found[name] = read(values)
         except SpaceError as error:

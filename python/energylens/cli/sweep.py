@@ -9,8 +9,8 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Threads
-from energylens.errors import EnergylensError, Problem
-from energylens.result import Result
+from energylens.common.errors import EnergylensError, Problem
+from energylens.results.result import Result
 from energylens.sweeps.status import Status
 
 Folder = Annotated[str, Parameter(help="Folder or URL of a sweep.")]
@@ -115,7 +115,7 @@ def _line(told: Status) -> str:
 
 
 def _tell(result: Result, told: Status, as_json: bool) -> None:
-    from energylens.report import answer
+    from energylens.reports.text import answer
 
     if as_json:
         found = {"answer": result.answer(), "front_points": result.frame.height, "by_reason": result.by_reason}

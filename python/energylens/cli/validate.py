@@ -8,14 +8,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from energylens.accuracy import Errors, errors_text
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json, check_out
-from energylens.errors import EnergylensError, Problem
-from energylens.report.text import table
-from energylens.store import write_file
+from energylens.common.accuracy import Errors, errors_text
+from energylens.common.errors import EnergylensError, Problem
+from energylens.common.format import table
+from energylens.common.parquet_file import write_file
 
 _CUTS = ("model", "kind", "format", "gpus", "batch_band")
 _SHOWN = {
@@ -56,8 +56,8 @@ def validate(
             raise EnergylensError(Problem(message, hint=hint, code="options"))
         _end_to_end(runs, gpu, out, json)
         return
-    from energylens.validation import plots as draw
-    from energylens.validation import validate as account_of
+    from energylens.calibrate.validate import plots as draw
+    from energylens.calibrate.validate import validate as account_of
 
     check_out(out)
     if plots is not None and plots.exists() and not plots.is_dir():
@@ -94,10 +94,10 @@ def validate(
 
 
 def _end_to_end(path: Path, gpu: str | None, out: Path | None, json: bool) -> None:
-    from energylens.calibrate.own_gpu import base_of
+    from energylens.calibrate.own_gpu.profile import base_of
+    from energylens.common.parquet_file import write_parquet
     from energylens.measurement.end_to_end import end_to_end
     from energylens.measurement.runs import Runs
-    from energylens.store import write_parquet
 
     check_out(out)
     runs = Runs.read(path)
@@ -134,7 +134,7 @@ def _errors(found: Any, cut: str | None) -> None:
 
 
 def _ranking(account: Any) -> None:
-    from energylens.validation import LIMITS_MS, TOLERANCE
+    from energylens.calibrate.validate import LIMITS_MS, TOLERANCE
 
     summary = account.summary()["by_gpu"]
     lines = [

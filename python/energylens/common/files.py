@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from energylens.errors import EnergylensError, Problem, SpecError
+from energylens.common.errors import EnergylensError, Problem, SpecError
 
 MOST_SPEC_BYTES: Final = 16 * 2**20
 """Largest spec, configuration or job file: such files are written by people, and the largest bundled one has 0.2 MB."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from energylens.common.errors import EnergylensError, Problem, SpecError
 from energylens.common.files import printable, read_text
-from energylens.errors import EnergylensError, Problem, SpecError
 
 MOST_DEPTH: Final = 64
 """Deepest nesting that is read."""

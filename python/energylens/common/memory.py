@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from energylens.errors import EnergylensError, Problem
+from energylens.common.errors import EnergylensError, Problem
 
 VARIABLE: Final = "ENERGYLENS_MEMORY"
 

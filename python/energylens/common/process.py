@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from energylens.errors import EnergylensError, Problem
+from energylens.common.errors import EnergylensError, Problem
 
 _first_process: int | None = None
 """Process in which a call that works with frames was made first."""

@@ -8,10 +8,10 @@ from typing import Final
 
 import polars as pl
 
+from energylens.common.errors import EnergylensError, Problem, SpecError
 from energylens.common.files import input_file, printable
 from energylens.common.memory import require_bytes
 from energylens.common.parquet import parquet_sizes
-from energylens.errors import EnergylensError, Problem, SpecError
 
 KINDS: Final = {
     ".csv": "csv",

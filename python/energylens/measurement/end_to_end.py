@@ -8,15 +8,15 @@ from typing import Any
 
 import polars as pl
 
-from energylens.accuracy import Errors, errors, errors_text
-from energylens.errors import EnergylensError, Problem
-from energylens.evaluation import evaluate
-from energylens.library import load_gpu
+from energylens.common.accuracy import Errors, errors, errors_text
+from energylens.common.errors import EnergylensError, Problem
+from energylens.common.format import table
+from energylens.engine.evaluate import evaluate
+from energylens.inputs.gpu import Energy, Host
+from energylens.inputs.library import load_gpu
+from energylens.inputs.plan import LoadedGpu
 from energylens.measurement.runs import GO_ON, Runs
 from energylens.measurement.transformer import spec
-from energylens.plan import LoadedGpu
-from energylens.report.text import table
-from energylens.spec.gpu import Energy, Host
 
 QUANTITIES = ("seconds", "joules")
 

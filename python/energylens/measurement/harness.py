@@ -13,7 +13,9 @@ from typing import Any, Final
 
 import polars as pl
 
-from energylens.errors import EnergylensError, GpuError, Problem, did_you_mean
+from energylens.common.errors import EnergylensError, GpuError, Problem, did_you_mean
+from energylens.common.parquet_file import checked_target
+from energylens.common.progress import progress
 from energylens.measurement import meter
 from energylens.measurement.backend import About, Backend, Broken, CannotRun, NotAllowed
 from energylens.measurement.cases import REPEATS, SIZES, SUITES, Case, suite, swept
@@ -21,8 +23,6 @@ from energylens.measurement.kernels import INPUT
 from energylens.measurement.live import Live
 from energylens.measurement.recording import Recorder, Replay
 from energylens.measurement.runs import COLUMNS, Runs
-from energylens.progress import progress
-from energylens.store import checked_target
 
 WINDOW_S: Final = 2.0
 """Seconds that a kernel is metered, at least."""

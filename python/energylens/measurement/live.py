@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from energylens.errors import GpuError, Problem, needs_extra
+from energylens.common.errors import GpuError, Problem, needs_extra
 from energylens.measurement import ranks
 from energylens.measurement.backend import About, Broken, CannotRun, Window
 from energylens.measurement.cases import Case

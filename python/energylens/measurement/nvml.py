@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any, Final
 
-from energylens.errors import GpuError, Problem
+from energylens.common.errors import GpuError, Problem
 from energylens.measurement.backend import NotAllowed, Samples
 
 EVERY_S: Final = 5e-3

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from energylens.common.errors import EnergylensError, Problem
 from energylens.common.files import input_file, printable
 from energylens.common.memory import require_bytes
-from energylens.errors import EnergylensError, Problem
 from energylens.measurement.backend import About, Backend, CannotRun, NotAllowed, Samples, Window
 from energylens.measurement.cases import Case
 

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import polars as pl
 
+from energylens.common.errors import EnergylensError, Problem
 from energylens.common.files import input_file, is_there, printable
-from energylens.errors import EnergylensError, Problem
+from energylens.common.format import number, table
+from energylens.common.parquet_file import read_parquet, write_parquet
 from energylens.measurement.cases import SIZES
-from energylens.report.text import number, table
-from energylens.store import read_parquet, write_parquet
 
 KIND: Final = "measured"
 GO_ON: Final = "run `energylens measure` to its end: the same command goes on"

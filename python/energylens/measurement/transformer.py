@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from energylens.plan import LoadedModel
-from energylens.spec.form import check
-from energylens.spec.model import ModelSpec
+from energylens.inputs.form import check
+from energylens.inputs.model import ModelSpec
+from energylens.inputs.plan import LoadedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ NAME: Final = "measured-llama"
 @cache
 def spec() -> LoadedModel:
     """Return the model as a spec, made from its config."""
-    from energylens.spec.hf import spec_from_hf
+    from energylens.inputs.hf import spec_from_hf
 
     found = spec_from_hf(CONFIG, NAME) | {"source": "random weights, measured by `energylens measure`"}
     return LoadedModel(check(ModelSpec, found, None, f"model {NAME}"))

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energylens import _core
+from energylens.common.errors import EnergylensError, Problem, SpaceError
 from energylens.common.files import input_file, printable
 from energylens.common.json_file import strict_json
 from energylens.common.memory import require_bytes
-from energylens.errors import EnergylensError, Problem, SpaceError
-from energylens.space import Space
-from energylens.store import checked_target, replace_file
+from energylens.common.parquet_file import checked_target, replace_file
+from energylens.engine.space import Space
 
 FORMAT = 1
 

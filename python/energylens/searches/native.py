@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energylens import _core
-from energylens.errors import Problem, SpaceError
+from energylens.common.errors import Problem, SpaceError
+from energylens.engine.space import Space
 from energylens.searches.checkpoint import DAMAGED, Checkpoint
 from energylens.searches.stalled import Stalled
-from energylens.space import Space
 
 _STATE = ("generation", "population", "rank", "crowding", "seen", "front", "counts")
 

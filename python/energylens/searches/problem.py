@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pymoo.core.duplicate import DuplicateElimination
 from pymoo.core.problem import Problem
 
+from energylens.engine.space import Space
 from energylens.searches.archive import Archive, Keys, Rows
-from energylens.space import Space
 
 _CANNOT_RUN = 1e30
 

@@ -23,14 +23,14 @@ from pymoo.util.ref_dirs import get_reference_directions
 from pymoo.util.reference_direction import get_partition_closest_to_points
 
 from energylens import _core
-from energylens.errors import Problem, SpaceError, did_you_mean
+from energylens.common.errors import Problem, SpaceError, did_you_mean
+from energylens.engine.space import Space
 from energylens.searches.archive import Archive
 from energylens.searches.checkpoint import DAMAGED, Checkpoint
 from energylens.searches.columns import ColumnNSGA2
 from energylens.searches.problem import SameKey, SpaceProblem
 from energylens.searches.selection import dominance_then_crowding, either, niche_rank_distance, tournament
 from energylens.searches.stalled import Stalled
-from energylens.space import Space
 
 ALGORITHMS = {
     "nsga2": "moo.nsga2.NSGA2",

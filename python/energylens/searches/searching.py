@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from energylens import _core
+from energylens.common.errors import Problem, SpaceError, did_you_mean
+from energylens.common.progress import progress
 from energylens.common.show import shown
-from energylens.errors import Problem, SpaceError, did_you_mean
-from energylens.evaluation import checked_threads
-from energylens.exploration import explore, work
-from energylens.keep import one_law
-from energylens.progress import progress
-from energylens.result import Result, front_result
-from energylens.space import Space, space_of
+from energylens.engine.evaluate import checked_threads
+from energylens.engine.reductions import one_law
+from energylens.engine.space import Space, space_of
+from energylens.results.result import Result, front_result
+from energylens.searches.exhaustive import explore, work
 
 if TYPE_CHECKING:
     from pymoo.core.algorithm import Algorithm

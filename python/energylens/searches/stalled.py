@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from energylens.common.errors import Problem, SpaceError
 from energylens.common.show import shown
-from energylens.errors import Problem, SpaceError
 
 
 class Stalled:

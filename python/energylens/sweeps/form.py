@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from energylens.forms import Counts, Digest, Limits, Many, PlanForm, Sources, Trust, WrittenForm
-from energylens.spec.form import Form, Text
+from energylens.inputs.file_forms import Counts, Digest, Limits, Many, PlanForm, Sources, Trust, WrittenForm
+from energylens.inputs.form import Form, Text
 
 MOST_SHARDS = 10_000_000
 """Most shards of a sweep."""

@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from energylens import _core, running
+from energylens import _core
+from energylens.common.errors import EnergylensError, Problem, SpecError
 from energylens.common.files import printable
 from energylens.common.json_file import strict_json
-from energylens.errors import EnergylensError, Problem, SpecError
-from energylens.exploration import work
-from energylens.keep import Keep
-from energylens.plan import canonical
-from energylens.space import FrozenSpace, Limit, Space
-from energylens.spec.form import check
+from energylens.engine.reductions import Keep
+from energylens.engine.space import FrozenSpace, Limit, Space
+from energylens.engine.trust import Account
+from energylens.inputs import run_options
+from energylens.inputs.form import check
+from energylens.inputs.plan import canonical
+from energylens.searches.exhaustive import work
 from energylens.sweeps.form import MOST_SHARDS, ManifestForm
 from energylens.sweeps.job import Job
-from energylens.trust import Account
 
 FORMAT = 1
 
@@ -73,7 +74,7 @@ class Sweep:
         axes: dict[str, Any] = {
             name: [int(value) for value in values]
             if name in sizes
-            else [running.given(value, name, laws) for value in values]
+            else [run_options.given(value, name, laws) for value in values]
             for name, values in content["space"].items()
             if name not in {"model", "gpu"}
         }

@@ -9,19 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from energylens import _core, running
+from energylens import _core
+from energylens.common.errors import EnergylensError, Problem, SpecError, did_you_mean
 from energylens.common.show import shown
-from energylens.errors import EnergylensError, Problem, SpecError, did_you_mean
-from energylens.keep import Keep
-from energylens.library import Kind, beside, bundled, load_gpu, load_model
-from energylens.plan import LARGEST, MAX_BATCHED_TOKENS
-from energylens.space import DEFAULT_OBJECTIVES, Limit, Space, result_column
-from energylens.spec import texts
-from energylens.spec.form import Count, Form, PlainName, Share, Text, check, place_problem, plain_name
-from energylens.spec.yaml import Document
+from energylens.common.units import RESULTS
+from energylens.engine.reductions import Keep
+from energylens.engine.space import DEFAULT_OBJECTIVES, Limit, Space, result_column
+from energylens.inputs import run_options, texts
+from energylens.inputs.axis_text import formats, names, numbers
+from energylens.inputs.form import Count, Form, PlainName, Share, Text, check, place_problem, plain_name
+from energylens.inputs.library import Kind, beside, bundled, load_gpu, load_model
+from energylens.inputs.plan import LARGEST, MAX_BATCHED_TOKENS
+from energylens.inputs.yaml import Document
 from energylens.sweeps.form import MOST_SHARDS
-from energylens.units import RESULTS
-from energylens.values import formats, names, numbers
 
 
 def _list(value: object) -> object:
@@ -97,8 +97,8 @@ Formats = Annotated[
 
 def _ways(value: object, info: ValidationInfo) -> object:
     axis = info.field_name or "axis"
-    found = running.values(value, axis) if isinstance(value, str) else [value]
-    wrong = next(filter(None, (running.problem(item, axis) for item in found)), None)
+    found = run_options.values(value, axis) if isinstance(value, str) else [value]
+    wrong = next(filter(None, (run_options.problem(item, axis) for item in found)), None)
     if wrong:
         raise SpecError(wrong)
     return found

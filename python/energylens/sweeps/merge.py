@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 
 from energylens import _core
+from energylens.common.errors import EnergylensError, Problem
 from energylens.common.json_file import strict_json
-from energylens.errors import EnergylensError, Problem
-from energylens.evaluation import checked_threads
-from energylens.result import Result, kept_result
-from energylens.spec.form import check
-from energylens.store import parquet_bytes, read_parquet_bytes
+from energylens.common.parquet_file import parquet_bytes, read_parquet_bytes
+from energylens.engine.evaluate import checked_threads
+from energylens.inputs.form import check
+from energylens.results.result import Result, kept_result
 from energylens.sweeps.form import SuccessForm
 from energylens.sweeps.frozen import Sweep, thaw_here
 from energylens.sweeps.shard import Damaged, read_parts, shard_name

@@ -9,11 +9,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from energylens.common.errors import EnergylensError, Problem
+from energylens.common.progress import progress
 from energylens.common.show import shown
-from energylens.errors import EnergylensError, Problem
-from energylens.evaluation import checked_threads
-from energylens.executors import executor_named
-from energylens.progress import progress
+from energylens.engine.evaluate import checked_threads
+from energylens.sweeps.executors import executor_named
 from energylens.sweeps.frozen import Shard, Sweep, prepared
 from energylens.sweeps.merge import merge_shards, merged_result
 from energylens.sweeps.shard import ShardWork

@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from energylens.errors import EnergylensError
-from energylens.exploration import reduce_range
-from energylens.keep import Kept, point_frame
-from energylens.plan import canonical
-from energylens.spec.form import check
-from energylens.store import parquet_bytes, read_parquet_bytes
+from energylens.common.errors import EnergylensError
+from energylens.common.parquet_file import parquet_bytes, read_parquet_bytes
+from energylens.engine.reductions import Kept, point_frame
+from energylens.inputs.form import check
+from energylens.inputs.plan import canonical
+from energylens.searches.exhaustive import reduce_range
 from energylens.sweeps.form import ShardNote
 from energylens.sweeps.frozen import Shard, Sweep, thaw_here
 from energylens.sweeps.storage import Storage, open_storage

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from energylens.common.errors import EnergylensError, Problem
 from energylens.common.memory import require_bytes
-from energylens.errors import EnergylensError, Problem
+from energylens.engine.trust import levels
 from energylens.sweeps.frozen import Shard, Sweep, thaw
 from energylens.sweeps.shard import Damaged, read_parts, shard_name
 from energylens.sweeps.storage import Storage, open_storage
-from energylens.trust import levels
 
 MANIFEST = "manifest.json"
 

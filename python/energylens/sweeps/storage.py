@@ -9,9 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from energylens.common.errors import EnergylensError, Problem, needs_extra
 from energylens.common.files import input_file, printable
-from energylens.errors import EnergylensError, Problem, needs_extra
-from energylens.store import remove_temporaries, replace_file
+from energylens.common.parquet_file import remove_temporaries, replace_file
 
 
 class Storage(Protocol):

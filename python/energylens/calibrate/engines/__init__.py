@@ -1,0 +1,1 @@
+"""What an engine adds to its kernels, fitted to measured serving runs."""

@@ -1,0 +1,1 @@
+"""Kernel times, fitted to published tables."""

@@ -1,0 +1,1 @@
+"""A profile of a GPU that was measured here."""

@@ -1,0 +1,1 @@
+"""Joules and watts, fitted to measured kernel power."""

@@ -1,0 +1,1 @@
+"""What people write: models, GPUs, workloads, points and jobs, read from YAML and checked."""

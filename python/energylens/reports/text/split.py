@@ -1,0 +1,69 @@
+"""Pairs of a prefill and a decode configuration as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from energylens.common.format import number, si, table
+from energylens.reports.text.answer import configuration
+from energylens.serving.split import Split
+
+_ROWS_SHOWN = 12
+
+
+def _side(row: dict[str, Any], side: str) -> str:
+    own = {name.removeprefix(f"{side}_"): value for name, value in row.items() if name.startswith(f"{side}_")}
+    return configuration(own)
+
+
+def pair_words(row: dict[str, Any]) -> str:
+    """Return a pair in words."""
+    return f"prefill on {_side(row, 'prefill')}; decode on {_side(row, 'decode')}"
+
+
+def split_sentence(found: Split) -> str:
+    """Return the one-line answer."""
+    best = found.best
+    if best is None:
+        return "no pair keeps the limits"
+    within = f" within {', '.join(found.asked['limits'])}" if found.asked["limits"] else ""
+    return (
+        f"least energy{within}: {number(best['energy_per_output_token_j'])} J per output token - {found.model}, "
+        f"{pair_words(best)}; TTFT {si(best['ttft_s'], 's')}, "
+        f"TPOT {si(best['tpot_s'], 's')}, {number(best['prefill_engines'])} prefill engines for each decode engine"
+    )
+
+
+def split_text(found: Split) -> str:
+    """Return the cheapest pair in a sentence, the front as a table, and what one deployment for both would cost."""
+    frame = found.frame
+    lines = [split_sentence(found), ""]
+    if not frame.height:
+        return lines[0]
+    step = max(1.0, (frame.height - 1) / (_ROWS_SHOWN - 1)) if frame.height > 1 else 1.0
+    picked = sorted({min(frame.height - 1, round(i * step)) for i in range(_ROWS_SHOWN)})
+    rows = [
+        [
+            number(row["energy_per_output_token_j"]),
+            number(row["energy_prefill_per_request_j"]),
+            number(row["energy_decode_per_request_j"]),
+            si(row["ttft_s"], "s"),
+            si(row["tpot_s"], "s"),
+            si(row["latency_s"], "s"),
+            _side(row, "prefill"),
+            _side(row, "decode"),
+        ]
+        for row in frame[picked].iter_rows(named=True)
+    ]
+    header = ["J/token", "prefill J", "decode J", "TTFT", "TPOT", "latency", "prefill on", "decode on"]
+    lines.append(table(header, rows))
+    if frame.height > len(picked):
+        lines.append(f"({len(picked)} of {frame.height} pairs; --out writes all)")
+    if (one := found.together) is not None:
+        lines += [
+            "",
+            f"one deployment for both, a batch at a time: {number(one['energy_per_output_token_j'])} J per output "
+            f"token on {configuration(one)}; TTFT {si(one['ttft_s'], 's')} of the whole batch, "
+            f"TPOT {si(one['tpot_s'], 's')}",
+        ]
+    return "\n".join(lines)

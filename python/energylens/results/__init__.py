@@ -1,0 +1,1 @@
+"""What an evaluation gives: results, predictions, points, comparisons, breakdowns."""

@@ -1,0 +1,175 @@
+"""One configuration: its results, where the joules go, and how far to trust them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from energylens import _core
+from energylens.common.errors import InfeasibleError, Problem
+from energylens.common.process import check_process
+from energylens.common.units import POINT_DEFAULTS, RESULTS
+from energylens.engine.evaluate import evaluate
+from energylens.engine.trust import Account, account
+from energylens.inputs import routing, run_options
+from energylens.inputs.builder import Model
+from energylens.inputs.columns import frame_of
+from energylens.inputs.library import load_gpu, load_model
+from energylens.inputs.plan import MAX_BATCHED_TOKENS, Plan
+from energylens.results.breakdown import drawn_w, kernels
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Results of one configuration."""
+
+    point: dict[str, Any]
+    values: dict[str, Any]
+    causes: dict[str, dict[str, float]]
+    kernels: pl.DataFrame
+    account: Account
+    plan_sha256: str
+
+    def answer(self) -> str:
+        """Return the one-line answer."""
+        from energylens.reports.text.prediction import headline
+
+        return headline(self)
+
+    def __str__(self) -> str:
+        from energylens.reports.text.prediction import prediction_text
+
+        return prediction_text(self)
+
+    @property
+    def trust(self) -> str:
+        """How far the GPU's numbers are trusted."""
+        return str(self.account["trust"])
+
+    @property
+    def limits(self) -> dict[str, dict[str, float]]:
+        """Seconds by phase (one decode step), summed over passes and stages, and what decides them, the most first.
+
+        `compute`, `hbm` and `launch` are seconds of kernels bound by these (`compute` less what a lock does not cost
+        where the board limit held the clock anyway), `link` exposed communication, `host` the wait for the host, `cap`
+        what a power cap adds.
+        """
+        found: dict[str, dict[str, float]] = {}
+        for phase in ("prefill", "decode"):
+            seconds = dict.fromkeys(("compute", "hbm", "launch", "link", "host", "cap"), 0.0)
+            for row in self.kernels.filter(phase=phase).iter_rows(named=True):
+                seconds[row["bound"]] += row["runs"] * row["kernel_s"]
+                seconds["link"] += row["runs"] * row["communication_s"]
+            ordered = sorted(seconds.items(), key=lambda item: -item[1])
+            found[phase] = {name: value for name, value in ordered if value > 0}
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, for `--json`."""
+        return {
+            **self.point,
+            **self.values,
+            "energy_by_cause_j": self.causes,
+            "seconds_by_limit": self.limits,
+            "kernels": self.kernels.to_dicts(),
+            "trust": self.trust,
+            "plan_sha256": self.plan_sha256,
+        }
+
+
+def predict(
+    model: str | Path | Model,
+    gpu: str | Path = "h100-sxm",
+    *,
+    max_batched_tokens: int = MAX_BATCHED_TOKENS,
+    **point: Any,
+) -> Prediction:
+    """Return the prediction for one configuration; fields as in `evaluate`.
+
+    `values` holds the result columns; `causes` joules by phase (prefill, all decode steps) and cause; `kernels` one row
+    per kernel and phase, of one GPU. Raises `InfeasibleError` if the point cannot run, `SpecError` or `FrameError` if
+    it is faulty.
+    """
+    check_process()
+    loaded_model, loaded_gpu = load_model(model), load_gpu(gpu)
+    row = {"model": loaded_model.spec.name, "gpu": loaded_gpu.spec.name} | point
+    frame = frame_of(row)
+
+    def values_of(points: pl.DataFrame) -> dict[str, Any]:
+        options: dict[str, Any] = {"max_batched_tokens": max_batched_tokens, "breakdown": True, "threads": 1}
+        return evaluate(points, models=[loaded_model], gpus=[loaded_gpu], **options).row(0, named=True)
+
+    found = values_of(frame)
+    plan = Plan([loaded_model], [loaded_gpu], max_batched_tokens, routing.laws([found.get("routing")]))
+    chosen = {name: found[name] for name in (*POINT_DEFAULTS, *run_options.RUNNING) if name in found}
+    if not found["feasible"]:
+        raise InfeasibleError(why_not(plan, found))
+    causes = {
+        phase: {cause: found[f"energy_{phase}_{cause}_j"] for cause in _core.CAUSES} for phase in ("prefill", "decode")
+    }
+    values = {name: found[name] for name in (*RESULTS, "feasible", "reason")}
+    return Prediction(chosen, values, causes, kernels(plan, found), account(loaded_gpu), plan.sha256)
+
+
+def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
+    """Return why the only point of a plan of one model and GPU cannot run, and what would help."""
+    match found["reason"]:
+        case "memory":
+            capacity = plan.gpus[0].spec.memory.capacity_bytes
+            least = {"batch": found["dp"], "prompt_tokens": 1, "output_tokens": 1}
+            names = [*POINT_DEFAULTS, *(name for name in run_options.RUNNING if name in found)]
+            smallest = pl.DataFrame([{name: found[name] for name in names} | least], infer_schema_length=1)
+            settings: dict[str, Any] = {"models": plan.models, "gpus": plan.gpus, "threads": 1}
+            fits_without_load = evaluate(smallest, **settings)["feasible"][0]
+            need = found["memory_bytes_per_gpu"]
+            message = (
+                f"{found['model']} needs {need / 1e9:.1f} GB on each GPU, {found['gpu']} has {capacity / 1e9:.1f} GB"
+            )
+            if fits_without_load:
+                hint = "use a smaller batch, a narrower kv_dtype or weight_dtype, or more GPUs (tp, pp)"
+            else:
+                hint = "the weights alone do not fit: use more GPUs (tp, pp) or a narrower weight_dtype"
+            return Problem(message, hint=hint, code="memory")
+        case "batch":
+            message = (
+                f"batch {found['batch']} is below dp {found['dp']}: some data-parallel ranks would have no sequence"
+            )
+            return Problem(message, hint=f"use a batch of at least {found['dp']}", code="batch")
+        case "overflow":
+            message = f"{found['model']} on {found['gpu']} has seconds or joules beyond what can be calculated with"
+            hint = "a profile has numbers of the wrong size: `energylens gpus NAME` prints them all"
+            return Problem(message, hint=hint, code="overflow")
+        case reason:
+            told = plan.core.why_not(
+                0, 0, found["tp"], found["pp"], found["dp"], found["ep"], run_options.way(found, plan.routings)
+            )
+            if told is None and reason == "power":
+                return _cap_binds(plan, found)
+            _, message, hint, rank = told or (reason, f"this configuration cannot run ({reason})", "", None)
+            if message.startswith("fused norm,") and found.get("sequence_parallel"):
+                message = (
+                    "`fused_norm` and `sequence_parallel` exclude each other: sequence parallelism leaves no "
+                    "all-reduce that a norm could be fused into"
+                )
+                hint = "leave one of them out"
+            document = plan.models[0].document
+            place = document.place(["ranks", rank, "extent"]) if document and rank else None
+            return Problem(message, place, hint or None, str(reason))
+
+
+def _cap_binds(plan: Plan, found: dict[str, Any]) -> Problem:
+    """Return that a cap binds on a GPU of which nobody knows what it would do, and the lowest cap that does not."""
+    watts = drawn_w(plan, found)
+    phase = max(watts, key=lambda name: watts[name])
+    tdp_w = plan.gpus[0].completed[0]["power"]["tdp_w"]
+    lowest = min(math.ceil(watts[phase] * (1 - 1e-9)), math.floor(tdp_w))
+    message = (
+        f"a power cap of {found['power_cap_w']} W binds: {found['gpu']} would draw {watts[phase]:.1f} W in {phase}, "
+        "and its profile has no table of clocks that says how far it slows down"
+    )
+    hint = f"a cap of {lowest} W or more does not bind here"
+    return Problem(message, hint=hint, code="power")

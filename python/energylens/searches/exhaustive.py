@@ -1,0 +1,77 @@
+"""Every point of a space, reduced to its front in the core."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from energylens import _core
+from energylens.common.errors import Problem, SpaceError
+from energylens.common.progress import progress
+from energylens.engine.evaluate import checked_threads
+from energylens.engine.reductions import Keep
+from energylens.engine.space import Space, space_of
+from energylens.results.result import Result, kept_result
+
+_FIRST_CHUNK = 1 << 18
+_LARGEST_CHUNK = 1 << 28
+_SECONDS_A_CHUNK = 0.25
+
+MOST_WORK = 2 * 10**10
+"""Most points evaluated from scratch that `explore` takes on, or work like it; some twenty minutes on two cores."""
+
+
+def explore(
+    space: Space | None = None,
+    *,
+    epsilon: float | None = None,
+    top: int = 0,
+    best_per: Sequence[str] = (),
+    distributions: Sequence[str] = (),
+    threads: int | None = None,
+    show_progress: bool = False,
+    **axes: Any,
+) -> Result:
+    """Return the exact front of a space by evaluating every point.
+
+    Give a `Space`, or its fields: `explore(models="llama-3.1-70b", gpus=["h100-sxm", "b200"], limits=["tpot<=50ms"])`.
+    `epsilon` thins the front, `top`, `best_per` and `distributions` keep more than the front: see `Keep`. The core is
+    called for a quarter of a second at a time, so that Ctrl-C is heard. Raises `SpecError` or `SpaceError`.
+    """
+    space = space_of(space, axes)
+    keep = Keep(epsilon, top, best_per, distributions)
+    threads = checked_threads(threads)
+    if work(space) > MOST_WORK:
+        hint = "use `search`, fewer values, or a sweep over many machines"
+        raise SpaceError(
+            Problem(f"{space.size:,} points are too many to evaluate one by one", hint=hint, code="too-large")
+        )
+    reduction = keep.reduction(space)
+    started = time.perf_counter()
+    with progress("exploring", space.size, show_progress) as advance:
+        reduce_range(reduction, 0, space.size, threads, advance)
+    seconds = time.perf_counter() - started
+    return kept_result(space, keep, reduction.kept(), "exhaustive", seconds, threads)
+
+
+def reduce_range(
+    reduction: _core.Reduction, lo: int, hi: int, threads: int, advance: Callable[[int], None] | None = None
+) -> None:
+    """Take points `lo` to `hi` into a reduction, a quarter of a second at a time so that Ctrl-C is heard."""
+    chunk = _FIRST_CHUNK
+    while lo < hi:
+        stop = min(lo + chunk, hi)
+        before = time.perf_counter()
+        reduction.run(lo, stop, threads)
+        elapsed = time.perf_counter() - before
+        if advance is not None:
+            advance(stop - lo)
+        lo = stop
+        wished = max(chunk * _SECONDS_A_CHUNK / max(elapsed, 1e-3), 1 << 14)
+        chunk = int(min(wished, 4 * chunk, _LARGEST_CHUNK))
+
+
+def work(space: Space) -> float:
+    """Return how much work a space is, as a number of points evaluated from scratch."""
+    return space.plan.core.space_work(space.json)

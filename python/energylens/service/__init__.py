@@ -1,1 +1,0 @@
-"""From a step to a service: workloads, continuous batching, deployments, advice."""

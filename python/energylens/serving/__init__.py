@@ -1,0 +1,1 @@
+"""A service under a workload: steady state, replay, plans, pools, advice."""

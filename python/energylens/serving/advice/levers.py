@@ -1,0 +1,239 @@
+"""What to change first: the joules that each single change of a deployment would save, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from energylens import _core
+from energylens.common.errors import Problem, SpaceError
+from energylens.engine.space import Limit
+from energylens.inputs.builder import Model
+from energylens.inputs.library import load_gpu, load_model
+from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.serving.deployments import deployments, replicated, service_limits, within
+from energylens.serving.evaluate import BATCHING, checked_rate, serve
+from energylens.serving.fixed_concurrency import UNMEASURED, Z_80
+from energylens.serving.intervals import with_intervals
+from energylens.serving.judge import judged_by_replay
+from energylens.serving.notes import traffic_notes
+from energylens.serving.workload import Workload, load_workload
+
+_MOST_TP = 16
+
+
+@dataclass(frozen=True)
+class Levers:
+    """Single changes of a deployment, the largest saving first.
+
+    `frame`: `lever`, `change` (in words), `saved_j` per output token with its 80 % interval `saved_lo_j`, `saved_hi_j`,
+    `saved_share`, `keeps` (whether the limits are kept), and the columns of `serve`. `now` is the deployment as it is,
+    `notes` say how traffic was read.
+    """
+
+    frame: pl.DataFrame
+    now: dict[str, Any]
+    limits: Sequence[Limit]
+    notes: Sequence[str] = ()
+
+
+def advise_levers(
+    model: str | Path | Model | LoadedModel,
+    workload: str | Path | Workload,
+    *,
+    gpu: str | Path | LoadedGpu = "h100-sxm",
+    rate_per_s: float | None = None,
+    limits: Sequence[str] = (),
+    other_gpus: Sequence[str | Path | LoadedGpu] = (),
+    threads: int | None = None,
+    **deployment: Any,
+) -> Levers:
+    """Return what each single change of a deployment would save, in joules per output token.
+
+    Changes: tensor parallelism halved or doubled and other GPUs (with as many replicas as the load then asks for),
+    replicas one less or more, weights and cache in fp8, locked clocks, step budgets, prefix cache, whole prompts,
+    n-gram speculation. Errors of a cause of joules are taken to be the same before and after on one GPU, so that the
+    interval of a saving is
+    `√(Σ (σ_c·ΔE_c)² + σ²·ΔE²)`; between GPUs they are independent; a format that only one of both has adds its own.
+    Raises `SpecError`, `FrameError`, or `SpaceError` if the deployment itself cannot serve the load.
+    """
+    loaded, profile, load = load_model(model), load_gpu(gpu), load_workload(workload)
+    others = [load_gpu(other) for other in other_gpus]
+    gpus = [profile, *(other for other in others if other.spec.name != profile.spec.name)]
+    rate = checked_rate(load, rate_per_s)
+    bounds = service_limits(limits)
+    own: dict[str, Any] = {"models": [loaded], "gpus": gpus, "threads": threads}
+    defaults = {"tp": 1, "replicas": 1, "token_budget": BATCHING["token_budget"]}
+    base = deployments(loaded.spec.name, [profile], defaults | deployment)
+    if base["replicas"].null_count():
+        raise SpaceError(
+            Problem("`replicas` of a deployment are a number", hint="give how many engines run", code="axis-value")
+        )
+    if base.height != 1:
+        raise SpaceError(
+            Problem("one deployment is asked about", hint="give one value of each axis", code="axis-value")
+        )
+    row = base.row(0, named=True)
+    changes = _changes(row, profile, gpus, loaded, bool(load.found))
+    wide = pl.concat(
+        [_changed(base, {}), *(_changed(base, change) for _, _, change in changes)], how="diagonal_relaxed"
+    )
+    wide = wide.with_row_index("lever_row")
+    left = wide.filter(pl.col("replicas").is_null())
+    parts = [wide.filter(pl.col("replicas").is_not_null())]
+    if left.height:
+        parts += [_sized(one, load, rate, bounds, own) for one in left.partition_by("lever_row")]
+    asked = pl.concat(parts, how="diagonal_relaxed").sort("lever_row")
+    order = asked["lever_row"].to_list()
+    told = serve(asked.drop("lever_row", "reason", strict=False), load, rate, **own)
+    if not told["feasible"][0]:
+        fault = f"the deployment cannot serve {load.name} ({told['reason'][0]})"
+        why = str(told["reason"][0])
+        hint = "give it more replicas, or a lower rate" if why == "overload" else "`energylens predict` says more"
+        raise SpaceError(Problem(fault, hint=hint, code=why))
+    keep = np.flatnonzero(told["feasible"].to_numpy())
+    judged = judged_by_replay(told[keep], load, rate, own)
+    sound = with_intervals(judged, load, models=[loaded], gpus=gpus)
+    names = [("now", "as it is"), *((lever, words) for lever, words, _ in changes)]
+    now = sound.row(0, named=True)
+    steady_now = float(told["energy_per_output_token_j"][0])
+    inside = set(within(sound.with_row_index("at"), bounds)["at"].to_list())
+    rows = []
+    for at, (place, found) in enumerate(zip(keep, sound.iter_rows(named=True), strict=True)):
+        if at == 0:
+            continue
+        lever, words = names[order[place]]
+        # What is not replayed is compared with the deployment in steady state, too.
+        base_row = now if found["replayed"] == now["replayed"] else now | {"energy_per_output_token_j": steady_now}
+        saved, low, high = _saved(base_row, found, loaded, gpus)
+        if abs(saved) < 1e-9 * now["energy_per_output_token_j"]:
+            continue
+        if found["replicas"] != now["replicas"] and lever != "replicas":
+            words += f", {found['replicas']} engine{'s' if found['replicas'] > 1 else ''}"
+        rows.append(
+            {
+                "lever": lever,
+                "change": words,
+                "saved_j": saved,
+                "saved_lo_j": low,
+                "saved_hi_j": high,
+                "saved_share": saved / now["energy_per_output_token_j"],
+                "keeps": at in inside,
+                **found,
+            }
+        )
+    empty = {
+        "lever": pl.String,
+        "change": pl.String,
+        "saved_j": pl.Float64,
+        "saved_share": pl.Float64,
+        "keeps": pl.Boolean,
+    }
+    frame = pl.DataFrame(rows, infer_schema_length=None) if rows else pl.DataFrame(schema=empty)
+    frame = frame.sort("saved_j", descending=True)
+    return Levers(frame, now | {"keeps": 0 in inside}, bounds, tuple(traffic_notes(load, rate)))
+
+
+def _changes(
+    row: Mapping[str, Any], profile: LoadedGpu, gpus: Sequence[LoadedGpu], loaded: LoadedModel, prefixes: bool
+) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return single changes: lever, words, columns; replicas None: as many as the load then asks for."""
+    found: list[tuple[str, str, dict[str, Any]]] = []
+    tp, replicas = int(row["tp"]), int(row["replicas"])
+    for other in (tp // 2, tp * 2):
+        if 1 <= other <= _MOST_TP:
+            found.append(("tp", f"tp {other}", {"tp": other, "replicas": None}))
+    for other in (replicas - 1, replicas + 1):
+        if other >= 1:
+            found.append(("replicas", f"{other} engine{'s' if other > 1 else ''}", {"replicas": other}))
+    own = loaded.spec.canonical()["dtypes"]
+    if row["weight_dtype"] is None and own.get("weights") in {"bf16", "fp16"}:
+        found.append(("weight_dtype", "fp8 weights", {"weight_dtype": "fp8"}))
+    if row["kv_dtype"] is None and own.get("cache", "bf16") in {"bf16", "fp16"}:
+        found.append(("kv_dtype", "fp8 KV", {"kv_dtype": "fp8"}))
+    clock = profile.spec.clock
+    if clock is not None and row.get("sm_clock_mhz") is None:
+        for share in (0.9, 0.8, 0.7, 0.6):
+            mhz = round(clock.max_mhz * share / 15) * 15
+            found.append(("sm_clock_mhz", f"SM clock {mhz:,} MHz", {"sm_clock_mhz": mhz}))
+    budgets = {2048, 8192, 16384} - {int(row["token_budget"])}
+    found += [("token_budget", f"{size:,} tokens a step", {"token_budget": size}) for size in sorted(budgets)]
+    found.append(
+        ("chunked", "whole prompts" if row["chunked"] else "prompts in parts", {"chunked": not row["chunked"]})
+    )
+    if prefixes:
+        cache = "no prefix cache" if row["prefix_cache"] else "a prefix cache"
+        found.append(("prefix_cache", cache, {"prefix_cache": not row["prefix_cache"]}))
+    if row["draft_tokens"] == 0:
+        words = f"3 draft tokens from n-grams, each accepted with {row['acceptance']:g}"
+        found.append(("draft_tokens", words, {"draft_tokens": 3}))
+    else:
+        found.append(("draft_tokens", "no speculation", {"draft_tokens": 0}))
+    for gpu in gpus[1:]:
+        found.append(("gpu", f"on {gpu.spec.name}", {"gpu": gpu.spec.name, "replicas": None}))
+    return found
+
+
+def _changed(base: pl.DataFrame, change: Mapping[str, Any]) -> pl.DataFrame:
+    kinds = {"sm_clock_mhz": pl.UInt32}
+    return base.with_columns(
+        pl.lit(value, dtype=base.schema.get(name) or kinds.get(name)).alias(name) for name, value in change.items()
+    )
+
+
+def _sized(
+    one: pl.DataFrame, load: Workload, rate: float | None, bounds: Sequence[Limit], own: dict[str, Any]
+) -> pl.DataFrame:
+    """Return a deployment with the fewest replicas that carry the load and, if any do, keep the limits."""
+    number = one["lever_row"][0]
+    some = replicated(one.drop("lever_row"), load, rate, own).sort("replicas")
+    told = serve(some, load, rate, **own)
+    some = some.with_columns(pl.lit(number, dtype=pl.UInt32).alias("lever_row"))
+    kept = within(told.with_row_index("at").filter(pl.col("feasible")), bounds)["at"].to_list()
+    runs = told.with_row_index("at").filter(pl.col("feasible"))["at"].to_list()
+    return some[[(kept or runs or [0])[0]]]
+
+
+def _saved(
+    now: Mapping[str, Any], then: Mapping[str, Any], loaded: LoadedModel, gpus: Sequence[LoadedGpu]
+) -> tuple[float, float, float]:
+    """Return the joules per token saved, and the 80 % interval of that."""
+    before, after = _causes(now), _causes(then)
+    saved = sum(before.values()) - sum(after.values())
+    routed = any(rank.active is not None for rank in loaded.spec.ranks.values())
+    sides = [_deviations(next(gpu for gpu in gpus if gpu.spec.name == row["gpu"]), routed) for row in (now, then)]
+    if now["gpu"] == then["gpu"]:
+        causes, common, narrow = sides[0]
+        variance = sum((causes[cause] * (before[cause] - after[cause])) ** 2 for cause in _core.CAUSES)
+        variance += common**2 * saved**2
+        if now["weight_dtype"] != then["weight_dtype"]:
+            busy = [sum(own.values()) * (1.0 - row["idle_share"]) for own, row in ((before, now), (after, then))]
+            variance += (narrow * (busy[0] if now["weight_dtype"] else busy[1])) ** 2
+    else:
+        variance = 0.0
+        for row, (causes, common, narrow) in ((before, sides[0]), (after, sides[1])):
+            own = narrow if (now if row is before else then)["weight_dtype"] else 0.0
+            variance += sum((causes[cause] * row[cause]) ** 2 for cause in _core.CAUSES)
+            variance += (common**2 + own**2) * sum(row.values()) ** 2
+    half = Z_80 * float(np.sqrt(variance)) * (2.0 if now["extrapolated"] or then["extrapolated"] else 1.0)
+    return saved, saved - half, saved + half
+
+
+def _causes(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return joules per output token by cause; what engines draw while they wait is static."""
+    energy = float(row["energy_per_output_token_j"])
+    return {cause: energy * float(row[f"share_{cause}"]) for cause in _core.CAUSES}
+
+
+def _deviations(gpu: LoadedGpu, routed: bool) -> tuple[dict[str, float], float, float]:
+    """Return relative deviations of each cause, of all joules, and of narrow formats."""
+    told = gpu.completed[0].get("uncertainty")
+    if not told:
+        return dict(UNMEASURED), 0.2 * (2**0.5 if routed else 1.0), 0.2
+    common = np.hypot(float(told.get("common", 0.0)), float(told.get("routed", 0.0)) if routed else 0.0)
+    return {cause: float(told[cause]) for cause in _core.CAUSES}, float(common), float(told.get("narrow", 0.0))

@@ -1,0 +1,120 @@
+"""Which lengths are cheap: joules per output token over prompts and outputs, and their surface (arXiv 2602.05695)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from energylens.common.errors import InfeasibleError, Problem
+from energylens.engine.evaluate import evaluate
+from energylens.inputs.axis_lists import whole_numbers
+from energylens.inputs.builder import Model
+from energylens.inputs.columns import frame_of
+from energylens.inputs.library import load_gpu, load_model
+from energylens.inputs.plan import LARGEST, LoadedGpu, LoadedModel
+from energylens.serving.least_squares import nonnegative_least_squares
+from energylens.serving.sums import row_sums
+
+if TYPE_CHECKING:
+    from energylens.reports.charts import LengthCharts
+
+LENGTHS: Final = (64, 128, 256, 512, 1024, 2048, 4096)
+"""Prompt and output tokens of the cells, those of the paper."""
+
+TERMS: Final = ("1", "input", "input²", "output", "input·output", "output²")
+"""Terms of a request's joules."""
+
+
+@dataclass(frozen=True)
+class SweetSpots:
+    """Joules per output token by cell, and the surface through them.
+
+    `cells`: `prompt_tokens`, `output_tokens`, `energy_per_output_token_j`, `fitted_j`. `coefficients`: joules of each
+    of `TERMS`. `error_percent`: mean relative error of the surface over the cells.
+    """
+
+    cells: pl.DataFrame
+    coefficients: dict[str, float]
+    error_percent: float
+
+    @property
+    def plot(self) -> LengthCharts:
+        """Its chart: `sweet_spots()`."""
+        from energylens.reports.charts import LengthCharts
+
+        return LengthCharts(self.cells)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The cell of least joules per output token."""
+        return self.cells.sort("energy_per_output_token_j").row(0, named=True)
+
+    @property
+    def worst(self) -> dict[str, Any]:
+        """The cell of most."""
+        return self.cells.sort("energy_per_output_token_j", descending=True).row(0, named=True)
+
+    def best_output_tokens(self, prompt_tokens: float) -> float:
+        """Return where the surface is lowest along the output: `√((c₀ + c₁·i + c₂·i²)/c₅)`, or infinity."""
+        c = [self.coefficients[term] for term in TERMS]
+        ahead = c[0] + c[1] * prompt_tokens + c[2] * prompt_tokens**2
+        return float(np.sqrt(ahead / c[5])) if c[5] > 0 else float("inf")
+
+
+def sweet_spots(
+    model: str | Path | Model | LoadedModel,
+    gpu: str | Path | LoadedGpu = "h100-sxm",
+    *,
+    batch: int = 1,
+    prompt_tokens: Sequence[int] = LENGTHS,
+    output_tokens: Sequence[int] = LENGTHS,
+    **engine: Any,
+) -> SweetSpots:
+    """Return joules per output token over prompt and output lengths, of batches that start together.
+
+    A request's joules follow `E = c₀ + c₁·i + c₂·i² + c₃·o + c₄·i·o + c₅·o²` (prompt, its attention, steps, cache
+    read), fitted with non-negative coefficients and relative weights; per output token `E/o`. Cells that do not fit
+    into memory are left out. Raises `SpecError`, `FrameError`, or `InfeasibleError` if none fits.
+    """
+    loaded, profile = load_model(model), load_gpu(gpu)
+    point = {"model": loaded.spec.name, "gpu": profile.spec.name, "batch": batch} | engine
+    sides = (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens))
+    prompts, outputs = (dict.fromkeys(whole_numbers(values, name, LARGEST)) for name, values in sides)
+    lengths = [(i, o) for i in prompts for o in outputs]
+    rows = [point | {"prompt_tokens": i, "output_tokens": o} for i, o in lengths]
+    told = evaluate(frame_of(*rows), models=[loaded], gpus=[profile])
+    kept = told.filter(pl.col("feasible"))
+    if not kept.height:
+        fault = f"{loaded.spec.name} runs at none of these lengths ({told['reason'][0]})"
+        raise InfeasibleError(
+            Problem(fault, hint="use more GPUs (tp), or a smaller batch", code=str(told["reason"][0]))
+        )
+    given, made = (kept[name].cast(pl.Float64).to_numpy() for name in ("prompt_tokens", "output_tokens"))
+    joules = kept["energy_per_request_j"].to_numpy()
+    coefficients = surface(given, made, joules)
+    fitted = row_sums(terms(given, made), coefficients) / made
+    cells = kept.select(
+        "prompt_tokens", "output_tokens", "energy_per_output_token_j", "energy_prefill_j", "energy_decode_j"
+    )
+    error = float(100.0 * np.abs(fitted * made / joules - 1.0).mean())
+    told_coefficients = dict(zip(TERMS, coefficients.tolist(), strict=True))
+    return SweetSpots(cells.with_columns(pl.Series("fitted_j", fitted)), told_coefficients, error)
+
+
+def terms(given: NDArray[np.float64], made: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the terms of requests' joules, a row each."""
+    return np.stack([np.ones_like(given), given, given**2, made, given * made, made**2], axis=1)
+
+
+def surface(given: NDArray[np.float64], made: NDArray[np.float64], joules: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the non-negative coefficients of the terms with the least relative error."""
+    rows = terms(given, made) / joules[:, None]
+    scale = np.sqrt(np.add.reduce(rows * rows, axis=0))
+    coefficients: NDArray[np.float64] = nonnegative_least_squares(rows / scale, np.ones(len(joules))) / scale
+    return coefficients

@@ -1,0 +1,329 @@
+"""What may be deployed: axes, replicas, limits, the front, and why nothing does."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from energylens import _core
+from energylens.common.errors import Problem, SpaceError, did_you_mean
+from energylens.engine.space import Limit
+from energylens.inputs import run_options
+from energylens.inputs.axis_lists import listed
+from energylens.inputs.axis_text import is_whole, numbers
+from energylens.inputs.plan import LoadedGpu
+from energylens.serving.costs import CARBON, FACILITY, MONEY, Costs
+from energylens.serving.evaluate import BATCHING, MOST_REPLICAS, SERVED, Role, serve
+from energylens.serving.workload import Workload
+
+AXES: Final[dict[str, Any]] = {
+    "gpus": ("h100-sxm",),
+    "tp": (1, 2, 4, 8),
+    "pp": (1,),
+    "dp": (1,),
+    "ep": (1,),
+    "weight_dtype": (None,),
+    "kv_dtype": (None,),
+    **{name: (default,) for name, default in run_options.RUNNING.items()},
+    **{name: (default,) for name, default in BATCHING.items() if name != "replicas"},
+    "token_budget": (2048, 8192),
+    "replicas": (None,),
+}
+"""Axes of a service plan with the values tried if none are given; replicas None: as many as the load asks for."""
+
+
+SHORT: Final = {"ttft": "ttft_p90_s", "tpot": "tpot_p90_s", "itl": "tpot_p90_s", "latency": "latency_s"}
+"""What limits mean by short names: the 90th percentile of requests, but for `latency` the mean."""
+
+
+MOST_DEPLOYMENTS = 20_000
+
+
+_REPLICAS = 7
+_EACH_GROUP = 4
+"""Deployments of each group that are replayed, of least joules in steady state."""
+
+_MOST_GROUPS = 64
+
+
+NUMBERED: Final = ("tp", "pp", "dp", "ep", "max_num_seqs", "token_budget", "draft_tokens", "acceptance", "replicas")
+"""Axes of a deployment that are numbers, and so may be limited as results may."""
+
+COMPARED: Final = ("ttft_p50_s", "ttft_p90_s", "tpot_s", "tpot_p90_s", "energy_per_output_token_j")
+"""Results that a plan has as in steady state, too: `steady_*`."""
+
+PRICED: Final = (FACILITY, MONEY, CARBON, f"{CARBON}_best", f"{CARBON}_worst")
+"""Results that prices and grams of carbon add."""
+
+ANSWERED: Final = (
+    *SERVED,
+    *NUMBERED,
+    *(f"steady_{name}" for name in COMPARED),
+    "energy_per_output_token_lo_j",
+    "energy_per_output_token_hi_j",
+    *(f"share_{cause}" for cause in _core.CAUSES),
+)
+"""Columns of numbers in the answer of a service plan."""
+
+_WITHOUT_LOSS: Final = {"draft_tokens", "acceptance", "found_share", "idle_share", "busy_share"}
+"""Columns that may well be 0."""
+
+
+def service_limits(
+    limits: Sequence[str],
+    columns: Sequence[str] = ANSWERED,
+    short: Mapping[str, str] = SHORT,
+    costs: Costs | None = None,
+) -> list[Limit]:
+    """Return limits on columns of an answer, those of `costs` among them; raise `SpaceError` with every problem."""
+    limited: list[Limit] = []
+    problems: list[Problem] = []
+    priced = (costs or Costs()).columns()
+    words = {name.removesuffix("_s"): name for name in columns if name.endswith("_s")} | dict(short)
+    for text in listed(limits):
+        try:
+            limit = Limit.parse(text, [*columns, *(priced if costs is None else PRICED)], words)
+            if limit.column in PRICED and limit.column not in priced:
+                fault = f"there is no `{limit.column}` to keep `{text}`"
+                raise SpaceError(Problem(fault, hint=_ASKED_BY[limit.column.removesuffix("_best")], code="limit"))
+            if limit.highest < 0 or (limit.highest == 0 and limit.column not in _WITHOUT_LOSS):
+                raise SpaceError(Problem(f"nothing is within `{text}`", hint="give a limit above 0", code="limit"))
+            limited.append(limit)
+        except SpaceError as error:
+            problems += error.problems
+    if problems:
+        raise SpaceError(problems)
+    return limited
+
+
+_ASKED_BY: Final = {
+    FACILITY: "it comes with any price: give --pue, --server-w-per-gpu, --gpu-hour, --kwh or --carbon",
+    MONEY: "give a price: --gpu-hour or --kwh",
+    CARBON: "give the grams of a kWh: --carbon",
+    f"{CARBON}_worst": "give the grams of a kWh by hour: --carbon with 24 values",
+}
+
+
+def deployments(model: str, gpus: Sequence[LoadedGpu], axes: Mapping[str, Any]) -> pl.DataFrame:
+    """Return every deployment of the axes, without replicas that are left to the load; raise `SpaceError`."""
+    problems = [
+        Problem(f"unknown axis `{name}`", hint=did_you_mean(name, AXES), code="unknown-axis")
+        for name in axes
+        if name not in AXES
+    ]
+    if not gpus:
+        problems.append(Problem("axis `gpus` has no value", code="empty-space"))
+    values: dict[str, list[Any]] = {"model": [model], "gpu": [gpu.spec.name for gpu in gpus]}
+    for name, default in AXES.items():
+        if name == "gpus":
+            continue
+        raw = listed(axes.get(name, default))
+        try:
+            if name in _WHOLE:
+                raw = [v for part in raw for v in (numbers(part, name) if isinstance(part, str) else [part])]
+            elif name in run_options.RUNNING:
+                raw = [v for part in raw for v in (run_options.values(part, name) if isinstance(part, str) else [part])]
+            raw = [str(value) if isinstance(value, Path) else value for value in raw]
+            # Of a range only the first wrong value is named: the others are as wrong.
+            problems += itertools.islice(filter(None, (_value_problem(value, name) for value in raw)), 1)
+        except SpaceError as error:
+            problems += error.problems
+        values[name] = list(dict.fromkeys(value for value in raw if isinstance(value, Hashable)))
+        if not raw:
+            problems.append(Problem(f"axis `{name}` has no value", code="empty-space"))
+    size = math.prod(len(each) for each in values.values())
+    if size > MOST_DEPLOYMENTS:
+        hint = f"give at most {MOST_DEPLOYMENTS:,}: fewer values of its axes"
+        problems.append(Problem(f"{size:,} deployments are too many for one plan", hint=hint, code="too-large"))
+    if problems:
+        raise SpaceError(problems)
+    rows = list(itertools.product(*values.values()))
+    kinds: dict[str, Any] = dict.fromkeys(_WHOLE, pl.UInt32)
+    kinds |= {name: run_options.typed(name) for name in run_options.RUNNING}
+    kinds |= {"chunked": pl.Boolean, "prefix_cache": pl.Boolean, "acceptance": pl.Float64}
+    frame = pl.DataFrame(rows, schema={name: kinds.get(name, pl.String) for name in values}, orient="row")
+    unused = [name for name, default in run_options.RUNNING.items() if values[name] == [default]]
+    return frame.drop(unused)
+
+
+_WHOLE: Final = {
+    "tp": (1, 1024), "pp": (1, 1024), "dp": (1, 1024), "ep": (1, 1024), "max_num_seqs": (1, 1_000_000),
+    "token_budget": (1, 10_000_000), "draft_tokens": (0, 64), "replicas": (1, MOST_REPLICAS),
+}  # fmt: skip
+"""Axes that are whole numbers, from least to most."""
+
+
+def _value_problem(value: object, name: str) -> Problem | None:
+    """Return what is wrong with a value of an axis of deployments."""
+    if name in run_options.RUNNING:
+        return run_options.problem(value, name)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if name in _WHOLE:
+        least, most = _WHOLE[name]
+        if (value is None and name == "replicas") or is_whole(value, least, most):
+            return None
+        fault = f"axis `{name}` needs whole numbers from {least} to {most:,}, found `{str(value)[:60]}`"
+        return Problem(fault, code="axis-value")
+    if name == "acceptance":
+        fits, wanted = number and 0 <= value <= 1, "a number from 0 to 1"  # type: ignore[operator]
+    elif name in ("chunked", "prefix_cache"):
+        fits, wanted = isinstance(value, bool), "true or false"
+    else:
+        fits, wanted = value is None or isinstance(value, str), "a name, or none for the default"
+    return None if fits else Problem(f"axis `{name}` is {wanted}, found `{str(value)[:60]}`", code="axis-value")
+
+
+def replicated(
+    points: pl.DataFrame, load: Workload, rate: float | None, own: dict[str, Any], role: Role = "both"
+) -> pl.DataFrame:
+    """Return deployments with numbers of replicas: as asked, or the fewest that carry the load and some more."""
+    if rate is None:
+        return points.with_columns(pl.col("replicas").fill_null(1))
+    free = points.filter(pl.col("replicas").is_null())
+    asked = points.filter(pl.col("replicas").is_not_null())
+    if not free.height:
+        return asked
+    most = serve(free.with_columns(replicas=pl.lit(1, dtype=pl.UInt32)), load, None, role=role, **own)
+    runs = most["feasible"].to_numpy()
+    peak = max(factor for factor, _ in load.rates)
+    capacity = most["requests_per_s"].fill_null(1.0).to_numpy()
+    fewest = np.maximum(1.0, np.ceil(rate / np.maximum(capacity, 1e-9)))
+    parts = []
+    for share in np.linspace(0.0, 1.0, _REPLICAS):
+        # From as many as carry the mean load to twice those that carry the busiest seconds.
+        count = pl.Series("replicas", np.minimum(np.ceil(fewest * (2.0 * peak) ** share), MOST_REPLICAS)).cast(
+            pl.UInt32
+        )
+        parts.append(free.with_columns(count).filter(runs))
+    failed = free.filter(~runs).with_columns(pl.lit(1, dtype=pl.UInt32).alias("replicas"))
+    return pl.concat([asked, *parts, failed]).unique(maintain_order=True)
+
+
+def counts(told: pl.DataFrame) -> dict[str, int]:
+    """Return how many deployments there are of each reason, the most frequent first."""
+    found = told["reason"].value_counts(sort=True, name="count")
+    return {str(reason): int(count) for reason, count in found.iter_rows()}
+
+
+def within(frame: pl.DataFrame, bounds: Sequence[Limit], slack: float = 1.0) -> pl.DataFrame:
+    """Return the deployments that keep the limits on columns that they have, those of times by a factor."""
+    for limit in bounds:
+        if limit.column not in frame.columns:  # intervals and steady state come with the replay
+            continue
+        more = slack if limit.column.startswith(("ttft", "tpot", "latency")) else 1.0
+        kept = pl.col(limit.column).is_between(limit.lowest / more, limit.highest * more)
+        # Requests of one token have no time per token to keep a limit.
+        frame = frame.filter(kept.fill_null(limit.column.startswith("tpot")))
+    return frame
+
+
+def front(frame: pl.DataFrame, time: str = "latency_s", cost: str = "energy_per_output_token_j") -> pl.DataFrame:
+    """Return the deployments that nothing beats in joules and in a time, the least joules first."""
+    ordered = frame.sort(cost, time, maintain_order=True)
+    before = pl.col(time).cum_min().shift(1, fill_value=float("inf"))
+    return ordered.filter(pl.col(time) < before)
+
+
+def fronts(frame: pl.DataFrame, costs: Sequence[str]) -> pl.DataFrame:
+    """Return the deployments that nothing beats in a time and in joules, or in that time and any of the costs.
+
+    Those of least joules first.
+    """
+    if not costs:
+        return front(frame)
+    rows = frame.with_row_index("front_row")
+    several = pl.concat([front(rows, cost=cost) for cost in ("energy_per_output_token_j", *costs)])
+    unique = several.unique("front_row", keep="first", maintain_order=True)
+    return unique.sort("energy_per_output_token_j", "latency_s", maintain_order=True).drop("front_row")
+
+
+def cheapest(frame: pl.DataFrame, costs: Sequence[str], most: int, per: Sequence[str] = ()) -> list[pl.DataFrame]:
+    """Return the deployments of least joules and of least of each cost, so many of each, and of each group."""
+    parts = [frame.sort("energy_per_output_token_j").head(most)]
+    parts += [frame.sort(cost, "energy_per_output_token_j", maintain_order=True).head(most) for cost in costs]
+    if per:
+        groups = frame.sort("energy_per_output_token_j", maintain_order=True)
+        parts.append(groups.filter(pl.int_range(pl.len()).over(list(per)) < _EACH_GROUP))
+    return parts
+
+
+def grouped_best(frame: pl.DataFrame, per: Sequence[str]) -> pl.DataFrame:
+    """Return the deployment of least joules for each combination of values of axes, in the order of the joules."""
+    return frame.sort("energy_per_output_token_j", "latency_s", maintain_order=True).unique(
+        list(per), keep="first", maintain_order=True
+    )
+
+
+def checked_groups(names: Sequence[str], points: pl.DataFrame) -> list[str]:
+    """Return the axes of which each value's best is kept; raise `SpaceError` with every problem."""
+    names = [names] if isinstance(names, str) else list(names)
+    known = [name for name in points.columns if name not in ("model", "acceptance")]
+    words = {"gpus": "gpu", "GPU": "gpu"}
+    names = list(dict.fromkeys(words.get(name, name) for name in names))
+    allowed = [*known, *run_options.RUNNING]
+    problems = [
+        Problem(f"unknown axis `{name}` in `best_per`", hint=did_you_mean(str(name), allowed), code="keep")
+        for name in names
+        if name not in allowed
+    ]
+    if problems:
+        raise SpaceError(problems)
+    names = [name for name in names if name in points.columns]
+    if names and (groups := points.select(names).n_unique()) > _MOST_GROUPS:
+        fault = f"`best_per` would keep the best of {groups:,} groups"
+        raise SpaceError(
+            Problem(fault, hint=f"keep those of at most {_MOST_GROUPS}: fewer axes or values", code="keep")
+        )
+    return names
+
+
+def nearest(frame: pl.DataFrame, bounds: Sequence[Limit], model: str, rated: bool = True) -> Problem:
+    """Return why no deployment keeps the limits: the one that exceeds them least, which limit, and by how much."""
+    from energylens.reports.text.service import deployment_words
+
+    excess = []
+    bounds = [limit for limit in bounds if limit.column in frame.columns]
+    for limit in bounds:
+        column = pl.col(limit.column).cast(pl.Float64)
+        over = column / max(limit.highest, 1e-9) if np.isfinite(limit.highest) else limit.lowest / column
+        excess.append(frame.select(over.alias(str(limit)))[str(limit)].fill_null(np.inf).fill_nan(np.inf).to_numpy())
+    table = np.array(excess)
+    row = int(table.max(axis=0).argmin())
+    worst = int(table[:, row].argmax())
+    limit, point = bounds[worst], frame.row(row, named=True)
+    value = float(point[limit.column])
+    each = [f"{bounds[i]} alone: {_closest(table[i])}" for i in range(len(bounds))] if len(bounds) > 1 else []
+    message = (
+        f"no deployment of {model} keeps {', '.join(map(str, bounds))}; nearest: {limit.column} {value:.3g} "
+        f"({100.0 * (table[worst, row] - 1.0):+.0f} % beyond its limit"
+        f"{'' if point.get('replayed') else ', in steady state'}) on {deployment_words(point)}"
+    )
+    full = [] if rated else ["give requests a second (--rate): without a rate engines are always full"]
+    hint = "; ".join([*full, "relax that limit, or widen the axes (gpus, tp, replicas, weight_dtype)", *each])
+    return Problem(message, hint=hint, code="limits")
+
+
+def _closest(excess: Any) -> str:
+    kept = int((excess <= 1.0).sum())
+    return f"{kept:,} keep it" if kept else f"at least {100.0 * (excess.min() - 1.0):.0f} % beyond it"
+
+
+def nothing_runs(
+    model: str, load: Workload, rate: float | None, counted: Mapping[str, int], told: pl.DataFrame
+) -> Problem:
+    """Return why no deployment runs, and how near the nearest is."""
+    from energylens.reports.text.service import reasons_words
+
+    message = f"no deployment of {model} can serve {load.name}" + (f" at {rate:g} requests/s" if rate else "")
+    hint = f"{reasons_words(counted)}; give more GPUs (tp, pp), narrower formats or other replicas"
+    over = told.filter(pl.col("reason") == "overload")
+    if over.height:
+        least = over.sort("peak_utilisation").row(0, named=True)
+        hint += f"; the nearest would run at {100.0 * least['peak_utilisation']:.0f} % of its capacity at the busiest"
+    return Problem(message, hint=hint, code="infeasible")

@@ -1,0 +1,367 @@
+"""Deployments under a workload: engines, how they batch, and how many there are, in steady state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from energylens.common.errors import FrameError, Problem, did_you_mean
+from energylens.engine.evaluate import POINT_FORMS
+from energylens.inputs.builder import Model
+from energylens.inputs.columns import Form, Words, convert
+from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.serving.names import resolved
+from energylens.serving.steady_state import Batching, Mix, closed_loop, latency, open_loop
+from energylens.serving.step_table import ENGINE, Engines, engine_columns, engines
+from energylens.serving.sums import row_sums
+from energylens.serving.workload import Workload, load_workload
+
+Column = NDArray[np.float64]
+
+BATCHING: Final[dict[str, object]] = {
+    "max_num_seqs": 256,
+    "token_budget": 8192,
+    "chunked": True,
+    "prefix_cache": True,
+    "draft": None,
+    "draft_tokens": 0,
+    "acceptance": 0.7,
+    "replicas": 1,
+}
+"""Columns of a deployment besides those of its engine, with their defaults."""
+
+SERVED: Final = (
+    "gpus",
+    "slots",
+    "utilisation",
+    "peak_utilisation",
+    "running",
+    "ttft_p50_s",
+    "ttft_p90_s",
+    "ttft_s",
+    "tpot_s",
+    "tpot_p90_s",
+    "latency_s",
+    "requests_per_s",
+    "output_tokens_per_s",
+    "power_w",
+    "power_w_per_gpu",
+    "busy_share",
+    "idle_share",
+    "found_share",
+    "energy_per_request_j",
+    "energy_per_output_token_j",
+)
+"""Result columns of a deployment."""
+
+_CHUNK = 600
+_LEAST_RATE, _MOST_RATE = 1e-4, 1e6
+
+MOST_REPLICAS: Final = 10_000
+"""Engines of one deployment."""
+
+Role = Literal["both", "prefill", "decode"]
+"""What a deployment does of each request."""
+
+_TYPED: Final[dict[str, Form]] = {name: POINT_FORMS[name] for name in ENGINE if name in POINT_FORMS} | {
+    "draft": Words(null=True)
+}
+_ODD: Final = (pl.Categorical, pl.Enum, pl.Decimal, pl.Int128)
+"""Types of columns that are converted; others are taken as they are."""
+
+
+def serve(
+    points: pl.DataFrame,
+    workload: str | Path | Workload,
+    rate_per_s: float | None = None,
+    *,
+    role: Role = "both",
+    models: Sequence[str | Path | Model | LoadedModel] = (),
+    gpus: Sequence[str | Path | LoadedGpu] = (),
+    threads: int | None = None,
+) -> pl.DataFrame:
+    """Return deployments with what they do under a workload in steady state, in the same order.
+
+    Columns of a deployment: those of an engine (`model, gpu, tp, pp, dp, ep, weight_dtype, kv_dtype` and those of
+    `energylens.inputs.run_options`),
+    `max_num_seqs` (256), `token_budget` (8192 tokens a step), `chunked` (true: prompts are
+    read in parts beside decoding), `prefix_cache` (true), `draft_tokens` γ (0) proposed by `draft` (a model, or null:
+    none that costs anything, as n-grams) and accepted with a chance of `acceptance` each, `replicas` (1).
+    `rate_per_s` is that of all replicas together; without it every slot is always taken, and `requests_per_s` is the
+    capacity.
+
+    In the `role` of `prefill` they read prompts and make the first token only, in that of `decode` prompts come read.
+
+    Results (docs/service.md): `slots` (requests that may run at once), `utilisation` (rate over capacity;
+    `peak_utilisation` at the largest rate of the workload), `running` requests of an engine, `ttft_p50_s`,
+    `ttft_p90_s`, `ttft_s` (mean), `tpot_s` (mean over requests),
+    `tpot_p90_s`, `latency_s` (mean), `power_w` of all GPUs (idle time included), `found_share` of prompt tokens in
+    the prefix cache, `energy_per_request_j`, `energy_per_output_token_j`, `feasible`, `reason`. Raises `FrameError` or
+    `SpecError`.
+    """
+    load = load_workload(workload)
+    load = load.first_tokens() if role == "prefill" else load
+    frame, models, gpus = resolved(checked(points), models, gpus)
+    if rate_per_s is not None:
+        checked_rate(load, rate_per_s)
+    names = engine_columns(frame)
+    distinct = frame.select(names).unique(maintain_order=True)
+    found = engines(distinct, models=models, gpus=gpus, threads=threads)
+    rows = found.rows_of(frame)
+    why = dict(zip(distinct.iter_rows(), found.reasons.to_list(), strict=True))
+    reasons = [why[key] for key in frame.select(names).iter_rows()]
+    drafts = _drafts(frame, found, gpus, models, threads)
+    columns = {name: np.full(frame.height, np.nan) for name in SERVED}
+    picked = np.flatnonzero(rows >= 0)
+    for start in range(0, len(picked), _CHUNK):
+        part = picked[start : start + _CHUNK]
+        told, full = _served(found, frame[part], rows[part], load, rate_per_s, drafts, role)
+        for name, values in told.items():
+            columns[name][part] = values
+        for at, reason in zip(part, full, strict=True):
+            reasons[at] = reason
+    bad = np.array([reason != "ok" for reason in reasons])
+    unknown = np.array([reason not in {"ok", "overload"} for reason in reasons])
+    keep = ("gpus", "utilisation", "peak_utilisation")
+    results = {
+        name: pl.Series(name, np.where(unknown | (bad & (name not in keep)), np.nan, values)).fill_nan(None)
+        for name, values in columns.items()
+    }
+    return frame.with_columns(
+        *(series.cast(pl.UInt32) if name == "gpus" else series for name, series in results.items()),
+        pl.Series("feasible", ~bad),
+        pl.Series("reason", reasons, dtype=pl.String),
+    )
+
+
+def checked_rate(load: Workload, rate_per_s: float | None, needed: bool = False) -> float | None:
+    """Return requests a second: those given, else the workload's own; raise `FrameError` if they are no rate."""
+    rate = load.rate_per_s if rate_per_s is None else rate_per_s
+    if rate is None and needed:
+        fault = f"workload `{load.name}` has no rate of arrival"
+        if load.requests is not None and load.requests["arrival_s"].null_count() == 0:
+            fault = f"requests of `{load.name}` all arrive at one moment: it has no rate"
+        raise FrameError(Problem(fault, hint="give requests a second: --rate 5", code="rate"))
+    number = isinstance(rate, (int, float, np.number)) and not isinstance(rate, bool)
+    if rate is not None and not (number and _LEAST_RATE <= rate <= _MOST_RATE):
+        hint = f"give requests a second, from {_LEAST_RATE:g} to {_MOST_RATE:,.0f}"
+        shown = f"{float(rate):g}" if number else f"`{str(rate)[:60]}`"
+        raise FrameError(Problem(f"{shown} is no rate of arrival", hint=hint, code="rate"))
+    return None if rate is None else float(rate)
+
+
+def checked(points: pl.DataFrame) -> pl.DataFrame:
+    """Return deployments with all their columns; raise `FrameError` with every problem."""
+    if not isinstance(points, pl.DataFrame):
+        fault = f"deployments come as a Polars frame, not a {type(points).__name__}"
+        raise FrameError(Problem(fault, hint="wrap it: pl.DataFrame(...)", code="frame"))
+    problems = [
+        Problem(f"unknown column `{name}`", hint=did_you_mean(name, [*ENGINE, *BATCHING]), code="unknown-column")
+        for name in points.columns
+        if name not in ENGINE and name not in BATCHING
+    ]
+    problems += [
+        Problem(f"missing column `{name}`", hint="`model` and `gpu` have no default", code="missing-column")
+        for name in ("model", "gpu")
+        if name not in points.columns
+    ]
+    problems += [
+        Problem(f"column `{name}` should hold true or false, found {points[name].dtype}", code="column-type")
+        for name in ("chunked", "prefix_cache")
+        if name in points.columns and points[name].dtype != pl.Boolean
+    ]
+    for name in (name for name in points.columns if name in _TYPED):
+        column, faults = convert(points[name], _TYPED[name])
+        problems += faults
+        if not faults and points[name].dtype in _ODD:
+            points = points.with_columns(column)
+    if not points.height:
+        problems.append(Problem("the frame has no rows", hint="give at least one deployment", code="no-rows"))
+    if problems:
+        raise FrameError(problems)
+    frame = points.with_columns(
+        pl.lit(default, dtype=pl.String if default is None else None).alias(name)
+        for name, default in BATCHING.items()
+        if name not in points.columns
+    ).with_columns(
+        pl.lit(1, dtype=pl.UInt32).alias(name) for name in ("tp", "pp", "dp", "ep") if name not in points.columns
+    )
+    for name, least, most in (
+        ("max_num_seqs", 1, 1_000_000),
+        ("token_budget", 1, 10_000_000),
+        ("draft_tokens", 0, 64),
+        ("acceptance", 0, 1),
+        ("replicas", 1, MOST_REPLICAS),
+    ):
+        column = frame[name]
+        fits = column.is_between(least, most).fill_null(False) if column.dtype.is_numeric() else None
+        if fits is None or not fits.all():
+            row = 0 if fits is None else int((~fits).arg_max() or 0)
+            fault = f"column `{name}` should hold numbers from {least} to {most:,}, found `{str(column[row])[:60]}`"
+            problems.append(Problem(fault, where=f"row {row + 1}", code="column-value"))
+    if problems:
+        raise FrameError(problems)
+    return frame
+
+
+def _drafts(
+    frame: pl.DataFrame,
+    found: Engines,
+    gpus: Sequence[str | Path | LoadedGpu],
+    models: Sequence[str | Path | Model | LoadedModel],
+    threads: int | None,
+) -> dict[str, Engines]:
+    """Return engines of draft models on the GPUs of each engine, in the order of `found`."""
+    names = frame.filter(pl.col("draft_tokens") > 0)["draft"].drop_nulls().unique(maintain_order=True).to_list()
+    told: dict[str, Engines] = {}
+    for name in names:
+        same = found.frame.with_columns(
+            pl.lit(name).alias("model"), pl.lit(1, dtype=pl.UInt32).alias("ep"),
+            pl.lit(None, dtype=pl.String).alias("weight_dtype"),
+        )  # fmt: skip
+        own = engines(same, models=models, gpus=gpus, threads=threads)
+        if own.height != found.height:
+            reason = next(reason for reason in own.reasons if reason != "ok")
+            hint = "draft on GPUs that hold it, with a tp that divides its heads"
+            raise FrameError(Problem(f"the draft model `{name}` cannot run ({reason})", hint=hint, code="draft"))
+        told[name] = own
+    return told
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Room of engines for caches, in columns."""
+
+    tokens: Column
+    """Tokens that all caches of an engine hold."""
+    each: Column
+    """Tokens that those of one data-parallel rank hold: a request lies on one."""
+
+
+def caches(
+    found: Engines,
+    rows: NDArray[np.int64],
+    load: Workload,
+    budget: Column,
+    drafts: Sequence[Engines | None] = (),
+) -> Caches:
+    """Return the room of engines for caches of requests of the mean length, less what draft models take."""
+    lengths = (load.input_tokens, load.output_tokens)
+    free, request = (values[rows] for values in found.cache(*lengths, budget, rows))
+    for draft in {id(one): one for one in drafts if one is not None}.values():
+        own = np.array([one is draft for one in drafts])
+        left, more = (values[rows] for values in draft.cache(*lengths, np.ones(len(rows)), rows))
+        free = free - np.where(own, draft.capacity()[rows] - draft.reserved()[rows] - left, 0.0)
+        request = request + np.where(own, more, 0.0)
+    each = np.maximum(free, 0.0) / np.maximum(request, 1e-9) * sum(lengths)
+    return Caches(each * found.frame["dp"].cast(pl.Float64).to_numpy()[rows], each)
+
+
+def _served(
+    found: Engines,
+    frame: pl.DataFrame,
+    rows: NDArray[np.int64],
+    load: Workload,
+    rate_per_s: float | None,
+    drafts: dict[str, Engines],
+    role: Role,
+) -> tuple[dict[str, Column], list[str]]:
+    """Return results and reasons of deployments whose engines can run."""
+    kinds = load.kinds
+    lengths = [kinds[name].to_numpy() for name in ("input_tokens", "output_tokens", "weight")]
+    mix = Mix(lengths[0], lengths[1], lengths[2], load.crowded, load.crowd)
+    budget = frame["token_budget"].cast(pl.Float64).to_numpy()
+    gamma = frame["draft_tokens"].cast(pl.Float64).to_numpy()
+    drawing = [drafts.get(name) if n > 0 else None for name, n in zip(frame["draft"], gamma, strict=True)]
+    room = caches(found, rows, load, budget, drawing)
+    held, most_running = room.tokens, frame["max_num_seqs"].cast(pl.Float64).to_numpy()
+    slots = np.minimum(most_running, held / mix.context)
+    fits = room.each >= load.longest
+    starved = budget < most_running * (gamma + 1.0)
+    replicas = frame["replicas"].cast(pl.Float64).to_numpy()
+    accepted = frame["acceptance"].cast(pl.Float64).to_numpy()
+    made = np.where(accepted >= 1.0, gamma + 1.0, (1.0 - accepted ** (gamma + 1.0)) / np.maximum(1.0 - accepted, 1e-12))
+    cached = frame["prefix_cache"].cast(pl.Boolean).to_numpy()
+    slots = np.maximum(slots, 1.0)
+
+    names = list(drafts)
+    draft = [
+        names.index(name) if n > 0 and name is not None else -1 for name, n in zip(frame["draft"], gamma, strict=True)
+    ]
+    how = Batching(
+        rows, slots, budget, frame["chunked"].cast(pl.Boolean).to_numpy(), np.ones(len(rows)),
+        gamma + 1.0, made, np.array(draft), [own.steps for own in drafts.values()],
+    )  # fmt: skip
+    cached &= role != "decode"
+    unread = np.zeros(len(rows)) if role == "decode" else np.ones(len(rows))
+    share = unread - np.where(cached, load.share_found(held * replicas), 0.0)
+    factors, time_share = np.array(load.rates).T
+    many = 1 if rate_per_s is None else len(factors)
+    at = np.repeat(np.arange(len(rows)), many)
+    for _ in range(2 if load.found else 1):
+        now = replace(how, read_share=share)
+        flow = most = closed_loop(found.steps, now, mix)
+        rate = most.rate_per_s if rate_per_s is None else np.full(len(rows), rate_per_s) / replicas
+        if rate_per_s is not None:
+            rates = served_rates(rate, most.rate_per_s, factors, time_share)
+            flow = open_loop(found.steps, now.take(at), mix, rates.ravel())
+        if load.found:
+            # Room that running requests leave, prefixes they share counted once; requests go where their prefix is.
+            running = row_sums(flow.running.reshape(-1, many), time_share if many > 1 else np.ones(1))
+            left = held - np.minimum(running, slots) * (mix.context - mix.read * (1.0 - share))
+            share = unread - np.where(cached, load.share_found(np.maximum(left, 0.0) * replicas), 0.0)
+    weights = np.ones(1) if many == 1 else time_share
+    shares = np.ones(len(rows)) if rate_per_s is None else (rates * time_share).ravel()
+    told = dict(vars(latency(found.steps, now.take(at), mix, flow, shares, many)))
+
+    def mean(values: Column) -> Column:
+        return row_sums(values.reshape(-1, many), weights)
+
+    power = mean(flow.power_w) * replicas
+    requests = rate * replicas
+    utilisation = rate / most.rate_per_s
+    gpus = found.steps.gpus[rows] * replicas
+    full = (rate > most.rate_per_s * 1.0001) if rate_per_s is not None else np.zeros(len(rows), dtype=bool)
+    peak = utilisation * (factors.max() if many > 1 else 1.0)
+    idle = mean((1.0 - flow.busy_share) * found.steps.idle_w[rows[at]]) * replicas
+    told |= {
+        "gpus": gpus,
+        "slots": slots,
+        "utilisation": utilisation,
+        "peak_utilisation": peak,
+        "running": mean(flow.running),
+        "requests_per_s": requests,
+        "output_tokens_per_s": requests * load.output_tokens,
+        "power_w": power,
+        "power_w_per_gpu": power / gpus,
+        "busy_share": mean(flow.busy_share),
+        "idle_share": idle / power,
+        "found_share": unread - share,
+        "energy_per_request_j": power / requests,
+        "energy_per_output_token_j": power / requests / load.output_tokens,
+    }
+    told["latency_s"] = told["ttft_s"] + (load.output_tokens - 1.0) * told["tpot_s"]
+    reasons = np.where(~fits, "memory", np.where(starved, "budget", np.where(full, "overload", "ok"))).tolist()
+    return told, reasons
+
+
+def served_rates(rate: Column, most: Column, factors: Column, time_share: Column) -> Column:
+    """Return rates at which requests are served: those at which they come, but at most capacity; the rest is served
+    later.
+
+    Each is `min(capacity, x·factor·λ)`, with x such that all are served.
+    """
+    wanted = rate[:, None] * factors
+    low, high = np.ones(len(rate)), np.maximum(1.0, most / np.maximum(wanted.min(axis=1), 1e-12))
+    for _ in range(40):
+        middle = (low + high) / 2.0
+        short = row_sums(np.minimum(most[:, None], middle[:, None] * wanted), time_share) < rate
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    found: Column = np.minimum(most[:, None], high[:, None] * wanted)
+    return found

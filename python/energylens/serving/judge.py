@@ -1,0 +1,75 @@
+"""Deployments as a replay of their requests has them: the judge of what steady state proposes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from energylens.serving.deployments import COMPARED
+from energylens.serving.evaluate import Role, caches
+from energylens.serving.replay import Replay, replayed
+from energylens.serving.step_table import Engines, engine_columns, engines
+from energylens.serving.workload import Workload
+
+JUDGED: Final = (
+    "running", "ttft_p50_s", "ttft_p90_s", "ttft_s", "tpot_s", "tpot_p90_s", "latency_s", "power_w", "power_w_per_gpu",
+    "busy_share", "idle_share", "found_share", "energy_per_request_j", "energy_per_output_token_j",
+)  # fmt: skip
+"""Columns that a replay gives."""
+
+
+_EACH, _MOST_EACH = 3_000, 20_000
+
+
+_STAYS = 40
+
+
+_MOST_OF_TRACE = 200_000
+
+
+def judged_by_replay(
+    frame: pl.DataFrame, load: Workload, rate: float | None, own: dict[str, Any], role: Role = "both"
+) -> pl.DataFrame:
+    """Return deployments as a replay of the workload has them, and as in steady state: `steady_*`."""
+    if rate is None:
+        return frame.with_columns(replayed=pl.lit(False))
+    found = engines(frame.select(engine_columns(frame)).unique(maintain_order=True), **own)
+    at = found.rows_of(frame)
+    room = caches(found, at, load, frame["token_budget"].cast(pl.Float64).to_numpy())
+    rows = []
+    for row, held, deployment in zip(at, room.tokens, frame.iter_rows(named=True), strict=True):
+        if deployment["draft_tokens"] > 0:
+            rows.append({name: deployment[name] for name in JUDGED} | {"replayed": False})
+            continue
+        told = _one_engine(found, int(row), deployment, load, rate, float(held), role)
+        values = {name: told[name] for name in JUDGED}
+        # Watts at the rate asked for, which a stretch of requests meets but nearly.
+        values["power_w"] = told["energy_per_output_token_j"] * deployment["output_tokens_per_s"]
+        values["power_w_per_gpu"] = values["power_w"] / deployment["gpus"]
+        rows.append(values | {"replayed": True})
+    steady = frame.select(pl.col(name).alias(f"steady_{name}") for name in COMPARED)
+    return frame.with_columns(pl.DataFrame(rows).get_columns()).hstack(steady)
+
+
+def _one_engine(
+    found: Engines, row: int, deployment: Mapping[str, Any], load: Workload, rate: float, held: float, role: Role
+) -> Replay:
+    """Return the replay of one engine of a deployment in its share of the requests, without its two ends."""
+    replicas, only, rounds = int(deployment["replicas"]), 1, 1
+    each = rate / replicas
+    stay = float(deployment["latency_s"] or 0.0)
+    number = int(np.clip(_STAYS * stay * each, _EACH, _MOST_EACH))
+    if load.requests is not None:  # a trace as it is, or several times, by as many engines as need be
+        whole = load.requests.height
+        rounds = max(1, round(number / whole))
+        only = min(replicas, max(1, -(-number * replicas // (whole * rounds))))
+        number = -(-whole * rounds // replicas)
+    total = number * replicas if load.requests is None else min(load.requests.height * rounds, _MOST_OF_TRACE)
+    warm_s = min(2.0 * stay, 0.2 * number / each)
+    return replayed(
+        found, row, deployment, load, rate, total, held, role,
+        only=only, warm_s=warm_s, found_share=float(deployment["found_share"] or 0.0),
+    )  # fmt: skip

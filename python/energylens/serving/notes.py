@@ -1,0 +1,105 @@
+"""What an answer has to say of its traffic besides the answer: what was inferred, stretched in time, or of few."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from energylens.serving.workload import Workload
+
+Column = NDArray[np.float64]
+
+FEW_REQUESTS: Final = 50
+"""Requests below which percentiles are said to be coarse: the 80 % interval of a P90 then spans four ranks and more
+of the ten percent above it."""
+
+_Z_80: Final = 1.281_551_565_544_6
+_P90: Final = 0.9
+
+
+def traffic_notes(load: Workload, rate_per_s: float | None, requests: int | None = None) -> list[str]:
+    """Return sentences on how a workload is used: what was inferred of a trace, its rate changed, its requests few.
+
+    `requests` is how many of a trace are replayed, if not all.
+    """
+    notes = list(load.notes)
+    rows = load.requests
+    if rows is None:
+        return notes
+    if rows.height < FEW_REQUESTS:
+        notes.append(few_words(rows.height, "the trace has"))
+    if rate_per_s is not None and rows["arrival_s"].null_count():
+        notes.append("the trace has no times: arrivals are drawn by chance at the rate")
+    elif rate_per_s is not None and load.rate_per_s is None:
+        notes.append("all requests of the trace arrive at one moment: arrivals are drawn by chance at the rate")
+    elif rate_per_s is not None and load.rate_per_s is not None:
+        factor = rate_per_s / load.rate_per_s
+        if abs(factor - 1.0) > 1e-6:
+            changed = f"sped up {factor:,.3g}x" if factor > 1.0 else f"slowed down {1.0 / factor:,.3g}x"
+            notes.append(f"the trace is {changed}: from {load.rate_per_s:,.3g} to {rate_per_s:,.3g} requests/s")
+    if requests is not None and requests != rows.height:
+        part = f"the first {requests:,} of its" if requests < rows.height else f"{requests:,}, by repeating its"
+        notes.append(f"requests replayed: {part} {rows.height:,}")
+    return notes
+
+
+def few_words(count: int, what: str) -> str:
+    """Return the warning that percentiles are of few requests."""
+    noun = "request" if count == 1 else "requests"
+    return f"{what} {count} {noun}: percentiles of fewer than {FEW_REQUESTS} are coarse"
+
+
+def p90_ranks(count: int) -> tuple[int | None, int | None]:
+    """Return the ranks, from 0, between which the 90th percentile lies four times in five; None for no bound.
+
+    The number of values below the true percentile is binomial, whatever their distribution (order statistics):
+    exactly so for few, by its normal approximation from 1,000 on.
+    """
+    if count >= 1000:
+        half = _Z_80 * math.sqrt(count * _P90 * (1.0 - _P90))
+        return int(count * _P90 - half), min(count - 1, math.ceil(count * _P90 + half))
+    below, low, high = 0.0, None, None
+    for rank in range(count + 1):
+        below += math.comb(count, rank) * _P90**rank * (1.0 - _P90) ** (count - rank)
+        if low is None and below > 0.1:
+            low = rank - 1
+        if high is None and below >= _P90:
+            high = rank
+    return low if low is not None and low >= 0 else None, high if high is not None and high < count else None
+
+
+def p90_interval(values: Column) -> tuple[float | None, float | None]:
+    """Return the 80 % interval of the 90th percentile of what values are a sample of; None for no bound."""
+    values = np.sort(values[np.isfinite(values)])
+    if not len(values):
+        return None, None
+    low, high = p90_ranks(len(values))
+    return None if low is None else float(values[low]), None if high is None else float(values[high])
+
+
+def hours_of(arrival_s: Column, output_tokens: Column, clock_s: float) -> tuple[tuple[float, float], ...]:
+    """Return the share of the time and of the output tokens that fall in each of the 24 hours of the day.
+
+    `clock_s` is the time of day of the first arrival in seconds after midnight.
+    """
+    began, ended = clock_s, clock_s + max(float(arrival_s[-1]), 1e-9)
+    hours = np.arange(int(began // 3600), int(ended // 3600) + 1)
+    covered = np.minimum(ended, (hours + 1) * 3600.0) - np.maximum(began, hours * 3600.0)
+    time = np.bincount(hours % 24, np.maximum(covered, 0.0), 24)
+    work = np.bincount(((clock_s + arrival_s) // 3600).astype(np.int64) % 24, output_tokens, 24)
+    return tuple(zip((time / time.sum()).tolist(), (work / work.sum()).tolist(), strict=True))
+
+
+def hours_words(hours: Sequence[tuple[float, float]], clock: str) -> str:
+    """Return over which hours of the day joules are spent, in words."""
+    if not hours:
+        return "carbon by hour: joules taken as spent evenly over the day (the workload has no times of day)"
+    used = [hour for hour, (time, _) in enumerate(hours) if time > 0]
+    which = f"{len(used)} hours" if len(used) > 3 else ", ".join(f"{hour:02d}:00" for hour in used)
+    zone = "UTC" if clock == "UTC" else "as the timestamps are written"
+    return f"carbon by hour: weighted by when joules are spent, by the trace's timestamps ({which}, {zone})"

@@ -1,0 +1,212 @@
+"""Prefill and decode in pools of their own: engines, how many, GPUs and clocks each apart, caches sent across."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from energylens.common.errors import Problem, SpaceError
+from energylens.engine.space import Limit
+from energylens.engine.trust import Account, account
+from energylens.inputs.axis_lists import listed
+from energylens.inputs.builder import Model
+from energylens.inputs.library import load_gpu, load_model
+from energylens.inputs.plan import LoadedModel, Plan, distinct
+from energylens.serving.deployments import (
+    COMPARED,
+    NUMBERED,
+    counts,
+    deployments,
+    front,
+    nearest,
+    nothing_runs,
+    replicated,
+    service_limits,
+    within,
+)
+from energylens.serving.evaluate import SERVED, Role, checked_rate, serve
+from energylens.serving.judge import judged_by_replay
+from energylens.serving.notes import traffic_notes
+from energylens.serving.plan import FEW, question
+from energylens.serving.workload import Workload, load_workload
+
+_SIDE_HIDDEN: Final = ("net", "alpha_s", "byte_j", "cache_bytes")
+"""Columns of a pool that only serve to send caches."""
+
+POOLED: Final = (
+    "gpus",
+    "ttft_p50_s",
+    "ttft_p90_s",
+    "tpot_s",
+    "tpot_p90_s",
+    "latency_s",
+    "power_w",
+    "energy_per_request_j",
+    "energy_per_output_token_j",
+    "transfer_s",
+    *(f"energy_{part}_per_request_j" for part in ("prefill", "decode", "transfer")),
+    *(f"{side}_{name}" for side in ("prefill", "decode") for name in (*SERVED, *NUMBERED)),
+    *(f"{side}_steady_{name}" for side in ("prefill", "decode") for name in COMPARED),
+)
+"""Columns of numbers of a pair, which limits may bound."""
+
+_MOST_KEPT = 60
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """Pairs of a prefill and a decode pool that keep the limits and that nothing beats in energy and latency.
+
+    Columns `prefill_*` and `decode_*` are the two pools (`_replicas` engines each), `energy_*_per_request_j` their
+    joules and those of sending the cache, `transfer_s` the time that takes, added to TTFT.
+    """
+
+    frame: pl.DataFrame
+    model: str
+    workload: Workload
+    rate_per_s: float
+    limits: Sequence[Limit]
+    trust: Mapping[str, Account]
+    plan_sha256: str
+    seconds: float = field(compare=False)
+    notes: Sequence[str] = ()
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The pair of least energy."""
+        return self.frame.row(0, named=True)
+
+    def answer(self) -> str:
+        """Return the one-line answer."""
+        from energylens.reports.text.service import pools_sentence
+
+        return pools_sentence(self)
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What its file says about where it comes from."""
+        from energylens.reports.text.service import workload_words
+
+        told = {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
+        told |= {"limits": [str(limit) for limit in self.limits], "notes": list(self.notes)}
+        return told | {"workload": workload_words(self.workload, self.rate_per_s)}
+
+    def write(self, path: str | Path) -> Path:
+        """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
+        from energylens.common.parquet_file import write_parquet
+
+        return write_parquet(self.frame, path, self.plan_sha256, self.note)
+
+
+def serve_pools(
+    model: str | Path | Model,
+    workload: str | Path | Workload,
+    *,
+    prefill: Mapping[str, Any],
+    decode: Mapping[str, Any],
+    rate_per_s: float | None = None,
+    limits: Sequence[str] = (),
+    threads: int | None = None,
+) -> PoolPlan:
+    """Return the pairs of a prefill and a decode pool of least energy under a workload.
+
+    `prefill` and `decode` are axes as `serve_plan` takes them, replicas as many as the load asks for. Each pool is
+    taken in steady state at the rate of the workload, and its best are replayed; of a request, `E = E_prefill +
+    E_decode + E_transfer`, and TTFT is that of the prefill pool and the transfer of its cache: `alpha_net +
+    K/min(n_p·net_p, n_d·net_d)`, at `link_j_per_byte/2` a byte on either side. Raises `SpecError`, or `SpaceError`
+    with the nearest pair where nothing keeps the limits.
+    """
+    started = time.perf_counter()
+    load = load_workload(workload)
+    rate = checked_rate(load, rate_per_s, needed=True)
+    assert rate is not None
+    if load.output_tokens <= 1:
+        fault, hint = "requests of one output token leave nothing to decode", "use serve-plan"
+        raise SpaceError(Problem(fault, hint=hint, code="workload"))
+    bounds = service_limits(limits, POOLED)
+    loaded = load_model(model)
+    roles: tuple[tuple[Role, Mapping[str, Any]], ...] = (("prefill", prefill), ("decode", decode))
+    sides = [_side(loaded, role, axes, load, rate, threads) for role, axes in roles]
+    own = loaded.spec.canonical()["dtypes"].get("cache", "bf16")
+    formats = [pl.col(f"{side}_kv_dtype").fill_null(own) for side in ("prefill", "decode")]
+    pairs = sides[0].join(sides[1], how="cross").filter(formats[0] == formats[1])
+    if not pairs.height:
+        hint = "give both pools the same kv_dtype"
+        raise SpaceError(Problem("no prefill and decode pool share a cache format", hint=hint, code="split"))
+    pairs = _together(pairs, load, rate)
+    inside = within(pairs, bounds)
+    if not inside.height:
+        raise SpaceError(nearest(pairs, bounds, loaded.spec.name))
+    hidden = [f"{side}_{name}" for side in ("prefill", "decode") for name in _SIDE_HIDDEN]
+    best = front(inside).drop(hidden)
+    gpus = [load_gpu(gpu) for axes in (prefill, decode) for gpu in listed(axes.get("gpus", "h100-sxm"))]
+    trust = {gpu.spec.name: account(gpu) for gpu in gpus}
+    specs = Plan([loaded], distinct(gpus, "GPU")).sha256
+    sha256 = question(specs, load, rate, limits, [dict(prefill), dict(decode)])
+    spent, notes = time.perf_counter() - started, tuple(traffic_notes(load, rate))
+    return PoolPlan(best, loaded.spec.name, load, rate, bounds, trust, sha256, spent, notes)
+
+
+def _together(pairs: pl.DataFrame, load: Workload, rate: float) -> pl.DataFrame:
+    slowest = pl.min_horizontal("prefill_net", "decode_net")
+    transfer = pl.max_horizontal("prefill_alpha_s", "decode_alpha_s") + pl.col("prefill_cache_bytes") / slowest
+    sent = pl.col("prefill_cache_bytes") * (pl.col("prefill_byte_j") + pl.col("decode_byte_j")) / 2.0
+    told = pairs.with_columns(transfer_s=transfer, energy_transfer_per_request_j=sent).with_columns(
+        ttft_p50_s=pl.col("prefill_ttft_p50_s") + pl.col("transfer_s"),
+        ttft_p90_s=pl.col("prefill_ttft_p90_s") + pl.col("transfer_s"),
+        tpot_s=pl.col("decode_tpot_s"),
+        tpot_p90_s=pl.col("decode_tpot_p90_s"),
+        gpus=pl.col("prefill_gpus") + pl.col("decode_gpus"),
+        power_w=pl.col("prefill_power_w") + pl.col("decode_power_w"),
+        energy_prefill_per_request_j=pl.col("prefill_power_w") / rate,
+        energy_decode_per_request_j=pl.col("decode_power_w") / rate,
+    )
+    parts = [pl.col(f"energy_{part}_per_request_j") for part in ("prefill", "decode", "transfer")]
+    latency = pl.col("prefill_ttft_s") + pl.col("transfer_s") + (load.output_tokens - 1.0) * pl.col("tpot_s")
+    told = told.with_columns(energy_per_request_j=pl.sum_horizontal(parts), latency_s=latency)
+    return told.with_columns(energy_per_output_token_j=pl.col("energy_per_request_j") / load.output_tokens)
+
+
+def _side(
+    loaded: LoadedModel, role: Role, axes: Mapping[str, Any], load: Workload, rate: float, threads: int | None
+) -> pl.DataFrame:
+    """Return the deployments of one pool that nothing beats in energy and its own latency, columns named for it."""
+    given = dict(axes)
+    gpus = [load_gpu(gpu) for gpu in listed(given.pop("gpus", "h100-sxm"))]
+    points = deployments(loaded.spec.name, gpus, given)
+    own: dict[str, Any] = {"models": [loaded], "gpus": gpus, "threads": threads}
+    few = load.fewer(*FEW)
+    some = replicated(points, few, rate, own, role)
+    told = serve(some, few, rate, role=role, **own)
+    kept = told.filter(pl.col("feasible"))
+    if not kept.height:
+        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(told), told))
+    time_of = "ttft_p90_s" if role == "prefill" else "tpot_p90_s"
+    parts = kept.partition_by("kv_dtype", "gpu")
+    most = max(4, _MOST_KEPT // len(parts))
+    short = pl.concat([front(part, time_of, "energy_per_request_j").head(most) for part in parts])
+    exact = serve(short.select(some.columns), load, rate, role=role, **own)
+    if not exact["feasible"].any():
+        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(exact), exact))
+    exact = exact.filter(pl.col("feasible"))
+    asked = load.first_tokens() if role == "prefill" else load
+    exact = judged_by_replay(exact, asked, rate, own, role)
+    plan = Plan([loaded], gpus)
+    links = {gpu.spec.name: gpu.completed[0] for gpu in gpus}
+    cache = {dtype: plan.core.cache_bytes(0, dtype, load.input_tokens) for dtype in exact["kv_dtype"].unique()}
+    names = exact["gpu"].to_list()
+    # One request's cache lies on one data-parallel rank.
+    each = (exact["gpus"] / exact["replicas"] / exact["dp"]).to_numpy()
+    exact = exact.with_columns(
+        pl.Series("net", np.array([float(links[name]["link"]["net_bandwidth_bytes_per_s"]) for name in names]) * each),
+        pl.Series("alpha_s", [float(links[name]["link"]["net_alpha_s"]) for name in names]),
+        pl.Series("byte_j", [float(links[name]["energy"]["link_j_per_byte"]) for name in names]),
+        pl.Series("cache_bytes", [float(cache[dtype]) for dtype in exact["kv_dtype"].to_list()]),
+    )
+    return exact.drop("model", "feasible", "reason").rename(lambda name: f"{role}_{name}")

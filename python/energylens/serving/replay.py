@@ -1,0 +1,300 @@
+"""Requests replayed one by one through continuous batching, on the same steps as the steady state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from energylens import _core
+from energylens.common.errors import EnergylensError, FrameError, InfeasibleError, Problem
+from energylens.common.memory import require_bytes
+from energylens.inputs.builder import Model
+from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.serving.evaluate import Role, caches, checked, checked_rate
+from energylens.serving.names import one_deployment, resolved
+from energylens.serving.notes import FEW_REQUESTS, few_words, p90_interval, traffic_notes
+from energylens.serving.step_table import Engines, engine_columns, engines
+from energylens.serving.workload import Workload, flat_blocks, load_workload
+
+MOST_REQUESTS = 20_000_000
+"""Requests of one replay; some five seconds of one core and a gigabyte a million or so."""
+
+_REQUEST_BYTES = 1_000
+"""Memory of a request while it is replayed, without its blocks."""
+
+
+_MANY = 20
+"""Times the requests that run at once, from which on a rate can be told."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What became of requests: a row each in `requests` (null times where one was refused), and sums in `values`.
+
+    `notes` are sentences on how the traffic was read: what was inferred of a trace, a rate changed, few requests.
+    `deployment` has all its columns, models and GPUs by the names of their specs.
+    """
+
+    requests: pl.DataFrame
+    values: dict[str, Any]
+    notes: Sequence[str] = ()
+    deployment: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether requests came faster than they were served: the last waits much longer than the first."""
+        # A few requests take longer to finish than to come, however idle the engine is.
+        late = self.values["requests_per_s"] < 0.9 * self.offered_per_s
+        return late and len(self.requests) >= _MANY * max(1.0, float(self.values["running"]))
+
+    @property
+    def offered_per_s(self) -> float:
+        """Requests a second that arrived; those served, if all came at once."""
+        arrivals = self.requests["arrival_s"]
+        span = float(arrivals[-1] - arrivals[0])
+        return (len(arrivals) - 1) / span if span > 0 else float(self.values["requests_per_s"])
+
+
+def replay(
+    deployment: Mapping[str, Any],
+    workload: str | Path | Workload,
+    rate_per_s: float | None = None,
+    *,
+    requests: int | None = None,
+    models: Sequence[str | Path | Model | LoadedModel] = (),
+    gpus: Sequence[str | Path | LoadedGpu] = (),
+) -> Replay:
+    """Return what becomes of requests on a deployment (columns as in `serve`), each replica scheduled as vLLM does it.
+
+    A step takes a token of every running request, then prompts in the order of their arrival in what is left of the
+    token budget; requests are admitted while caches have room, and the latest goes back to the queue where they run
+    out. Replicas take requests in turn, or, with a prefix cache, those whose prefix they have read. `rate_per_s`
+    speeds a trace up or down (its own if not given); `requests` cuts or repeats it (all of a trace, else 20,000).
+    `values`: as of `serve`, with `ttft_p99_s`, `steps`, `preempted`, `refused`, and the 80 % intervals that so few or
+    so many requests leave of the 90th percentiles: `ttft_p90_lo_s`, `ttft_p90_hi_s`, `tpot_p90_lo_s`, `tpot_p90_hi_s`
+    (None: no bound; docs/service.md). `deployment` names models and GPUs by bundled names, paths or loaded specs.
+    Speculation is not replayed. Raises `FrameError`, `SpecError`, or `InfeasibleError` if the engine cannot run.
+    """
+    points, models, gpus = one_deployment(deployment, models, gpus)
+    frame, models, gpus = resolved(checked(points), models, gpus)
+    load = load_workload(workload)
+    found = engines(frame.select(engine_columns(frame)), models=models, gpus=gpus)
+    if not found.height:
+        raise InfeasibleError(cannot_run(str(found.reasons[0])))
+    rate = checked_rate(load, rate_per_s, needed=True)
+    assert rate is not None
+    own = 20_000 if load.requests is None else load.requests.height
+    number = own if requests is None else requests
+    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    if not (whole and 1 <= number <= MOST_REQUESTS):
+        raise EnergylensError(
+            Problem(f"a replay takes 1 to {MOST_REQUESTS:,} requests, found {number}", code="requests")
+        )
+    require_bytes(number * _REQUEST_BYTES, f"a replay of {number:,} requests", "replay fewer: --requests 100000")
+    room = caches(found, np.zeros(1, dtype=np.int64), load, frame["token_budget"].cast(pl.Float64).to_numpy())
+    told = replayed(found, 0, frame.row(0, named=True), load, rate, number, room.tokens[0])
+    notes = traffic_notes(load, rate, None if load.requests is None else number)
+    if number < FEW_REQUESTS and not (load.requests is not None and load.requests.height < FEW_REQUESTS):
+        notes.append(few_words(number, "replayed"))
+    return replace(told, notes=tuple(notes), deployment=frame.row(0, named=True))
+
+
+def cannot_run(reason: str) -> Problem:
+    """Return why a deployment cannot run."""
+    from energylens.reports.text.answer import why_not
+
+    said = why_not({reason: 1}).removeprefix("1 ")
+    hint = "`energylens predict` with the same engine says more"
+    return Problem(f"this deployment cannot run: configurations like it {said}", hint=hint, code=reason)
+
+
+def replayed(
+    found: Engines,
+    row: int,
+    deployment: Mapping[str, Any],
+    load: Workload,
+    rate_per_s: float,
+    number: int,
+    held: float,
+    role: Role = "both",
+    only: int | None = None,
+    warm_s: float = 0.0,
+    found_share: float = 0.0,
+) -> Replay:
+    """Return the replay of one deployment on an engine that is known to run, with caches of `held` tokens.
+
+    With `only`, so many of its replicas are replayed, and sums are scaled to all. With `warm_s`, what happens before
+    and after the last arrival is left out. `found_share` of each prompt is found where the requests have no blocks.
+    """
+    if deployment["draft_tokens"] > 0:
+        raise FrameError(Problem("speculation is not replayed", hint="set draft_tokens to 0", code="draft"))
+    asked = load.sample(number, rate_per_s)
+    reads = role != "decode"
+    if not reads:  # the first token comes with the cache
+        asked = asked.filter(pl.col("output_tokens") > 1).with_columns(pl.col("output_tokens") - 1)
+    replicas = int(deployment["replicas"])
+    prefixes = "blocks" in asked.columns and bool(deployment["prefix_cache"]) and reads
+    engine = {
+        "most_running": int(deployment["max_num_seqs"]),
+        "token_budget": int(deployment["token_budget"]),
+        "cache_tokens": int(held),
+        "chunked": bool(deployment["chunked"]),
+        "reads": reads,
+        "block_tokens": load.block_tokens,
+        "found_share": 0.0 if prefixes or not reads else float(found_share),
+        "lanes": int(deployment["dp"]) * int(deployment["pp"]),
+        "idle_w": float(found.steps.idle_w[row]),
+        "warm_s": warm_s,
+    }
+    steps = found.steps.of_core(row)
+    parts, sums = [], []
+    turns = _by_prefix(asked, replicas) if prefixes else np.arange(asked.height) % replicas
+    for turn in range(replicas if only is None else min(only, replicas)):
+        own = asked.filter(pl.Series(turns == turn))
+        if not own.height:
+            continue
+        blocks, starts = flat_blocks(own, load.block_tokens) if prefixes else ([], [])
+        prompts, outputs = (own[name].cast(pl.UInt32).to_numpy() for name in ("input_tokens", "output_tokens"))
+        told = _core.replay(steps, engine, own["arrival_s"].to_numpy(), prompts, outputs, blocks, starts)
+        told["began_s"] = float(own["arrival_s"][0])
+        made = own["output_tokens"].to_numpy()
+        after, since = (made - 1.0, told["done_s"] - told["first_s"]) if reads else (made, told["done_s"])
+        per_token = np.where(after < 1.0, np.nan, since / np.maximum(after, 1.0))
+        parts.append(
+            own.drop("blocks", strict=False).with_columns(
+                pl.Series("ttft_s", told["first_s"]).fill_nan(None),
+                pl.Series("latency_s", told["done_s"]).fill_nan(None),
+                pl.Series("tpot_s", per_token).fill_nan(None),
+            )
+        )
+        sums.append(told)
+    if not parts:
+        fault = f"workload `{load.name}` leaves nothing to {role if role != 'both' else 'serve'}"
+        raise EnergylensError(Problem(fault, hint="requests of one output token need no decode pool", code="workload"))
+    done = pl.concat(parts)
+    whole = _values(done, sums, engine["idle_w"], float(found.steps.gpus[row]), replicas)
+    if warm_s > 0:
+        began = min(one["began_s"] for one in sums)
+        whole |= _windowed(done.filter(pl.col("arrival_s") >= began + warm_s), sums, whole["gpus"] / replicas)
+        # Sums are those of the replicas replayed; all do the same.
+        whole |= {
+            name: whole[name] * replicas / len(sums) for name in ("power_w", "output_tokens_per_s", "requests_per_s")
+        }
+    return Replay(done.sort("arrival_s", maintain_order=True), whole)
+
+
+_CROWDED = 1.25
+
+
+def _by_prefix(requests: pl.DataFrame, replicas: int) -> NDArray[np.int64]:
+    """Return the replica of each request: that which read its prefix beyond a first block, if it has not had too much.
+
+    Others go to the replica that has been given the fewest tokens.
+    """
+    turns = np.zeros(requests.height, dtype=np.int64)
+    if replicas == 1:
+        return turns
+    reader: dict[int, int] = {}
+    given = np.zeros(replicas)
+    tokens = (requests["input_tokens"] + requests["output_tokens"]).to_numpy()
+    for at, blocks in enumerate(requests["blocks"].to_list()):
+        known = next((reader[block] for block in reversed(blocks[1:]) if block in reader), None)
+        if known is None or given[known] > _CROWDED * (given.sum() + tokens[at]) / replicas:
+            known = int(given.argmin())
+        turns[at] = known
+        given[known] += tokens[at]
+        reader.update(dict.fromkeys(blocks, known))
+    return turns
+
+
+def _quantile(frame: pl.DataFrame, name: str, share: float) -> float | None:
+    value = frame[name].quantile(share)
+    return None if value is None else float(value)
+
+
+def _mean(frame: pl.DataFrame, name: str) -> float | None:
+    value = frame[name].mean()
+    return None if value is None else float(value)  # type: ignore[arg-type]
+
+
+def _times(served: pl.DataFrame) -> dict[str, Any]:
+    """Return quantiles and means of what requests waited for, with the intervals of the 90th percentiles."""
+    bounds = {
+        f"{name}_p90_{end}_s": value
+        for name in ("ttft", "tpot")
+        for end, value in zip(("lo", "hi"), p90_interval(served[f"{name}_s"].drop_nulls().to_numpy()), strict=True)
+    }
+    return bounds | {
+        "ttft_p50_s": _quantile(served, "ttft_s", 0.5),
+        "ttft_p90_s": _quantile(served, "ttft_s", 0.9),
+        "ttft_p99_s": _quantile(served, "ttft_s", 0.99),
+        "ttft_s": _mean(served, "ttft_s"),
+        "tpot_s": _mean(served, "tpot_s"),
+        "tpot_p90_s": _quantile(served, "tpot_s", 0.9),
+        "latency_s": _mean(served, "latency_s"),
+    }
+
+
+def _windowed(served: pl.DataFrame, sums: Sequence[Mapping[str, Any]], gpus: float) -> dict[str, Any]:
+    """Return what happened between warming up and the last arrival: means of the engines, sums of those replayed."""
+    seconds = sum(float(one["window_s"]) for one in sums) / len(sums)
+    joules, idle, made = (sum(float(one[f"window_{name}"]) for one in sums) for name in ("j", "idle_j", "made"))
+    if seconds <= 0 or made <= 0 or not served.height:
+        return {}
+    per_request = float(served["output_tokens"].mean())  # type: ignore[arg-type]
+    power = joules / seconds
+    return _times(served.filter(pl.col("latency_s").is_not_null())) | {
+        "running": sum(float(one["window_ran_s"]) for one in sums) / seconds / len(sums),
+        "requests_per_s": made / seconds / per_request,
+        "output_tokens_per_s": made / seconds,
+        "power_w": power,
+        "power_w_per_gpu": power / len(sums) / gpus,
+        "busy_share": sum(float(one["window_busy_s"]) for one in sums) / seconds / len(sums),
+        "idle_share": idle / joules if joules > 0 else 0.0,
+        "energy_per_output_token_j": joules / made,
+        "energy_per_request_j": joules / made * per_request,
+    }
+
+
+def _values(
+    done: pl.DataFrame, sums: Sequence[Mapping[str, Any]], idle_w: float, gpus_each: float, replicas: int
+) -> dict[str, Any]:
+    """Return sums and means from the first arrival to the last token; all engines are on that long."""
+    served = done.filter(pl.col("latency_s").is_not_null())
+    began = min(float(one["began_s"]) for one in sums)
+    span = max(float(one["began_s"]) + float(one["span_s"]) for one in sums) - began
+    off = span * replicas - sum(float(one["span_s"]) for one in sums)
+    idle = sum(float(one["energy_idle_j"]) for one in sums) + off * idle_w
+    energy = sum(float(one["energy_j"]) for one in sums) + off * idle_w
+    made, gpus = float(served["output_tokens"].sum()), gpus_each * replicas
+    prompts = float(done["input_tokens"].sum())
+    return _times(served) | {
+        "gpus": int(gpus),
+        "requests": served.height,
+        "running": sum(float(one["mean_running"]) * float(one["span_s"]) for one in sums) / (span * replicas)
+        if span > 0
+        else 0.0,
+        "requests_per_s": served.height / span if span > 0 else 0.0,
+        "output_tokens_per_s": made / span if span > 0 else 0.0,
+        "power_w": energy / span if span > 0 else 0.0,
+        "power_w_per_gpu": energy / span / gpus if span > 0 else 0.0,
+        "busy_share": sum(float(one["busy_s"]) for one in sums) / (span * replicas) if span > 0 else 0.0,
+        "idle_share": idle / energy if energy > 0 else 0.0,
+        "found_share": sum(int(one["found_tokens"]) for one in sums) / prompts,
+        "energy_per_request_j": energy / served.height if served.height else None,
+        "energy_per_output_token_j": energy / made if made else None,
+        "energy_idle_j": idle,
+        "span_s": span,
+        "steps": sum(int(one["steps"]) for one in sums),
+        "preempted": sum(int(one["preempted"]) for one in sums),
+        "refused": sum(int(one["refused"]) for one in sums),
+    }

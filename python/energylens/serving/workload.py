@@ -1,0 +1,278 @@
+"""Workloads: which requests come, how often, and what of their prompts has been seen before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from energylens.common.errors import Problem, SpecError, did_you_mean
+from energylens.common.files import input_file, printable
+from energylens.common.process import check_process
+from energylens.inputs.form import check
+from energylens.inputs.library import bundled, stamp
+from energylens.inputs.workload import MOST_TOKENS, Lengths, WorkloadSpec
+from energylens.inputs.yaml import Document
+from energylens.serving.arrivals import WINDOW_S, crowded, grouped, repeated
+from energylens.serving.arrivals import crowding as crowding
+from energylens.serving.arrivals import rate_profile as rate_profile
+from energylens.serving.coreset import coreset
+from energylens.serving.notes import hours_of
+from energylens.serving.prefixes import flat_blocks as flat_blocks
+from energylens.serving.prefixes import prefix_curve as prefix_curve
+from energylens.serving.trace import Trace, checked_options, load_trace
+from energylens.serving.trace_blocks import BLOCK_TOKENS
+
+Column = NDArray[np.float64]
+
+KINDS: Final = 32
+"""Kinds of requests that stand for a workload."""
+
+_MOST_DIGITS: Final = 12
+_CONSTANT = re.compile(r"^\s*(\d+)\s*[:x]\s*(\d+)\s*$")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Requests by kind, their arrivals, and prefixes that recur.
+
+    `kinds`: `input_tokens`, `output_tokens`, `weight` (adding up to 1). `rates`: rates over their mean with the share
+    of the time at each, `[(1, 1)]` for steady arrivals. `found`: tokens that caches hold and the share of prompt tokens
+    found in them. `crowded`: the share of requests just before which others arrive beyond chance, `crowd`: how many.
+    `requests`: those of a trace. `notes`: sentences on what was inferred of it. `hours`: the share of the time and of
+    the output tokens in each of 24 hours of the day, where the trace has dates; `clock`: whose midnight.
+    """
+
+    name: str
+    source: str
+    kinds: pl.DataFrame
+    rate_per_s: float | None = None
+    rates: Sequence[tuple[float, float]] = ((1.0, 1.0),)
+    found: Sequence[tuple[float, float]] = ()
+    block_tokens: int = BLOCK_TOKENS
+    crowded: float = 0.0
+    crowd: float = 0.0
+    requests: pl.DataFrame | None = field(default=None, repr=False)
+    notes: Sequence[str] = ()
+    hours: Sequence[tuple[float, float]] = field(default=(), repr=False)
+    clock: str = ""
+
+    @cached_property
+    def input_tokens(self) -> float:
+        """Mean prompt tokens."""
+        return float((self.kinds["input_tokens"] * self.kinds["weight"]).sum())
+
+    @cached_property
+    def output_tokens(self) -> float:
+        """Mean output tokens."""
+        return float((self.kinds["output_tokens"] * self.kinds["weight"]).sum())
+
+    @cached_property
+    def longest(self) -> float:
+        """Prompt and output tokens of the longest request."""
+        rows = self.kinds if self.requests is None else self.requests
+        return float((rows["input_tokens"] + rows["output_tokens"]).max())  # type: ignore[arg-type]
+
+    def fewer(self, kinds: int, rates: int) -> Workload:
+        """Return the workload with at most so many kinds of requests and rates of arrival, for a first look."""
+        few = coreset(self.kinds, kinds) if self.kinds.height > kinds else self.kinds
+        return replace(self, kinds=few, rates=tuple(grouped(np.array(self.rates), rates)))
+
+    def first_tokens(self) -> Workload:
+        """Return the same requests, each making but its first token."""
+        one = pl.lit(1.0).alias("output_tokens")
+        requests = None if self.requests is None else self.requests.with_columns(one)
+        return replace(self, kinds=self.kinds.with_columns(one), requests=requests)
+
+    def share_found(self, tokens: Column) -> Column:
+        """Return the share of prompt tokens found in caches that hold so many tokens."""
+        if not self.found:
+            return np.zeros_like(tokens)
+        held, share = np.array(self.found).T
+        told: Column = np.interp(np.log(np.maximum(tokens, 1.0)), np.log(np.maximum(held, 1.0)), share, left=0.0)
+        return told
+
+    def sample(self, number: int, rate_per_s: float, seed: int = 2026) -> pl.DataFrame:
+        """Return requests to replay at a rate: those of the trace with its arrivals, or kinds drawn with Poisson
+        arrivals.
+
+        A trace is sped up or slowed down to the rate, and cut or repeated to so many requests.
+        """
+        if self.requests is not None and self.requests["arrival_s"].null_count() == 0:
+            return repeated(self.requests, number, rate_per_s)
+        random = np.random.default_rng(seed)
+        rows = self.kinds if self.requests is None else self.requests
+        chance = rows["weight"].to_numpy() if "weight" in rows.columns else np.ones(rows.height)
+        drawn = rows.drop("arrival_s", strict=False)[random.choice(rows.height, number, p=chance / chance.sum())]
+        times = np.cumsum(random.exponential(1.0, number))
+        if len(self.rates) > 1:
+            # Stretches of WINDOW_S at one rate each, as many of each rate as its share, in random order.
+            factors, share = np.array(self.rates).T
+            windows = max(len(factors), round(number / rate_per_s / WINDOW_S))
+            quota = np.floor(np.cumsum(share / share.sum()) * windows + 0.5).astype(int)
+            order = random.permutation(np.repeat(factors, np.diff(quota, prepend=0)))
+            edges = np.concatenate([[0.0], np.cumsum(order)])
+            times = np.interp(times * edges[-1] / times[-1], edges, np.arange(len(edges)))
+        times = crowded(times - times[0], self.crowded, self.crowd, random)
+        if number > 1:  # exactly the rate asked for
+            times *= (number - 1) / rate_per_s / times[-1]
+        return drawn.with_columns(arrival_s=pl.Series(times)).drop("weight", strict=False)
+
+
+def load_workload(
+    given: str | Path | Workload, *, time_unit: str | None = None, block_tokens: int | None = None
+) -> Workload:
+    """Return a workload from a name, lengths such as `1024:256`, a workload file or a trace; raise `SpecError`.
+
+    Parameters
+    ----------
+    given
+        What is to be served; a `Workload` is returned as it is.
+    time_unit
+        Unit of a trace's arrivals, where they are numbers that do not say it: s, ms, us or ns.
+    block_tokens
+        Tokens of a trace's prefix blocks, where their numbers do not show it.
+    """
+    check_process()
+    checked_options(time_unit, block_tokens)
+    text = str(given)
+    known = bundled("workloads")
+    path = known.get(text.lower(), Path(text)) if not isinstance(given, Workload) else Path()
+    if path.suffix and path.suffix.lower() not in {".yaml", ".yml", text.lower()}:
+        input_file(path, "trace")
+        return _from_trace(path, stamp(path), time_unit, block_tokens)
+    if time_unit is not None or block_tokens is not None:
+        hint = "they are of a trace: leave them out"
+        fault = "a unit of time and a size of blocks are read with a trace alone"
+        raise SpecError(Problem(fault, hint=hint, code="workload"))
+    if isinstance(given, Workload):
+        return given
+    if match := _CONSTANT.match(text):
+        return constant(match[1], match[2])
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        input_file(path, "workload")
+        return _from_file(path, stamp(path))
+    hint = did_you_mean(text, known) or (
+        "`energylens workloads` lists them; also 1024:256 (prompt:output), a .yaml, or a trace (.csv, .parquet, .jsonl)"
+    )
+    raise SpecError(Problem(f"unknown workload `{printable(text)}`", hint=hint, code="unknown-workload"))
+
+
+def constant(input_tokens: int | str, output_tokens: int | str) -> Workload:
+    """Return requests all alike; raise `SpecError` if lengths are not positive."""
+    for name, tokens in (("prompt", input_tokens), ("output", output_tokens)):
+        if len(str(tokens)) > _MOST_DIGITS or not 1 <= int(tokens) <= MOST_TOKENS:
+            fault = f"{name} tokens of a workload are 1 to {MOST_TOKENS:,}, found {str(tokens)[:40]}"
+            raise SpecError(Problem(fault, hint="write 1024:256, prompt and output tokens", code="workload"))
+    input_tokens, output_tokens = int(input_tokens), int(output_tokens)
+    kinds = {"input_tokens": [float(input_tokens)], "output_tokens": [float(output_tokens)], "weight": [1.0]}
+    return Workload(f"{input_tokens}:{output_tokens}", "all requests alike", pl.DataFrame(kinds))
+
+
+@lru_cache(maxsize=64)
+def _from_file(path: Path, _stamp: int) -> Workload:
+    document = Document.read(path)
+    return from_spec(check(WorkloadSpec, document.data, document, path.name))
+
+
+@lru_cache(maxsize=8)
+def _from_trace(path: Path, _stamp: int, time_unit: str | None, block_tokens: int | None) -> Workload:
+    return from_trace(load_trace(path, time_unit=time_unit, block_tokens=block_tokens), path.stem, str(path))
+
+
+def from_spec(spec: WorkloadSpec) -> Workload:
+    """Return the workload of a checked file."""
+    notes: list[str] = []
+    if spec.kinds is not None:
+        columns = np.array(spec.kinds, dtype=np.float64).T
+        kinds = pl.DataFrame(dict(zip(("input_tokens", "output_tokens", "weight"), columns, strict=True)))
+    else:
+        assert spec.input is not None and spec.output is not None
+        drawn = _drawn(spec.input, spec.output)
+        kinds = coreset(drawn, KINDS)
+        notes = [_narrower(drawn, name, spec) for name in ("input", "output")]
+    kinds = kinds.with_columns(pl.col("weight") / pl.col("weight").sum())
+    rates = spec.rates or [(1.0, 1.0)]
+    mean = sum(rate * share for rate, share in rates) / sum(share for _, share in rates)
+    total = sum(share for _, share in rates)
+    arrivals: dict[str, Any] = {"rates": tuple((rate / mean, share / total) for rate, share in rates)}
+    arrivals |= {"rate_per_s": spec.rate_per_s, "notes": tuple(filter(None, notes))}
+    if spec.crowd is not None:
+        arrivals |= {"crowded": spec.crowd.share, "crowd": spec.crowd.others}
+    if spec.prefix is not None:
+        arrivals |= {"found": tuple(spec.prefix.found), "block_tokens": spec.prefix.block_tokens}
+    return Workload(spec.name, spec.source, kinds, **arrivals)
+
+
+def _narrower(drawn: pl.DataFrame, name: Literal["input", "output"], spec: WorkloadSpec) -> str:
+    """Return a warning where lengths that stand for a distribution scatter much less than it: its tail is too long."""
+    lengths = spec.input if name == "input" else spec.output
+    scatter = float(drawn[f"{name}_tokens"].std(ddof=0) or 0.0)  # type: ignore[arg-type]
+    if lengths is None or scatter >= 0.75 * lengths.sd:
+        return ""
+    return f"`{name}` has an sd of {lengths.sd:g}; the lengths that stand for it, cut and rounded, one of {scatter:.3g}"
+
+
+def _drawn(given: Lengths, made: Lengths) -> pl.DataFrame:
+    """Return a grid of equally likely log-normal lengths with the means asked for."""
+    from scipy.special import ndtri
+
+    def lengths(own: Lengths) -> Column:
+        sigma = np.sqrt(np.log1p((own.sd / own.mean) ** 2))
+        nodes = ndtri((np.arange(64) + 0.5) / 64)
+        drawn, scale = np.exp(sigma * nodes - sigma**2 / 2), own.mean
+        for _ in range(30):  # the mean asked for, although lengths are cut
+            found: Column = np.clip(np.round(scale * drawn), 1.0, own.longest or MOST_TOKENS)
+            scale *= own.mean / found.mean()
+        return found
+
+    first, second = np.meshgrid(lengths(given), lengths(made), indexing="ij")
+    return pl.DataFrame({"input_tokens": first.ravel(), "output_tokens": second.ravel()})
+
+
+def from_trace(trace: Trace, name: str, source: str) -> Workload:
+    """Return the workload of a trace, with what was inferred of it and the hours of the day that it covers."""
+    load = from_requests(trace.requests, name, source, trace.block_tokens)
+    hours: tuple[tuple[float, float], ...] = ()
+    if trace.clock_s is not None:
+        arrival_s, output_tokens = (trace.requests[name].to_numpy() for name in ("arrival_s", "output_tokens"))
+        hours = hours_of(arrival_s, output_tokens, trace.clock_s)
+    return replace(load, notes=tuple(trace.notes), hours=hours, clock=trace.clock)
+
+
+def from_requests(requests: pl.DataFrame, name: str, source: str, block_tokens: int = BLOCK_TOKENS) -> Workload:
+    """Return the workload of a trace: a coreset of its requests, its rates, and what caches of each size would find."""
+    arrivals = requests["arrival_s"].to_numpy() if requests["arrival_s"].null_count() == 0 else np.zeros(1)
+    span = float(arrivals[-1])
+    rate = (len(arrivals) - 1) / span if span > 0 else None
+    curve = prefix_curve(requests, block_tokens) if "blocks" in requests.columns else []
+    kinds = coreset(requests, KINDS)
+    rates = rate_profile(arrivals) if rate else [(1.0, 1.0)]
+    share, others = crowding(arrivals) if rate else (0.0, 0.0)
+    return Workload(name, source, kinds, rate, tuple(rates), tuple(curve), block_tokens, share, others, requests)
+
+
+def workloads() -> pl.DataFrame:
+    """Return the bundled workloads: name, mean lengths, requests a second, share of prompts found again, source."""
+    rows: list[dict[str, Any]] = []
+    for name in bundled("workloads"):
+        own = load_workload(name)
+        rows.append(
+            {
+                "workload": name,
+                "input_tokens": own.input_tokens,
+                "output_tokens": own.output_tokens,
+                "rate_per_s": own.rate_per_s,
+                "largest_rate": max(rate for rate, _ in own.rates),
+                "found": own.found[-1][1] if own.found else None,
+                "source": own.source,
+            }
+        )
+    return pl.DataFrame(rows)

@@ -1,1 +1,0 @@
-"""Reading specs: YAML with positions, checked forms of models and GPUs, and the canonical plan they make."""
