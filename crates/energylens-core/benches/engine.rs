@@ -6,12 +6,12 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use energylens_core::batch::serve::Columns;
+use energylens_core::engine::space::Space;
 use energylens_core::engine::{Plan, Point, Schedule};
+use energylens_core::input::run_options::Running;
 use energylens_core::reduce::groups::Grouping;
 use energylens_core::reduce::{Reduction, Wanted};
-use energylens_core::running::Running;
-use energylens_core::serving::Columns;
-use energylens_core::space::Space;
 
 const LATENCY: usize = 0;
 const ENERGY_PER_TOKEN: usize = 4;

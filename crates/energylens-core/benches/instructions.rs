@@ -3,11 +3,11 @@
 
 use std::hint::black_box;
 
+use energylens_core::batch::serve::Columns;
+use energylens_core::engine::space::Space;
 use energylens_core::engine::{Plan, Point, Schedule};
-use energylens_core::nsga::Search;
 use energylens_core::reduce::{Reduction, Wanted};
-use energylens_core::serving::Columns;
-use energylens_core::space::Space;
+use energylens_core::search::Search;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use crate::batch::phase::{Passes, PhaseCost, Scratch, phase_cost};
+use crate::batch::serve::{Requests, context, decode_passes, prefill_passes};
 use crate::cost::kernel::{How, KernelCost};
-use crate::cost::lanes::LANES;
 use crate::cost::overlap::Order;
 use crate::cost::power::{Cap, Governor};
 use crate::einsum::Rank;
@@ -11,11 +12,10 @@ use crate::einsum::count::Work;
 use crate::engine::{Plan, Point};
 use crate::graph::flow::{Exchange, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Class, Graph, Line};
-use crate::mapping::{Blocks, MappedPhase, Mapping};
-use crate::mesh::{Infeasible, Mesh};
-use crate::plan::Phase;
-use crate::serving::{Requests, context, decode_passes, prefill_passes};
-use crate::step::{Passes, PhaseCost, Scratch, phase_cost};
+use crate::input::plan::Phase;
+use crate::lowering::mapping::{Blocks, MappedPhase, Mapping};
+use crate::lowering::mesh::{Infeasible, Mesh};
+use crate::numeric::lanes::LANES;
 
 /// What one equation is.
 #[derive(Clone, Debug, Serialize)]

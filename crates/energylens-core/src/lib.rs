@@ -1,14 +1,14 @@
 //! Predicts the latency and energy of serving a language model.
 //!
-//! In reading order: a [`plan`] is what a person wrote; [`einsum`] reads its equations; [`graph`] is the model they make;
-//! [`hardware`] the GPUs; [`mesh`] how ranks are split; [`mapping`] a model on a GPU type over a mesh, all constants hoisted;
-//! [`cost`] seconds and joules of kernels and collectives; [`step`] one pass through the pipeline; [`serving`] a batch of
-//! requests, whose results are [`columns`]; [`simd`] a copy of it for each instruction set; [`space`] points as integers; [`engine`] walks them; [`reduce`] keeps the best; [`explain`] says it in words.
-//! Work [`stop`]s where its caller wants that, and what is kept is kept [`per_process`].
+//! In reading order: a [`input::plan`] is what a person wrote; [`einsum`] reads its equations; [`graph`] is the model they
+//! make; [`hardware`] the GPUs; [`routing`] how tokens meet experts; [`lowering`] resolves a model on a GPU type over a mesh
+//! into kernels with constants; [`cost`] gives seconds and joules of kernels and collectives; [`batch`] runs phases of a
+//! batch through the pipeline, with its results by name; [`serving`] replays requests one by one; [`engine`] evaluates
+//! points of a space; [`reduce`] keeps the best; [`search`] varies and ranks them; [`explain`] names each operation's part.
+//! [`numeric`] is arithmetic on lanes, [`system`] memory, caches, interruption and forked processes.
 #![deny(unsafe_code)]
 
-pub mod cache;
-pub mod columns;
+pub mod batch;
 pub mod cost;
 pub mod einsum;
 pub mod engine;
@@ -16,18 +16,11 @@ pub mod error;
 pub mod explain;
 pub mod graph;
 pub mod hardware;
-pub mod mapping;
-pub mod memory;
-pub mod mesh;
-pub mod nsga;
-pub mod per_process;
-pub mod plan;
+pub mod input;
+pub mod lowering;
+pub mod numeric;
 pub mod reduce;
-pub mod replay;
 pub mod routing;
-pub mod running;
+pub mod search;
 pub mod serving;
-pub mod simd;
-pub mod space;
-pub mod step;
-pub mod stop;
+pub mod system;

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use energylens_core::batch::serve::Columns;
+use energylens_core::engine::space::Space;
 use energylens_core::engine::{Plan, Point, Points, Schedule};
-use energylens_core::mesh::Reason;
-use energylens_core::nsga::Search;
+use energylens_core::input::run_options::Running;
+use energylens_core::lowering::mesh::Reason;
 use energylens_core::reduce::{Reduction, Wanted};
 use energylens_core::routing::table::known;
 use energylens_core::routing::{Choice, Law, Placement};
-use energylens_core::running::Running;
-use energylens_core::serving::Columns;
-use energylens_core::space::Space;
-use energylens_core::stop::{Stopped, stoppable, stopped};
+use energylens_core::search::Search;
+use energylens_core::system::stop::{Stopped, stoppable, stopped};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
 //! Columns in and out without a copy.
 
+use energylens_core::batch::serve::{Columns, column_names};
 use energylens_core::engine::{Plan, Point, Points};
-use energylens_core::running::{Running, Where};
-use energylens_core::serving::{Columns, column_names};
+use energylens_core::input::run_options::{Running, Where};
 use numpy::{Element, PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -45,11 +45,11 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
-        module.add("COLUMNS", energylens_core::serving::column_names().to_vec())?;
+        module.add("COLUMNS", energylens_core::batch::serve::column_names().to_vec())?;
         module.add("TILE_ROWS", energylens_core::routing::table::TILE_ROWS.to_vec())?;
-        module.add("REASONS", energylens_core::mesh::Reason::NAMES.to_vec())?;
-        module.add("CAUSES", energylens_core::step::CAUSES.to_vec())?;
-        module.add("AXES", energylens_core::space::Space::AXES.to_vec())?;
+        module.add("REASONS", energylens_core::lowering::mesh::Reason::NAMES.to_vec())?;
+        module.add("CAUSES", energylens_core::batch::phase::CAUSES.to_vec())?;
+        module.add("AXES", energylens_core::engine::space::Space::AXES.to_vec())?;
         module.add("FUNCTIONS", energylens_core::einsum::Function::ALL.map(|(name, _)| name).to_vec())?;
         module.add("DTYPES", energylens_core::hardware::dtype::DTYPES.map(|d| d.name).to_vec())?;
         Ok(())

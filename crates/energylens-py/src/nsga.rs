@@ -1,6 +1,6 @@
 //! The `Nsga` class: a search in progress.
 
-use energylens_core::nsga::Search;
+use energylens_core::search::Search;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -1,20 +1,20 @@
 //! The `Plan` class: one string in, columns out.
 
+use energylens_core::batch::serve::{Columns, column_names};
 use energylens_core::cost::collective::{Collective, Group, Operation};
 use energylens_core::cost::env::Env;
-use energylens_core::einsum::shape::Poly;
+use energylens_core::engine::space::{Listed, Space};
 use energylens_core::engine::{CACHE_BYTES, Plan as CorePlan, Point};
 use energylens_core::error::{Problem, Problems};
 use energylens_core::explain;
 use energylens_core::graph::Axis;
 use energylens_core::hardware::dtype::dtype;
-use energylens_core::mapping::{CacheShape, StageKind};
-use energylens_core::memory::reserved;
-use energylens_core::mesh::{Mesh, Reason};
+use energylens_core::input::run_options::Running;
+use energylens_core::lowering::mapping::{CacheShape, StageKind};
+use energylens_core::lowering::mesh::{Mesh, Reason};
+use energylens_core::numeric::shape::Poly;
 use energylens_core::reduce::{MOST_OBJECTIVES, Wanted};
-use energylens_core::running::Running;
-use energylens_core::serving::{Columns, column_names};
-use energylens_core::space::{Listed, Space};
+use energylens_core::system::memory::reserved;
 use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

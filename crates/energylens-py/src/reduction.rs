@@ -1,10 +1,10 @@
 //! The `Reduction` class: what is kept of ranges of a space.
 
 use energylens_core::engine::Schedule;
+use energylens_core::engine::space::{Listed, Space};
 use energylens_core::reduce::bins::Bins;
 use energylens_core::reduce::groups::Grouping;
 use energylens_core::reduce::{Reduction as CoreReduction, Wanted};
-use energylens_core::space::{Listed, Space};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

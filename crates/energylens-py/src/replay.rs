@@ -1,6 +1,7 @@
 //! Requests replayed through continuous batching.
 
-use energylens_core::replay::{Engine, Requests, Steps, prefix, replay as run};
+use energylens_core::serving::prefix;
+use energylens_core::serving::replay::{Engine, Requests, Steps, replay as run};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 

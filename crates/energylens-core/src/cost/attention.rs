@@ -1,8 +1,8 @@
 //! Fused attention: masks, and how full the last wave is.
 
-use super::lanes::{Basis, Lane, ceiling};
-use crate::einsum::shape::Poly;
-use crate::plan::MaskSpec;
+use crate::input::plan::MaskSpec;
+use crate::numeric::lanes::{Basis, Lane, ceiling};
+use crate::numeric::shape::Poly;
 
 /// Rows of queries one thread block takes.
 pub const QUERY_ROWS: f64 = 128.0;

@@ -1,12 +1,12 @@
 //! Collectives inside a node and across nodes, by message size.
 
 use super::env::Env;
-use super::lanes::Lane;
-use crate::einsum::shape::Poly;
 use crate::graph::Routed;
 use crate::hardware::curve::{Copies, Implementation};
 use crate::hardware::profile::Profile;
-use crate::plan::Phase;
+use crate::input::plan::Phase;
+use crate::numeric::lanes::Lane;
+use crate::numeric::shape::Poly;
 
 /// A collective operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

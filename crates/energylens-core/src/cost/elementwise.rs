@@ -1,7 +1,7 @@
 //! Work outside the tensor cores.
 
-use super::lanes::{Basis, Lane};
-use crate::einsum::shape::Poly;
+use crate::numeric::lanes::{Basis, Lane};
+use crate::numeric::shape::Poly;
 
 /// Vector FLOPs of a kernel.
 #[derive(Clone, Debug, Default, PartialEq)]

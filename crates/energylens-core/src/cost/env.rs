@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::attention::{reach, visible};
-use super::lanes::{Basis, LANES, Lane};
-use crate::plan::MaskSpec;
+use crate::input::plan::MaskSpec;
+use crate::numeric::lanes::{Basis, LANES, Lane};
 use crate::routing::Table;
 use crate::routing::table::{Places, places};
 

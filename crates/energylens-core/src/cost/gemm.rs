@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::lanes::{Basis, LANES, Lane, ceiling};
-use crate::einsum::shape::Poly;
+use crate::numeric::lanes::{Basis, LANES, Lane, ceiling};
+use crate::numeric::shape::Poly;
 use crate::routing::Table;
 use crate::routing::table::{Places, TILE_ROWS};
 
@@ -228,7 +228,7 @@ impl Tiling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::lanes::ZERO;
+    use crate::numeric::lanes::ZERO;
     use crate::routing::table::places;
 
     fn product(rows: Poly) -> Product {

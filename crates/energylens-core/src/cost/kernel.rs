@@ -5,10 +5,10 @@ use super::collective::Collective;
 use super::elementwise::Vector;
 pub use super::env::{Env, Experts};
 use super::gemm::{Product, Tiling};
-use super::lanes::{Basis, LANES, Lane};
 use super::overlap::{Contention, Order, Overlapped};
-use crate::einsum::shape::Poly;
 use crate::hardware::profile::TimeSet;
+use crate::numeric::lanes::{Basis, LANES, Lane};
+use crate::numeric::shape::Poly;
 
 /// What makes a kernel take time.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::collective::Collective;
 use super::kernel::{Env, How, Timed};
-use super::lanes::Lane;
+use crate::numeric::lanes::Lane;
 
 /// How much slower each goes on while the other runs too.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]

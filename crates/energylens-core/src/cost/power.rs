@@ -1,6 +1,6 @@
 //! The power limit of a stage: by itself, under a locked clock, under a cap.
 
-use super::lanes::Lane;
+use crate::numeric::lanes::Lane;
 
 /// Share of a stage's dynamic joules that is drawn if the GPU may not draw more than `tdp_w` on average: 1 below the limit.
 ///

@@ -7,9 +7,9 @@
 
 use super::collective::Collective;
 use super::kernel::{Beside, Env, How, KernelCost, Timed, smooth_maximum};
-use super::lanes::{LANES, Lane};
 use super::overlap::{Order, Overlapped};
-use crate::einsum::shape::{Poly, T};
+use crate::numeric::lanes::{LANES, Lane};
+use crate::numeric::shape::{Poly, T};
 
 /// Number of sums of a stage: joules of compute, weights, cache, activations, links; then seconds of kernels, of exposed
 /// communication, of hidden communication, and those of kernels that follow the clock (where a lock or a cap asks for them).
@@ -386,8 +386,8 @@ fn linear_seconds(kernel: &KernelCost) -> Option<(Poly, Poly)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::lanes::Basis;
-    use crate::cost::lanes::ZERO;
+    use crate::numeric::lanes::Basis;
+    use crate::numeric::lanes::ZERO;
 
     #[test]
     fn equal_parts_are_kept_once() {

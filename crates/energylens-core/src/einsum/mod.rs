@@ -3,7 +3,6 @@
 pub mod count;
 pub mod function;
 pub mod parse;
-pub mod shape;
 
 pub use function::Function;
 pub use parse::{Equation, Factor, Rank, TensorRef};

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::cost::lanes::LANES;
-use crate::serving::{LARGEST, SMALLEST};
+use crate::batch::serve::{LARGEST, SMALLEST};
+use crate::numeric::lanes::LANES;
 
 /// The least and the most of values.
 #[derive(Clone, Copy, Debug)]

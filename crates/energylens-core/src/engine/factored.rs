@@ -9,13 +9,13 @@ use std::ops::Range;
 use super::bounds::{Bounds, Span, Spans};
 use super::range::{Desk, Stretch, Visitor};
 use super::sums::{Grid, Sums, pad};
-use crate::cost::lanes::{LANES, Lane, ZERO};
-use crate::mapping::Mapping;
-use crate::serving::{Columns, Parts, Requests, Workspace, decode, fill, fix_decode, held_bytes, prefill};
-use crate::simd::{self, Work};
-use crate::space::Space;
-use crate::step::{PhaseCost, PhaseView};
-use crate::stop::stopped;
+use crate::batch::phase::{PhaseCost, PhaseView};
+use crate::batch::serve::{Columns, Parts, Requests, Workspace, decode, fill, fix_decode, held_bytes, prefill};
+use crate::engine::space::Space;
+use crate::lowering::mapping::Mapping;
+use crate::numeric::lanes::{LANES, Lane, ZERO};
+use crate::numeric::simd::{self, Work};
+use crate::system::stop::stopped;
 
 /// Shortest run of lanes worth it.
 const SHORTEST: usize = LANES / 2;

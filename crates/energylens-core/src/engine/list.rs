@@ -7,11 +7,11 @@ use std::sync::Mutex;
 
 use super::threads::on_threads;
 use super::{KeyHasher, POINTS_WORTH_A_TABLE, Plan, Point};
-use crate::cost::lanes::LANES;
-use crate::mapping::Mapping;
-use crate::serving::{Columns, Requests, Served, Workspace, serve};
-use crate::simd::Level;
-use crate::stop::stopped;
+use crate::batch::serve::{Columns, Requests, Served, Workspace, serve};
+use crate::lowering::mapping::Mapping;
+use crate::numeric::lanes::LANES;
+use crate::numeric::simd::Level;
+use crate::system::stop::stopped;
 
 /// Rows of a window: what it reads and writes should stay in a core's cache ...
 const FEWEST_ROWS: usize = 1 << 14;

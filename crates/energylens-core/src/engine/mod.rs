@@ -4,24 +4,25 @@ mod bounds;
 mod factored;
 mod list;
 mod range;
+pub mod space;
 mod sums;
 mod threads;
 
 use std::hash::Hasher;
 use std::sync::Arc;
 
-use crate::cache::Cache;
 use crate::error::{Problem, Problems};
 use crate::graph::Graph;
 use crate::hardware::dtype::DTYPES;
 use crate::hardware::profile::Profile;
-use crate::mapping::{Blocks, Formats, LaidOut, Mapping, Settings, Unclocked, blocks};
-use crate::mesh::{Infeasible, Mesh, Reason};
-use crate::plan::PlanSpec;
+use crate::input::plan::PlanSpec;
+use crate::input::run_options::Running;
+use crate::lowering::mapping::{Blocks, Formats, LaidOut, Mapping, Settings, Unclocked, blocks};
+use crate::lowering::mesh::{Infeasible, Mesh, Reason};
+use crate::numeric::simd::Level;
 use crate::routing::Law;
-use crate::running::Running;
-use crate::simd::Level;
-use crate::stop::stopped;
+use crate::system::cache::Cache;
+use crate::system::stop::stopped;
 
 pub use bounds::{Bounds, Span};
 pub use factored::evaluations;

@@ -7,13 +7,13 @@ use super::bounds::Bounds;
 use super::factored::{self, Tables};
 use super::threads::on_threads;
 use super::{POINTS_WORTH_A_TABLE, Plan};
-use crate::cost::lanes::LANES;
-use crate::mapping::Mapping;
-use crate::mesh::Reason;
-use crate::serving::{Columns, Served, Workspace, serve};
-use crate::simd::{self, Level, Work};
-use crate::space::Space;
-use crate::stop::stopped;
+use crate::batch::serve::{Columns, Served, Workspace, serve};
+use crate::engine::space::Space;
+use crate::lowering::mapping::Mapping;
+use crate::lowering::mesh::Reason;
+use crate::numeric::lanes::LANES;
+use crate::numeric::simd::{self, Level, Work};
+use crate::system::stop::stopped;
 
 /// Points of a piece of work; pieces begin at its multiples.
 const CHUNK: u64 = 1 << 18;

@@ -1,6 +1,6 @@
 //! Sums of whole row and lane values: the different ones, in an order in which the lanes of a row are neighbours.
 
-use crate::cost::lanes::LANES;
+use crate::numeric::lanes::LANES;
 
 /// Sums of a row value and a lane value: their different values, and where those of a row begin.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, Thread};
 
-use crate::stop;
+use crate::system::stop;
 
 /// Most threads of a call.
 const MOST: usize = 1024;

@@ -7,7 +7,7 @@ use super::{Axis, Block, Class, Graph, Kernel, Line, Routed, check};
 use crate::einsum::count::{self, Work};
 use crate::einsum::{Equation, Function, Rank, TensorRef, parse};
 use crate::error::{Problem, Problems, Step, nearest};
-use crate::plan::{BlockSpec, KernelSpec, MaskSpec, ModelSpec, Phase, RankSpec};
+use crate::input::plan::{BlockSpec, KernelSpec, MaskSpec, ModelSpec, Phase, RankSpec};
 
 /// Parsed equations of a kernel.
 type Parsed = Vec<Vec<Vec<Equation>>>;

@@ -8,7 +8,7 @@ use crate::einsum::count::Work;
 use crate::einsum::{Equation, Rank, TensorRef};
 use crate::error::{Problem, Problems, Step, nearest};
 use crate::hardware::dtype::dtype;
-use crate::plan::{ModelSpec, RankSpec};
+use crate::input::plan::{ModelSpec, RankSpec};
 use crate::routing::{Groups, MOST_EXPERTS};
 
 /// Most index values of a rank that is not routed, far beyond any tensor's.
@@ -348,7 +348,7 @@ pub fn cached(spec: &ModelSpec, parsed: &[Vec<Vec<Equation>>], problems: &mut Pr
 /// Shared weights belong to blocks that run once.
 pub fn tied(spec: &ModelSpec, problems: &mut Problems) {
     for (i, name) in spec.tied.iter().enumerate() {
-        let uses = |block: &&crate::plan::BlockSpec| {
+        let uses = |block: &&crate::input::plan::BlockSpec| {
             let bracket = format!("{name}[");
             block.repeat > 1 && block.kernels.iter().flat_map(|k| &k.equations).any(|e| e.contains(&bracket))
         };

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::einsum::count::Work;
 use crate::einsum::{Equation, Function, Rank};
-use crate::plan::{MaskSpec, OverlapSpec, Phase, RankSpec};
+use crate::input::plan::{MaskSpec, OverlapSpec, Phase, RankSpec};
 use crate::routing::{Groups, reach};
 
 /// A mesh axis: one way of splitting work over GPUs.

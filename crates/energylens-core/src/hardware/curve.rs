@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::plan::Phase;
+use crate::input::plan::Phase;
 
 /// One implementation of a collective inside a node.
 #[derive(Clone, Debug, Deserialize)]

@@ -8,10 +8,10 @@ use super::clock::Clock;
 use super::curve::Implementation;
 use super::dtype::{Arithmetic, Dtype};
 use crate::cost::collective::Operation;
-use crate::cost::exact::power;
 use crate::cost::overlap::Contention;
 use crate::error::Problem;
-use crate::plan::Phase;
+use crate::input::plan::Phase;
+use crate::numeric::exact::power;
 
 /// Everything known of one GPU type.
 #[derive(Clone, Debug, Deserialize)]
@@ -298,7 +298,7 @@ impl Uncertainty {
         [self.common, self.routed, self.narrow]
     }
 
-    /// By cause, in the order of [`crate::step::CAUSES`].
+    /// By cause, in the order of [`crate::batch::phase::CAUSES`].
     pub fn causes(&self) -> [f64; 7] {
         [
             self.compute,

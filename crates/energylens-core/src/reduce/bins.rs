@@ -1,6 +1,6 @@
 //! How values are distributed: counts in bins of equal relative width, 128 to each doubling.
 
-use crate::cost::lanes::{LANES, Lane};
+use crate::numeric::lanes::{LANES, Lane};
 
 /// Bits of mantissa a bin keeps: its width is at most 1/128 of its value.
 const BITS: u32 = 7;

@@ -1,8 +1,8 @@
 //! Non-dominated points: streaming, mergeable, in up to six objectives, all minimised.
 
 use super::MOST_OBJECTIVES;
-use crate::cost::lanes::{LANES, Lane};
-use crate::stop::stopped;
+use crate::numeric::lanes::{LANES, Lane};
+use crate::system::stop::stopped;
 
 /// Vectors that lately beat others: tried first, on whole blocks.
 const PIVOTS: usize = 24;

@@ -1,7 +1,7 @@
 //! The best point of each group by one value, ties by index.
 
-use crate::cost::lanes::{LANES, Lane};
-use crate::space::{AXES, Space};
+use crate::engine::space::{AXES, Space};
+use crate::numeric::lanes::{LANES, Lane};
 
 /// How indices fall into groups.
 #[derive(Clone, Debug)]

@@ -7,12 +7,12 @@ pub mod front;
 pub mod groups;
 pub mod top;
 
-use crate::cost::lanes::{LANES, Lane, ZERO};
+use crate::batch::serve::{Columns, Served};
+use crate::engine::space::Space;
 use crate::engine::{Bounds, Plan, Schedule, Visitor};
-use crate::mesh::Reason;
-use crate::serving::{Columns, Served};
-use crate::space::Space;
-use crate::stop::stopped;
+use crate::lowering::mesh::Reason;
+use crate::numeric::lanes::{LANES, Lane, ZERO};
+use crate::system::stop::stopped;
 use bins::Bins;
 use front::{Front, OFFERS_A_LOOK};
 use groups::{Best, Grouping};

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use crate::cost::lanes::{LANES, Lane};
+use crate::numeric::lanes::{LANES, Lane};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Entry {

@@ -4,7 +4,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::{Choice, Law};
-use crate::cost::exact::{exp_neg, ln, power};
+use crate::numeric::exact::{exp_neg, ln, power};
 
 /// A seeded generator.
 pub struct Draw(Xoshiro256PlusPlus);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::draw::{Draw, Urn, chances};
 use super::placement::{Placed, Placement};
 use super::{Choice, Law};
-use crate::cache::Cache;
-use crate::cost::lanes::Lane;
-use crate::stop::stopped;
+use crate::numeric::lanes::Lane;
+use crate::system::cache::Cache;
+use crate::system::stop::stopped;
 
 /// Rows of tiles that loads are counted in.
 pub const TILE_ROWS: [u32; 6] = [8, 16, 32, 64, 128, 256];
@@ -348,7 +348,7 @@ trait PowerOfTokens {
 
 impl PowerOfTokens for f64 {
     fn powi_exact(self, tokens: f64) -> f64 {
-        if self > 0.0 { crate::cost::exact::power(self, tokens) } else { 0.0 }
+        if self > 0.0 { crate::numeric::exact::power(self, tokens) } else { 0.0 }
     }
 }
 

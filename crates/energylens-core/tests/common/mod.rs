@@ -2,7 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "shared by tests that each use a part")]
 
 use energylens_core::engine::{Plan, Point};
-use energylens_core::running::Running;
+use energylens_core::input::run_options::Running;
 use serde_json::{Value, json};
 
 /// A plan with two blocks, experts and a windowed mask.

@@ -1,15 +1,15 @@
 //! A batch of requests: prefill, decode, and whether it fits.
 
+use crate::batch::phase::{CAUSES, Passes, PhaseCost, PhaseView, Scratch, phase_cost};
 use crate::cost::attention::visible;
-use crate::cost::lanes::{LANES, Lane, ceiling};
 use crate::cost::program::{BENT, Program};
 use crate::hardware::profile::Range;
-use crate::mapping::Mapping;
-use crate::mesh::Reason;
-use crate::simd::{self, Level, Work};
-use crate::step::{CAUSES, Passes, PhaseCost, PhaseView, Scratch, phase_cost};
+use crate::lowering::mapping::Mapping;
+use crate::lowering::mesh::Reason;
+use crate::numeric::lanes::{LANES, Lane, ceiling};
+use crate::numeric::simd::{self, Level, Work};
 
-pub use crate::columns::{COLUMNS, Columns, WIDTH, column_names};
+pub use crate::batch::columns::{COLUMNS, Columns, WIDTH, column_names};
 
 /// Requests of each lane.
 #[derive(Clone, Debug)]

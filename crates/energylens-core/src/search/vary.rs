@@ -5,8 +5,8 @@ use rand_xoshiro::rand_core::Rng;
 
 use super::rank::Ranked;
 use super::{Individual, Keys};
-use crate::space::Space;
-use crate::stop::stopped;
+use crate::engine::space::Space;
+use crate::system::stop::stopped;
 
 /// Attempts to find a child that has not been met, before a random point is taken.
 const ATTEMPTS: usize = 8;

@@ -12,12 +12,12 @@ use std::hash::BuildHasherDefault;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
+use crate::batch::serve::Columns;
+use crate::engine::space::{Listed, Space};
 use crate::engine::{KeyHasher, Plan};
-use crate::mesh::Reason;
+use crate::lowering::mesh::Reason;
 use crate::reduce::{Reduction, Wanted};
-use crate::serving::Columns;
-use crate::space::{Listed, Space};
-use crate::stop::stopped;
+use crate::system::stop::stopped;
 use rank::Ranked;
 use vary::Genes;
 

@@ -1,8 +1,8 @@
 //! How ranks are split over GPUs, and when they cannot be.
 
 use crate::einsum::Rank;
-use crate::einsum::shape::{B, Poly, S, T};
 use crate::graph::{Axis, Block, Graph};
+use crate::numeric::shape::{B, Poly, S, T};
 
 /// Why a point cannot be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

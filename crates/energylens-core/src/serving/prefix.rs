@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::WORK_A_LOOK;
+use super::replay::WORK_A_LOOK;
 use crate::error::Problem;
-use crate::memory::filled;
-use crate::stop::stopped;
+use crate::system::memory::filled;
+use crate::system::stop::stopped;
 
 /// A block that some prompt begins with.
 #[derive(Clone, Copy, Debug, Default)]

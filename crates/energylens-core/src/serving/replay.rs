@@ -1,19 +1,16 @@
 //! Requests of a trace, one after the other, through continuous batching: the judge of what holds in steady state.
 
-pub mod prefix;
-mod steps;
-
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use super::prefix::Kept;
+pub use super::steps::Steps;
 use crate::error::Problem;
-use crate::memory::filled;
-use crate::stop::stopped;
-use prefix::Kept;
-pub use steps::Steps;
+use crate::system::memory::filled;
+use crate::system::stop::stopped;
 
 /// Lanes and requests gone through between two looks at whether to stop.
-const WORK_A_LOOK: usize = 4096;
+pub const WORK_A_LOOK: usize = 4096;
 
 /// Requests in the order of their arrivals.
 #[derive(Clone, Copy, Debug)]

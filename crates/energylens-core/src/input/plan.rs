@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::error::{Problem, Problems, Step};
 use crate::hardware::profile::Profile;
+use crate::input::run_options::Where;
 use crate::routing::Law;
-use crate::running::Where;
 
 /// A whole plan: models, GPUs and settings; a point indexes into it.
 #[derive(Clone, Debug, Deserialize)]

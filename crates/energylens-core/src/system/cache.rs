@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, Hash};
 use lru::LruCache;
 
 use crate::engine::KeyHasher;
-use crate::per_process::PerProcess;
+use crate::system::per_process::PerProcess;
 
 /// Bytes that an entry takes besides its value.
 const ENTRY_BYTES: usize = 256;

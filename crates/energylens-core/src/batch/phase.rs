@@ -1,12 +1,12 @@
 //! One phase of a step: passes through the pipeline stages, elapsed seconds, joules by cause.
 
 use crate::cost::kernel::Env;
-use crate::cost::lanes::{LANES, Lane};
 use crate::cost::power::{Stage as Ungoverned, limited};
 use crate::cost::program::{
     BENT, Bent, CLOCKED_S, COMPUTE_J, EXPOSED_S, HIDDEN_S, JOULES, KERNEL_S, LINK_J, SUMS, Sums,
 };
-use crate::mapping::{MappedPhase, Mapping};
+use crate::lowering::mapping::{MappedPhase, Mapping};
+use crate::numeric::lanes::{LANES, Lane};
 
 /// Causes of energy, in the order of [`PhaseCost::joules`].
 pub const CAUSES: [&str; 7] =

@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 
 use serde::Deserialize;
 
-use crate::plan::Phase;
+use crate::input::plan::Phase;
 
 /// Phases in which collectives are overlapped.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Hash)]

@@ -3,18 +3,18 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::lower::{Found, Lowering};
-use super::{
+use super::mapping::{
     Blocks, CacheShape, Formats, MappedPhase, Settings, StageKind, StepConstants, largest_activations, routed,
     stage_kinds,
 };
+use super::phase::{Found, Lowering};
 use crate::cost::kernel::Experts;
-use crate::einsum::shape::Poly;
 use crate::graph::Graph;
 use crate::hardware::profile::Profile;
-use crate::mesh::{Infeasible, Mesh};
-use crate::plan::Phase;
-use crate::running::Running;
+use crate::input::plan::Phase;
+use crate::input::run_options::Running;
+use crate::lowering::mesh::{Infeasible, Mesh};
+use crate::numeric::shape::Poly;
 
 /// What does not follow the clock.
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ impl LaidOut {
     fn counted(&self, tables: bool) -> usize {
         let kinds = self.kinds.len();
         let phases = [&self.prefill, &self.decode].map(|phase| phase.program.bytes(tables)).iter().sum::<usize>();
-        let fixed = if tables { crate::serving::fixed_bytes(&self.decode.program, kinds) } else { 0 };
+        let fixed = if tables { crate::batch::serve::fixed_bytes(&self.decode.program, kinds) } else { 0 };
         let locked = self.locked.as_ref().map_or(0, Profile::clock_bytes);
         size_of::<Self>() + self.unclocked.bytes() + phases + fixed + locked
     }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::step::CAUSES;
+use crate::batch::phase::CAUSES;
 
 /// Result columns, in order.
 pub const COLUMNS: [&str; 17] = [

@@ -1,10 +1,5 @@
 //! A model on a GPU type over a mesh in given formats: every constant of its kernels, resolved once.
 
-mod exchanges;
-mod laid_out;
-mod lower;
-mod timing;
-
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
@@ -13,17 +8,17 @@ use crate::cost::kernel::{Experts, KernelCost};
 use crate::cost::overlap::Contention;
 use crate::cost::power::{Cap, Governor, Lower};
 use crate::cost::program::Program;
-use crate::einsum::shape::Poly;
 use crate::graph::Graph;
 use crate::hardware::dtype::Dtype;
 use crate::hardware::profile::{Profile, Range};
-use crate::mesh::{Infeasible, Mesh, Reason};
-use crate::plan::MaskSpec;
+use crate::input::plan::MaskSpec;
+use crate::input::run_options::Running;
+use crate::lowering::mesh::{Infeasible, Mesh, Reason};
+use crate::numeric::shape::Poly;
 use crate::routing::table::known;
 use crate::routing::{Choice, Law, Placement};
-use crate::running::Running;
 
-pub use laid_out::{LaidOut, Unclocked, blocks};
+pub use super::layouts::{LaidOut, Unclocked, blocks};
 
 /// Formats the point asks for in place of the spec's.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -170,7 +165,7 @@ pub struct Settings<'a> {
 }
 
 /// How tokens load the experts of a mesh.
-fn routed(graph: &Graph, mesh: Mesh, running: Running, laws: &[Law]) -> Result<Option<Experts>, Infeasible> {
+pub(super) fn routed(graph: &Graph, mesh: Mesh, running: Running, laws: &[Law]) -> Result<Option<Experts>, Infeasible> {
     let fault =
         |reason, message: String, hint: &str| Err(Infeasible { reason, message, hint: hint.to_owned(), rank: None });
     let Some(routed) = graph.routed else {
@@ -237,10 +232,10 @@ impl Running {
         profile: &Profile,
         locked: Option<&Profile>,
         mesh: Mesh,
-        found: [lower::Found; 2],
+        found: [crate::lowering::phase::Found; 2],
     ) -> Result<(), Infeasible> {
         let fault = |reason, message: String, hint: String| Err(Infeasible { reason, message, hint, rank: None });
-        let any = |has: fn(&lower::Found) -> bool| found.iter().any(has);
+        let any = |has: fn(&crate::lowering::phase::Found) -> bool| found.iter().any(has);
         if self.sequence_parallel && !any(|found| found.reduced) {
             let message = format!("sequence parallelism, but nothing is reduced over tp {}", mesh.tp);
             return fault(Reason::Shard, message, "use tp 2 or more".to_owned());
@@ -298,7 +293,7 @@ impl Running {
 }
 
 /// Activation traffic of the kernels that no other exceeds term by term.
-fn largest_activations(blocks: &Blocks) -> Vec<(Option<usize>, Poly)> {
+pub(super) fn largest_activations(blocks: &Blocks) -> Vec<(Option<usize>, Poly)> {
     let mut largest: Vec<(Option<usize>, Poly)> = Vec::new();
     for kernel in blocks.iter().flatten() {
         let own = (kernel.cost.mask, kernel.cost.traffic.activations.clone());

@@ -2,19 +2,19 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::lower::Lowering;
 use crate::cost::attention::{Attention, Blocks, QUERY_ROWS};
 use crate::cost::elementwise::Vector;
-use crate::cost::exact::power;
 use crate::cost::gemm::{Grouped, Product, Tiling};
 use crate::cost::kernel::{Flops, Timing, Worked};
 use crate::einsum::count::{MatrixRanks, Work};
-use crate::einsum::shape::{B, Poly, S, T};
 use crate::einsum::{Function, Rank};
 use crate::graph::{Block, Class, Kernel, Line};
 use crate::hardware::dtype::{Arithmetic, DTYPES, Dtype};
 use crate::hardware::profile::TimeSet;
-use crate::plan::Phase;
+use crate::input::plan::Phase;
+use crate::lowering::phase::Lowering;
+use crate::numeric::exact::power;
+use crate::numeric::shape::{B, Poly, S, T};
 
 /// What a kernel takes before batch and lengths are known.
 pub struct Measure {

@@ -2,7 +2,7 @@
 
 use super::Individual;
 use crate::reduce::front::dominates;
-use crate::stop::stopped;
+use crate::system::stop::stopped;
 
 /// Points ranked between two looks at whether to stop.
 const TURNS_A_LOOK: usize = 64;

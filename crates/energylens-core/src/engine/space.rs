@@ -2,12 +2,12 @@
 
 use serde::Deserialize;
 
-use crate::cost::lanes::LANES;
+use crate::batch::serve::Requests;
 use crate::engine::{Point, Points};
 use crate::error::{Problem, Problems};
 use crate::hardware::dtype::dtype;
-use crate::running::{Running, Where};
-use crate::serving::Requests;
+use crate::input::run_options::{Running, Where};
+use crate::numeric::lanes::LANES;
 
 /// Values of each axis; the last one varies fastest.
 #[derive(Clone, Debug, Deserialize)]

@@ -1,6 +1,6 @@
 //! Lanes: the points of one block, side by side, so that the compiler can use vector units.
 
-use crate::einsum::shape::{MONOMIALS, Poly};
+use crate::numeric::shape::{MONOMIALS, Poly};
 
 /// Points evaluated together.
 pub const LANES: usize = 64;

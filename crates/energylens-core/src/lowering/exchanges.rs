@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::lower::Lowering;
 use crate::cost::collective::{Collective, Group, Operation};
-use crate::einsum::shape::Poly;
 use crate::einsum::{Function, Rank};
 use crate::graph::flow::{BlockFlow, Exchange, KernelFlow, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Class, Kernel, Line};
-use crate::plan::Phase;
+use crate::input::plan::Phase;
+use crate::lowering::phase::Lowering;
+use crate::numeric::shape::Poly;
 
 /// Collectives of a block.
 pub struct Exchanged<'a> {

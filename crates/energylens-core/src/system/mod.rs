@@ -1,0 +1,6 @@
+//! The machine the core runs on: memory budget, bounded caches, interruption, forked processes.
+
+pub mod cache;
+pub mod memory;
+pub mod per_process;
+pub mod stop;
