@@ -97,7 +97,7 @@ def test_committed_schemas_are_current(kind: str) -> None:
     path = SPECS / "schemas" / f"{kind}.schema.json"
     if os.environ.get("UPDATE_SCHEMAS"):
         path.write_text(text(kind), encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == text(kind), "UPDATE_SCHEMAS=1 pytest tests/spec/test_schema.py"
+    assert path.read_text(encoding="utf-8") == text(kind), "UPDATE_SCHEMAS=1 pytest tests/inputs/test_schema.py"
 
 
 @pytest.mark.parametrize("path", BUNDLED, ids=[path.stem for path in BUNDLED])

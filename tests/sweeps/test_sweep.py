@@ -294,7 +294,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 def test_killed_sweeps_give_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
-    script = Path(__file__).parent.parent / "benchmarks" / "kill.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "kill.py"
     runpy.run_path(str(script))["main"](["--times", "6", "--shards", "24", "--kind", "local"])
     told = capsys.readouterr().out
     assert told.startswith("local: 6 kills") and "the same bytes" in told
