@@ -12,7 +12,7 @@ from energylens import explore
 from energylens.common.errors import SpaceError
 from energylens.common.units import POINT_DEFAULTS
 from energylens.engine.evaluate import evaluate
-from test_exploration import SMALL
+from small_space import SMALL
 
 POINT = list(POINT_DEFAULTS)
 

@@ -15,16 +15,7 @@ from energylens.common.errors import SpaceError
 from energylens.common.units import POINT_DEFAULTS
 from energylens.engine.evaluate import evaluate
 from energylens.results.result import Result
-
-SMALL = Space(
-    models=["llama-3.1-8b", "qwen3-30b-a3b"],
-    gpus=["h100-sxm", "l40s"],
-    tp=[1, 2, 3, 4],
-    ep=[1, 2],
-    batch=[1, 4, 16, 64, 200],
-    kv_dtype=[None, "fp8"],
-    prompt_tokens=[256, 2048],
-)
+from small_space import SMALL
 
 
 def front_by_hand(space: Space) -> set[tuple[object, ...]]:

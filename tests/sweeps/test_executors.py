@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from test_sweep import JOB, files
 
 import energylens
 from energylens import EnergylensError
@@ -17,7 +18,6 @@ from energylens.sweeps import merge, run, status, storage
 from energylens.sweeps.frozen import prepared
 from energylens.sweeps.shard import ShardWork
 from energylens.sweeps.storage import ObjectStorage, Storage, open_storage
-from test_sweep import JOB, files
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: energylens[ray]")
 needs_obstore = pytest.mark.skipif(find_spec("obstore") is None, reason="obstore is not installed: energylens[cloud]")
