@@ -28,6 +28,10 @@ _ROWS, _GROUPS, _CHUNKS, _CHUNK, _PATH, _VALUES, _PLAIN_BYTES = 3, 4, 1, 3, 3, 5
 `total_uncompressed_size`."""
 
 
+_ABOUT: Final = 5
+"""Number of the field `key_value_metadata`."""
+
+
 @dataclass(frozen=True)
 class ParquetSize:
     """Rows of a file, and bytes of its columns in memory."""
@@ -90,6 +94,21 @@ def data_sha256(file: BinaryIO, texts: Iterable[str]) -> str:
         left -= len(part)
     file.seek(0)
     return digest.hexdigest()
+
+
+def layout_sha256(file: BinaryIO) -> str:
+    """Return the SHA-256 of what a Parquet file's footer says of its columns and rows, texts about the file left out.
+
+    Damage to the data leaves it as it is; a program that writes the file anew makes another. Raises `ValueError`.
+    """
+    start, end = _place(file)
+    try:
+        fields = read_footer(file, start, end)
+    except (IndexError, TypeError):
+        raise ValueError("its footer is damaged") from None
+    file.seek(0)
+    fields.pop(_ABOUT, None)
+    return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()
 
 
 def parquet_sizes(path: Path) -> ColumnSizes | None:
