@@ -19,7 +19,7 @@ import polars as pl
 from energylens import _core
 from energylens.common.files import input_file, is_file, is_folder, printable
 from energylens.common.json_file import strict_json
-from energylens.common.parquet import data_sha256, layout_sha256, require_parquet
+from energylens.common.parquet import data_bytes, data_sha256, require_parquet
 from energylens.common.process import check_process
 from energylens.common.show import shown
 from energylens.common.written import note as note_written
@@ -29,7 +29,7 @@ from energylens.units import unit
 
 _PREFIX = "energylens."
 _SEAL = f"{_PREFIX}data_sha256"
-_LAYOUT = f"{_PREFIX}layout_sha256"
+_BYTES = f"{_PREFIX}data_bytes"
 _TEMPORARY = ".energylens-tmp"
 _ATTEMPTS = 5
 _OLD_S = 3600.0
@@ -113,8 +113,8 @@ def parquet_bytes(
 ) -> bytes:
     """Return a frame as a Parquet file that says what it holds; the same frame and note give the same bytes.
 
-    With `sealed` its metadata has the SHA-256 of its data and its other metadata, which `read_parquet` checks, and that
-    of its layout, which tells damage from a file that another program has written anew.
+    With `sealed` its metadata has the SHA-256 of its data and its other metadata, which `read_parquet` checks, and
+    how many bytes its data has: damage leaves them as many, a program that writes the rows anew does not.
     """
     units = {name: found for name in frame.columns if (found := unit(name))}
     metadata = {
@@ -126,7 +126,7 @@ def parquet_bytes(
     data = _written(frame.rechunk(), metadata)
     if sealed:
         # What is before the footer does not depend on the metadata, which is in the footer.
-        metadata[_LAYOUT] = layout_sha256(io.BytesIO(data))
+        metadata[_BYTES] = str(data_bytes(io.BytesIO(data)))
         metadata[_SEAL] = _seal(io.BytesIO(data), metadata)
         data = _written(frame.rechunk(), metadata)
     return data
@@ -244,8 +244,8 @@ def read_parquet(path: str | Path, *, strict: bool = False) -> tuple[pl.DataFram
     """Return the frame and its metadata (plan_sha256, version, units, note); raise `EnergylensError`.
 
     The size that the file's footer tells is held against the budget of memory before anything else of it is read. A
-    damaged file is refused; of one that another program has written anew, with the metadata of the first, a note on
-    standard error says so.
+    damaged file is refused. One that another program has written anew with the metadata of the first, say with fewer
+    rows, is read, and a note on standard error says so.
 
     Parameters
     ----------
@@ -275,11 +275,11 @@ def _read(source: Path | io.BytesIO, name: str, strict: bool) -> tuple[pl.DataFr
             raw = pl.read_parquet_metadata(source)
             file.seek(0)
             changed = _SEAL in raw and raw[_SEAL] != _seal(file, raw)
-            if changed and (strict or raw.get(_LAYOUT) in (None, layout_sha256(file))):
+            if changed and (strict or raw.get(_BYTES) in (None, str(data_bytes(file)))):
                 raise ValueError("it is damaged, or was changed since it was written: its SHA-256 is another")
             found = pl.read_parquet(source, glob=False, hive_partitioning=False), _metadata(raw)
         if changed:
-            told = "its rows are no longer those of which it tells"
+            told = "what it says of itself may no longer hold"
             print(f"note: `{name}` was changed after energylens wrote it: {told}", file=sys.stderr)
         return found
     except EnergylensError:
@@ -294,7 +294,7 @@ def _metadata(raw: dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in raw.items():
         name = key.removeprefix(_PREFIX)
-        if name == key or key in (_SEAL, _LAYOUT):
+        if name == key or key in (_SEAL, _BYTES):
             continue
         if name in ("units", "note"):
             try:

@@ -28,10 +28,6 @@ _ROWS, _GROUPS, _CHUNKS, _CHUNK, _PATH, _VALUES, _PLAIN_BYTES = 3, 4, 1, 3, 3, 5
 `total_uncompressed_size`."""
 
 
-_ABOUT: Final = 5
-"""Number of the field `key_value_metadata`."""
-
-
 @dataclass(frozen=True)
 class ParquetSize:
     """Rows of a file, and bytes of its columns in memory."""
@@ -96,19 +92,9 @@ def data_sha256(file: BinaryIO, texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def layout_sha256(file: BinaryIO) -> str:
-    """Return the SHA-256 of what a Parquet file's footer says of its columns and rows, texts about the file left out.
-
-    Damage to the data leaves it as it is; a program that writes the file anew makes another. Raises `ValueError`.
-    """
-    start, end = _place(file)
-    try:
-        fields = read_footer(file, start, end)
-    except (IndexError, TypeError):
-        raise ValueError("its footer is damaged") from None
-    file.seek(0)
-    fields.pop(_ABOUT, None)
-    return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()
+def data_bytes(file: BinaryIO) -> int:
+    """Return how many bytes of a Parquet file are before its footer; raise `ValueError` if it is not whole."""
+    return _place(file)[0]
 
 
 def parquet_sizes(path: Path) -> ColumnSizes | None:
