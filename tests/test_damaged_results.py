@@ -187,7 +187,7 @@ def test_a_result_that_another_program_wrote_anew_is_read_with_a_note(
 def test_a_result_that_was_written_anew_passes_the_same_form(files: dict[str, bytes], tmp_path: Path) -> None:
     frame, metadata = sealed(files["front"])
     path = made(tmp_path, "front.parquet", whole(frame.head(1).with_columns(-pl.col("latency_s")), metadata))
-    with pytest.raises(EnergylensError, match="`latency_s` should be a number from 0 to 1e.150, found -"):
+    with pytest.raises(EnergylensError, match=r"`latency_s` should be a number from 0 to 1e\+150, found -"):
         Result.read(path)
 
 
