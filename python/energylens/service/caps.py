@@ -144,7 +144,7 @@ def _of_stages(steps: Steps, row: int, points: pl.DataFrame, options: Mapping[st
     """Return the watts of the stage of a pipeline that draws the most: of steps that read, of prompts, of decoding."""
     point = dict.fromkeys(POINT_DEFAULTS) | points.row(row, named=True)
     models, gpus = ({item.spec.name: item for item in options[name]} for name in ("models", "gpus"))
-    model = models.get(point["model"]) or load_model(point["model"])
+    model = models.get(point["model"]) or load_model(str(point["model"]))
     plan = Plan([model], [ample(gpus[point["gpu"]])], LARGEST, routing.laws([point.get("routing")]))
     lanes, lengths = steps.lanes[row], steps.lengths[row, 1:]
     tokens = steps.tokens[row] / lanes
@@ -215,7 +215,7 @@ def _marked(
 ) -> int | None:
     """Return what `replay_w` does, by marks in place of joules: 10^(25·g) at lines of the grid of group g of watts."""
     sequences, contexts, decode_w, base_w = drawn.most(row, reading)
-    cap = math.floor(drawn.cap_w[row])
+    cap = math.floor(float(drawn.cap_w[row]))
     decode, base = (np.ceil(watts * (1.0 - _SLACK)) - cap for watts in (decode_w, base_w))
     decode_s = _bilinear(
         drawn.sequences[row],
