@@ -31,7 +31,7 @@ from energylens.service.deployments import (
 from energylens.service.judging import judged_by_replay
 from energylens.service.notes import traffic_notes
 from energylens.service.planning import FEW, question
-from energylens.service.serving import SERVED, Role, checked_rate, serve
+from energylens.service.serving import SERVED, Role, checked_rate, states
 from energylens.service.workload import Workload, load_workload
 from energylens.space import Limit
 from energylens.trust import Account, account
@@ -183,17 +183,17 @@ def _side(
     own: dict[str, Any] = {"models": [loaded], "gpus": gpus, "threads": threads}
     few = load.fewer(*FEW)
     some = replicated(points, few, rate, own, role)
-    told = serve(some, few, rate, role=role, **own)
+    told, step_w = states(some, few, rate, role=role, **own)
     kept = told.filter(pl.col("feasible"))
     if not kept.height:
-        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(told), told))
+        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(told), told, step_w, gpus))
     time_of = "ttft_p90_s" if role == "prefill" else "tpot_p90_s"
     parts = kept.partition_by("kv_dtype", "gpu")
     most = max(4, _MOST_KEPT // len(parts))
     short = pl.concat([front(part, time_of, "energy_per_request_j").head(most) for part in parts])
-    exact = serve(short.select(some.columns), load, rate, role=role, **own)
+    exact, step_w = states(short.select(some.columns), load, rate, role=role, **own)
     if not exact["feasible"].any():
-        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(exact), exact))
+        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(exact), exact, step_w, gpus))
     exact = exact.filter(pl.col("feasible"))
     asked = load.first_tokens() if role == "prefill" else load
     exact = judged_by_replay(exact, asked, rate, own, role)
