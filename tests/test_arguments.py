@@ -15,7 +15,6 @@ import pytest
 
 import energylens
 from energylens import EnergylensError, FrameError, Result, Space, SpaceError, SpecError, predict
-from energylens.common.show import shown
 from energylens.inputs.plan import Plan
 from energylens.results.point import read_point
 
