@@ -36,9 +36,9 @@ def batch(
 
     Example: energylens advise batch llama-3.1-8b --gpu h100-sxm --workload 250:230
     """
+    from energylens.inputs.batching import BATCHING
     from energylens.reports.text.advice import batch_text
     from energylens.serving.advice.batch import advise_batch
-    from energylens.serving.evaluate import BATCHING
 
     deployment = _engine(options, model)
     if deployment.pop("max_num_seqs") != BATCHING["max_num_seqs"]:

@@ -116,6 +116,7 @@ def _line(told: Status) -> str:
 
 def _tell(result: Result, told: Status, as_json: bool) -> None:
     from energylens.reports.text import answer
+    from energylens.results.words import why_not
 
     if as_json:
         found = {"answer": result.answer(), "front_points": result.frame.height, "by_reason": result.by_reason}
@@ -123,7 +124,7 @@ def _tell(result: Result, told: Status, as_json: bool) -> None:
         return
     print(f"{result.answer()}\n\n{_line(told)}")
     counts = [f"front of {result.frame.height:,} points; {result.feasible:,} configurations run"]
-    counts += [f"the others {answer.why_not(result.by_reason)}"] if result.feasible < result.points else []
+    counts += [f"the others {why_not(result.by_reason)}"] if result.feasible < result.points else []
     counts += [f"{result.outside_limits:,} run outside the limits"] if result.outside_limits else []
     print("; ".join(counts))
     print(answer.trust_line(told.trust))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,10 @@ from energylens.inputs.axis_lists import listed
 MOST_TOP = 1_000_000
 
 Kept = dict[str, Any]
+
+_FIRST_CHUNK = 1 << 18
+_LARGEST_CHUNK = 1 << 28
+_SECONDS_A_CHUNK = 0.25
 
 
 @dataclass(frozen=True)
@@ -147,3 +152,20 @@ def frames(space: Space, keep: Keep, kept: Kept, threads: int) -> dict[str, pl.D
             }
         )
     return found
+
+
+def reduce_range(
+    reduction: _core.Reduction, lo: int, hi: int, threads: int, advance: Callable[[int], None] | None = None
+) -> None:
+    """Take points `lo` to `hi` into a reduction, a quarter of a second at a time so that Ctrl-C is heard."""
+    chunk = _FIRST_CHUNK
+    while lo < hi:
+        stop = min(lo + chunk, hi)
+        before = time.perf_counter()
+        reduction.run(lo, stop, threads)
+        elapsed = time.perf_counter() - before
+        if advance is not None:
+            advance(stop - lo)
+        lo = stop
+        wished = max(chunk * _SECONDS_A_CHUNK / max(elapsed, 1e-3), 1 << 14)
+        chunk = int(min(wished, 4 * chunk, _LARGEST_CHUNK))

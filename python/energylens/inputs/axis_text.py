@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Final
+from typing import Any, Final
 
 from energylens.common.errors import Problem, SpaceError
 from energylens.common.files import printable
@@ -132,3 +132,10 @@ def names(text: str) -> list[str]:
 def formats(text: str) -> list[str | None]:
     """Read a list of data types, `own` being the spec's."""
     return [None if name == "own" else name for name in names(text)]
+
+
+def axis_words(value: Any) -> str:
+    """Return the value of an axis in words."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "own" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

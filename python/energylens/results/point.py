@@ -26,6 +26,7 @@ from energylens.inputs.point import SERVER_FIELDS, PointSpec
 from energylens.inputs.yaml import Document
 from energylens.results.file_form import checked_result
 from energylens.results.result import undamaged
+from energylens.results.words import configuration, deployment_words
 
 _ROW = re.compile(r"^(.*\.parquet)(?:#(.*))?$", re.DOTALL | re.IGNORECASE)
 _WRITE = 'write "llama-3.1-70b; gpu=h100-sxm; tp=4; batch=64", or name a .parquet or .yaml file'
@@ -54,9 +55,6 @@ class Point:
 
     def words(self) -> str:
         """Return it in words."""
-        from energylens.reports.text.answer import configuration
-        from energylens.reports.text.service import deployment_words
-
         return f"{self.row['model']} on {(deployment_words if self.deployment else configuration)(self.row)}"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from energylens import _core
+from energylens.common import views
 from energylens.common.errors import InfeasibleError, Problem
 from energylens.common.process import check_process
 from energylens.common.units import POINT_DEFAULTS, RESULTS
@@ -36,14 +37,10 @@ class Prediction:
 
     def answer(self) -> str:
         """Return the one-line answer."""
-        from energylens.reports.text.prediction import headline
-
-        return headline(self)
+        return views.answer(self)
 
     def __str__(self) -> str:
-        from energylens.reports.text.prediction import prediction_text
-
-        return prediction_text(self)
+        return views.text(self)
 
     @property
     def trust(self) -> str:

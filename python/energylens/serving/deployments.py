@@ -18,10 +18,13 @@ from energylens.engine.space import Limit
 from energylens.inputs import run_options
 from energylens.inputs.axis_lists import listed
 from energylens.inputs.axis_text import is_whole, numbers
+from energylens.inputs.batching import BATCHING
 from energylens.inputs.plan import LoadedGpu
+from energylens.results.words import deployment_words
 from energylens.serving.caps import binds
 from energylens.serving.costs import CARBON, FACILITY, MONEY, Costs
-from energylens.serving.evaluate import BATCHING, MOST_REPLICAS, SERVED, Role, states
+from energylens.serving.evaluate import MOST_REPLICAS, SERVED, Role, states
+from energylens.serving.words import reasons_words
 from energylens.serving.workload import Workload
 
 AXES: Final[dict[str, Any]] = {
@@ -289,8 +292,6 @@ def checked_groups(names: Sequence[str], points: pl.DataFrame) -> list[str]:
 
 def nearest(frame: pl.DataFrame, bounds: Sequence[Limit], model: str, rated: bool = True) -> Problem:
     """Return why no deployment keeps the limits: the one that exceeds them least, which limit, and by how much."""
-    from energylens.reports.text.service import deployment_words
-
     excess = []
     bounds = [limit for limit in bounds if limit.column in frame.columns]
     for limit in bounds:
@@ -328,8 +329,6 @@ def nothing_runs(
     gpus: Sequence[LoadedGpu],
 ) -> Problem:
     """Return why no deployment runs, and how near the nearest is; `step_w` as `states` gives them."""
-    from energylens.reports.text.service import reasons_words
-
     message = f"no deployment of {model} can serve {load.name}" + (f" at {rate:g} requests/s" if rate else "")
     hint = f"{reasons_words(counted)}; give more GPUs (tp, pp), narrower formats or other replicas"
     over = told.filter(pl.col("reason") == "overload")

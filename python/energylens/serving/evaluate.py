@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from energylens.common.errors import FrameError, Problem, did_you_mean
 from energylens.engine.evaluate import POINT_FORMS
+from energylens.inputs.batching import BATCHING
 from energylens.inputs.builder import Model
 from energylens.inputs.columns import Form, Words, convert
 from energylens.inputs.plan import LoadedGpu, LoadedModel
@@ -23,18 +24,6 @@ from energylens.serving.sums import row_sums
 from energylens.serving.workload import Workload, load_workload
 
 Column = NDArray[np.float64]
-
-BATCHING: Final[dict[str, object]] = {
-    "max_num_seqs": 256,
-    "token_budget": 8192,
-    "chunked": True,
-    "prefix_cache": True,
-    "draft": None,
-    "draft_tokens": 0,
-    "acceptance": 0.7,
-    "replicas": 1,
-}
-"""Columns of a deployment besides those of its engine, with their defaults."""
 
 SERVED: Final = (
     "gpus",

@@ -113,7 +113,7 @@ def replay(
 
 def cannot_run(reason: str) -> Problem:
     """Return why a deployment cannot run."""
-    from energylens.reports.text.answer import why_not
+    from energylens.results.words import why_not
 
     said = why_not({reason: 1}).removeprefix("1 ")
     hint = "`energylens predict` with the same engine says more"

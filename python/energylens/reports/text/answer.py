@@ -11,6 +11,7 @@ from energylens.common.format import number, si, table
 from energylens.common.units import UNITS
 from energylens.engine.trust import Account, levels
 from energylens.inputs import run_options
+from energylens.results.words import configuration, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,16 +42,6 @@ _AXES_SHOWN = (
     "output_tokens",
     "batch",
 )
-
-
-def configuration(row: dict[str, Any]) -> str:
-    """Return a point in words: `4 x h100-sxm, tp 4, batch 64`."""
-    parts = [f"{row['gpus']} x {row['gpu']}"]
-    parts += [f"{axis} {row[axis]}" for axis in ("tp", "pp", "dp", "ep") if axis == "tp" or row[axis] > 1]
-    parts += run_options.words(row)
-    parts += [f"{row['weight_dtype']} weights"] if row["weight_dtype"] else []
-    parts += [f"{row['kv_dtype']} KV"] if row["kv_dtype"] else []
-    return ", ".join([*parts, f"batch {row['batch']}"])
 
 
 def _lengths(result: Result, row: dict[str, Any]) -> str:
@@ -134,26 +125,6 @@ def _least_memory(result: Result) -> tuple[float, str]:
     ]
     _, need, name = min(row for row in needs if row[1] > 0)
     return float(need), name
-
-
-def why_not(by_reason: Mapping[str, int]) -> str:
-    """Return the count of points by reason, the commonest first."""
-    told = {
-        "memory": "do not fit into memory",
-        "shard": "split a rank that does not divide",
-        "experts": "have an ep that does not divide the experts",
-        "ep": "have an ep that does not fit the GPUs",
-        "layers": "have more stages than layers",
-        "batch": "have a batch below dp",
-        "overlap": "ask for overlap that cannot be or changes nothing",
-        "clock": "ask for a clock the GPU is not known at",
-        "power": "ask for a power cap outside the GPU's range, or below what it draws where its clocks are unknown",
-        "routing": "ask for a law of routing that is not one of the model's experts",
-        "placement": "ask for a placement that there are no experts or GPUs for",
-        "overflow": "have seconds or joules beyond what can be calculated with",
-    }
-    counts = sorted(((n, reason) for reason, n in by_reason.items() if reason != "ok"), reverse=True)
-    return ", ".join(f"{n:,} {told[reason]}" for n, reason in counts) or "no point was evaluated"
 
 
 def front_table(result: Result) -> str:
