@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from energylens.inputs.library import bundled
+from energylens.inputs.bundled import bundled
 from fuzz import grammar, mutate
 
 Case = dict[str, Any]

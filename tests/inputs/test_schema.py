@@ -16,9 +16,10 @@ from pydantic import BaseModel
 
 from energylens.calibrate.profile_file import ProfileFile, flow
 from energylens.common.errors import EnergylensError, SpecError
+from energylens.inputs.bundled import bundled
 from energylens.inputs.form import check
 from energylens.inputs.gpu import GpuSpec
-from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.model import AXES, ModelSpec
 from energylens.inputs.plan import LoadedGpu, LoadedModel, Plan
 from energylens.inputs.point import PointSpec

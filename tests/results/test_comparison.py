@@ -9,7 +9,7 @@ import pytest
 
 import energylens
 from energylens.common.errors import EnergylensError
-from energylens.common.units import ENERGY
+from energylens.engine.result_columns import ENERGY
 from energylens.reports.subject import read_subject
 from energylens.results.point import read_point
 
@@ -36,7 +36,7 @@ def test_rows_of_a_file_are_points(front: Path) -> None:
 
 
 def test_a_page_of_yaml_is_a_point(tmp_path: Path) -> None:
-    text = Path(str(energylens.inputs.library.bundled("models")["llama-3.1-8b"])).read_text(encoding="utf-8")
+    text = Path(str(energylens.inputs.bundled.bundled("models")["llama-3.1-8b"])).read_text(encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(text.replace("name: llama-3.1-8b", "name: mine"), encoding="utf-8")
     (tmp_path / "point.yaml").write_text("model: mine.yaml\ngpu: h100-sxm\ntp: 2\nbatch: 8\n", encoding="utf-8")
     point = read_point(tmp_path / "point.yaml")  # its model lies beside it
@@ -125,7 +125,7 @@ def test_what_else_changes_is_told(tmp_path: Path) -> None:
         "llama-3.1-8b; gpu=h100-sxm; batch=64", "llama-3.1-8b; gpu=h100-sxm; batch=64; max_batched_tokens=1024"
     )
     assert found.axes.rows() == [("max_batched_tokens", "8,192", "1,024")]
-    text = energylens.inputs.library.bundled("hardware")["rtx-4090"].read_text(encoding="utf-8")
+    text = energylens.inputs.bundled.bundled("hardware")["rtx-4090"].read_text(encoding="utf-8")
     (tmp_path / "gpu.yaml").write_text(text.replace("tdp_w: 450", "tdp_w: 400"), encoding="utf-8")
     assert text != (tmp_path / "gpu.yaml").read_text(encoding="utf-8")
     told = energylens.compare("llama-3.1-8b; gpu=rtx-4090", f"llama-3.1-8b; gpu={tmp_path}/gpu.yaml")

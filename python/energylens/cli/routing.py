@@ -27,7 +27,7 @@ def routing(
     Example: energylens routing qwen3-235b-a22b --ep 4,8 --routing own,zipf:0.5 --placement contiguous,replicated:16
     """
     from energylens.common.format import number, table
-    from energylens.inputs.routing import loads
+    from energylens.engine.expert_loads import loads
 
     frame = loads(
         model,

@@ -23,9 +23,9 @@ from energylens.common.json_file import strict_json
 from energylens.common.parquet import data_sha256, require_parquet
 from energylens.common.process import check_process
 from energylens.common.show import shown
-from energylens.common.units import unit
 from energylens.common.written import note as note_written
 from energylens.common.written import so_far
+from energylens.engine.result_columns import unit
 
 _PREFIX = "energylens."
 _SEAL = f"{_PREFIX}data_sha256"

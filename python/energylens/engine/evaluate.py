@@ -15,8 +15,8 @@ from energylens.common.errors import EnergylensError, FrameError, Problem, did_y
 from energylens.common.memory import require_bytes
 from energylens.common.process import check_process
 from energylens.common.show import shown
-from energylens.common.units import POINT_DEFAULTS, RESULTS
 from energylens.engine.frame import results
+from energylens.engine.result_columns import POINT_DEFAULTS, RESULTS
 from energylens.inputs import routing, run_options
 from energylens.inputs.axis_lists import listed
 from energylens.inputs.builder import Model

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from energylens import _core
 from energylens.common.errors import Problem, SpaceError, did_you_mean
 from energylens.common.show import shown
-from energylens.common.units import RESULTS
 from energylens.engine.frame import results
+from energylens.engine.result_columns import RESULTS
 from energylens.engine.space import Space
 from energylens.inputs.axis_lists import listed
 

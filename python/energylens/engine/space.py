@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from energylens import _core
 from energylens.common.errors import Problem, SpaceError, did_you_mean
 from energylens.common.show import shown
-from energylens.common.units import LARGER_IS_BETTER, RESULTS, UNITS
+from energylens.engine.result_columns import LARGER_IS_BETTER, RESULTS, UNITS
 from energylens.engine.trust import Account, account
 from energylens.inputs import routing, run_options
 from energylens.inputs.axis_lists import different, listed

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from energylens.common.errors import Problem, SpecError, did_you_mean
 from energylens.common.files import input_file, is_file, is_folder, is_there, printable
+from energylens.inputs.bundled import Kind, bundled
 from energylens.inputs.form import check
 from energylens.inputs.gpu import GpuSpec
 from energylens.inputs.model import ModelSpec
@@ -22,16 +22,8 @@ from energylens.inputs.yaml import Document
 if TYPE_CHECKING:
     from energylens.inputs.builder import Model
 
-Kind = Literal["models", "hardware", "sweeps", "workloads"]
-
 DEFAULT_FRAMEWORK = "vllm"
 """The serving framework that a profile means when none is named."""
-
-
-def bundled(kind: Kind) -> dict[str, Path]:
-    """Return the bundled specs of a kind by name."""
-    folder = Path(str(files("energylens") / "specs" / kind))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def _find(kind: Kind, what: str, given: str | Path) -> Path:

@@ -30,7 +30,7 @@ def bundled_names(kind: Any) -> Callable[[Schema], None]:
     """Return what puts the names of bundled specs into a schema as examples, when the schema is asked for."""
 
     def put(schema: Schema) -> None:
-        from energylens.inputs.library import bundled
+        from energylens.inputs.bundled import bundled
 
         told = next((one for one in schema.get("anyOf", ()) if one.get("type") == "string"), schema)
         told["examples"] = list(bundled(kind))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from energylens.common.errors import EnergylensError, Problem
-from energylens.common.units import ENERGY, POINT_DEFAULTS
+from energylens.engine.result_columns import ENERGY, POINT_DEFAULTS
 from energylens.inputs import run_options
 from energylens.results.breakdown import causes, operations
 from energylens.results.point import Point, read_point

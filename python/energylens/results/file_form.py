@@ -12,9 +12,9 @@ from energylens import _core
 from energylens.common.errors import EnergylensError, Problem, SpecError
 from energylens.common.files import printable
 from energylens.common.show import shown
-from energylens.common.units import ENERGY, POINT_DEFAULTS, RESULTS, unit
 from energylens.engine.evaluate import POINT_FORMS
 from energylens.engine.frame import breakdown_columns
+from energylens.engine.result_columns import ENERGY, POINT_DEFAULTS, RESULTS, unit
 from energylens.inputs.columns import Form, Number, Switch, Whole, Words, convert
 from energylens.inputs.file_forms import FrontNote, PairsNote, ServiceNote
 from energylens.inputs.form import Form as SpecForm

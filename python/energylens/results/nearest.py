@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from energylens import _core
 from energylens.common.errors import Problem
-from energylens.common.units import ENERGY
 from energylens.engine.reductions import point_frame
+from energylens.engine.result_columns import ENERGY
 from energylens.engine.space import Limit, Space
 
 _MOST_WORK: Final = 1e8

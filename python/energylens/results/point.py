@@ -15,12 +15,13 @@ from energylens.common.errors import EnergylensError, Problem, SpecError
 from energylens.common.files import printable
 from energylens.common.parquet import is_parquet
 from energylens.common.show import shown
-from energylens.common.units import ENERGY
 from energylens.engine.evaluate import checked_threads, evaluated, typed
+from energylens.engine.result_columns import ENERGY
 from energylens.inputs import routing, run_options
 from energylens.inputs.axis_text import real, whole
+from energylens.inputs.bundled import bundled
 from energylens.inputs.form import check
-from energylens.inputs.library import beside, bundled, load_gpu, load_model
+from energylens.inputs.library import beside, load_gpu, load_model
 from energylens.inputs.plan import MAX_BATCHED_TOKENS, Plan, canonical
 from energylens.inputs.point import SERVER_FIELDS, PointSpec
 from energylens.inputs.yaml import Document

@@ -12,8 +12,8 @@ import polars as pl
 from energylens import _core
 from energylens.common.errors import InfeasibleError, Problem
 from energylens.common.process import check_process
-from energylens.common.units import POINT_DEFAULTS, RESULTS
 from energylens.engine.evaluate import evaluate
+from energylens.engine.result_columns import POINT_DEFAULTS, RESULTS
 from energylens.engine.trust import Account, account
 from energylens.inputs import routing, run_options
 from energylens.inputs.builder import Model

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from energylens.common.units import POINT_DEFAULTS
 from energylens.engine.evaluate import evaluated, typed
+from energylens.engine.result_columns import POINT_DEFAULTS
 from energylens.engine.space import Space
 from energylens.inputs import run_options
 from energylens.inputs.plan import Plan

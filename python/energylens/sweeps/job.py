@@ -12,13 +12,14 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from energylens import _core
 from energylens.common.errors import EnergylensError, Problem, SpecError, did_you_mean
 from energylens.common.show import shown
-from energylens.common.units import RESULTS
 from energylens.engine.reductions import Keep
+from energylens.engine.result_columns import RESULTS
 from energylens.engine.space import DEFAULT_OBJECTIVES, Limit, Space, result_column
 from energylens.inputs import run_options, texts
 from energylens.inputs.axis_text import formats, names, numbers
+from energylens.inputs.bundled import Kind, bundled
 from energylens.inputs.form import Count, Form, PlainName, Share, Text, check, place_problem, plain_name
-from energylens.inputs.library import Kind, beside, bundled, load_gpu, load_model
+from energylens.inputs.library import beside, load_gpu, load_model
 from energylens.inputs.plan import LARGEST, MAX_BATCHED_TOKENS
 from energylens.inputs.yaml import Document
 from energylens.sweeps.form import MOST_SHARDS

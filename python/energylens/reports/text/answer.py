@@ -8,7 +8,7 @@ import numpy as np
 
 from energylens.common.errors import Problem
 from energylens.common.format import number, si, table
-from energylens.common.units import UNITS
+from energylens.engine.result_columns import UNITS
 from energylens.engine.trust import Account, levels
 from energylens.inputs import run_options
 
