@@ -233,11 +233,11 @@ def measure_energylens(model: str, seconds: float) -> tuple[list[Row], list[Poin
     """Measure `evaluate` on random points that fit, the core below it, and `explore`; return some of the points too."""
     import numpy as np
     import polars as pl
-    from energylens.common.units import RESULTS
 
     import energylens
     from energylens import _core
     from energylens.engine.evaluate import default_threads
+    from energylens.engine.result_columns import RESULTS
     from energylens.inputs.library import load_gpu, load_model
     from energylens.inputs.plan import Plan
 

@@ -21,7 +21,7 @@ import energylens
 from energylens import _core
 from energylens.common.format import number, si, table
 from energylens.engine.evaluate import default_threads
-from energylens.inputs.library import bundled
+from energylens.inputs.bundled import bundled
 from energylens.inputs.plan import Plan
 from energylens.searches.exhaustive import reduce_range
 from energylens.sweeps.frozen import Sweep, prepared

@@ -271,7 +271,7 @@ def native_replay(source: random.Random) -> Case:
 def results() -> dict[str, bytes]:
     """Return the files of a small front and of a small service plan."""
     from energylens import explore, serve_plan
-    from energylens.common.parquet_file import parquet_bytes
+    from energylens.results.parquet import parquet_bytes
 
     front = explore(models="llama-3.1-8b", gpus=["h100-sxm"], tp=[1, 2], batch=[1, 16, 64])
     plan = serve_plan("llama-3.1-8b", "512:64", rate_per_s=2.0, gpus=["h100-sxm"], tp=[1])

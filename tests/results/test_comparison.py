@@ -154,7 +154,7 @@ def test_what_else_changes_is_told(tmp_path: Path) -> None:
 )
 def test_files_changed_by_hand_are_told(front: Path, tmp_path: Path, change: pl.Expr) -> None:
     frame, told = energylens.read_parquet(front)
-    path = energylens.common.parquet_file.write_parquet(
+    path = energylens.results.parquet.write_parquet(
         frame.with_columns(change), tmp_path / "f.parquet", "", told["note"]
     )
     with pytest.raises(EnergylensError):
@@ -168,6 +168,6 @@ def test_files_changed_by_hand_are_told(front: Path, tmp_path: Path, change: pl.
 def test_notes_that_lack_something_are_told(front: Path, tmp_path: Path, lost: str) -> None:
     frame, told = energylens.read_parquet(front)
     note = {name: value for name, value in told["note"].items() if name != lost}
-    path = energylens.common.parquet_file.write_parquet(frame, tmp_path / "f.parquet", "", note)
+    path = energylens.results.parquet.write_parquet(frame, tmp_path / "f.parquet", "", note)
     with pytest.raises(EnergylensError, match="another version"):
         read_subject(path)

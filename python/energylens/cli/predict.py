@@ -58,8 +58,8 @@ def predict(
     """
     import polars as pl
 
-    from energylens.common.parquet_file import write_parquet
     from energylens.reports.text.prediction import prediction_text
+    from energylens.results.parquet import write_parquet
     from energylens.results.prediction import predict as predict_one
 
     degrees = {"tp": tp, "pp": pp, "dp": dp, "ep": ep}

@@ -279,8 +279,8 @@ def replay(
 
     Example: energylens replay llama-3.1-70b --workload trace.parquet --gpu h100-sxm --tp 4 --replicas 2 --rate 5
     """
-    from energylens.common.parquet_file import write_parquet
     from energylens.reports.text.service import deployment_words, replay_text
+    from energylens.results.parquet import write_parquet
     from energylens.serving.replay import replay as run
 
     check_out(out)

@@ -77,7 +77,7 @@ class Split:
 
     def write(self, path: str | Path) -> Path:
         """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
-        from energylens.common.parquet_file import write_parquet
+        from energylens.results.parquet import write_parquet
 
         return write_parquet(self.frame, path, self.plan_sha256, self.note)
 

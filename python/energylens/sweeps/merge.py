@@ -12,9 +12,10 @@ import polars as pl
 from energylens import _core
 from energylens.common.errors import EnergylensError, Problem
 from energylens.common.json_file import strict_json
-from energylens.common.parquet_file import parquet_bytes, read_parquet_bytes
+from energylens.common.parquet_file import read_parquet_bytes
 from energylens.engine.evaluate import checked_threads
 from energylens.inputs.form import check
+from energylens.results.parquet import parquet_bytes
 from energylens.results.result import Result, kept_result
 from energylens.sweeps.form import SuccessForm
 from energylens.sweeps.frozen import Sweep, thaw_here

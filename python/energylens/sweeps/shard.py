@@ -13,10 +13,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.common.errors import EnergylensError
-from energylens.common.parquet_file import parquet_bytes, read_parquet_bytes
+from energylens.common.parquet_file import read_parquet_bytes
 from energylens.engine.reductions import Kept, point_frame
 from energylens.inputs.form import check
 from energylens.inputs.plan import canonical
+from energylens.results.parquet import parquet_bytes
 from energylens.searches.exhaustive import reduce_range
 from energylens.sweeps.form import ShardNote
 from energylens.sweeps.frozen import Shard, Sweep, thaw_here
