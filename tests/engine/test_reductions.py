@@ -11,7 +11,7 @@ import pytest
 from energylens import explore
 from energylens.common.errors import SpaceError
 from energylens.engine.evaluate import evaluate
-from energylens.engine.result_columns import POINT_DEFAULTS
+from energylens.inputs.axes import POINT_DEFAULTS
 from small_space import SMALL
 
 POINT = list(POINT_DEFAULTS)

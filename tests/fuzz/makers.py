@@ -82,7 +82,20 @@ _COLUMNS = (
 _VALUES = (
     *(1, 2, 3, 4, 8, 16, 64, 1000, 0, -1, 1024, 4096, 2**31, 2**32, 2**63 - 1, 0.5, 1e9, 1e300, float("nan")),
     *(float("inf"), None, True, "llama-3.1-8b", "LLAMA-3.1-8B", "qwen3-30b-a3b", "h100-sxm", "b200@sglang", "fp8"),
-    *("nvfp4", "prefill", "both", "uniform", "zipf:0.8", "balanced", "replicated:8", "contiguous", "1", "", "own"),
+    *(
+        "nvfp4",
+        "prefill",
+        "both",
+        "uniform",
+        "zipf:0.8",
+        "balanced",
+        "replicated:8",
+        "contiguous",
+        "1",
+        "",
+        "default",
+        "own",
+    ),
 )
 
 

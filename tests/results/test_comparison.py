@@ -30,7 +30,7 @@ def test_rows_of_a_file_are_points(front: Path) -> None:
     assert "Llama-3.1-8B" in point.source
     # The same point in words gives the same joules.
     row = point.row
-    clock = row["sm_clock_mhz"] or "own"
+    clock = row["sm_clock_mhz"] or "default"
     words = f"llama-3.1-8b; gpu={row['gpu']}; tp={row['tp']}; batch={row['batch']}; sm_clock_mhz={clock}"
     assert read_point(words).row[ENERGY] == pytest.approx(row[ENERGY], rel=1e-12)
 

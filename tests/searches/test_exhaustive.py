@@ -13,7 +13,7 @@ from energylens import Space, explore, search
 from energylens._core import non_dominated
 from energylens.common.errors import SpaceError
 from energylens.engine.evaluate import evaluate
-from energylens.engine.result_columns import POINT_DEFAULTS
+from energylens.inputs.axes import POINT_DEFAULTS
 from energylens.results.result import Result
 from small_space import SMALL
 

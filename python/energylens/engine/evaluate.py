@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,51 +16,24 @@ from energylens.common.memory import require_bytes
 from energylens.common.process import check_process
 from energylens.common.show import shown
 from energylens.engine.frame import results
-from energylens.engine.result_columns import POINT_DEFAULTS, RESULTS
-from energylens.inputs import routing, run_options
+from energylens.engine.result_columns import RESULTS
+from energylens.inputs import axis_values, routing, run_options
+from energylens.inputs.axes import AXES, POINT_DEFAULTS, RUNNING, of_kind
 from energylens.inputs.axis_lists import listed
 from energylens.inputs.builder import Model
-from energylens.inputs.columns import Form, Whole, Words, convert
+from energylens.inputs.columns import convert
 from energylens.inputs.library import load_gpu, load_model, resolved
-from energylens.inputs.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, distinct
+from energylens.inputs.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, distinct
 
-_CODES = ("tp", "pp", "dp", "ep")
-_SIZES = ("batch", "prompt_tokens", "output_tokens")
-_NAMES = ("model", "gpu", "weight_dtype", "kv_dtype")
-_REQUIRED = ("model", "gpu")
+_SIZES = of_kind("size")
+_REQUIRED = tuple(name for name, axis in AXES.items() if axis.required)
 _MOST_THREADS = 1024
-_KNOWN = (*POINT_DEFAULTS, *run_options.RUNNING)
-_TYPES: dict[str, Any] = (
-    dict.fromkeys(_NAMES, pl.String)
-    | dict.fromkeys(_CODES, pl.UInt32)
-    | dict.fromkeys(_SIZES, pl.Float64)
-    | {name: run_options.typed(name) for name in run_options.RUNNING}
-)
+_KNOWN = (*POINT_DEFAULTS, *RUNNING)
+_TYPES: dict[str, Any] = {name: axis_values.polars_type(name) for name in _KNOWN} | dict.fromkeys(_SIZES, pl.Float64)
 _BYTES_A_ROW = 128
 _BYTES_A_VALUE = 16
 """Of a row for its axes, and of a result for the core's array and Polars' column."""
 
-
-def _format(column: str) -> Words:
-    """Return what a column of number formats may hold."""
-
-    def check(name: str) -> Problem | None:
-        if name in _core.DTYPES:
-            return None
-        message = f"unknown data type `{shown(name)}` in column `{column}`"
-        return Problem(message, hint=did_you_mean(name, _core.DTYPES), code="unknown-dtype")
-
-    return Words(check, null=True)
-
-
-POINT_FORMS: Final[dict[str, Form]] = (
-    dict.fromkeys(_REQUIRED, Words())
-    | {name: _format(name) for name in ("weight_dtype", "kv_dtype")}
-    | dict.fromkeys(_CODES, Whole(1, 1024))
-    | dict.fromkeys(_SIZES, Whole(1, LARGEST))
-    | run_options.FORMS
-)
-"""What each column of a point may hold."""
 
 _RESULT_NAMES = frozenset({*_core.COLUMNS, "feasible", "reason"})
 
@@ -153,7 +126,7 @@ def named(
     points: pl.DataFrame, own_models: Mapping[str, LoadedModel], own_gpus: Mapping[str, LoadedGpu]
 ) -> tuple[list[LoadedModel], list[LoadedGpu], pl.DataFrame]:
     """Return the models and GPUs that points name, and the points with the names that they have in results."""
-    names = {name: points[name].unique(maintain_order=True).to_list() for name in ("model", "gpu")}
+    names = {name: points[name].unique(maintain_order=True).to_list() for name in _REQUIRED}
     chosen_models, models = resolved(names["model"], own_models, load_model, "model")
     chosen_gpus, gpus = resolved(names["gpu"], own_gpus, load_gpu, "GPU")
     for column, renamed in (("model", models), ("gpu", gpus)):
@@ -247,12 +220,12 @@ def point_columns(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Problem]]:
     columns: dict[str, pl.Series] = {}
     problems: list[Problem] = []
     for name in (name for name in _KNOWN if name in frame.columns):
-        column, faults = convert(frame[name], POINT_FORMS[name])
+        column, faults = convert(frame[name], axis_values.FORMS[name])
         problems += faults
         columns[name] = column
     if problems:
         return frame.clear(), problems
-    names = [*POINT_DEFAULTS, *(name for name in run_options.RUNNING if name in columns)]
+    names = [*POINT_DEFAULTS, *(name for name in RUNNING if name in columns)]
     points = pl.DataFrame(columns).with_columns(
         pl.lit(default, dtype=_TYPES[name]).alias(name)
         for name, default in POINT_DEFAULTS.items()

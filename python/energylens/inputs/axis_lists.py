@@ -12,8 +12,8 @@ import numpy as np
 
 from energylens.common.errors import Problem, SpaceError
 from energylens.common.show import shown
+from energylens.inputs.axes import LARGEST
 from energylens.inputs.axis_text import is_whole
-from energylens.inputs.plan import LARGEST
 
 MOST_VALUES: Final = 10**7 + 1
 """Most values of one axis."""

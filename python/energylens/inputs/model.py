@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from energylens import _core
 from energylens.common.files import printable
 from energylens.inputs import routing, texts
+from energylens.inputs.axes import Where
 from energylens.inputs.form import Count, Form, PlainName, Positive, Text, plain_name
-from energylens.inputs.run_options import Where
 
 MOST_VALUES: Final = 2**32 - 1
 """Most values of a rank, and of tokens of a window."""

@@ -16,6 +16,7 @@ from energylens.common.files import printable
 from energylens.engine.result_columns import ENERGY, RESULTS
 from energylens.engine.space import Limit, Space
 from energylens.engine.trust import Account
+from energylens.inputs.axis_text import DEFAULT
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import Plan
 from energylens.inputs.run_options import RUNNING
@@ -280,7 +281,7 @@ def axis_words(value: Any) -> str:
     """Return the value of an axis in words."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return "own" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    return DEFAULT if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _values(values: Sequence[Any]) -> str:

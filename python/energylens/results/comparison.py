@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from energylens.common.errors import EnergylensError, Problem
-from energylens.engine.result_columns import ENERGY, POINT_DEFAULTS
+from energylens.engine.result_columns import ENERGY
 from energylens.inputs import run_options
+from energylens.inputs.axes import POINT_DEFAULTS
 from energylens.results.breakdown import causes, operations
 from energylens.results.point import Point, read_point
 

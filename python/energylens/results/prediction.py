@@ -13,9 +13,10 @@ from energylens import _core
 from energylens.common.errors import InfeasibleError, Problem
 from energylens.common.process import check_process
 from energylens.engine.evaluate import evaluate
-from energylens.engine.result_columns import POINT_DEFAULTS, RESULTS
+from energylens.engine.result_columns import RESULTS
 from energylens.engine.trust import Account, account
 from energylens.inputs import routing, run_options
+from energylens.inputs.axes import POINT_DEFAULTS
 from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
 from energylens.inputs.library import load_gpu, load_model

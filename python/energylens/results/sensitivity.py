@@ -8,9 +8,9 @@ from typing import Any, Final
 import polars as pl
 
 from energylens.engine.evaluate import evaluated, typed
-from energylens.engine.result_columns import POINT_DEFAULTS
 from energylens.engine.space import Space
 from energylens.inputs import run_options
+from energylens.inputs.axes import POINT_DEFAULTS
 from energylens.inputs.plan import Plan
 
 _WIDE: Final = frozenset({"bf16", "fp16"})

@@ -12,9 +12,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.engine.evaluate import evaluate
+from energylens.inputs.axes import LARGEST
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu
-from energylens.inputs.plan import LARGEST, LoadedGpu, LoadedModel
+from energylens.inputs.plan import LoadedGpu, LoadedModel
 from energylens.inputs.run_options import RUNNING
 from energylens.serving.fixed_concurrency import ample, bare
 
