@@ -41,7 +41,7 @@ def collectives(
     plan, profile = Plan([], [loaded]), loaded.completed[0]
     _check(operations, gpus, sizes, sms)
     known = {name: profile["collectives"].get(name) or profile["collectives"]["all_to_all"] for name in operations}
-    names = {one["name"].partition("-")[0] for name in operations for one in known[name]}
+    names = {curve["name"].partition("-")[0] for name in operations for curve in known[name]}
     if implementation is not None and implementation not in names:
         hint = did_you_mean(implementation, sorted(names))
         raise SpaceError(Problem(f"no implementation `{implementation}`", hint=hint, code="implementation"))
@@ -49,7 +49,7 @@ def collectives(
     watts = power["static_w"] + energy.get("communication_w", 0.0)
     rows = []
     for operation in operations:
-        most = max(int(size) for one in known[operation] for size in one["by_gpus"])
+        most = max(int(size) for curve in known[operation] for size in curve["by_gpus"])
         for count in gpus:
             factor = {"all_reduce": 2 * (count - 1) / count, "send_recv": 1.0}.get(operation, (count - 1) / count)
             for taken in sms:

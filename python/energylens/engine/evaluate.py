@@ -68,24 +68,54 @@ def evaluate(
 ) -> pl.DataFrame:
     """Return the points of `frame` with their results, in the same order.
 
-    Columns of a point: `model, gpu` (names), and with defaults `tp, pp, dp, ep` (1), `batch` (1), `prompt_tokens`
-    (1024), `output_tokens` (256), `weight_dtype`, `kv_dtype` (null: the spec's own), and
-    those of `energylens.inputs.run_options`:
-    `cp`, `overlap_stages`, `overlap_sms`, `overlap_where`, `sequence_parallel`, `fused_norm`, `sm_clock_mhz`,
-    `power_cap_w` (docs/physics.md, section 11). `models` and `gpus` add specs of
-    your own to the bundled names; `carry` names columns passed through; `breakdown` adds joules by phase and cause.
-    A prefill pass takes at most `max_batched_tokens` prompt tokens.
+    Parameters
+    ----------
+    frame
+        One row a point. `model` and `gpu` are names; all other columns have defaults: `tp, pp, dp, ep` and `batch` (1),
+        `prompt_tokens` (1024) and `output_tokens` (256) of each request, `weight_dtype` and `kv_dtype` (null: the
+        formats of the spec), and the run options `cp`, `overlap_stages`, `overlap_sms`, `overlap_where`,
+        `sequence_parallel`, `fused_norm`, `sm_clock_mhz`, `power_cap_w`, `routing`, `placement` (`inputs/axes.py` has
+        all, with bounds and units). Columns are converted where nothing is lost: whole numbers of any integer, float
+        or decimal type; names as String, Categorical or Enum; switches as Boolean or as the texts off, on, false, true.
+        A null is the default.
+    models, gpus
+        Further specs that rows may name: paths, `Model`s, or what `load_model` and `load_gpu` return.
+    carry
+        Columns of `frame` that are passed through.
+    breakdown
+        Whether to add joules by phase and cause: `energy_{prefill,decode}_{cause}_j`.
+    max_batched_tokens
+        Most prompt tokens of one prefill pass.
+    threads
+        Threads of the core, 1 to 1,024; all CPUs of the process, if None. The bytes of the result do not depend on it.
 
-    Results, for a batch of requests that start together: `ttft_s` (until the last prompt of the batch is read),
-    `tpot_s` (a decode step at mean context), `latency_s = ttft_s + (output_tokens - 1)·tpot_s`, `energy_j` of all GPUs
-    and its parts `energy_prefill_j`, `energy_decode_j` (all steps), `energy_decode_step_j` (one step), then
-    `energy_per_output_token_j`, `energy_per_request_j`, `power_w_per_gpu`, `output_tokens_per_s` and the same
-    `_per_gpu`, `memory_bytes_per_gpu`, `gpus`, `feasible`, `reason`. Results of a point that cannot run are null. The
-    bytes of the result do not depend on `threads`. Raises `FrameError` or `SpecError` with every problem found.
+    Returns
+    -------
+    polars.DataFrame
+        `carry`, the columns of a point, and results for a batch of requests that start together: `gpus`; `latency_s`;
+        `ttft_s` until the last prompt of the batch is read; `tpot_s` of a decode step at mean context; `energy_j` of
+        all GPUs with its 80 % interval `energy_lo_j`, `energy_hi_j`, and its parts `energy_prefill_j`,
+        `energy_decode_j` (all steps) and `energy_decode_step_j` (one step); `energy_per_output_token_j`;
+        `energy_per_request_j`; `power_w_per_gpu`; `output_tokens_per_s` and `output_tokens_per_s_per_gpu`;
+        `memory_bytes_per_gpu`; `extrapolated`; `feasible`; `reason`. Results of a point that cannot run are null.
 
-    Columns are converted where nothing is lost: whole numbers of any integer, float or decimal type, names as String,
-    Categorical or Enum, switches as Boolean or as the texts off, on, false, true; a null is the default. Of any other
-    type or value the error says the column, the row and what was there (`energylens.inputs.columns`).
+    Raises
+    ------
+    FrameError
+        With every problem of the frame: its column, row and value.
+    SpecError
+        With every problem of the models and GPUs.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> points = pl.DataFrame({"model": "llama-3.1-8b", "gpu": "h100-sxm", "batch": [1, 64]})
+    >>> evaluate(points).select("batch", "feasible")["feasible"].to_list()
+    [True, True]
+
+    Notes
+    -----
+    `latency_s = ttft_s + (output_tokens - 1) * tpot_s`; the equations are those of docs/physics.md.
     """
     check_process()
     if isinstance(frame, pl.LazyFrame):
@@ -97,13 +127,13 @@ def evaluate(
         )
     carried = _names_of(carry)
     points = _points(frame, carried)
-    own_models = {item.spec.name: item for item in distinct([load_model(model) for model in listed(models)], "model")}
-    own_gpus = {item.spec.name: item for item in distinct([load_gpu(gpu) for gpu in listed(gpus)], "GPU")}
-    chosen_models, chosen_gpus, points = named(points, own_models, own_gpus)
+    user_models = {item.spec.name: item for item in distinct([load_model(model) for model in listed(models)], "model")}
+    user_gpus = {item.spec.name: item for item in distinct([load_gpu(gpu) for gpu in listed(gpus)], "GPU")}
+    chosen_models, chosen_gpus, points = named(points, user_models, user_gpus)
     laws = routing.laws(points["routing"].unique(maintain_order=True).to_list() if "routing" in points.columns else [])
     plan = Plan(chosen_models, chosen_gpus, max_batched_tokens, laws)
-    found = evaluated(plan, points, breakdown, checked_threads(threads))
-    return pl.concat([frame.select(carried), found], how="horizontal")
+    results_of_points = evaluated(plan, points, breakdown, checked_threads(threads))
+    return pl.concat([frame.select(carried), results_of_points], how="horizontal")
 
 
 def _collected(frame: pl.LazyFrame) -> pl.DataFrame:
@@ -123,14 +153,14 @@ def _names_of(carry: object) -> list[str]:
 
 
 def named(
-    points: pl.DataFrame, own_models: Mapping[str, LoadedModel], own_gpus: Mapping[str, LoadedGpu]
+    points: pl.DataFrame, user_models: Mapping[str, LoadedModel], user_gpus: Mapping[str, LoadedGpu]
 ) -> tuple[list[LoadedModel], list[LoadedGpu], pl.DataFrame]:
     """Return the models and GPUs that points name, and the points with the names that they have in results."""
     names = {name: points[name].unique(maintain_order=True).to_list() for name in _REQUIRED}
-    chosen_models, models = resolved(names["model"], own_models, load_model, "model")
-    chosen_gpus, gpus = resolved(names["gpu"], own_gpus, load_gpu, "GPU")
+    chosen_models, models = resolved(names["model"], user_models, load_model, "model")
+    chosen_gpus, gpus = resolved(names["gpu"], user_gpus, load_gpu, "GPU")
     for column, renamed in (("model", models), ("gpu", gpus)):
-        if any(given != name for given, name in renamed.items()):
+        if any(written != name for written, name in renamed.items()):
             points = points.with_columns(pl.col(column).cast(pl.String).replace_strict(renamed))
     return chosen_models, chosen_gpus, points
 

@@ -115,12 +115,47 @@ def space_of(space: Space | None, axes: Mapping[str, Any]) -> Space:
 class Space(Axes):
     """Axes and limits of a search.
 
-    Every axis takes a value, a list, or text such as `1:512` or `16:8192:16`; `weight_dtype` and `kv_dtype` take None
-    for the spec's own format. `overlap_stages` with `overlap_sms` overlap collectives in the phases of `overlap_where`
-    (1 stage and 0 SMs: not at all; None: as the spec says), `sm_clock_mhz` locks the SM clock, `power_cap_w` caps the
-    power; overlap that would change nothing is infeasible, not repeated. A prefill pass takes at most
-    `max_batched_tokens` prompt tokens. `limits` are strings such as `tpot<=50ms`; `objectives` are result columns, each
-    minimised unless larger is better.
+    Parameters
+    ----------
+    models, gpus
+        Bundled names, paths to specs, `Model`s: one, or a list.
+    tp, pp, dp, ep, cp
+        Ranks of tensor, pipeline, attention data, expert and context parallelism.
+    overlap_stages, overlap_sms, overlap_where
+        Stages that kernels are cut into so that collectives run alongside, the SMs that these take, and the phases in
+        which they do: 1 stage and 0 SMs are no overlap, None is what the model's spec says. Values that would change
+        nothing are infeasible, so that no configuration is counted twice.
+    sequence_parallel, fused_norm
+        True or false.
+    sm_clock_mhz, power_cap_w
+        Locked SM clock, MHz, and cap on the power of each GPU, W; None leaves them as they are.
+    routing, placement
+        Law by which tokens choose experts (None: that of the spec), and which GPU holds which expert.
+    batch, prompt_tokens, output_tokens
+        Sequences running in the engine, and tokens of each request.
+    weight_dtype, kv_dtype
+        Number formats; None is that of the spec.
+    max_batched_tokens
+        Most prompt tokens of one prefill pass.
+    limits
+        Bounds on result columns, such as `tpot<=50ms`.
+    objectives
+        One to six result columns, each minimised unless larger is better.
+
+    Raises
+    ------
+    SpaceError
+        When its points are counted or read: with every problem of its values.
+
+    Notes
+    -----
+    Every axis takes a value, a list, or text such as `1,2,4`, `1:512` or `16:8192:16`; `default` in a text is None.
+    A point is an integer below `size`; the last of the axes varies fastest.
+
+    Examples
+    --------
+    >>> Space(models="llama-3.1-8b", gpus="h100-sxm", tp="1:4", batch=[1, 64]).size
+    8
     """
 
     max_batched_tokens: int = MAX_BATCHED_TOKENS
@@ -210,8 +245,8 @@ class Space(Axes):
         names = [result_column(name, "objective") for name in listed(self.objectives)]
         if not 1 <= len(names) <= 6 or len(set(names)) != len(names):
             twice = next((name for name in names if names.count(name) > 1), None)
-            found = f"`{twice}` twice" if twice else f"{len(names)}"
-            raise SpaceError(Problem(f"give one to six different objectives, found {found}", code="objectives"))
+            fault = f"`{twice}` twice" if twice else f"{len(names)}"
+            raise SpaceError(Problem(f"give one to six different objectives, found {fault}", code="objectives"))
         return [(name, -1.0 if name in LARGER_IS_BETTER else 1.0) for name in names]
 
     def points(self, indices: NDArray[np.uint64]) -> pl.DataFrame:
@@ -251,7 +286,7 @@ class FrozenSpace(Space):
 
     content: Any = None
     accounts: Mapping[str, Account] = field(default_factory=dict)
-    told_sources: Mapping[str, str | None] = field(default_factory=dict)
+    model_sources: Mapping[str, str | None] = field(default_factory=dict)
 
     @cached_property
     def plan(self) -> Plan:
@@ -260,10 +295,10 @@ class FrozenSpace(Space):
 
     @cached_property
     def trust(self) -> Mapping[str, Account]:
-        """As it was told."""
+        """As it was when the plan was made."""
         return self.accounts
 
     @cached_property
     def sources(self) -> Mapping[str, str | None]:
-        """As they were told."""
-        return self.told_sources
+        """As they were when the plan was made."""
+        return self.model_sources

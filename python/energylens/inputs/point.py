@@ -68,9 +68,9 @@ class PointSpec(AxisFields):
     token_budget: Size | None = None
     """Tokens of a step, prompts included; `max_batched_tokens`, if left out."""
     chunked: bool = True
-    """Prompts are read in parts beside decoding."""
+    """Prompts are read in parts while others decode (chunked prefill)."""
     prefix_cache: bool = True
-    """Prefixes are kept and found again."""
+    """Prefixes are cached and reused."""
     draft: Annotated[Text | None, Field(json_schema_extra=texts.bundled_names("models"))] = None
     """Model that proposes tokens; n-grams, if left out."""
     draft_tokens: Annotated[int, Field(ge=0, le=64)] = 0

@@ -65,11 +65,11 @@ def problem(text: object) -> Problem | None:
         return Problem(f"`{value_or_kind(text)}` is no law of routing", hint=hint, code="routing")
     if name == "counts":
         return Problem("`counts` of which file?", hint="write counts:FILE", code="routing")
-    asked = LAWS[name]
-    if asked is None:
+    bounds = LAWS[name]
+    if bounds is None:
         wrong = f"`{name}` takes no number" if colon else None
         return Problem(wrong, hint=f"write {name}", code="routing") if wrong else None
-    what, least, most = asked
+    what, least, most = bounds
     try:
         value = math.nan if "_" in number else float(number)
     except ValueError:
@@ -106,9 +106,9 @@ def counts(path: Path) -> tuple[tuple[float, ...], ...]:
         raise SpecError(Problem(f"{fault} in the counts", hint=hint, where=str(path), code="form"))
     rows, problems = _whole(rows, ("layer", "expert", "tokens"), path)
     layers = rows.partition_by("layer", maintain_order=True) if "layer" in rows.columns else [rows]
-    found = [layer.sort("expert") for layer in layers]
+    layers = [layer.sort("expert") for layer in layers]
     number = 1 + int(rows["expert"].max())  # type: ignore[arg-type]
-    for layer in found:
+    for layer in layers:
         which = f" of layer {layer['layer'][0]}" if "layer" in layer.columns else ""
         if layer["expert"].to_list() != list(range(number)):
             absent = sorted(set(range(number)) - set(layer["expert"].to_list()))
@@ -117,14 +117,14 @@ def counts(path: Path) -> tuple[tuple[float, ...], ...]:
             problems.append(
                 Problem(message, hint="give 0 tokens where there are none", where=str(path), code="experts")
             )
-    sums = {float(layer["tokens"].sum()) for layer in found}
+    sums = {float(layer["tokens"].sum()) for layer in layers}
     if len(sums) > 1 or sums == {0.0}:
-        told = "there are no tokens" if sums == {0.0} else f"layers have {min(sums):,.0f} to {max(sums):,.0f} tokens"
-        message = f"the counts do not sum up: {told}"
-        problems.append(Problem(message, hint="every layer sees the same tokens", where=str(path), code="sum"))
+        fault = "there are no tokens" if sums == {0.0} else f"layers have {min(sums):,.0f} to {max(sums):,.0f} tokens"
+        message = f"the counts do not sum up: {fault}"
+        problems.append(Problem(message, hint="every layer has the same tokens", where=str(path), code="sum"))
     if problems:
         raise SpecError(problems)
-    return tuple(tuple(float(n) for n in layer["tokens"].to_list()) for layer in found)
+    return tuple(tuple(float(n) for n in layer["tokens"].to_list()) for layer in layers)
 
 
 def _table(path: Path) -> pl.DataFrame:
@@ -179,8 +179,8 @@ def _counted(choices: pl.DataFrame, path: Path) -> pl.DataFrame:
     every = pl.DataFrame({"expert": pl.int_range(int(choices["expert"].max() or 0) + 1, eager=True)})  # type: ignore[arg-type]
     if "layer" in keys:
         every = choices.select("layer").unique(maintain_order=True).join(every, how="cross")
-    found = every.join(choices.group_by(*keys).agg(tokens=pl.len()), on=keys, how="left")
-    return found.with_columns(pl.col("tokens").fill_null(0))
+    rows = every.join(choices.group_by(*keys).agg(tokens=pl.len()), on=keys, how="left")
+    return rows.with_columns(pl.col("tokens").fill_null(0))
 
 
 def placement_problem(text: object) -> Problem | None:
@@ -191,7 +191,7 @@ def placement_problem(text: object) -> Problem | None:
     if name == "replicated" and _COPIES.fullmatch(number) and 1 <= int(number) <= _MOST_COPIES:
         return None
     known = ["contiguous", "balanced", "replicated"]
-    hint = "write contiguous, balanced, or replicated:32 for 32 copies of the most popular experts besides"
+    hint = "write contiguous, balanced, or replicated:32 for 32 more copies of the most popular experts"
     hint = hint if name in known else did_you_mean(name, known) or hint
     return Problem(f"`{value_or_kind(text)}` is no placement of experts", hint=hint, code="placement")
 

@@ -43,7 +43,7 @@ def bundled_names(kind: Kind) -> Callable[[Schema], None]:
     return put
 
 
-def one_or_list(*items: Mapping[str, Any]) -> Schema:
+def value_or_list(*items: Mapping[str, Any]) -> Schema:
     """Return the schema of a value, or a list of values."""
     item = {"anyOf": list(items)} if len(items) > 1 else dict(items[0])
     return {"anyOf": [*items, {"type": "array", "items": item, "minItems": 1}]}
@@ -62,8 +62,8 @@ def axis(row: Axis) -> Schema:
     if row.required:
         names: Schema = {"type": "string", "minLength": 1}
         bundled_names(FOLDERS[row.name])(names)
-        return one_or_list(names)
-    schema = one_or_list(*_values(row), *([{"type": "null"}] if row.nullable else []))
+        return value_or_list(names)
+    schema = value_or_list(*_values(row), *([{"type": "null"}] if row.nullable else []))
     if not row.nullable:
         schema["anyOf"].append({"type": "null"})
     default = DEFAULT if row.space_default is None else row.space_default

@@ -21,7 +21,7 @@ from energylens.inputs import routing, run_options
 from energylens.inputs.axis_text import is_default, real, whole
 from energylens.inputs.bundled import bundled
 from energylens.inputs.form import check
-from energylens.inputs.library import beside, load_gpu, load_model
+from energylens.inputs.library import load_gpu, load_model, spec_in_folder
 from energylens.inputs.plan import MAX_BATCHED_TOKENS, Plan, canonical
 from energylens.inputs.point import SERVER_FIELDS, PointSpec
 from energylens.inputs.yaml import Document
@@ -141,7 +141,10 @@ def _of_spec(spec: PointSpec, folder: Path | None, loaded: Mapping[str, Any] | N
     columns = spec.columns()
     names: dict[str, str | Path] = {"model": columns["model"], "gpu": columns["gpu"]}
     if folder is not None:
-        names = {"model": beside(columns["model"], folder, "models"), "gpu": beside(columns["gpu"], folder, "hardware")}
+        names = {
+            "model": spec_in_folder(columns["model"], folder, "models"),
+            "gpu": spec_in_folder(columns["gpu"], folder, "hardware"),
+        }
     named = names | dict(loaded or {})
     model, gpu = load_model(named["model"]), load_gpu(named["gpu"])
     row = columns | {"model": model.spec.name, "gpu": gpu.spec.name}

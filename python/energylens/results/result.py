@@ -205,7 +205,7 @@ def thawed(note: dict[str, Any]) -> Space:
         objectives=told["objectives"],
         content=content,
         accounts=note["trust"],
-        told_sources=note["sources"],
+        model_sources=note["sources"],
     )
 
 

@@ -84,7 +84,7 @@ class Sweep:
             objectives=content["objectives"],
             content=content["plan"],
             accounts=self.trust,
-            told_sources=self.sources,
+            model_sources=self.sources,
         )
 
     @cached_property

@@ -19,7 +19,7 @@ from energylens.inputs.axes import FIELDS, LARGEST, Axis
 from energylens.inputs.axis_text import DEFAULT
 from energylens.inputs.bundled import Kind, bundled
 from energylens.inputs.form import Count, Form, PlainName, Share, Text, check, place_problem, plain_name
-from energylens.inputs.library import beside, load_gpu, load_model
+from energylens.inputs.library import load_gpu, load_model, spec_in_folder
 from energylens.inputs.plan import MAX_BATCHED_TOKENS
 from energylens.inputs.yaml import Document
 from energylens.sweeps.form import MOST_SHARDS
@@ -186,7 +186,7 @@ class Job:
         def load(field: str, kind: Kind, read: Callable[[str | Path], Any]) -> list[Any]:
             found = []
             for i, name in enumerate(axes[field]):
-                meant = beside(name, self.folder, kind)
+                meant = spec_in_folder(name, self.folder, kind)
                 if meant is name and Path(name).suffix in {".yaml", ".yml"} and str(name).lower() not in bundled(kind):
                     meant = self.folder / name
                 try:
