@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,7 +14,8 @@ from energylens import _core
 from energylens.common.errors import Problem, SpecError
 from energylens.common.memory import budget_bytes
 from energylens.common.show import shown
-from energylens.inputs import datasheet, routing
+from energylens.inputs import datasheet, routing, run_options
+from energylens.inputs.crossing import Point
 from energylens.inputs.file_forms import checked_plan
 from energylens.inputs.form import place_problem
 from energylens.inputs.gpu import GpuSpec
@@ -199,18 +200,35 @@ class Plan:
         try:
             self.core = _typed(self.json)
         except _core.PlanError as error:
-            raise SpecError([self._placed(problem) for problem in json.loads(str(error))]) from None
+            raise SpecError([self._placed(problem) for problem in error.problems]) from None
 
-    def _placed(self, raw: dict[str, Any]) -> Problem:
-        path: list[Step] = raw["path"]
+    def point(self, row: Mapping[str, Any]) -> Point:
+        """Return a row of results, which has the columns of `evaluate`, as the core takes a point."""
+        return Point(
+            model=self.model_names.index(row["model"]),
+            gpu=self.gpu_names.index(row["gpu"]),
+            weight_dtype=row["weight_dtype"],
+            kv_dtype=row["kv_dtype"],
+            tp=int(row["tp"]),
+            pp=int(row["pp"]),
+            dp=int(row["dp"]),
+            ep=int(row["ep"]),
+            run_options=run_options.for_core(row, self.routings),
+            batch=float(row["batch"]),
+            prompt_tokens=float(row["prompt_tokens"]),
+            output_tokens=float(row["output_tokens"]),
+        )
+
+    def _placed(self, fault: _core.Problem) -> Problem:
+        """Return a fault of the core with its place in the file of its model or GPU."""
+        path: list[Step] = fault.path
         document, what = None, "plan"
         items: Sequence[LoadedModel | LoadedGpu] = self.models if path[:1] == ["models"] else self.gpus
         if len(path) >= 2 and path[0] in {"models", "gpus"} and isinstance(path[1], int) and path[1] < len(items):
             loaded = items[path[1]]
             document, what, path = loaded.document, loaded.spec.name, path[2:]
-        span = tuple(raw["span"]) if raw["span"] else None
-        problem = Problem(raw["message"], hint=raw["hint"], code=raw["code"])
-        return place_problem(document, what, path, problem, span)
+        problem = Problem(fault.message, hint=fault.hint, code=fault.code)
+        return place_problem(document, what, path, problem, fault.span)
 
 
 def distinct(loaded: Sequence[LoadedT], what: str) -> list[LoadedT]:
@@ -227,6 +245,6 @@ def distinct(loaded: Sequence[LoadedT], what: str) -> list[LoadedT]:
 def core_problems(error: _core.PlanError) -> list[Problem]:
     """Return the problems of a core call that is not about a file."""
     return [
-        Problem(raw["message"], hint=raw["hint"], code=raw["code"], where=".".join(map(str, raw["path"])) or None)
-        for raw in json.loads(str(error))
+        Problem(fault.message, hint=fault.hint, code=fault.code, where=".".join(map(str, fault.path)) or None)
+        for fault in error.problems
     ]

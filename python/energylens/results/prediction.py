@@ -144,12 +144,12 @@ def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
             hint = "a profile has numbers of the wrong size: `energylens gpus NAME` prints them all"
             return Problem(message, hint=hint, code="overflow")
         case reason:
-            told = plan.core.why_not(
-                0, 0, found["tp"], found["pp"], found["dp"], found["ep"], run_options.way(found, plan.routings)
-            )
-            if told is None and reason == "power":
+            infeasible = plan.core.why_not(plan.point(found))
+            if infeasible is None and reason == "power":
                 return _cap_binds(plan, found)
-            _, message, hint, rank = told or (reason, f"this configuration cannot run ({reason})", "", None)
+            if infeasible is None:
+                return Problem(f"this configuration cannot run ({reason})", code=str(reason))
+            message, hint, rank = infeasible.message, infeasible.hint, infeasible.rank
             if message.startswith("fused norm,") and found.get("sequence_parallel"):
                 message = (
                     "`fused_norm` and `sequence_parallel` exclude each other: sequence parallelism leaves no "
