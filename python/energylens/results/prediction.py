@@ -165,7 +165,7 @@ def _cap_binds(plan: Plan, found: dict[str, Any]) -> Problem:
     """Return that a cap binds on a GPU of which nobody knows what it would do, and the lowest cap that does not."""
     watts = drawn_w(plan, found)
     phase = max(watts, key=lambda name: watts[name])
-    tdp_w = plan.gpus[0].completed[0]["power"]["tdp_w"]
+    tdp_w = plan.gpus[0].profile.tdp_w
     lowest = min(math.ceil(watts[phase] * (1 - 1e-9)), math.floor(tdp_w))
     message = (
         f"a power cap of {found['power_cap_w']} W binds: {found['gpu']} would draw {watts[phase]:.1f} W in {phase}, "
