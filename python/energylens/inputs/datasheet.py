@@ -24,7 +24,7 @@ _MEMORY_J: Final = {
 
 
 def missing(spec: GpuSpec, static_w: float | None) -> dict[str, dict[str, Any]]:
-    """Return what rules fill into a spec, by section: nothing if it lacks none. `static_w` is that of the spec, if any."""
+    """Return what rules fill into a spec, by section, nothing if it lacks none; `static_w` is that of the spec."""
     filled: dict[str, dict[str, Any]] = {}
     if static_w is None:
         static_w = 0.20 * spec.power.tdp_w  # A100 .21, H100 .17, H200 .17, B200 .24 of TDP

@@ -1,7 +1,7 @@
 """The profile of a GPU as results are calculated from it: every section present, and the form that the core reads.
 
-A spec is what a person writes. Two things happen to it before the core sees it, both here: what is missing is filled in by
-the rules of `energylens.inputs.datasheet`, and numbers are brought to where the core takes them from.
+A spec is what a person writes. Two things happen to it before the core sees it, both here: what is missing is filled
+in by the rules of `energylens.inputs.datasheet`, and numbers are brought to where the core takes them from.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _POWER_OF_ENERGY: Final = ("active_w", "communication_w", "sequence_j")
 class Profile:
     """A GPU whose sections are all present.
 
-    `sections` are those of `GpuSpec` as plain data, `static_w` always in `power`; `modelled` says whether a rule filled in
-    any.
+    `sections` are those of `GpuSpec` as plain data, `static_w` always in `power`; `modelled` says whether a rule filled
+    in any.
     """
 
     sections: dict[str, Any]
@@ -64,12 +64,17 @@ class Profile:
         return float(self.sections["energy"].get("communication_w", 0.0))
 
     @property
+    def host_s(self) -> float:
+        """Seconds that the host takes for a step, whatever it holds."""
+        return float(self.sections["host"].get("host_s", 0.0))
+
+    @property
     def gpus_per_node(self) -> int:
         """GPUs that one link domain connects."""
         return int(self.sections["link"]["gpus_per_node"])
 
     def canonical(self) -> dict[str, Any]:
-        """Return the profile as the core reads it: numbers only, each kernel class with its tiles and factors applied."""
+        """Return the profile as the core reads it: numbers only, with tiles and factors in each kernel class."""
         profile: dict[str, Any] = _without_sources(self.sections)
         profile.pop("frameworks", None)
         energy, kernels, host = profile["energy"], profile["kernels"], profile["host"]
@@ -99,8 +104,6 @@ def _scale_seconds(coefficients: dict[str, Any], factor: float) -> None:
 
 def _without_sources(node: Any) -> Any:
     if isinstance(node, dict):
-        items = node.items()
-        return {
-            key: _without_sources(value) for key, value in items if key not in _WITHOUT_EFFECT and value is not None
-        }
+        fields = ((key, value) for key, value in node.items() if key not in _WITHOUT_EFFECT and value is not None)
+        return {key: _without_sources(value) for key, value in fields}
     return [_without_sources(value) for value in node] if isinstance(node, (list, tuple)) else node

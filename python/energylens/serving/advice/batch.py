@@ -113,9 +113,7 @@ def _replicas(at: pl.DataFrame, load: Workload, gpu: LoadedGpu, own: dict[str, A
     capacity = gpu.spec.memory.capacity_bytes
     needed = capacity - float(free[0]) + row["batch"] / row["dp"] * float(request[0])
     most = max(1, int(capacity / needed))
-    host_s = float(gpu.profile.sections.get("host", {}).get("host_s", 0.0)) + row["batch"] * float(
-        found.steps.sample_s[0]
-    )
+    host_s = gpu.profile.host_s + row["batch"] * float(found.steps.sample_s[0])
     step_s = row["batch"] / row["output_tokens_per_s"]
     busy = max(0.05, 1.0 - host_s / step_s)
     shared = float(row["share_static"] + row["share_waiting"])
