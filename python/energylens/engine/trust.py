@@ -19,9 +19,9 @@ _ERRORS = ("rows", "mape_percent", "median_percent", "p90_percent", "bias_percen
 
 def account(loaded: LoadedGpu) -> Account:
     """Return the level of trust of a profile, its source, and the errors of its fits on what they did not see."""
-    profile = loaded.completed[0]
-    known = {"trust": loaded.trust, "source": loaded.spec.source, "errors": _errors(profile, ())}
-    lent = _LENT.match(str(profile.get("host", {}).get("source", "")))
+    sections = loaded.profile.sections
+    known = {"trust": loaded.trust, "source": loaded.spec.source, "errors": _errors(sections, ())}
+    lent = _LENT.match(str(sections.get("host", {}).get("source", "")))
     return known | ({"lender": lent[1]} if lent else {})
 
 
