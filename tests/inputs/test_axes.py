@@ -27,6 +27,9 @@ TABLE = "inputs/axes.py"
 NAMED_FOR_A_REASON = {
     "calibrate/": "measured tables have columns of this name",
     "exports/": "each server has its own flag for an axis",
+    "measurement/": "measured tables have columns of this name",
+    "serving/advice/levers.py": "what is worth changing next",
+    "serving/step_table.py": "watts of a GPU that waits at a locked clock",
     "results/sensitivity.py": "what is worth changing next",
     "results/prediction.py": "why a configuration does not run, and how to fix it",
     "inputs/routing.py": "placements of experts have this name too",

@@ -81,7 +81,7 @@ def evaluate(
         or decimal type; names as String, Categorical or Enum; switches as Boolean or as the texts off, on, false, true.
         A null is the default.
     models, gpus
-        Further specs that rows may name: paths, `Model`s, or what `load_model` and `load_gpu` return.
+        Further specs that rows may name: paths, objects of `Model`, or what `load_model` and `load_gpu` return.
     carry
         Columns of `frame` that are passed through.
     breakdown

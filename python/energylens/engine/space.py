@@ -118,7 +118,7 @@ class Space(Axes):
     Parameters
     ----------
     models, gpus
-        Bundled names, paths to specs, `Model`s: one, or a list.
+        Bundled names, paths to specs, objects of `Model`: one, or a list.
     tp, pp, dp, ep, cp
         Ranks of tensor, pipeline, attention data, expert and context parallelism.
     overlap_stages, overlap_sms, overlap_where
