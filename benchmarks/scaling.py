@@ -22,7 +22,7 @@ from energylens import _core
 from energylens.common.format import number, si, table
 from energylens.engine.evaluate import default_threads
 from energylens.engine.reductions import reduce_range
-from energylens.inputs.library import bundled
+from energylens.inputs.bundled import bundled
 from energylens.inputs.plan import Plan
 from energylens.sweeps.frozen import Sweep, prepared
 from energylens.sweeps.merge import merge_shards

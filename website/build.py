@@ -24,7 +24,8 @@ _PICTURES = (".png", ".svg", ".csv")
 _SECTIONS = {
     "": ["/docs/tutorial", "/docs/faq", "The short tour </README>"],
     "How to": tuple(
-        f"/docs/how-to/{name}" for name in ("own-model", "own-gpu", "measure", "own-trace", "own-cluster", "big-sweeps")
+        f"/docs/how-to/{name}"
+        for name in ("own-model", "own-gpu", "measure", "own-trace", "own-cluster", "big-sweeps", "add-an-axis")
     ),
     "How it works": (
         *(f"/docs/{name}" for name in ("physics", "service", "calibration", "sweeps", "benchmarks")),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from energylens.calibrate.profile_file import MARKER, ProfileFile, emit, flow, scalar, significant
 from energylens.common.errors import SpecError
-from energylens.inputs.library import bundled, load_gpu
+from energylens.inputs.bundled import bundled
+from energylens.inputs.library import load_gpu
 from energylens.inputs.schema import first_line
 from energylens.inputs.yaml import Document
 
@@ -111,4 +112,4 @@ def test_a_framework_has_kernels_of_its_own_and_wider_intervals() -> None:
         load_gpu("h100-sxm@tensorrt")
     with pytest.raises(SpecError, match="known: vllm"):
         load_gpu("mi300x@sglang")
-    json.dumps(other.completed[0])
+    json.dumps(other.profile.sections)

@@ -10,7 +10,7 @@ import pytest
 
 import energylens
 from energylens.common.errors import EnergylensError
-from energylens.common.units import ENERGY
+from energylens.engine.result_columns import ENERGY
 from energylens.reports.charts import Charts, save_chart
 from energylens.reports.subject import read_subject
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from energylens.cli.commands import run
-from energylens.inputs.library import bundled
+from energylens.inputs.bundled import bundled
 from energylens.reports.subject import read_subject
 
 COUNT = 60

@@ -88,7 +88,7 @@ fn engine(criterion: &mut Criterion) {
             [("two columns", [LATENCY, ENERGY_PER_TOKEN].into_iter().collect()), ("all", Columns::ALL)]
         {
             group.bench_function(BenchmarkId::new(*name, columns), |b| {
-                b.iter(|| black_box(plan.evaluate(points.as_slice(), wanted, 1)));
+                b.iter(|| black_box(plan.evaluate(points.as_slice(), wanted, 1).unwrap()));
             });
         }
     }
@@ -127,7 +127,7 @@ fn engine(criterion: &mut Criterion) {
 
     let point = random_points(0, 1);
     criterion
-        .bench_function("one point", |b| b.iter(|| black_box(plan.evaluate(point.as_slice(), Columns::first(14), 1))));
+        .bench_function("one point", |b| b.iter(|| black_box(plan.evaluate(point.as_slice(), Columns::first(14), 1).unwrap())));
     criterion.bench_function("plan and one mapping", |b| {
         b.iter(|| {
             let plan = Plan::from_json(&text).unwrap();

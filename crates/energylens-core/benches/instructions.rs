@@ -47,7 +47,7 @@ fn main() {
         "random" => {
             let index = |i: u64| i * 7919 % space.size();
             let points: Vec<Point> = (0..4096).map(|i| space.point(index(i))).collect();
-            black_box(plan.evaluate(points.as_slice(), Columns::first(14), 1));
+            black_box(plan.evaluate(points.as_slice(), Columns::first(14), 1).unwrap());
         }
         "search" => {
             let mut search = Search::new(space.clone(), front.clone(), 500, 1);

@@ -95,9 +95,9 @@ def validate(
 
 def _end_to_end(path: Path, gpu: str | None, out: Path | None, json: bool) -> None:
     from energylens.calibrate.own_gpu.profile import base_of
-    from energylens.common.parquet_file import write_parquet
     from energylens.measurement.end_to_end import end_to_end
     from energylens.measurement.runs import Runs
+    from energylens.results.parquet import write_parquet
 
     check_out(out)
     runs = Runs.read(path)

@@ -13,7 +13,7 @@ import polars as pl
 
 from energylens.common.errors import EnergylensError, Problem
 from energylens.common.files import printable
-from energylens.common.units import ENERGY, RESULTS
+from energylens.engine.result_columns import ENERGY, RESULTS
 from energylens.engine.space import Limit, Space
 from energylens.engine.trust import Account
 from energylens.inputs.axis_text import axis_words

@@ -11,8 +11,9 @@ import polars as pl
 
 from energylens.common import views
 from energylens.common.errors import EnergylensError, Problem
-from energylens.common.units import ENERGY, POINT_DEFAULTS
+from energylens.engine.result_columns import ENERGY
 from energylens.inputs import run_options
+from energylens.inputs.axes import POINT_DEFAULTS
 from energylens.inputs.axis_text import axis_words
 from energylens.results.breakdown import causes, operations
 from energylens.results.point import Point, read_point

@@ -134,7 +134,8 @@ class Result:
         What else was kept goes beside it: `front.parquet` has `front.top.parquet`, `front.best_per.parquet` and
         `front.distributions.parquet`.
         """
-        from energylens.common.parquet_file import named_path, parquet_bytes, write_files
+        from energylens.common.parquet_file import named_path, write_files
+        from energylens.results.parquet import parquet_bytes
 
         path = named_path(path, "write")
         files = []
@@ -199,7 +200,7 @@ def thawed(note: dict[str, Any]) -> Space:
         objectives=told["objectives"],
         content=content,
         accounts=note["trust"],
-        told_sources=note["sources"],
+        model_sources=note["sources"],
     )
 
 

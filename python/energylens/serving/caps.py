@@ -12,9 +12,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.common.errors import InfeasibleError, Problem
-from energylens.common.units import POINT_DEFAULTS
 from energylens.inputs import routing
-from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.inputs.axes import POINT_DEFAULTS
+from energylens.inputs.bundled import bundled
+from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LARGEST, LoadedGpu, Plan
 from energylens.results.breakdown import drawn_w
 from energylens.serving.fixed_concurrency import ample

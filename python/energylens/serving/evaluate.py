@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.common.errors import FrameError, Problem, did_you_mean
-from energylens.engine.evaluate import POINT_FORMS
+from energylens.inputs.axis_values import FORMS
 from energylens.inputs.batching import BATCHING
 from energylens.inputs.builder import Model
 from energylens.inputs.columns import Form, Words, convert
@@ -58,9 +58,7 @@ MOST_REPLICAS: Final = 10_000
 Role = Literal["both", "prefill", "decode"]
 """What a deployment does of each request."""
 
-_TYPED: Final[dict[str, Form]] = {name: POINT_FORMS[name] for name in ENGINE if name in POINT_FORMS} | {
-    "draft": Words(null=True)
-}
+_TYPED: Final[dict[str, Form]] = {name: FORMS[name] for name in ENGINE if name in FORMS} | {"draft": Words(null=True)}
 _ODD: Final = (pl.Categorical, pl.Enum, pl.Decimal, pl.Int128)
 """Types of columns that are converted; others are taken as they are."""
 

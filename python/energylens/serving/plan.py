@@ -114,7 +114,7 @@ class ServicePlan:
 
         The best of each group go beside them: `plan.parquet` has `plan.best_per.parquet`.
         """
-        from energylens.common.parquet_file import write_parquet
+        from energylens.results.parquet import write_parquet
 
         path = Path(path)
         if self.best_per is not None:

@@ -12,9 +12,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.engine.evaluate import evaluate
+from energylens.inputs.axes import LARGEST
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu, load_model
-from energylens.inputs.plan import LARGEST, LoadedGpu, LoadedModel
+from energylens.inputs.plan import LoadedGpu, LoadedModel
 from energylens.inputs.run_options import RUNNING
 from energylens.serving.caps import PIECE, Drawn, drawn, in_range, uncapped
 from energylens.serving.fixed_concurrency import ample, bare
@@ -315,7 +316,7 @@ def engines(
 def _idle(kept: pl.DataFrame, known: Sequence[LoadedGpu]) -> tuple[Column, Column]:
     """Return watts of a GPU that waits at its full clock, and the share of them at the engine's own clock."""
     told = {loaded.spec.name: loaded for loaded in known}
-    static = np.array([float(told[name].completed[0]["power"]["static_w"]) for name in kept["gpu"]])
+    static = np.array([told[name].profile.static_w for name in kept["gpu"]])
     share = np.ones(kept.height)
     if "sm_clock_mhz" in kept.columns:
         for row, (name, clock) in enumerate(kept.select("gpu", "sm_clock_mhz").iter_rows()):

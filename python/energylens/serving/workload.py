@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from energylens.common.errors import Problem, SpecError, did_you_mean
 from energylens.common.files import input_file, printable
 from energylens.common.process import check_process
+from energylens.inputs.bundled import bundled
 from energylens.inputs.form import check
-from energylens.inputs.library import bundled, stamp
+from energylens.inputs.library import stamp
 from energylens.inputs.workload import MOST_TOKENS, Lengths, WorkloadSpec
 from energylens.inputs.yaml import Document
 from energylens.serving.arrivals import WINDOW_S, crowded, grouped, repeated

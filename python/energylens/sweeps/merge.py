@@ -12,9 +12,10 @@ import polars as pl
 from energylens import _core
 from energylens.common.errors import EnergylensError, Problem
 from energylens.common.json_file import strict_json
-from energylens.common.parquet_file import parquet_bytes, read_parquet_bytes
+from energylens.common.parquet_file import read_parquet_bytes
 from energylens.engine.evaluate import checked_threads
 from energylens.inputs.form import check
+from energylens.results.parquet import parquet_bytes
 from energylens.results.result import Result, kept_result
 from energylens.sweeps.form import SuccessForm
 from energylens.sweeps.frozen import Sweep, thaw_here
@@ -91,7 +92,7 @@ def merge_shards(storage: Storage, sweep: Sweep, threads: int) -> Result:
             rows += part.rows or 0
     if missing:
         raise _incomplete(storage, sweep, missing)
-    result = kept_result(sweep.space, sweep.keep, reduction.kept(), "exhaustive", 0.0, threads)
+    result = kept_result(sweep.space, sweep.keep, reduction.contents(), "exhaustive", 0.0, threads)
     _write(storage, sweep, result, rows)
     return result
 

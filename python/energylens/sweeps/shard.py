@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from energylens.common.errors import EnergylensError
 from energylens.common.footer import TAIL, ends_whole
-from energylens.common.parquet_file import parquet_bytes, read_parquet_bytes
+from energylens.common.parquet_file import read_parquet_bytes
 from energylens.engine.reductions import Kept, point_frame, reduce_range
 from energylens.inputs.form import check
 from energylens.inputs.plan import canonical
+from energylens.results.parquet import parquet_bytes
 from energylens.sweeps.form import ShardNote
 from energylens.sweeps.frozen import Shard, Sweep, thaw_here
 from energylens.sweeps.storage import Storage, open_storage
@@ -75,7 +76,7 @@ def write_shard(storage: Storage, sweep: Sweep, shard: Shard, threads: int) -> N
     space = sweep.space
     reduction = sweep.keep.reduction(space)
     reduce_range(reduction, shard.lo, shard.hi, threads)
-    kept = reduction.kept()
+    kept = reduction.contents()
     note = {
         "sweep": sweep.sha256,
         "lo": shard.lo,

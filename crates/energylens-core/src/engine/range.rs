@@ -1,4 +1,4 @@
-//! Ranges of a space, cut where mappings change, each stretch by the schedule that suits it.
+//! Ranges of a space, cut into runs of points of one mapping, each evaluated by the schedule that suits it.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,8 @@ use crate::numeric::lanes::LANES;
 use crate::numeric::simd::{self, Level, Work};
 use crate::system::stop::stopped;
 
-/// Points of a piece of work; pieces begin at its multiples.
+/// Points of a piece of work, some hundredths of a second; pieces begin at its multiples, so that they do not depend on the
+/// number of threads.
 const CHUNK: u64 = 1 << 18;
 
 /// How points of a product are evaluated; the results are the same bits.
@@ -47,16 +48,16 @@ pub trait Visitor: Send {
     }
 }
 
-/// What a thread keeps while walking.
+/// Working memory of a thread, reused from run to run.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
+pub(super) struct Buffers {
     pub(super) workspace: Workspace,
     pub(super) tables: Tables,
 }
 
 impl Plan {
-    /// Walks a range of a space on some threads, each with a visitor of its own, and gives them back; of a walk that was
-    /// stopped they have seen a part.
+    /// Walks a range of a space on some threads, each with its visitor, and returns the visitors; if the walk was
+    /// stopped, they have seen a part of the points.
     pub fn walk<V: Visitor>(
         &self,
         space: &Space,
@@ -72,20 +73,20 @@ impl Plan {
             _ => CHUNK.max(space.row().min(4 * CHUNK) * (CHUNK / space.row().max(1)).max(1)),
         };
         let next = AtomicU64::new(range.start / chunk);
-        let factored = schedule == Schedule::Best && factored::pays(space);
+        let factored = schedule == Schedule::Best && factored::is_cheaper(space);
         let pieces = range.end.div_ceil(chunk).saturating_sub(range.start / chunk);
         // Each thread takes some hundredths of a second of work, or is not worth its start.
         let useful = if factored { pieces.div_ceil(2) } else { pieces };
         let threads = threads.min(usize::try_from(useful).unwrap_or(threads)).max(1);
         on_threads(threads, || {
-            let (mut desk, mut visitor) = (Desk::default(), visitor());
+            let (mut buffers, mut visitor) = (Buffers::default(), visitor());
             loop {
                 let lo = next.fetch_add(1, Ordering::Relaxed).saturating_mul(chunk);
                 if lo >= range.end || stopped() {
                     return visitor;
                 }
                 let piece = lo.max(range.start)..lo.saturating_add(chunk).min(range.end);
-                self.walk_piece(space, piece, columns, factored, &mut desk, &mut visitor);
+                self.walk_piece(space, piece, columns, factored, &mut buffers, &mut visitor);
             }
         })
     }
@@ -96,7 +97,7 @@ impl Plan {
         range: Range<u64>,
         columns: Columns,
         factored: bool,
-        desk: &mut Desk,
+        buffers: &mut Buffers,
         visitor: &mut V,
     ) {
         let (run, plane) = (space.run(), space.plane());
@@ -107,14 +108,14 @@ impl Plan {
             match self.mapping_for(&space.point(at), tables).as_ref() {
                 Err(infeasible) => visitor.refuse(at, stop - at, infeasible.reason),
                 Ok(mapping) => {
-                    let stretch = Stretch { level: self.level, mapping, space, columns, tables };
+                    let points = MappingRun { level: self.level, mapping, space, columns, tables };
                     if !factored {
-                        stretch.direct(at..stop, desk, visitor);
+                        points.direct(at..stop, buffers, visitor);
                     } else {
                         let mut lo = at;
                         while lo < stop && !stopped() {
                             let hi = stop.min((lo / plane + 1).saturating_mul(plane));
-                            stretch.factored(lo..hi, desk, visitor);
+                            points.factored(lo..hi, buffers, visitor);
                             lo = hi;
                         }
                     }
@@ -125,9 +126,9 @@ impl Plan {
     }
 }
 
-/// Consecutive points of one mapping.
+/// Consecutive points of one mapping: they differ in batch and lengths only.
 #[derive(Clone, Copy)]
-pub(super) struct Stretch<'a> {
+pub(super) struct MappingRun<'a> {
     pub(super) level: Level,
     pub(super) mapping: &'a Mapping,
     pub(super) space: &'a Space,
@@ -135,15 +136,15 @@ pub(super) struct Stretch<'a> {
     pub(super) tables: bool,
 }
 
-impl Stretch<'_> {
-    /// Each from scratch.
-    pub(super) fn direct<V: Visitor>(&self, range: Range<u64>, desk: &mut Desk, visitor: &mut V) {
+impl MappingRun<'_> {
+    /// Evaluates each point from scratch.
+    pub(super) fn direct<V: Visitor>(&self, range: Range<u64>, buffers: &mut Buffers, visitor: &mut V) {
         let Self { level, mapping, space, columns, tables } = *self;
         let mut lo = range.start;
         while lo < range.end && !stopped() {
             let count = (range.end - lo).min(LANES as u64) as usize;
-            serve(level, mapping, &space.requests(lo, count), columns, tables, &mut desk.workspace);
-            let served = &desk.workspace.served;
+            serve(level, mapping, &space.requests(lo, count), columns, tables, &mut buffers.workspace);
+            let served = &buffers.workspace.served;
             simd::run(level, Show { first: lo, count, served, visitor: &mut *visitor });
             lo += count as u64;
         }

@@ -1,5 +1,8 @@
-//! Requests served one by one: continuous batching replayed, prefixes cached.
+//! Requests served one by one: continuous batching replayed, prompt prefixes cached.
 
+pub mod engine;
+mod kv_cache;
+pub mod outcome;
 pub mod prefix;
 pub mod replay;
-pub mod steps;
+pub mod step_table;

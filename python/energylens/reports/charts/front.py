@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from energylens.common.units import ENERGY
+from energylens.engine.result_columns import ENERGY
 from energylens.reports.charts.style import COLOURS, HEIGHT, SHAPES, WIDTH, configured, title
 from energylens.reports.subject import Subject
 from energylens.results.words import configuration, deployment_words, pool_row

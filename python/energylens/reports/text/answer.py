@@ -8,9 +8,10 @@ import numpy as np
 
 from energylens.common.errors import Problem
 from energylens.common.format import number, si, table
-from energylens.common.units import UNITS
+from energylens.engine.result_columns import UNITS
 from energylens.engine.trust import Account, levels
-from energylens.inputs import run_options
+from energylens.inputs.axes import AXES, heading
+from energylens.inputs.axis_text import DEFAULT
 from energylens.results.words import configuration, why_not
 
 if TYPE_CHECKING:
@@ -28,20 +29,7 @@ _NAMES = {
     "output_tokens_per_s": "throughput",
 }
 _ROWS_SHOWN = 20
-_AXES_SHOWN = (
-    "model",
-    "gpu",
-    "weight_dtype",
-    "kv_dtype",
-    "tp",
-    "pp",
-    "dp",
-    "ep",
-    *run_options.RUNNING,
-    "prompt_tokens",
-    "output_tokens",
-    "batch",
-)
+_AXES_SHOWN = (*(axis for axis in AXES if axis != "batch"), "batch")
 
 
 def _lengths(result: Result, row: dict[str, Any]) -> str:
@@ -148,12 +136,12 @@ def point_table(frame: pl.DataFrame, result: Result) -> str:
     shown = [axis for axis in _AXES_SHOWN if axis in always or len(result.space.axes[axis]) > 1]
     rows = []
     for row in frame.iter_rows(named=True):
-        values = [row[axis] if row[axis] is not None else "own" for axis in shown]
+        values = [row[axis] if row[axis] is not None else DEFAULT for axis in shown]
         numbers = [row["energy_per_output_token_j"], row["latency_s"], row["ttft_s"], row["tpot_s"] * 1e3]
         numbers += [row["output_tokens_per_s"], row["power_w_per_gpu"], row["memory_bytes_per_gpu"] / 1e9]
         rows.append([*values, row["gpus"], *(number(value) for value in numbers)])
     results = ["GPUs", "J/token", "latency s", "TTFT s", "TPOT ms", "tokens/s", "W/GPU", "GB/GPU"]
-    return table([*(_axis_name(axis) for axis in shown), *results], rows)
+    return table([*(heading(axis) for axis in shown), *results], rows)
 
 
 def kept_tables(result: Result) -> str:
@@ -169,12 +157,6 @@ def kept_tables(result: Result) -> str:
         rows = [[name, *(number(result.quantile(name, share)) for share in shares)] for name in names]
         parts.append(f"quantiles, to within 1/128:\n{table(['column', *(f'{s:.0%}' for s in shares)], rows)}")
     return "\n\n".join(parts)
-
-
-def _axis_name(axis: str) -> str:
-    return {"weight_dtype": "weights", "kv_dtype": "KV", "prompt_tokens": "prompt", "output_tokens": "output"}.get(
-        axis, axis
-    )
 
 
 def account(result: Result) -> str:

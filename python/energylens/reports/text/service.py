@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from energylens.common.format import number, si, table
 from energylens.inputs import run_options
+from energylens.inputs.axes import heading
+from energylens.inputs.axis_text import DEFAULT
 from energylens.inputs.batching import BATCHING
 from energylens.reports.text.answer import trust_line
 from energylens.results.words import deployment_words, pool_row
@@ -120,14 +122,14 @@ def _front(frame: pl.DataFrame) -> str:
     picked = sorted({min(height - 1, round(i * step)) for i in range(_ROWS_SHOWN)})
     rows = []
     for row in frame[picked].iter_rows(named=True):
-        axes = [row[name] if row[name] is not None else "own" for name in shown]
+        axes = [row[name] if row[name] is not None else DEFAULT for name in shown]
         values = [row["energy_per_output_token_j"], row["ttft_p90_s"], _ms(row["tpot_p90_s"]), row["latency_s"]]
         values += [row["power_w"], 100 * row["utilisation"], row["running"]]
         rows.append(
             [*axes, row["tp"], row["gpus"], *(number(v) for v in values), *(number(row[name]) for name in money)]
         )
-    names = {"weight_dtype": "weights", "kv_dtype": "KV", "max_num_seqs": "seqs", "token_budget": "budget"}
-    header = [names.get(name, name) for name in shown]
+    names = {"max_num_seqs": "seqs", "token_budget": "budget"}
+    header = [names.get(name, heading(name)) for name in shown]
     header += ["tp", "GPUs", "J/token", "P90 TTFT s", "P90 TPOT ms", "latency s", "W", "% used", "running"]
     header += ["cost per 1M output tokens" if "cost" in name else "g CO2 per 1M" for name in money]
     return table(header, rows)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from energylens.common import views
 from energylens.common.errors import InfeasibleError, Problem
 from energylens.engine.evaluate import evaluate
+from energylens.inputs.axes import LARGEST
 from energylens.inputs.axis_lists import whole_numbers
 from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
 from energylens.inputs.library import load_gpu, load_model
-from energylens.inputs.plan import LARGEST, LoadedGpu, LoadedModel
+from energylens.inputs.plan import LoadedGpu, LoadedModel
 from energylens.serving.least_squares import nonnegative_least_squares
 from energylens.serving.sums import row_sums
 
