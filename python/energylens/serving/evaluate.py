@@ -76,9 +76,10 @@ def serve(
     """Return deployments with what they do under a workload in steady state, in the same order.
 
     Columns of a deployment: those of an engine (`model, gpu, tp, pp, dp, ep, weight_dtype, kv_dtype` and those of
-    `energylens.inputs.run_options`), `max_num_seqs` (256), `token_budget` (8192 tokens a step), `chunked` (true: prompts are
-    read in parts beside decoding), `prefix_cache` (true), `draft_tokens` γ (0) proposed by `draft` (a model, or null:
-    none that costs anything, as n-grams) and accepted with a chance of `acceptance` each, `replicas` (1).
+    `energylens.inputs.run_options`), `max_num_seqs` (256), `token_budget` (8192 tokens a step), `chunked` (true:
+    prompts are read in parts beside decoding), `prefix_cache` (true), `draft_tokens` γ (0) proposed by `draft` (a
+    model, or null: none that costs anything, as n-grams) and accepted with a chance of `acceptance` each, `replicas`
+    (1).
     `rate_per_s` is that of all replicas together; without it every slot is always taken, and `requests_per_s` is the
     capacity.
 

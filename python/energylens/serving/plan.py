@@ -37,9 +37,10 @@ from energylens.serving.deployments import (
     within,
 )
 from energylens.serving.evaluate import checked_rate, states
+from energylens.serving.hours import hours_words
 from energylens.serving.intervals import with_intervals
 from energylens.serving.judge import judged_by_replay
-from energylens.serving.notes import hours_words, traffic_notes
+from energylens.serving.notes import traffic_notes
 from energylens.serving.words import workload_words
 from energylens.serving.workload import Workload, load_workload
 

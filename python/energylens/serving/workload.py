@@ -25,7 +25,7 @@ from energylens.serving.arrivals import WINDOW_S, crowded, grouped, repeated
 from energylens.serving.arrivals import crowding as crowding
 from energylens.serving.arrivals import rate_profile as rate_profile
 from energylens.serving.coreset import coreset
-from energylens.serving.notes import hours_of
+from energylens.serving.hours import hours_of
 from energylens.serving.prefixes import flat_blocks as flat_blocks
 from energylens.serving.prefixes import prefix_curve as prefix_curve
 from energylens.serving.trace import Trace, checked_options, load_trace
