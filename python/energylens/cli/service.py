@@ -17,7 +17,7 @@ from energylens.cli.split import read_axes
 from energylens.common.errors import Problem, SpaceError
 from energylens.common.files import is_file
 from energylens.common.format import number, table
-from energylens.inputs import axis_text, axis_values
+from energylens.inputs import axis_text
 from energylens.inputs.axes import AXES, RUNNING
 
 _WORKLOAD = "A bundled workload (energylens workloads), lengths as 1024:256, a workload .yaml, or a trace."
@@ -55,7 +55,7 @@ class DeploymentOptions:
         counts = ("tp", "pp", "dp", "ep", "max_num_seqs", "token_budget", "draft_tokens")
         readers: dict[str, Any] = {name: partial(axes.numbers, getattr(self, name), name) for name in counts}
         ways = ("sm_clock_mhz", "power_cap_w", "routing")
-        readers |= {name: partial(axis_values.parse, getattr(self, name), name) for name in ways}
+        readers |= {name: partial(axes.parse, getattr(self, name), name) for name in ways}
         readers |= {name: partial(axes.formats, getattr(self, name)) for name in ("weight_dtype", "kv_dtype")}
         readers |= {name: partial(_switches, getattr(self, name), name) for name in ("chunked", "prefix_cache")}
         told = axes.every(readers | {"replicas": partial(_replicas, self.replicas)})

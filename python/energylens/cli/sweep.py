@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Threads
 from energylens.common.errors import EnergylensError, Problem
-from energylens.results.result import Result
-from energylens.sweeps.status import Status
+
+if TYPE_CHECKING:
+    from energylens.results.result import Result
+    from energylens.sweeps.status import Status
 
 Folder = Annotated[str, Parameter(help="Folder or URL of a sweep.")]
 
