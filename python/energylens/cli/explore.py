@@ -37,8 +37,8 @@ def explore(
 
     check_out(out)
     space = (options or SpaceOptions()).space(models)
-    kept = (keep or KeepOptions()).arguments()
-    _tell(explore_space(space, threads=threads, show_progress=True, **kept), json, out)
+    reductions = (keep or KeepOptions()).arguments()
+    _tell(explore_space(space, threads=threads, show_progress=True, **reductions), json, out)
 
 
 @app.command
@@ -68,7 +68,7 @@ def search(
 
     check_out(out)
     space = (options or SpaceOptions()).space(models)
-    found = search_space(
+    result = search_space(
         space,
         method=method,
         algorithm=algorithm,
@@ -80,7 +80,7 @@ def search(
         threads=threads,
         show_progress=True,
     )
-    _tell(found, json, out)
+    _tell(result, json, out)
 
 
 @app.command
@@ -120,8 +120,8 @@ def _tell(result: Result, as_json: bool, out: Path | None) -> None:
     if as_json:
         emit(answer.as_dict(result))
     else:
-        kept = answer.kept_tables(result)
-        tables = f"{answer.front_table(result)}\n\n{kept}" if kept else answer.front_table(result)
+        reductions = answer.reduction_tables(result)
+        tables = f"{answer.front_table(result)}\n\n{reductions}" if reductions else answer.front_table(result)
         print(f"{result.answer()}\n\n{tables}\n\n{answer.account(result)}")
         print(answer.trust(result))
     if out is not None:
