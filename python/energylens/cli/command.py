@@ -6,7 +6,6 @@ import argparse
 import inspect
 import re
 import shutil
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
@@ -14,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar, get_type_hints, overload
 
+from energylens.cli.layout import columns, filled, sentence
 from energylens.cli.option import CommandError, Option, Parameter, default_of, key_of, option_of, plain, value_of
 from energylens.common.errors import EnergylensError, Problem, did_you_mean
 from energylens.common.files import is_file, printable
@@ -173,12 +173,12 @@ class Command:
         usage = " ".join([self.path, *names, *needed, *(["[OPTIONS]"] if options else [])])
         lines = [f"Usage: {usage}", ""]
         for paragraph in self.help.split("\n\n"):
-            lines += [*_filled(" ".join(paragraph.split()), width), ""]
+            lines += [*filled(" ".join(paragraph.split()), width), ""]
         for title, some in (("Arguments", arguments), ("Options", options)):
             rows = [(option.usage(), option.explained()) for option in some]
             rows += [("--help, -h", "Show this.")] if title == "Options" else []
             if rows:
-                lines += [f"{title}:", *_columns(rows, width), ""]
+                lines += [f"{title}:", *columns(rows, width), ""]
         return "\n".join(lines).rstrip()
 
 
@@ -249,11 +249,11 @@ class App:
 
     def help_text(self, width: int) -> str:
         """Return its commands with the first sentence of each."""
-        rows = [(name, _sentence(command.help)) for name, command in sorted(self.commands.items())]
-        lines = [f"Usage: {self.path or self.name} COMMAND", "", *_filled(self.help, width), ""]
-        lines += ["Commands:", *_columns(rows, width), ""]
-        lines += ["Options:", *_columns([("--help, -h", "Show this, or help of a command.")], width)]
-        return "\n".join(lines + (_columns([("--version", "Show the version.")], width) if self.version else []))
+        rows = [(name, sentence(command.help)) for name, command in sorted(self.commands.items())]
+        lines = [f"Usage: {self.path or self.name} COMMAND", "", *filled(self.help, width), ""]
+        lines += ["Commands:", *columns(rows, width), ""]
+        lines += ["Options:", *columns([("--help, -h", "Show this, or help of a command.")], width)]
+        return "\n".join(lines + (columns([("--version", "Show the version.")], width) if self.version else []))
 
 
 def _parsed(options: Sequence[Option], words: Sequence[str]) -> tuple[dict[str, list[str] | None], list[str]]:
@@ -283,25 +283,3 @@ def _with_values(words: Sequence[str], bare: Mapping[str, str]) -> list[str]:
         else:
             completed.append(word)
     return [f"{word}={bare[word]}" if word in bare else word for word in completed]
-
-
-def _sentence(text: str) -> str:
-    return " ".join(text.split("\n\n")[0].split())
-
-
-def _filled(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
-
-
-def _columns(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
-    """Return names with their explanations beside them."""
-    left = min(max(len(name) for name, _ in rows), 34) + 4
-    lines = []
-    for name, explanation in rows:
-        wrapped = textwrap.wrap(explanation, max(30, width - left), break_on_hyphens=False) or [""]
-        first = f"  {name}".ljust(left)
-        if len(first) > left:
-            lines.append(first)
-            first = " " * left
-        lines += [first + wrapped[0], *(" " * left + line for line in wrapped[1:])]
-    return lines
