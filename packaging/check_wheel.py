@@ -28,6 +28,7 @@ WITHIN = (
     "energylens/page/style.css",
     "energylens/specs/models/llama-3.1-70b.yaml",
     "energylens/specs/hardware/h100-sxm.yaml",
+    "energylens/specs/parsed/hardware/h100-sxm.json",
     "energylens/specs/workloads/azure-conv.yaml",
     "energylens/specs/sweeps/llama-70b-decode.yaml",
     "energylens/specs/schemas/model.schema.json",

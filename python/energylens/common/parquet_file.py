@@ -237,18 +237,35 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_parquet(path: str | Path, *, strict: bool = False) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Return the frame and its metadata (plan_sha256, version, units, note); raise `EnergylensError`.
-
-    The size that the file's footer tells is held against the budget of memory before anything else of it is read. A
-    damaged file is refused. One that another program has written anew with the metadata of the first, say with fewer
-    rows, is read, and a note on standard error says so.
+    """Return the frame of a file that energylens wrote, and its metadata.
 
     Parameters
     ----------
     path
         The file.
     strict
-        Refuse that one too.
+        Also refuse a file that another program has rewritten with the metadata of the first, say with fewer rows.
+        Otherwise it is read, with a note on standard error.
+
+    Returns
+    -------
+    frame : polars.DataFrame
+        Its rows; quantities are in the units that the metadata name.
+    metadata : dict
+        `plan_sha256`, `version` (of energylens), `units` (by column) and `note` (what the result is and where it comes
+        from).
+
+    Raises
+    ------
+    EnergylensError
+        If it cannot be read, is damaged, or needs more memory than there is: the size in the file's footer is checked
+        before anything else is read.
+
+    Examples
+    --------
+    >>> frame, metadata = read_parquet("front.parquet")  # doctest: +SKIP
+    >>> metadata["units"]["tpot_s"]  # doctest: +SKIP
+    's'
     """
     check_process()
     path = named_path(path, "read")

@@ -41,11 +41,20 @@ _SPEC: Final = "(SHA-256)"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changes from a point to another.
+    """What changes from one point to another; `compare` makes it.
 
-    `axes`: columns `axis, before, after`, those that differ. `results`: `result, before, after, change` (relative).
-    `causes`: joules per output token by `phase` and `cause`, `before`, `after`, `change_j`, the largest change first.
-    `operations`: the same by `phase` and `operation`; none of deployments.
+    Parameters
+    ----------
+    before, after
+        The two points.
+    axes
+        Axes that differ: `axis`, `before`, `after`, all text.
+    results
+        `result`, `before`, `after`, `change` (relative; null where `before` is 0).
+    causes
+        Joules per output token by `phase` and `cause`: `before`, `after`, `change_j`, the largest change first.
+    operations
+        The same by `phase` and `operation`; None for deployments.
     """
 
     before: Point
@@ -69,10 +78,31 @@ class Comparison:
 
 
 def compare(before: str | Path | Mapping[str, Any], after: str | Path | Mapping[str, Any]) -> Comparison:
-    """Return what changes from one point to another, in joules per output token; points as in `read_point`.
+    """Return what changes from one point to another, in joules per output token.
 
-    Both are configurations, of batches that start together, or both deployments of a service plan, whose joules are of
-    a workload. Raises `EnergylensError` if they are not the same kind, or a point cannot run.
+    Parameters
+    ----------
+    before, after
+        Both are configurations (batches that start together) or both deployments of a service plan, whose joules are
+        those of a workload. Each is a row of a result's file (`front.parquet` for its row of least energy,
+        `front.parquet#3` for row 3), a point file (`.yaml`), text (`"llama-3.1-70b; gpu=h100-sxm; tp=4"`), or a mapping
+        of fields.
+
+    Returns
+    -------
+    Comparison
+        Axes that differ, results, and joules by cause and operation.
+
+    Raises
+    ------
+    EnergylensError
+        If they are not of the same kind, cannot be read, or cannot run; with the problems of both.
+
+    Examples
+    --------
+    >>> comparison = compare("llama-3.1-8b; gpu=h100-sxm; batch=1", "llama-3.1-8b; gpu=h100-sxm; batch=64")
+    >>> comparison.axes.row(0)
+    ('batch', '1', '64')
     """
     points = _read_both(before, after)
     if points[0].deployment != points[1].deployment:

@@ -27,7 +27,23 @@ from energylens.results.breakdown import drawn_w, kernels
 
 @dataclass(frozen=True)
 class Prediction:
-    """Results of one configuration."""
+    """Results of one configuration; `predict` makes it, and printing it shows all of it.
+
+    Parameters
+    ----------
+    point
+        The configuration: the columns of a point.
+    values
+        Results by column (`energy_per_output_token_j`, `ttft_s`, `tpot_s`, ...), `feasible` and `reason`.
+    causes
+        Joules of the batch by phase (`prefill`, all steps of `decode`) and cause.
+    kernels
+        A row for each kernel and phase, of one GPU: seconds, joules, FLOPs and bytes.
+    account
+        How far the GPU's profile is trusted, and why.
+    plan_sha256
+        Name of the model and GPU that it was predicted with.
+    """
 
     point: dict[str, Any]
     values: dict[str, Any]
@@ -86,11 +102,41 @@ def predict(
     max_batched_tokens: int = MAX_BATCHED_TOKENS,
     **point: Any,
 ) -> Prediction:
-    """Return the prediction for one configuration; fields as in `evaluate`.
+    """Return the time and energy of one configuration.
 
-    `values` holds the result columns; `causes` joules by phase (prefill, all decode steps) and cause; `kernels` one row
-    per kernel and phase, of one GPU. Raises `InfeasibleError` if the point cannot run, `SpecError` or `FrameError` if
-    it is faulty.
+    Parameters
+    ----------
+    model
+        A bundled name, a path to a spec, or a `Model`.
+    gpu
+        A bundled name, `gpu@framework`, or a path to a profile.
+    max_batched_tokens
+        Prompt tokens of one prefill pass.
+    **point
+        The other columns of a point, as in `evaluate`: `tp`, `batch` (sequences that start together),
+        `prompt_tokens`, `output_tokens`, `weight_dtype`, `sm_clock_mhz`, ...
+
+    Returns
+    -------
+    Prediction
+        Results, joules by cause, kernels.
+
+    Raises
+    ------
+    InfeasibleError
+        If it cannot run, say for lack of memory; with what would help.
+    SpecError, FrameError
+        If the model, the GPU or a field is faulty; with every problem.
+
+    Examples
+    --------
+    >>> prediction = predict("llama-3.1-8b", "h100-sxm", batch=8)
+    >>> prediction.values["gpus"], prediction.values["feasible"]
+    (1, True)
+
+    Notes
+    -----
+    `latency_s = ttft_s + (output_tokens - 1) * tpot_s`; docs/physics.md has the equations behind both.
     """
     check_process()
     loaded_model, loaded_gpu = load_model(model), load_gpu(gpu)

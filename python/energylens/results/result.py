@@ -27,9 +27,28 @@ _COMPANIONS = ("top", "best_per", "distributions")
 
 @dataclass(frozen=True)
 class Result:
-    """Non-dominated points of a space, sorted by the first objective, and what else was to be kept.
+    """The Pareto front of a space, sorted by the first objective; `explore`, `search` and `merge` return it.
 
-    `top` and `best_per` are frames of points; `distributions` has the columns column, low, high and count.
+    Parameters
+    ----------
+    frame
+        Points of the front: axes, results and joules by cause, one row each.
+    space
+        The space that was explored.
+    method
+        How: `exhaustive`, `native`, or an algorithm of pymoo.
+    points
+        Number of configurations that were evaluated.
+    by_reason
+        Number of them by outcome: `ok`, or why they cannot run.
+    outside_limits
+        Number of those that run but exceed a limit.
+    seconds
+        Time it took; 0 for results that were read from a file.
+    top, best_per
+        Points with the best first objective, and the best for each combination of some axes; None if not requested.
+    distributions
+        Histograms of result columns: `column`, `low`, `high`, `count`; None if not requested.
     """
 
     frame: pl.DataFrame
@@ -44,9 +63,19 @@ class Result:
     distributions: pl.DataFrame | None = None
 
     def quantile(self, column: str, share: float) -> float:
-        """Return the value of a column that this share of the points stays below, to within 1/128 of it.
+        """Return the value of a column that a share of the points stays below, to within 1/128 of it.
 
-        Raises `SpaceError` if the column's distribution was not kept or no point is left.
+        Parameters
+        ----------
+        column
+            A result column whose distribution was requested.
+        share
+            0 to 1: 0.5 for the median.
+
+        Raises
+        ------
+        SpaceError
+            If the distribution of the column was not requested, or the share is out of range.
         """
         bins = self.distributions
         if bins is None or not isinstance(column, str) or column not in bins["column"]:
