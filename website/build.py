@@ -22,12 +22,25 @@ _NAMED_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
 _PICTURES = (".png", ".svg", ".csv")
 
 _SECTIONS = {
-    "": ["/docs/tutorial", "/docs/faq", "The short tour </README>"],
+    "": ["/docs/tutorial", "/docs/faq", "/docs/glossary", "The short tour </README>"],
     "How to": tuple(
-        f"/docs/how-to/{name}" for name in ("own-model", "own-gpu", "measure", "own-trace", "own-cluster", "big-sweeps")
+        f"/docs/how-to/{name}"
+        for name in (
+            "find-configurations",
+            "run-options",
+            "mixtures-of-experts",
+            "plan-a-service",
+            "own-trace",
+            "use-results",
+            "own-model",
+            "own-gpu",
+            "measure",
+            "own-cluster",
+            "big-sweeps",
+        )
     ),
     "How it works": (
-        *(f"/docs/{name}" for name in ("physics", "service", "calibration", "sweeps", "benchmarks")),
+        *(f"/docs/{name}" for name in ("physics", "service", "calibration", "sweeps", "benchmarks", "mutants")),
         "/ARCHITECTURE",
         "/CONTRIBUTING",
     ),
@@ -38,6 +51,7 @@ _REFERENCE = (
     "/docs/reference/commands",
     "/docs/reference/exit-codes",
     "/docs/errors",
+    "/docs/versions",
     "/CHANGELOG",
 )
 
