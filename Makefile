@@ -43,8 +43,8 @@ rust-test: ## Rust tests, documentation examples included; the same random examp
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-2026} $(CARGO) $(RUST_TEST) --locked
 	$(CARGO) test --doc --locked --quiet
 
-python-test: dev ## Python tests
-	$(BIN)/python -m pytest -q
+python-test: dev ## Python tests, in two processes (JOBS=4)
+	$(BIN)/python -m pytest -q -n $${JOBS:-2} --dist worksteal
 
 instructions: dev ## Instructions of the core under valgrind against benchmarks/instructions.json (skipped without valgrind)
 	$(BIN)/python benchmarks/instructions.py
