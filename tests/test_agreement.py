@@ -74,7 +74,7 @@ def every_term(gpu: str) -> LoadedGpu:
     return LoadedGpu(GpuSpec.model_validate(json.loads(json.dumps(data))))
 
 
-def way(choose: Callable[[list[Any]], Any]) -> dict[str, Any]:
+def drawn_options(choose: Callable[[list[Any]], Any]) -> dict[str, Any]:
     """Return a way of running, often one that can be."""
     stages, sms, where = choose(
         [(None, 0, "prefill")] * 2
@@ -109,7 +109,7 @@ def points(seed: int, count: int) -> list[dict[str, Any]]:
             "weight_dtype": draw.choice([None, "bf16", "fp8", "nvfp4", "int4", "fp8_block", "mxfp4"]),
             "kv_dtype": draw.choice([None, "fp8", "bf16"]),
         }
-        | (way(draw.choice) if draw.random() < 0.5 else PLAIN)
+        | (drawn_options(draw.choice) if draw.random() < 0.5 else PLAIN)
         for _ in range(count)
     ]
 
@@ -157,17 +157,19 @@ def test_where_the_board_limit_binds(monkeypatch: pytest.MonkeyPatch) -> None:
 
     enforced = oracle.clock.enforced
     monkeypatch.setattr(oracle.clock, "enforced", spied)
-    ways: list[dict[str, Any]] = [{}, WAYS[1], {"pp": 2}, {"power_cap_w": 390}, {"power_cap_w": 300, "pp": 2}]
+    option_sets: list[dict[str, Any]] = [{}, WAYS[1], {"pp": 2}, {"power_cap_w": 390}, {"power_cap_w": 300, "pp": 2}]
     base = {"gpu": "h100-sxm", "tp": 4, "pp": 1, "dp": 1, "ep": 1, "batch": 24, "output_tokens": 90, "kv_dtype": None}
     for model, weights in (("llama-3.1-70b", None), ("llama-3.1-8b", "fp8"), ("qwen3-30b-a3b", None)):
-        asked = [
-            base | {"model": model, "weight_dtype": weights, "prompt_tokens": 4000, **PLAIN, "sm_clock_mhz": mhz} | way
+        points_in = [
+            base
+            | {"model": model, "weight_dtype": weights, "prompt_tokens": 4000, **PLAIN, "sm_clock_mhz": mhz}
+            | options
             for mhz in (1000, 1200, 1380, 1410)
-            for way in ways
+            for options in option_sets
         ]
         plan = Plan([load_model(model)], [gpu])
-        frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), gpus=[gpu], breakdown=True)
-        for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+        frame = evaluate(pl.DataFrame(points_in, infer_schema_length=None), gpus=[gpu], breakdown=True)
+        for point, row in zip(points_in, frame.iter_rows(named=True), strict=True):
             assert_same(plan, point, row)
     assert any(held < at for at, held in places), "no lock above the clock that the limit enforces"
     assert any(at < held < 1 for at, held in places), "no lock below it"
@@ -175,7 +177,7 @@ def test_where_the_board_limit_binds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("model", list(bundled("models")))
 def test_bundled_models(model: str) -> None:
-    asked = [{"model": model} | point for point in points(sum(map(ord, model)), 24)]
+    points_in = [{"model": model} | point for point in points(sum(map(ord, model)), 24)]
     legal = [
         {
             "model": model,
@@ -206,9 +208,9 @@ def test_bundled_models(model: str) -> None:
             )
         )
     ]
-    asked += legal
-    frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), breakdown=True)
-    for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+    points_in += legal
+    frame = evaluate(pl.DataFrame(points_in, infer_schema_length=None), breakdown=True)
+    for point, row in zip(points_in, frame.iter_rows(named=True), strict=True):
         plan = Plan([load_model(model)], [load_gpu(point["gpu"])])
         assert_same(plan, point, row)
     assert frame["feasible"].sum() >= 3
@@ -239,7 +241,7 @@ def test_tokens_sent_to_experts_in_groups(experts: tuple[int, int, int, int]) ->
     for per_node in (1, 4, 6, 8):
         link = full.link.model_copy(update={"gpus_per_node": per_node})
         gpu = LoadedGpu(full.model_copy(update={"link": link}))
-        asked: list[dict[str, Any]] = [
+        points_in: list[dict[str, Any]] = [
             {
                 "model": "limited",
                 "gpu": "h100-sxm",
@@ -259,9 +261,9 @@ def test_tokens_sent_to_experts_in_groups(experts: tuple[int, int, int, int]) ->
             for turn, (ep, tp, batch) in enumerate(itertools.product((2, 3, 4, 6, 12, 16, 24), (1, 2), (24, 70)))
             if experts[0] % ep == 0 and ep % tp == 0 and ep > tp
         ]
-        frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), models=[model], gpus=[gpu], breakdown=True)
+        frame = evaluate(pl.DataFrame(points_in, infer_schema_length=None), models=[model], gpus=[gpu], breakdown=True)
         plan = Plan([model.loaded()], [gpu], routings=["uniform", "dirichlet:0.2", "balanced"])
-        for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+        for point, row in zip(points_in, frame.iter_rows(named=True), strict=True):
             assert_same(plan, point, row)
         assert frame["feasible"].all()
 
@@ -270,7 +272,7 @@ def test_tokens_sent_to_experts_in_groups(experts: tuple[int, int, int, int]) ->
 @given(model=models(), data=st.data())
 def test_random_models(model: Model, data: st.DataObject) -> None:
     loaded = every_term(data.draw(st.sampled_from(list(bundled("hardware")))))
-    asked: list[dict[str, Any]] = [
+    points_in: list[dict[str, Any]] = [
         {
             "model": "random",
             "gpu": loaded.spec.name,
@@ -284,10 +286,10 @@ def test_random_models(model: Model, data: st.DataObject) -> None:
             "weight_dtype": data.draw(st.sampled_from([None, "fp8", "nvfp4", "int4", "mxfp4", "fp8_block"])),
             "kv_dtype": data.draw(st.sampled_from([None, "fp8"])),
         }
-        | (way(lambda values: data.draw(st.sampled_from(values))) if data.draw(st.booleans()) else PLAIN)
+        | (drawn_options(lambda values: data.draw(st.sampled_from(values))) if data.draw(st.booleans()) else PLAIN)
         for _ in range(6)
     ]
-    frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), models=[model], gpus=[loaded], breakdown=True)
+    frame = evaluate(pl.DataFrame(points_in, infer_schema_length=None), models=[model], gpus=[loaded], breakdown=True)
     plan = Plan([model.loaded()], [loaded])
-    for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+    for point, row in zip(points_in, frame.iter_rows(named=True), strict=True):
         assert_same(plan, point, row)

@@ -38,7 +38,7 @@ def codes(call: Callable[..., object]) -> list[str]:
     return [problem["code"] for problem in json.loads(str(error.value))]
 
 
-WAY = (1, 0, 0, "prefill", False, False, 0, 0, 0, 0)
+RUN_OPTIONS = (1, 0, 0, "prefill", False, False, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("number", HUGE)
@@ -48,10 +48,10 @@ def test_numbers_that_do_not_fit_are_refused_with_their_value(space: Space, numb
         arguments = [0, 0, 1, 1, 1, 1]
         arguments[place] = number
         with pytest.raises(_core.PlanError, match=str(number).replace("-", r"\-")):
-            core.why_not(*arguments, WAY)
+            core.why_not(*arguments, RUN_OPTIONS)
     for place in (0, 1, 2, 6, 7, 8, 9):
-        way = tuple(number if at == place else value for at, value in enumerate(WAY))
-        assert codes(lambda way=way: core.why_not(0, 0, 1, 1, 1, 1, way)) == ["number"]
+        options = tuple(number if at == place else value for at, value in enumerate(RUN_OPTIONS))
+        assert codes(lambda options=options: core.why_not(0, 0, 1, 1, 1, 1, options)) == ["number"]
     indices = np.array([0], dtype=np.uint64)
     if not 0 <= number < 2**64:
         assert codes(lambda: core.evaluate_space(space.json, indices, ["energy_j"], number)) == ["number"]
@@ -70,12 +70,14 @@ def test_numbers_that_do_not_fit_are_refused_with_their_value(space: Space, numb
 def test_a_draw_of_watts_is_of_sizes_that_can_be_calculated_with(space: Space) -> None:
     core: Any = space.plan.core
     for number in HUGE:
-        arguments = 0, 0, None, None, number, 1, 1, 1, WAY
+        arguments = 0, 0, None, None, number, 1, 1, 1, RUN_OPTIONS
         assert codes(lambda these=arguments: core.drawn_w(*these, 1.0, 1.0, 1.0)) == ["number"]
     for size in (0.0, -1.0, np.nan, np.inf):
         for place in range(3):
             sizes = [size if at == place else 1.0 for at in range(3)]
-            assert codes(lambda these=sizes: core.drawn_w(0, 0, None, None, 1, 1, 1, 1, WAY, *these)) == ["size"]
+            assert codes(lambda these=sizes: core.drawn_w(0, 0, None, None, 1, 1, 1, 1, RUN_OPTIONS, *these)) == [
+                "size"
+            ]
 
 
 def test_a_rank_beyond_all_is_no_state_of_a_search(space: Space) -> None:
@@ -104,8 +106,8 @@ def evaluated(space: Space, **changes: Any) -> dict[str, Any]:
     first = [columns[name] for name in ("model", "gpu", "weights", "cache", "tp", "pp", "dp", "ep")]
     last = [columns[name] for name in ("way", "batch", "prompt_tokens", "output_tokens")]
     core: Any = space.plan.core
-    found: dict[str, Any] = core.evaluate([None], *first, [WAY], *last, ["energy_j"], 1)
-    return found
+    columns_out: dict[str, Any] = core.evaluate([None], *first, [RUN_OPTIONS], *last, ["energy_j"], 1)
+    return columns_out
 
 
 def test_arrays_are_checked(space: Space) -> None:
@@ -128,7 +130,7 @@ def test_arrays_are_checked(space: Space) -> None:
     assert (beyond["reason"] == _core.REASONS.index("shard")).all()
 
 
-def test_what_is_kept_of_a_space_is_bounded(space: Space) -> None:
+def test_reductions_of_a_space_are_bounded(space: Space) -> None:
     parts: tuple[Any, ...] = (space.plan.core, space.json, [("energy_j", 1.0)], [])
     assert codes(lambda: REDUCTION(*parts, None, 10**12)) == ["top"]
     assert codes(lambda: REDUCTION(*parts, None, 0, None, ["energy_j", "energy_j"])) == ["distributions"]
@@ -216,9 +218,9 @@ def test_a_plan_keeps_no_more_than_its_bytes() -> None:
     core = _core.Plan(space.plan.json, 1 << 20)
     indices = np.arange(space.size, dtype=np.uint64)
     small = core.evaluate_space(space.json, indices, ["energy_j"], 2)
-    entries, kept = core.cached()
+    entries, cached_bytes = core.cached()
     assert entries > 10
-    assert kept <= 1 << 20
+    assert cached_bytes <= 1 << 20
     none = _core.Plan(space.plan.json, 0).evaluate_space(space.json, indices[::-1].copy(), ["energy_j"], 1)
     assert small["energy_j"].tobytes() == none["energy_j"][::-1].tobytes()
 

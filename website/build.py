@@ -104,10 +104,10 @@ def _linked(page: Path) -> list[Path]:
 def _without_folders(page: Path) -> str:
     """Return a page whose links to folders, which a site cannot show, are plain words."""
 
-    def told(found: re.Match[str]) -> str:
-        return found[1] if (page.parent / found[2]).resolve().is_dir() else found[0]
+    def plain(link: re.Match[str]) -> str:
+        return link[1] if (page.parent / link[2]).resolve().is_dir() else link[0]
 
-    return _NAMED_LINK.sub(told, page.read_text(encoding="utf-8"))
+    return _NAMED_LINK.sub(plain, page.read_text(encoding="utf-8"))
 
 
 def _contents() -> str:

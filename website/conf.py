@@ -43,11 +43,11 @@ pygments_dark_style = "github-dark"
 
 def read_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Read a docstring as plain text with `code`: names of the package become links, nothing else is markup."""
-    own = set(inspect.signature(obj).parameters) if callable(obj) else set()
-    names = set(energylens.__all__) - own - {name.removeprefix("energylens.")}
+    arguments = set(inspect.signature(obj).parameters) if callable(obj) else set()
+    names = set(energylens.__all__) - arguments - {name.removeprefix("energylens.")}
 
-    def code(found: re.Match[str]) -> str:
-        word = found[1]
+    def code(code_match: re.Match[str]) -> str:
+        word = code_match[1]
         return f":py:obj:`~energylens.{word}`" if word in names else f"``{word}``"
 
     def plain(paragraph: str) -> str:
