@@ -306,9 +306,9 @@ def report(rows: list[Row]) -> str:
         lines.append([*head, f"{row['configurations']:,}", si(row["seconds"], "s"), rate, *shown, ""])
         if row["call"] == "engine run_static":
             verdict = f"target {TARGET:,}x {'reached' if row['ratio'] >= TARGET else 'missed'}"
-            energylens_rows = [r for r in rows if r["model"] == row["model"] and r["tool"] == "energylens"]
+            our_rows = [r for r in rows if r["model"] == row["model"] and r["tool"] == "energylens"]
             others = [
-                f"{call} {number(max(r['per_second'] for r in energylens_rows if r['call'] == call) / row['per_second'])}x"
+                f"{call} {number(max(r['per_second'] for r in our_rows if r['call'] == call) / row['per_second'])}x"
                 for call in ("evaluate", "explore")
             ]
             ratios = f"core {both[0]} ({verdict}), {both[1]} on one thread; {', '.join(others)}"

@@ -1,7 +1,7 @@
 """Checks a wheel as a new user would use it: `python packaging/check_wheel.py dist`.
 
 In the folder lie the wheel and the sdist it was built from. The wheel is installed in an environment of its own, with
-no Rust on the path; its size, its import time and the size of its dependencies are measured, and the demo is run from it.
+no Rust on the path; its size, its import time and the size of its dependencies are measured, and the demo is run.
 """
 
 from __future__ import annotations
