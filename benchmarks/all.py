@@ -20,10 +20,10 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 SECTIONS = {
     "throughput": "Points a second",
     "search": "Searches",
-    "peers": "Beside other tools",
+    "peers": "Compared with other tools",
     "scaling": "Over threads and processes",
     "instructions": "Instructions",
-    "kill": "Broken off at random",
+    "kill": "Killed at random moments",
 }
 
 

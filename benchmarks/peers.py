@@ -51,11 +51,11 @@ llm-analysis: inference | from sizes, no gate | 1, last | tensor parallel | acti
 """  # noqa: E501
 NOTE = f"""
 Points: H100 GPUs, 16-bit formats, tp 2 to 8, pp 1 or 2, batch up to 256, prompts up to 8,192 and outputs up to 2,048
-tokens, drawn at random and kept if energylens finds that they fit; peers get the first {SAMPLE:,} of them, fewer where
+tokens, drawn at random from those that fit according to energylens; peers get the first {SAMPLE:,} of them, fewer where
 time is short. Times are of the fastest pass. Ratios are the rate of energylens `core`, on all threads and on one, over
 that of the row; peers use one thread. `core` takes arrays and gives 14 result columns, `evaluate` also reads and builds
 frames; `explore` goes through a product of the same ranges, whose points share work, keeps the front, and counts those
-that fit. AIConfigurator walks every 32nd decode step, the others one: beside one step its work is less, see its row.
+that fit. AIConfigurator walks every 32nd decode step, the others one; its row with one decode step compares equal work.
 Every configuration contains the prefill of its batch, and:
 """
 
