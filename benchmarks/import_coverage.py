@@ -30,7 +30,7 @@ def default_directory() -> Path:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return a config, with the number formats of its neighbour where it has none of its own."""
+    """Return a config, with the number formats of its neighbour if it names none."""
     config: dict[str, Any] = json.loads(path.read_text())
     neighbour = path.with_name(path.name.removesuffix("_config.json") + QUANTISATION)
     text = config.get("text_config") or {}

@@ -1,4 +1,4 @@
-"""Kills sweeps at random moments, runs them again, and holds the files against those of a run nobody killed.
+"""Kills sweeps at random moments, runs them again, and compares the files with those of an undisturbed run.
 
 `kill -9` goes to the driver of a local sweep, to one of two drivers that share a folder, and, where Ray is
 installed, to the driver or a worker of a Ray cluster started here.
@@ -35,7 +35,7 @@ RAY = ("--executor", "ray", "--workers", "2")
 
 
 class Killer:
-    """One job, the files it makes when nobody kills it, and how often it was killed."""
+    """One job, the files of an undisturbed run, and the number of kills."""
 
     def __init__(self, folder: Path, seed: int, shards: int) -> None:
         self.draw, self.shards = random.Random(seed), shards
@@ -101,7 +101,7 @@ class Killer:
         self.end(process)
 
     def compare(self) -> None:
-        """Hold every file against that of the run nobody killed; then start anew."""
+        """Compare every file with that of the undisturbed run; then start again."""
         have, want = (
             {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
             for root in (self.out, self.reference)
@@ -119,7 +119,7 @@ class Killer:
         self.orphans = []
 
     def report(self, what: str) -> None:
-        """Print what came of one kind of kill."""
+        """Print the outcome of one kind of kill."""
         print(f"{what}: {self.kills} kills, {self.halfway} halfway, the same bytes after each", flush=True)
         self.kills = self.halfway = 0
 
@@ -144,7 +144,7 @@ def descendants(root: int) -> list[tuple[int, str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Kill as often as asked and print what came of it."""
+    """Kill as often as requested and print the outcome."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=20, help="kills of each kind")
     parser.add_argument("--seed", type=int, default=1)

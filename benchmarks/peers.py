@@ -224,7 +224,7 @@ def installed(peer: str, venvs: Path) -> str:
 
 
 def peer_rows(peer: str, model: str, points: list[Point], seconds: float, venvs: Path) -> list[Row]:
-    """Measure a peer in its own environment; a failure is a row."""
+    """Measure a peer in a separate environment; a failure is a row."""
     head = {"model": model, "tool": peer, "version": PEERS[peer][0].split("==")[1], "threads": 1}
     task = json.dumps({"model": model, "points": points, "seconds": seconds})
     try:

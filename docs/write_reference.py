@@ -123,7 +123,7 @@ tp: 2
 batch: 32
 """,
 }
-"""The shortest whole file of each kind, named `KIND.yaml`."""
+"""The shortest complete file of each kind, named `KIND.yaml`."""
 
 
 def files() -> str:

@@ -66,7 +66,7 @@ def kernels() -> str:
 
 
 def serving() -> str:
-    """Return errors of serving runs, in the fit and left out, as the profiles hold them."""
+    """Return errors of serving runs, in the fit and left out, from the profiles."""
     rows = []
     for name in FITTED:
         host = load_gpu(name).spec.host

@@ -28,7 +28,7 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def opened(browser: Any, url: str, width: int = 1200, dark: bool = False, ready: str = "body") -> Iterator[Any]:
-    """Open a page offline; at its end, fail for what it complained of or asked of others."""
+    """Open a page offline; at its end, fail for complaints on the console and requests to other hosts."""
     phone = width < 600
     context = browser.new_context(
         viewport={"width": width, "height": 844 if phone else 900},

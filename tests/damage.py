@@ -27,7 +27,7 @@ ODD: list[Any] = [
 
 
 def parts(data: bytes) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Return the frame of a file and its metadata, but for their SHA-256: what is written of them has none."""
+    """Return the frame of a file and its metadata without their SHA-256, which no changed file may have."""
     metadata = pl.read_parquet_metadata(io.BytesIO(data))
     return pl.read_parquet(io.BytesIO(data)), {
         key: value for key, value in metadata.items() if key.startswith("energylens.") and key not in (SEAL, LENGTH)

@@ -209,7 +209,7 @@ def test_memory_does_not_grow_with_clocks_and_caps() -> None:
     environment = os.environ | {"ENERGYLENS_MEMORY": "256MB"}
     done = subprocess.run([sys.executable, "-c", WALK], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    # Each way of running by itself takes some 27 kB, which would be more than 1 GB.
+    # Each set of run options alone takes some 27 kB, which would be more than 1 GB.
     assert int(done.stdout) < 450e6
 
 

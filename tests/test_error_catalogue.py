@@ -1,6 +1,6 @@
 """Every code of an error has an entry in `docs/errors.md`, and every example of that page produces what it shows.
 
-An entry begins with `### ` and its codes. Its blocks are run in order, in one folder for the whole page: a block with a
+An entry begins with `### ` and its codes. Its blocks are run in order, in one folder for the complete page: a block with a
 title writes that file, a console block runs `energylens`, a python block is run and, where a text block follows, has to
 raise what that shows. With UPDATE_CASES=1 in the environment, output that does not match is written into the page, to
 be read and committed. A comment `<!-- without: ray -->` before a block hides a package from it, `<!-- needs: ray -->`
@@ -55,11 +55,11 @@ GUARDED = {
     "model": "a position of a model that the plan has",
     "rows": "columns of one frame are of one length",
     "steps": "grids of steps are made by `energylens.serving.step_table`",
-    "way": "`evaluate` makes the ways of running itself",
-    # Caught on their way, and told otherwise.
-    "groups": "told as `keep`",
+    "way": "`evaluate` builds the run options itself",
+    # Caught before they reach a user, and reported under another code.
+    "groups": "reported as `keep`",
     "no-table": "noted by the fit of kernels as left out",
-    "state": "told as `checkpoint`",
+    "state": "reported as `checkpoint`",
     "rank-extent": "the bounds of forms say it first",
     "overflow": "the bounds of forms: no product of numbers within them leaves the range of a double",
     # Only where a call is made from within another, or in a child of a process that was at work.
@@ -70,7 +70,7 @@ GUARDED = {
     "format": "only a manifest changed by hand, with its hashes made to match",
     "internal": "a thread of the core failed",
 }
-"""Codes without an entry, each with the reason why nobody meets it."""
+"""Codes without an entry, each with the reason why no user meets it."""
 
 COMPUTED: dict[str, tuple[str, ...]] = {
     # Where a code is not written out: its expression, and what it can be.

@@ -118,7 +118,7 @@ def listed(names: Iterable[str]) -> list[Any]:
 
 
 def some(forms: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the forms of a name that a verb is given: of the service, which takes longer, those that differ most."""
+    """Return the forms of a name that a function is called with; for the slower service functions, those that differ most."""
     if name in SERVICE_COMMANDS or name in SERVICE_VERBS:
         return {form: value for form, value in forms.items() if form in ("spelling", "renamed", "Path", "loaded")}
     return forms
@@ -140,7 +140,7 @@ def ran(name: str, model: str, gpu: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_command_takes_every_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = plain(ran(name, MODEL, GPU, capsys))
     for form, model in some(MODELS, name).items():
-        if form != "renamed" or name != "explore":  # beside the bundled one it is another model
+        if form != "renamed" or name != "explore":  # next to the bundled one it is another model
             assert plain(ran(name, model, GPU, capsys)) == wanted, form
     for form, gpu in some(GPUS, name).items():
         output = ran(name, MODEL, gpu, capsys)
@@ -174,7 +174,7 @@ def framed(model: Any, gpu: Any) -> pl.DataFrame:
 
 
 def evaluated(model: Any, gpu: Any) -> pl.DataFrame:
-    """Frames name specs that are given beside them by their own names."""
+    """Frames refer to specs that are passed with them by the specs' names."""
     names = {"model": [load_model(model).spec.name], "gpu": [load_gpu(gpu).spec.name]}
     return energylens.evaluate(pl.DataFrame(names), models=[model], gpus=[gpu])
 

@@ -1,4 +1,4 @@
-"""Hand-calculated checks of the oracle: numbers here come from counting, not from the oracle's own formulas."""
+"""Hand-calculated checks of the oracle: numbers here come from counting, not from the oracle's formulas."""
 
 import itertools
 import math
@@ -107,7 +107,7 @@ RAW_MOE: dict[str, Any] = {
 
 
 def llama() -> dict[str, Any]:
-    """Read the llama spec into the plan's form, without the package's own reader."""
+    """Read the llama spec into the plan's form, without the package's reader."""
     raw = YAML(typ="safe").load((SPECS / "llama-3.1-70b.yaml").read_text(encoding="utf-8"))
     blocks = []
     for block in raw["blocks"]:
@@ -271,7 +271,7 @@ def test_dense_equations_of_a_routed_rank() -> None:
 
 
 def test_what_is_written() -> None:
-    """A name another block uses for its own tensor stays on chip; what a later kernel or nobody reads is written."""
+    """A name another block uses for its own tensor stays on chip; what a later kernel or none reads is written."""
     block = ["Z[b,s,d] = silu(X[b,s,d])", "X[b,s,d] = silu(Z[b,s,d])", "V[b,s,d] = silu(X[b,s,d])"]
     two = ["Z[b,s,m] = silu(Y[b,s,m])"]
     kernels = [{"name": "make", "equations": two}, {"name": "use", "equations": ["Y[b,s,m] = silu(Z[b,s,m])"]}]
@@ -564,7 +564,7 @@ def test_pipeline_of_a_small_model() -> None:
     [{}, {"pp": 3}, {"dp": 4, "ep": 4}, {"tp": 2, "dp": 2, "ep": 2, "pp": 2}, {"tp": 4, "dp": 4, "ep": 8, "batch": 9}],
 )
 def test_causes_sum_to_the_energy(sizes: dict[str, int]) -> None:
-    """The breakdown of each phase is whole and has no negative part."""
+    """The breakdown of each phase adds up and has no negative part."""
     result = predict(plan_of(RAW_MOE), point("moe", **sizes))
     assert result["feasible"]
     for causes, energy in (
@@ -635,7 +635,7 @@ def test_reads_once_before_making() -> None:
 
 
 def test_llama_is_quick_and_consistent() -> None:
-    """A whole point: totals follow from the phases and the KV cache from the heads."""
+    """A complete point: totals follow from the phases and the KV cache from the heads."""
     result = predict(plan_of(llama()), point("llama", tp=4, pp=2, kv_dtype="fp8"))
     assert result["latency_s"] == pytest.approx(result["ttft_s"] + 7 * result["tpot_s"])
     assert result["energy_j"] == pytest.approx(result["energy_prefill_j"] + result["energy_decode_j"])

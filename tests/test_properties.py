@@ -1,4 +1,4 @@
-"""What must hold of every prediction, whatever the model and the GPU."""
+"""Properties of every prediction, whatever the model and the GPU."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ _REFERENCE = (
 
 
 def build(target: Path) -> int:
-    """Build the site into a folder, its sources beside it, and return the exit code of Sphinx."""
+    """Build the site into a folder, its sources into another next to it, and return the exit code of Sphinx."""
     from sphinx.cmd.build import main
 
     source = target.with_name(f"{target.name}-source")
@@ -111,7 +111,7 @@ def _without_folders(page: Path) -> str:
 
 
 def _contents() -> str:
-    """Return the table of contents that the first page carries, unseen."""
+    """Return the table of contents of the first page, hidden."""
     parts = [_tree(title, names) for title, names in _SECTIONS.items()]
     api = [f"/api/{name}" for name in _api()]
     parts.append(_tree("Reference", [*api, *_REFERENCE]))
