@@ -1,4 +1,4 @@
-"""Counts the core's instructions under valgrind, whatever the load on the machine, and compares them with committed ones.
+"""Counts the core's instructions under valgrind, whatever the load on the machine, and compares with committed counts.
 
 `python benchmarks/instructions.py` exits with 1 if some work takes more than three per cent more instructions than
 `instructions.json` says; `--update` writes that file. `make test` runs it. Where nothing can be compared (no valgrind,

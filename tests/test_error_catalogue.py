@@ -1,6 +1,6 @@
 """Every code of an error has an entry in `docs/errors.md`, and every example of that page produces what it shows.
 
-An entry begins with `### ` and its codes. Its blocks are run in order, in one folder for the complete page: a block with a
+An entry begins with `### ` and its codes. Its blocks are run in order, in one folder per page: a block with a
 title writes that file, a console block runs `energylens`, a python block is run and, where a text block follows, has to
 raise what that shows. With UPDATE_CASES=1 in the environment, output that does not match is written into the page, to
 be read and committed. A comment `<!-- without: ray -->` before a block hides a package from it, `<!-- needs: ray -->`
