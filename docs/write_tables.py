@@ -62,7 +62,7 @@ def kernels() -> str:
             cells.append(", ".join(f"{i.name} {i.fit.mape_percent:g}" for i in fitted if i.fit is not None))
         collectives.append([name, *cells])
     heads = ["GPU", "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "dispatch", "combine"]
-    return f"{table}\n\n(* of another framework's table.)\n\n{markdown(heads, collectives)}"
+    return f"{table}\n\n(* from another framework's table.)\n\n{markdown(heads, collectives)}"
 
 
 def serving() -> str:
@@ -86,9 +86,9 @@ def written(text: str) -> str:
     """Return a page with its tables written anew."""
     for name, table in (("kernels", kernels), ("serving", serving), ("accuracy", serving)):
         marked = re.compile(rf"^( *)<!-- {name} -->\n.*?<!-- /{name} -->", re.DOTALL | re.MULTILINE)
-        if errors := marked.search(text):
+        if match := marked.search(text):
             lines = [f"<!-- {name} -->", *table().splitlines(), f"<!-- /{name} -->"]
-            text = text[: errors.start()] + "\n".join(errors[1] + line for line in lines) + text[errors.end() :]
+            text = text[: match.start()] + "\n".join(match[1] + line for line in lines) + text[match.end() :]
     return text
 
 

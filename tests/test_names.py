@@ -118,7 +118,7 @@ def listed(names: Iterable[str]) -> list[Any]:
 
 
 def some(forms: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the forms of a name that a function is called with; for the slower service functions, those that differ most."""
+    """Return the forms of a name that a function is called with; of service functions only those that differ most."""
     if name in SERVICE_COMMANDS or name in SERVICE_VERBS:
         return {form: value for form, value in forms.items() if form in ("spelling", "renamed", "Path", "loaded")}
     return forms
