@@ -18,9 +18,9 @@ def nnls(gram: Array, target: Array, steps: int = 500) -> Array:
     """Return `argmin x·gram·x/2 - target·x` over `x ≥ 0` by an active-set method (dimensionless)."""
     size = len(target)
     free = np.zeros(size, bool)
-    found = np.zeros(size)
+    solution = np.zeros(size)
     for _ in range(steps):
-        slope = target - gram @ found
+        slope = target - gram @ solution
         worth = np.where(free, -np.inf, slope)
         if worth.max(initial=-np.inf) <= 1e-10 * np.abs(target).max(initial=1e-300):
             break
@@ -30,13 +30,13 @@ def nnls(gram: Array, target: Array, steps: int = 500) -> Array:
             trial[free] = np.linalg.solve(gram[np.ix_(free, free)], target[free])
             bad = free & (trial <= 0)
             if not bad.any():
-                found = trial
+                solution = trial
                 break
-            share = np.min(found[bad] / (found[bad] - trial[bad]))
-            found = found + share * (trial - found)
-            free &= found > 1e-14 * max(found.max(), 1e-300)
-            found[~free] = 0.0
-    return found
+            share = np.min(solution[bad] / (solution[bad] - trial[bad]))
+            solution = solution + share * (trial - solution)
+            free &= solution > 1e-14 * max(solution.max(), 1e-300)
+            solution[~free] = 0.0
+    return solution
 
 
 def check_rank(columns: Array, names: list[str]) -> float:
@@ -79,12 +79,12 @@ def fit(
     left = columns / scale / watts[:, None]
     right = (watts - offset) / watts
     pull = weight.copy()
-    found = np.zeros(columns.shape[1])
+    solution = np.zeros(columns.shape[1])
     for _ in range(rounds):
         weighted = left * pull[:, None]
-        found = nnls(left.T @ weighted, weighted.T @ right)
-        error = left @ found - right
+        solution = nnls(left.T @ weighted, weighted.T @ right)
+        error = left @ solution - right
         pull = weight / np.maximum(np.abs(error), 0.01)
         pull = np.where(capped & (error > 0), 1e-6 * pull, pull)
-    coefficients: Array = found / scale
+    coefficients: Array = solution / scale
     return coefficients
