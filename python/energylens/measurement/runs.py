@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
 from energylens.common.errors import EnergylensError, Problem
@@ -35,8 +36,6 @@ COLUMNS: Final[dict[str, pl.DataType]] = {
 _NOTED: Final = ("gpu", "suite", "input", "skipped")
 KEYS: Final = ("case", "sm_clock_lock_mhz")
 _POSITIVE: Final = ("seconds", "calls", "limit_w")
-_T: Final = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Student's t for 95 % of the mean of so many repeats; that of ten for more."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,12 @@ class Runs:
             *spread.values(),
             pl.len().alias("repeats"),
         )
-        t = pl.col("repeats").replace_strict(_T, default=_T[10], return_dtype=pl.Float64)
+        from scipy.stats import t as student  # type: ignore[import-untyped, unused-ignore]
+
+        freedom = np.maximum(grouped["repeats"].to_numpy() - 1, 1)
+        t = pl.Series(student.ppf(0.975, freedom))
         return grouped.with_columns(
-            (t * pl.col(f"{n}_ci") / pl.col("repeats").sqrt() / pl.col(n)).alias(f"{n}_ci") for n in spread
+            (pl.lit(t) * pl.col(f"{n}_ci") / pl.col("repeats").sqrt() / pl.col(n)).alias(f"{n}_ci") for n in spread
         )
 
     def summary(self) -> dict[str, Any]:
