@@ -22,8 +22,8 @@ QUANTISATION = "_hf_quant_config.json"
 
 def default_directory() -> Path:
     """Return the folder of configs that aiconfigurator_core brings."""
-    found = find_spec("aiconfigurator_core")
-    places = list(found.submodule_search_locations or []) if found else []
+    result = find_spec("aiconfigurator_core")
+    places = list(result.submodule_search_locations or []) if result else []
     if not places:
         sys.exit("aiconfigurator_core is not installed: name a directory of *_config.json files")
     return Path(places[0]) / "model_configs"

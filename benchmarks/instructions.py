@@ -26,21 +26,21 @@ TOLERANCE = 0.02
 def built() -> Path:
     """Build the program that does one piece of work, and return it."""
     command = ["cargo", "bench", "--locked", "-p", "energylens-core", "--bench", "instructions", "--no-run"]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stderr
-    found = re.search(r"\((target/release/deps/instructions-\w+)\)", told)
-    if found is None:
-        raise SystemExit(f"cannot find the program in:\n{told}")
-    return ROOT / found[1]
+    summary = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stderr
+    result = re.search(r"\((target/release/deps/instructions-\w+)\)", summary)
+    if result is None:
+        raise SystemExit(f"cannot find the program in:\n{summary}")
+    return ROOT / result[1]
 
 
 def count(program: Path, work: str) -> int:
     """Return the instructions of one run."""
     command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", str(program), str(PLAN), work]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    found = re.search(r"Collected\s*:\s*(\d+)", told)
-    if found is None:
-        raise SystemExit(told)
-    return int(found[1])
+    summary = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    result = re.search(r"Collected\s*:\s*(\d+)", summary)
+    if result is None:
+        raise SystemExit(summary)
+    return int(result[1])
 
 
 def main() -> None:

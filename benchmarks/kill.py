@@ -118,7 +118,7 @@ class Killer:
                     os.kill(pid, signal.SIGKILL)
         self.orphans = []
 
-    def told(self, what: str) -> None:
+    def record(self, what: str) -> None:
         """Print what came of one kind of kill."""
         print(f"{what}: {self.kills} kills, {self.halfway} halfway, the same bytes after each", flush=True)
         self.kills = self.halfway = 0
@@ -135,12 +135,12 @@ def descendants(root: int) -> list[tuple[int, str]]:
         with contextlib.suppress(OSError, ValueError, IndexError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             parents[int(folder.name)] = (parent, _command(int(folder.name)))
-    found: list[tuple[int, str]] = []
+    result: list[tuple[int, str]] = []
     level = {root}
     while level:
         level = {pid for pid, (parent, _) in parents.items() if parent in level}
-        found += [(pid, parents[pid][1]) for pid in level]
-    return found
+        result += [(pid, parents[pid][1]) for pid in level]
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -151,18 +151,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shards", type=int, default=128)
     kinds = ("local", "shared", "twice", "ray", "ray-worker")
     parser.add_argument("--kind", choices=kinds, action="append", help="what is killed; all of them if not given")
-    given = parser.parse_args(arguments)
-    wanted = given.kind or [kind for kind in kinds if find_spec("ray") or not kind.startswith("ray")]
+    passed = parser.parse_args(arguments)
+    wanted = passed.kind or [kind for kind in kinds if find_spec("ray") or not kind.startswith("ray")]
     with tempfile.TemporaryDirectory() as folder:
-        killer = Killer(Path(folder), given.seed, given.shards)
+        killer = Killer(Path(folder), passed.seed, passed.shards)
 
         def rounds(what: str, runs: Sequence[Sequence[str]], last: Sequence[str] = ()) -> None:
-            while killer.kills < given.times:
-                for _ in range(min(killer.draw.randint(1, 4), given.times - killer.kills)):
+            while killer.kills < passed.times:
+                for _ in range(min(killer.draw.randint(1, 4), passed.times - killer.kills)):
                     killer.kill(runs)
                 killer.finish(killer.out, *last)
                 killer.compare()
-            killer.told(what)
+            killer.record(what)
 
         if "local" in wanted:
             rounds("local", [()])
@@ -173,10 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "ray" in wanted:
             rounds("ray, driver", [RAY], RAY)
         if "ray-worker" in wanted:
-            while killer.kills < given.times:
+            while killer.kills < passed.times:
                 killer.kill_worker()
                 killer.compare()
-            killer.told("ray, worker")
+            killer.record("ray, worker")
 
 
 if __name__ == "__main__":

@@ -112,16 +112,16 @@ def genz(model: str) -> Calls:
 
     def documented(point: Point) -> object:
         tp, pp, batch, prompt, output = point
-        given = {"model": spec, "system_name": "H100_GPU", "bits": "bf16", "batch_size": batch, "input_tokens": prompt}
+        passed = {"model": spec, "system_name": "H100_GPU", "bits": "bf16", "batch_size": batch, "input_tokens": prompt}
         mesh = {"tensor_parallel": tp, "pipeline_parallel": pp}
-        first = module.prefill_moddeling(**given, **mesh)
-        return first, module.decode_moddeling(**given, **mesh, output_tokens=output, Bb=1)
+        first = module.prefill_moddeling(**passed, **mesh)
+        return first, module.decode_moddeling(**passed, **mesh, output_tokens=output, Bb=1)
 
     def tables(point: Point) -> object:
         tp, pp, batch, prompt, output = point
-        given = {"name": spec, "input_sequence_length": prompt, "tensor_parallel": tp, "pipeline_parallel": pp}
-        prefill = module.create_full_prefill_model(**given)
-        decode = module.create_full_decode_model(**given, output_gen_tokens=output)
+        passed = {"name": spec, "input_sequence_length": prompt, "tensor_parallel": tp, "pipeline_parallel": pp}
+        prefill = module.create_full_prefill_model(**passed)
+        decode = module.create_full_decode_model(**passed, output_gen_tokens=output)
         rows = {"batch_size": max(batch // pp, 1), "intermediate_on_chip": True}
         return [module.get_summary_table(module.get_model_df(part, system, **rows)) for part in (prefill, decode)]
 
@@ -180,16 +180,16 @@ def measure_peer(peer: str) -> None:
     """Read a model and points from standard input, measure the peer installed here, print JSON as the last line."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    asked = json.load(sys.stdin)
-    points: list[Point] = [tuple(point) for point in asked["points"]]
+    requested = json.load(sys.stdin)
+    points: list[Point] = [tuple(point) for point in requested["points"]]
     theirs = GENZ_FILES.exists()
     try:
-        calls = PEERS[peer][1](asked["model"])
-        found = {name: measure_call(call, points, asked["seconds"]) for name, call in calls.items()}
+        calls = PEERS[peer][1](requested["model"])
+        result = {name: measure_call(call, points, requested["seconds"]) for name, call in calls.items()}
     finally:
         if peer == "genz" and not theirs:  # it leaves a file behind for every configuration
             shutil.rmtree(GENZ_FILES, ignore_errors=True)
-    print("\n" + json.dumps(found))
+    print("\n" + json.dumps(result))
 
 
 def last_line(text: str) -> str:
@@ -220,13 +220,13 @@ def installed(peer: str, venvs: Path) -> str:
 def peer_rows(peer: str, model: str, points: list[Point], seconds: float, venvs: Path) -> list[Row]:
     """Measure a peer in its own environment; a failure is a row."""
     head = {"model": model, "tool": peer, "version": PEERS[peer][0].split("==")[1], "threads": 1}
-    asked = json.dumps({"model": model, "points": points, "seconds": seconds})
+    requested = json.dumps({"model": model, "points": points, "seconds": seconds})
     try:
         command = [installed(peer, venvs), __file__, "--measure", peer]
-        found = json.loads(run(command, input=asked, timeout=300 + 60 * seconds).splitlines()[-1])
+        result = json.loads(run(command, input=requested, timeout=300 + 60 * seconds).splitlines()[-1])
     except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
         return [{**head, "call": "none", "why_not": last_line(str(error))}]
-    return [{**head, "call": name, **times} for name, times in found.items()]
+    return [{**head, "call": name, **times} for name, times in result.items()]
 
 
 def measure_energylens(model: str, seconds: float) -> tuple[list[Row], list[Point]]:
@@ -300,9 +300,9 @@ def report(rows: list[Row]) -> str:
         lines.append([*head, f"{row['configurations']:,}", si(row["seconds"], "s"), rate, *shown, ""])
         if row["call"] == "engine run_static":
             verdict = f"target {TARGET:,}x {'reached' if row['ratio'] >= TARGET else 'missed'}"
-            own = [r for r in rows if r["model"] == row["model"] and r["tool"] == "energylens"]
+            group = [r for r in rows if r["model"] == row["model"] and r["tool"] == "energylens"]
             others = [
-                f"{call} {number(max(r['per_second'] for r in own if r['call'] == call) / row['per_second'])}x"
+                f"{call} {number(max(r['per_second'] for r in group if r['call'] == call) / row['per_second'])}x"
                 for call in ("evaluate", "explore")
             ]
             ratios = f"core {both[0]} ({verdict}), {both[1]} on one thread; {', '.join(others)}"

@@ -43,11 +43,11 @@ def main() -> None:
         space = replace(LARGE, objectives=objectives)
         for method in ("native", "pymoo"):
             for population in (1_000, 10_000):
-                found = search(space, method=method, population=population, generations=100)
-                each = si(found.seconds / found.points, "s")
+                outcome = search(space, method=method, population=population, generations=100)
+                each = si(outcome.seconds / outcome.points, "s")
                 count = str(len(objectives))
                 rows.append(
-                    [method, count, f"{population:,} x 100", si(found.seconds, "s"), each, str(found.frame.height)]
+                    [method, count, f"{population:,} x 100", si(outcome.seconds, "s"), each, str(outcome.frame.height)]
                 )
     print(f"a space of {LARGE.size:,} points, evaluation included\n")
     print(table(["engine", "objectives", "run", "time", "a point met", "front"], rows))

@@ -100,7 +100,7 @@ def core_call(frame: pl.DataFrame, columns: list[str], threads: int) -> Callable
         frame[name].to_numpy().astype(np.float64) for name in ("batch", "prompt_tokens", "output_tokens")
     )
     core = space.plan.core
-    ways, way = run_options.ways(frame)
+    ways, option_table = run_options.ways(frame)
     return lambda: core.evaluate(
         [None],
         zeros,
@@ -112,7 +112,7 @@ def core_call(frame: pl.DataFrame, columns: list[str], threads: int) -> Callable
         ones,
         ep,
         ways,
-        way,
+        option_table,
         batch,
         prompt,
         output,
@@ -152,8 +152,8 @@ def main() -> None:
         frame = points_of(model, gpu, tp, ep, 1_000_000)
         add(f"evaluate, random points of {model}", frame.height, best_of(partial(energylens.evaluate, frame)), threads)
         for label, columns in (("14 columns", _core.COLUMNS[:14]), ("2 columns", ["latency_s", "energy_j"])):
-            for own in (threads, 1):
-                add(f"core, the same, {label}", frame.height, best_of(core_call(frame, columns, own)), own)
+            for group in (threads, 1):
+                add(f"core, the same, {label}", frame.height, best_of(core_call(frame, columns, group)), group)
         space = product(model, gpu, tp, ep, 512)
         add(f"front of {model}, each from scratch", 1 << 24, best_of(directly(space, 1 << 24, threads), 3), threads)
         for batches in (8, 64, 512):
