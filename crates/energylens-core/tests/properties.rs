@@ -4,17 +4,19 @@
 mod common;
 
 use energylens_core::batch::serve::{COLUMNS, Columns, Served, column_names};
-use energylens_core::cost::collective::{Collective, Group, Operation};
+use energylens_core::cost::collective::{Collective, Group};
 use energylens_core::cost::env::Env;
-use energylens_core::cost::overlap::Contention;
 use energylens_core::einsum::parse::parse;
 use energylens_core::engine::space::{Listed, Space};
 use energylens_core::engine::{Plan, Schedule, Visitor};
 use energylens_core::explain;
-use energylens_core::input::run_options::{Running, Where};
+use energylens_core::hardware::collectives::Operation;
+use energylens_core::hardware::link::Contention;
+use energylens_core::input::run_options::Running;
 use energylens_core::lowering::mesh::Reason;
 use energylens_core::numeric::shape::Poly;
 use energylens_core::numeric::simd::Level;
+use energylens_core::phase::Where;
 use energylens_core::reduce::front::{Front, dominates};
 use energylens_core::reduce::groups::Grouping;
 use energylens_core::reduce::{Reduction, Wanted};

@@ -2,7 +2,8 @@
 
 use energylens_core::batch::serve::{Columns, column_names};
 use energylens_core::engine::{Plan, Point, Points};
-use energylens_core::input::run_options::{Running, Where};
+use energylens_core::input::run_options::Running;
+use energylens_core::phase::Where;
 use numpy::{Element, PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

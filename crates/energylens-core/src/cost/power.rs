@@ -1,5 +1,6 @@
 //! The power limit of a stage: by itself, under a locked clock, under a cap.
 
+use crate::hardware::clock::Lower;
 use crate::numeric::lanes::Lane;
 
 /// Share of a stage's dynamic joules that is drawn if the GPU may not draw more than `tdp_w` on average: 1 below the limit.
@@ -9,22 +10,6 @@ use crate::numeric::lanes::Lane;
 pub fn limited(time_s: f64, dynamic_j: f64, static_w: f64, tdp_w: f64) -> f64 {
     let most = time_s * (tdp_w - static_w);
     if dynamic_j > most { most / dynamic_j } else { 1.0 }
-}
-
-/// A clock, as a share of another, with what it does to joules and watts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Lower {
-    /// Clock over the other one.
-    pub clock: f64,
-    /// Squared voltage over the other one's.
-    pub voltage: f64,
-    /// Waiting power over the other one's.
-    pub waiting: f64,
-}
-
-impl Lower {
-    /// The other clock itself.
-    pub const SAME: Self = Self { clock: 1.0, voltage: 1.0, waiting: 1.0 };
 }
 
 /// A cap on the power of a GPU below its limit, met by lowering the SM clock.

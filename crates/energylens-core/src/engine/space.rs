@@ -6,8 +6,9 @@ use crate::batch::serve::Requests;
 use crate::engine::{Point, Points};
 use crate::error::{Problem, Problems};
 use crate::hardware::dtype::dtype;
-use crate::input::run_options::{Running, Where};
+use crate::input::run_options::Running;
 use crate::numeric::lanes::LANES;
+use crate::phase::Where;
 
 /// Values of each axis; the last one varies fastest.
 #[derive(Clone, Debug, Deserialize)]

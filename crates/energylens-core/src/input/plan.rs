@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Problem, Problems, Step};
 use crate::hardware::profile::Profile;
-use crate::input::run_options::Where;
+use crate::phase::{Phase, Where};
 use crate::routing::Law;
 
 /// A whole plan: models, GPUs and settings; a point indexes into it.
@@ -89,16 +89,6 @@ impl OverlapSpec {
     pub fn phases(&self) -> Where {
         self.phases.unwrap_or(Where::Both)
     }
-}
-
-/// When a kernel runs.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// Reading the prompt.
-    Prefill,
-    /// Writing one token a sequence.
-    Decode,
 }
 
 /// One launch: its name and equations.

@@ -5,12 +5,14 @@ use std::sync::{Arc, OnceLock};
 
 use crate::cost::collective::Collective;
 use crate::cost::kernel::{Experts, KernelCost};
-use crate::cost::overlap::Contention;
-use crate::cost::power::{Cap, Governor, Lower};
+use crate::cost::power::{Cap, Governor};
 use crate::cost::program::Program;
 use crate::graph::Graph;
+use crate::hardware::clock::Lower;
 use crate::hardware::dtype::Dtype;
-use crate::hardware::profile::{Profile, Range};
+use crate::hardware::link::Contention;
+use crate::hardware::profile::Profile;
+use crate::hardware::uncertainty::Range;
 use crate::input::plan::MaskSpec;
 use crate::input::run_options::Running;
 use crate::lowering::mesh::{Infeasible, Mesh, Reason};

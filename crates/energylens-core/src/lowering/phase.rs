@@ -3,21 +3,25 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use crate::cost::collective::{Collective, Group, Operation};
+use crate::cost::collective::{Collective, Group};
 use crate::cost::kernel::{Beside, Experts, KernelCost, Prices, Traffic};
 use crate::cost::overlap::Order;
 use crate::cost::program::Program;
 use crate::einsum::count::Work;
 use crate::graph::flow::{BlockFlow, KernelFlow, Kind, Move};
 use crate::graph::{Block, Class, Graph, Kernel, Line};
+use crate::hardware::collectives::Operation;
 use crate::hardware::dtype::{DTYPES, Dtype, dtype};
-use crate::hardware::profile::{Profile, Range, TimeSet};
-use crate::input::plan::{MaskSpec, Phase};
+use crate::hardware::kernels::TimeSet;
+use crate::hardware::profile::Profile;
+use crate::hardware::uncertainty::Range;
+use crate::input::plan::MaskSpec;
 use crate::input::run_options::Running;
 use crate::lowering::mapping::{Blocks, CacheShape, Formats, MappedKernel, MappedPhase, StageKind};
 use crate::lowering::mesh::Mesh;
 use crate::lowering::timing::Measure;
 use crate::numeric::shape::Poly;
+use crate::phase::Phase;
 
 /// Inputs of the lowering.
 pub struct Lowering<'a> {
