@@ -18,7 +18,7 @@ pub struct Clock {
 
 /// A clock, as a share of another, with what it does to joules and watts.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Lower {
+pub struct ClockRatio {
     /// Clock over the other one.
     pub clock: f64,
     /// Squared voltage over the other one's.
@@ -27,7 +27,7 @@ pub struct Lower {
     pub waiting: f64,
 }
 
-impl Lower {
+impl ClockRatio {
     /// The other clock itself.
     pub const SAME: Self = Self { clock: 1.0, voltage: 1.0, waiting: 1.0 };
 }
@@ -50,7 +50,7 @@ impl Clock {
     }
 
     /// Clocks of both tables below one, from the highest down.
-    pub fn below(&self, mhz: f64) -> Vec<Lower> {
+    pub fn below(&self, mhz: f64) -> Vec<ClockRatio> {
         let Some((lowest, _)) = self.range() else { return Vec::new() };
         let mut clocks: Vec<f64> = self.voltage_mv.iter().chain(&self.idle_w).map(|(f, _)| *f).collect();
         clocks.retain(|f| (lowest..mhz).contains(f));
@@ -60,10 +60,10 @@ impl Clock {
     }
 
     /// A clock over another.
-    pub fn lower(&self, mhz: f64, over_mhz: f64) -> Lower {
+    pub fn lower(&self, mhz: f64, over_mhz: f64) -> ClockRatio {
         let ratio = at(&self.voltage_mv, mhz) / at(&self.voltage_mv, over_mhz);
         let waiting = at(&self.idle_w, mhz) / at(&self.idle_w, over_mhz);
-        Lower { clock: mhz / over_mhz, voltage: ratio * ratio, waiting }
+        ClockRatio { clock: mhz / over_mhz, voltage: ratio * ratio, waiting }
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
         };
         assert_eq!([500.0, 1000.0, 1200.0, 1500.0].map(|f| at(&clock.voltage_mv, f)), [700.0, 700.0, 800.0, 900.0]);
         assert_eq!(clock.range(), Some((1000.0, 1400.0)));
-        let lower = Lower { clock: 1000.0 / 1400.0, voltage: (700.0_f64 / 900.0).powi(2), waiting: 70.0 / 80.0 };
+        let lower = ClockRatio { clock: 1000.0 / 1400.0, voltage: (700.0_f64 / 900.0).powi(2), waiting: 70.0 / 80.0 };
         assert_eq!(clock.below(1400.0), [lower]);
         assert_eq!(Clock::default().range(), None);
     }

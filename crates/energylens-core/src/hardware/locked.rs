@@ -1,6 +1,6 @@
 //! A GPU locked to a clock below its highest.
 
-use super::clock::Lower;
+use super::clock::ClockRatio;
 use super::collectives::Collectives;
 use super::kernels::TimeSet;
 use super::profile::Profile;
@@ -12,7 +12,7 @@ impl Profile {
         if !(lowest..=highest).contains(&mhz) {
             return None;
         }
-        let Lower { clock: pace, voltage, waiting } = self.clock.lower(mhz, highest);
+        let ClockRatio { clock: pace, voltage, waiting } = self.clock.lower(mhz, highest);
         let mut own = self.clone();
         let peaks = &mut own.compute.peak_flops;
         for peak in [&mut peaks.bf16, &mut peaks.vector].into_iter().chain(&mut peaks.fp8).chain(&mut peaks.fp4) {
