@@ -16,7 +16,7 @@ use energylens_core::input::run_options::Running;
 use energylens_core::lowering::mesh::Reason;
 use energylens_core::numeric::shape::Poly;
 use energylens_core::numeric::simd::Level;
-use energylens_core::phase::Where;
+use energylens_core::phase::Phases;
 use energylens_core::reduce::front::{Front, dominates};
 use energylens_core::reduce::groups::Grouping;
 use energylens_core::reduce::{Reduction, Wanted};
@@ -335,7 +335,7 @@ fn kernels_one_by_one_add_up_to_the_whole() {
     let overlapped = |overlap_stages, fused_norm, sm_clock_mhz, power_cap_w| Running {
         overlap_stages,
         overlap_sms: if overlap_stages > 1 { 20 } else { 0 },
-        overlap_where: if overlap_stages > 1 { Where::Both } else { Where::Prefill },
+        overlap_where: if overlap_stages > 1 { Phases::Both } else { Phases::Prefill },
         fused_norm,
         sm_clock_mhz,
         power_cap_w,

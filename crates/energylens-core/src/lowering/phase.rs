@@ -118,7 +118,7 @@ impl Lowering<'_> {
             }
             send.iter().for_each(|send| program.add_link(send));
         }
-        let sends_beside = self.running.overlaps() && self.running.overlap_where.meets(phase);
+        let sends_beside = self.running.overlaps() && self.running.overlap_where.includes(phase);
         let contention = self.profile.link.contention;
         let Shared { masks, divisions, mut found } = shared;
         found.overlapped |= sends_beside && send.is_some();
@@ -220,12 +220,12 @@ impl Lowering<'_> {
             return (false, Some(beside));
         }
         let (stages, taken) = match running.overlap_stages {
-            0 => match kernel.overlap.filter(|own| own.phases().meets(phase) && f64::from(own.sms) < sms) {
+            0 => match kernel.overlap.filter(|own| own.phases().includes(phase) && f64::from(own.sms) < sms) {
                 Some(own) => (f64::from(own.stages), f64::from(own.sms)),
                 None => return (false, None),
             },
             1 => return (false, None),
-            _ if !running.overlap_where.meets(phase) || !running.agrees(self.profile.compute.sms) => {
+            _ if !running.overlap_where.includes(phase) || !running.agrees(self.profile.compute.sms) => {
                 return (false, None);
             }
             stages => (f64::from(stages), f64::from(running.overlap_sms)),
