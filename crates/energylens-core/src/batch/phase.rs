@@ -171,7 +171,7 @@ pub fn phase_cost<const L: usize>(
             stage[KERNEL_S][i] += constants.sequence_s * passes.b[i];
             time[i] = constants.host_s + stage[KERNEL_S][i] + stage[EXPOSED_S][i];
         }
-        if phase.sends_beside {
+        if phase.send_overlaps {
             for i in 0..L {
                 beside[i] = phase.contention.both(time[i], handed_s[i]) - time[i];
             }

@@ -2,9 +2,9 @@
 
 use crate::batch::phase::{CAUSES, Passes, PhaseCost, PhaseView, Scratch, phase_cost};
 use crate::cost::attention::visible;
-use crate::cost::program::{BENT, Program};
+use crate::cost::program::BENT;
 use crate::hardware::uncertainty::Range;
-use crate::lowering::mapping::Mapping;
+use crate::lowering::mapping::{MappedPhase, Mapping};
 use crate::lowering::mesh::Reason;
 use crate::numeric::lanes::{LANES, Lane, ceiling};
 use crate::numeric::simd::{self, Level, Work};
@@ -29,10 +29,6 @@ const EIGHTY_PERCENT: f64 = 1.281_551_565_544_6;
 pub const LARGEST: f64 = 1e140;
 /// Its inverse.
 pub const SMALLEST: f64 = 1e-140;
-
-/// Sequences of a data-parallel rank up to which fixed seconds of decode are looked up.
-const MOST_HELD: usize = 1024;
-const HELD_ROW: usize = MOST_HELD + LANES;
 
 /// Results of a block of points: columns, of which those asked for are filled, and the reason of each lane as its code.
 #[derive(Clone, Debug)]
@@ -181,11 +177,6 @@ impl<const L: usize> Work for Fix<'_, L> {
     }
 }
 
-/// Bytes of the table of fixed seconds of decode.
-pub(crate) fn fixed_bytes(program: &Program, kinds: usize) -> usize {
-    program.bent() * kinds * HELD_ROW * size_of::<f64>()
-}
-
 /// Puts the fixed seconds of decode into `scratch`; with `tables` they are looked up, with the same bits.
 pub fn fix_decode<const L: usize>(
     level: Level,
@@ -199,17 +190,17 @@ pub fn fix_decode<const L: usize>(
     for i in 0..L {
         held[i] = ceiling(batch[i] / dp);
     }
-    if !tables || held.iter().any(|held| *held > MOST_HELD as f64) {
+    if !tables || held.iter().any(|held| *held > MappedPhase::TABLE_SEQUENCES as f64) {
         return simd::run(level, Fix { mapping, batch, scratch });
     }
     let (kinds, bent) = (mapping.kinds.len(), mapping.decode.program.bent());
     let table = mapping.decode.fixed.get_or_init(|| {
-        let mut table = vec![0.0; bent * kinds * HELD_ROW];
-        for first in (0..=MOST_HELD).step_by(L) {
+        let mut table = vec![0.0; mapping.decode.table_values(kinds)];
+        for first in (0..=MappedPhase::TABLE_SEQUENCES).step_by(L) {
             let batch: Lane<L> = std::array::from_fn(|i| dp * (first + i).max(1) as f64);
             simd::run(level, Fix { mapping, batch: &batch, scratch: &mut *scratch });
             for (row, lane) in
-                table.chunks_mut(HELD_ROW).zip(scratch.fixed.iter().flat_map(|own| own.iter().take(bent)))
+                table.chunks_mut(MappedPhase::TABLE_ROW).zip(scratch.fixed.iter().flat_map(|own| own.iter().take(bent)))
             {
                 row[first..first + L].copy_from_slice(lane);
             }
@@ -218,9 +209,9 @@ pub fn fix_decode<const L: usize>(
     });
     scratch.fixed.resize(kinds, [[0.0; L]; BENT]);
     let lanes = scratch.fixed.iter_mut().flat_map(|own| own.iter_mut().take(bent));
-    for (row, lane) in table.chunks(HELD_ROW).zip(lanes) {
+    for (row, lane) in table.chunks(MappedPhase::TABLE_ROW).zip(lanes) {
         for i in 0..L {
-            lane[i] = row[(held[i] as usize).min(HELD_ROW - 1)];
+            lane[i] = row[(held[i] as usize).min(MappedPhase::TABLE_ROW - 1)];
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::einsum::{Function, Rank};
 use crate::graph::flow::{BlockFlow, Exchange, KernelFlow, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Class, Kernel, Line};
 use crate::hardware::collectives::Operation;
-use crate::lowering::phase::Lowering;
+use crate::lowering::context::Lowering;
 use crate::numeric::shape::Poly;
 use crate::phase::Phase;
 
@@ -59,7 +59,7 @@ impl Lowering<'_> {
             }
         }
         if phase == Phase::Decode && self.mesh.cp > 1 {
-            let (cp, bytes) = (self.mesh.cp, self.format("", "activations").bytes);
+            let (cp, bytes) = (self.mesh.cp, self.activation_format().bytes);
             let group = Group { size: cp, span: self.mesh.tp * cp };
             for (kernel, own) in kernels.iter().zip(&mut collectives) {
                 if self.graph.attends(&block.kernels[kernel.kernel]) {
@@ -119,7 +119,7 @@ impl Lowering<'_> {
         let all = Group { size: pool, span: if mesh.dp == 1 { pool } else { stage } };
         let tp = self.tp_group();
         let dp = Group { size: mesh.dp, span: stage };
-        let bytes = self.format("", "activations").bytes;
+        let bytes = self.activation_format().bytes;
         let local = |moved: &Move| self.mesh.local(self.graph, block, &moved.ranks, moved.routed).scaled(bytes);
         let make = |operation, group, message: Poly| Collective::new(self.profile, operation, group, message);
         let found = match exchange {

@@ -3,17 +3,17 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::mapping::{
-    Blocks, CacheShape, Formats, MappedPhase, Settings, StageKind, StepConstants, largest_activations, routed,
-    stage_kinds,
-};
-use super::phase::{Found, Lowering};
-use crate::cost::kernel::Experts;
+use crate::cost::env::Experts;
 use crate::graph::Graph;
 use crate::hardware::profile::Profile;
 use crate::input::run_options::Running;
+use crate::lowering::context::Lowering;
+use crate::lowering::experts::routed;
+use crate::lowering::features::Features;
+use crate::lowering::memory::{Activations, largest_activations};
 use crate::lowering::mesh::{Infeasible, Mesh};
-use crate::numeric::shape::Poly;
+use crate::lowering::parts::{Blocks, CacheShape, Formats, MappedPhase, Settings, StageKind, StepConstants};
+use crate::lowering::stages::stage_kinds;
 use crate::phase::Phase;
 
 /// What does not follow the clock.
@@ -26,7 +26,7 @@ pub struct Unclocked {
     /// Cache of one repetition of each block.
     pub caches: Vec<CacheShape>,
     /// Activation bytes of prefill kernels that may be the largest, each with its mask.
-    pub activations: Vec<(Option<usize>, Poly)>,
+    pub activations: Vec<Activations>,
     /// Routing.
     pub experts: Option<Experts>,
 }
@@ -35,7 +35,7 @@ impl Unclocked {
     /// Bytes it takes, about.
     pub fn bytes(&self) -> usize {
         let blocks = self.weights.len() * (size_of::<f64>() * (1 + self.kinds.len()) + size_of::<CacheShape>());
-        let largest = self.activations.iter().map(|own| size_of_val(own) + own.1.bytes()).sum::<usize>();
+        let largest = self.activations.iter().map(|one| size_of_val(one) + one.1.bytes()).sum::<usize>();
         size_of::<Self>() + blocks + largest
     }
 }
@@ -55,8 +55,8 @@ pub struct LaidOut {
     pub constants: StepConstants,
     /// The GPU locked to the clock, if it can be and is: what a cap goes by.
     pub(super) locked: Option<Profile>,
-    /// What the phases were found to have.
-    pub(super) has: [Found; 2],
+    /// What run options apply to, in either phase.
+    pub(super) features: Features,
     /// Bytes it takes, without and with tables.
     bytes: [usize; 2],
 }
@@ -89,26 +89,26 @@ impl LaidOut {
             None => routed(graph, mesh, running, settings.routings)?,
         };
         let mut locked = lock(profile, running);
-        let own = locked.as_ref().unwrap_or(profile);
-        let lower = Lowering { graph, profile: own, mesh, formats, running, experts };
+        let at_clock = locked.as_ref().unwrap_or(profile);
+        let lower = Lowering { graph, profile: at_clock, mesh, formats, running, experts };
         let kinds = stage_kinds(graph, mesh.pp);
-        let (prefill, first_blocks, has_first) = lower.phase(Phase::Prefill, &kinds);
-        let (decode, _, has_then) = lower.phase(Phase::Decode, &kinds);
-        let constants = constants(own, &lower, settings);
+        let (prefill, first_blocks, prefill_features) = lower.phase(Phase::Prefill, &kinds);
+        let (decode, _, decode_features) = lower.phase(Phase::Decode, &kinds);
+        let constants = constants(at_clock, &lower, settings);
         let unclocked = known.unwrap_or_else(|| {
             Arc::new(Unclocked {
                 activations: largest_activations(&first_blocks),
                 kinds,
                 weights: lower.weights(),
                 caches: lower.caches(),
-                experts: lower.experts(),
+                experts: lower.experts.clone(),
             })
         });
         if let Some(locked) = &mut locked {
             locked.forget_kernels();
         }
-        let has = [has_first, has_then];
-        let made = Self { mesh, prefill, decode, unclocked, constants, locked, has, bytes: [0; 2] };
+        let features = prefill_features.or(decode_features);
+        let made = Self { mesh, prefill, decode, unclocked, constants, locked, features, bytes: [0; 2] };
         Ok(Self { bytes: [made.counted(false), made.counted(true)], ..made })
     }
 
@@ -121,7 +121,7 @@ impl LaidOut {
     fn counted(&self, tables: bool) -> usize {
         let kinds = self.kinds.len();
         let phases = [&self.prefill, &self.decode].map(|phase| phase.program.bytes(tables)).iter().sum::<usize>();
-        let fixed = if tables { crate::batch::serve::fixed_bytes(&self.decode.program, kinds) } else { 0 };
+        let fixed = if tables { self.decode.table_values(kinds) * size_of::<f64>() } else { 0 };
         let locked = self.locked.as_ref().map_or(0, Profile::clock_bytes);
         size_of::<Self>() + self.unclocked.bytes() + phases + fixed + locked
     }

@@ -11,7 +11,7 @@ use crate::einsum::{Function, Rank};
 use crate::graph::{Block, Class, Kernel, Line};
 use crate::hardware::dtype::{Arithmetic, DTYPES, Dtype};
 use crate::hardware::kernels::TimeSet;
-use crate::lowering::phase::Lowering;
+use crate::lowering::context::Lowering;
 use crate::numeric::exact::power;
 use crate::numeric::shape::{B, Poly, S, T};
 use crate::phase::Phase;
@@ -79,7 +79,7 @@ impl Lowering<'_> {
             tiling: Tiling::new(&tiles, sms, set.depth_0, set.split_s),
             added: self.added(&products, &set, bandwidth),
             expert_s: if class == Class::GroupedGemm { set.expert_s } else { 0.0 },
-            worked: Worked::new(self.experts().map_or(0.0, |experts| experts.local), set.idle_experts),
+            worked: Worked::new(self.experts.as_ref().map_or(0.0, |experts| experts.local), set.idle_experts),
             set,
             products,
             attention,
@@ -93,7 +93,7 @@ impl Lowering<'_> {
     fn cache_format(&self, kernel: &Kernel) -> Dtype {
         let mut reads = kernel.lines.iter().flat_map(|line| line.equation.reads());
         let cached = reads.find(|tensor| self.graph.cache.contains(&tensor.name));
-        cached.map_or_else(|| self.format("", "activations"), |tensor| self.format(&tensor.name, "cache"))
+        cached.map_or_else(|| self.activation_format(), |tensor| self.format(&tensor.name, "cache"))
     }
 
     /// Seconds added to a kernel of matrix products: quantising their inputs, sorting tokens by expert.
@@ -151,12 +151,12 @@ impl Lowering<'_> {
         rate: &dyn Fn(Arithmetic) -> f64,
         idle: f64,
     ) -> Vec<Product> {
-        let experts = self.experts();
+        let experts = self.experts.as_ref();
         let mut merged: Vec<(&Line, &MatrixRanks, Arithmetic, Product)> = Vec::new();
         for &(line, ranks, arithmetic) in matrix {
             let extent = |list: &[Rank]| self.extent(block, line, list);
             let grouped = line.grouped();
-            let of = experts.as_ref().filter(|_| grouped);
+            let of = experts.filter(|_| grouped);
             let tokens_on_the_right = grouped && ranks.columns.contains(&'b');
             let columns = if tokens_on_the_right { extent(&ranks.rows) } else { extent(&ranks.columns) };
             let same = merged.iter_mut().find(|(other, other_ranks, other_arithmetic, _)| {
