@@ -3,6 +3,8 @@
 mod build;
 mod check;
 pub mod flow;
+mod names;
+mod shard;
 
 use std::collections::{BTreeMap, BTreeSet};
 
