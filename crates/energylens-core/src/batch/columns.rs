@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use crate::batch::phase::CAUSES;
 
-/// Names the result columns, each with the constant that holds its position: the one table of both.
+/// Names the result columns, each with the constant that holds its position: a single table of both.
 macro_rules! result_columns {
     ($($position:literal $constant:ident $name:literal $meaning:literal)*) => {
         $(

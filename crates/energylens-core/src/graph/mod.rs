@@ -14,7 +14,7 @@ use crate::input::plan::{MaskSpec, OverlapSpec, RankSpec};
 use crate::phase::Phase;
 use crate::routing::{Groups, reach};
 
-/// A mesh axis: one way of splitting work over GPUs.
+/// A mesh axis: a form of parallelism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Axis {
     /// Tensor parallelism of attention and dense layers.
@@ -129,7 +129,7 @@ pub struct Kernel {
 impl Kernel {
     /// Whether it runs in that phase.
     pub fn runs_in(&self, phase: Phase) -> bool {
-        self.phase.is_none_or(|own| own == phase)
+        self.phase.is_none_or(|only| only == phase)
     }
 }
 
@@ -235,13 +235,13 @@ impl Graph {
 
     /// Weights of a block by name, at their first use: index ranks, and whether the line is routed.
     pub fn block_weights(&self, block: &Block) -> BTreeMap<String, (Vec<Rank>, bool)> {
-        let mut found = BTreeMap::new();
+        let mut weights = BTreeMap::new();
         for line in block.kernels.iter().flat_map(|kernel| &kernel.lines) {
             for tensor in line.equation.reads().filter(|tensor| self.weights.contains(&tensor.name)) {
-                found.entry(tensor.name.clone()).or_insert_with(|| (tensor.ranks.clone(), line.routed));
+                weights.entry(tensor.name.clone()).or_insert_with(|| (tensor.ranks.clone(), line.routed));
             }
         }
-        found
+        weights
     }
 
     /// Layers dealt to pipeline stages.

@@ -1,4 +1,4 @@
-//! The layout of a mapping: everything that mappings of different caps share, and of that what all clocks do.
+//! The layout of a mapping: everything that mappings of different power caps share, and the part that all clocks share.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use crate::lowering::parts::{Blocks, CacheShape, Formats, MappedPhase, Settings,
 use crate::lowering::stages::stage_kinds;
 use crate::phase::Phase;
 
-/// What does not follow the clock.
+/// The part of a layout that does not follow the SM clock.
 #[derive(Clone, Debug)]
 pub struct Unclocked {
     /// Pipeline stages by content.
     pub kinds: Vec<StageKind>,
-    /// Weight bytes of one repetition of each block, and of tied or once-held ones.
+    /// Bytes of weights of one repetition of each block; tied weights count in one block only.
     pub weights: Vec<f64>,
     /// Cache of one repetition of each block.
     pub caches: Vec<CacheShape>,
-    /// Activation bytes of prefill kernels that may be the largest, each with its mask.
+    /// Activations of the prefill kernels that may need the most.
     pub activations: Vec<Activations>,
     /// Routing.
     pub experts: Option<Experts>,
 }
 
 impl Unclocked {
-    /// Bytes it takes, about.
+    /// Bytes of memory it takes, about.
     pub fn bytes(&self) -> usize {
         let blocks = self.weights.len() * (size_of::<f64>() * (1 + self.kinds.len()) + size_of::<CacheShape>());
         let largest = self.activations.iter().map(|one| size_of_val(one) + one.1.bytes()).sum::<usize>();
@@ -40,7 +40,7 @@ impl Unclocked {
     }
 }
 
-/// Everything constant over batch and lengths, but for how a cap holds the clock down.
+/// Everything that is constant over batch and lengths, but for how a power cap lowers the clock.
 #[derive(Clone, Debug)]
 pub struct LaidOut {
     /// Mesh.
@@ -49,15 +49,15 @@ pub struct LaidOut {
     pub prefill: MappedPhase,
     /// Decode.
     pub decode: MappedPhase,
-    /// What locked clocks share.
+    /// What all clocks share.
     unclocked: Arc<Unclocked>,
     /// Step constants.
     pub constants: StepConstants,
-    /// The GPU locked to the clock, if it can be and is: what a cap goes by.
+    /// The GPU at the locked clock, which a cap starts from; none if it is not locked.
     pub(super) locked: Option<Profile>,
     /// What run options apply to, in either phase.
     pub(super) features: Features,
-    /// Bytes it takes, without and with tables.
+    /// Bytes of memory it takes, without and with tables.
     bytes: [usize; 2],
 }
 
@@ -70,7 +70,7 @@ impl Deref for LaidOut {
 }
 
 impl LaidOut {
-    /// Lays a model out; `known` is what the same at another clock has of what does not follow it.
+    /// Lays a model out; `known` is the clock-independent part of the same layout at another clock.
     ///
     /// # Errors
     /// Why it cannot be laid out.
@@ -112,8 +112,8 @@ impl LaidOut {
         Ok(Self { bytes: [made.counted(false), made.counted(true)], ..made })
     }
 
-    /// Bytes it takes; with what tables it will have, if it is used with them. Counted when it was made: caches ask at
-    /// every use.
+    /// Bytes of memory it takes; with `tables`, those of the tables that long runs of points fill. They were counted when it
+    /// was made, because caches need them at every use.
     pub fn bytes(&self, tables: bool) -> usize {
         self.bytes[usize::from(tables)]
     }
@@ -132,7 +132,7 @@ impl LaidOut {
     }
 }
 
-/// The GPU locked to the clock that is asked for; none if none is, or if it cannot be.
+/// The GPU locked to the clock that the point requests; none if it requests none, or if the GPU cannot be locked to it.
 fn lock(profile: &Profile, running: Running) -> Option<Profile> {
     (running.sm_clock_mhz > 0).then(|| profile.at_clock(f64::from(running.sm_clock_mhz))).flatten()
 }

@@ -134,11 +134,11 @@ impl Lowering<'_> {
         let mut size = Poly::constant(1.0);
         for rank in list {
             let routed = self.graph.routed.is_some_and(|r| r.rank == *rank) && line.routed;
-            let one = match self.graph.ranks.get(rank).filter(|_| !routed) {
+            let local = match self.graph.ranks.get(rank).filter(|_| !routed) {
                 None => self.mesh.local(self.graph, block, &[*rank], line.routed),
-                Some(whole) => Poly::constant(whole.extent as f64 / f64::from(ways.of(*rank))),
+                Some(spec) => Poly::constant(spec.extent as f64 / f64::from(ways.of(*rank))),
             };
-            size = times(&size, &one);
+            size = times(&size, &local);
         }
         size
     }
@@ -178,7 +178,8 @@ impl Lowering<'_> {
                         columns,
                         depth: extent(&ranks.depth),
                         seconds_per_flop: sms / rate(arithmetic),
-                        grouped: of.map(|own| Grouped { table: Arc::clone(&own.table), idle: (idle, own.local) }),
+                        grouped: of
+                            .map(|experts| Grouped { table: Arc::clone(&experts.table), idle: (idle, experts.local) }),
                         table: OnceLock::new(),
                     },
                 )),
@@ -214,8 +215,8 @@ impl Lowering<'_> {
         }
         // Of 128 rows of one head on every SM, for one visible token.
         let pairs: f64 = seconds.terms().iter().filter(|(bits, _)| *bits == B | S | T).map(|(_, c)| c).sum();
-        let of_one: f64 = heads.terms().iter().map(|(_, c)| c).sum();
-        let token_s = QUERY_ROWS * sms * pairs / of_one;
+        let rows_of_heads: f64 = heads.terms().iter().map(|(_, c)| c).sum();
+        let token_s = QUERY_ROWS * sms * pairs / rows_of_heads;
         let blocks = Blocks {
             pad: set.pad_rows,
             token_s: token_s * set.length_factor,
