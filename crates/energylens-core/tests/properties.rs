@@ -130,7 +130,7 @@ fn reduced(
     threads: usize,
 ) -> Reduction {
     let mut kept = Reduction::new(wanted.clone());
-    let parts = plan.walk(space, range, wanted.columns(), schedule, threads, || kept.beside());
+    let parts = plan.walk(space, range, wanted.columns(), schedule, threads, || kept.empty_sibling());
     parts.into_iter().for_each(|part| kept.merge(part));
     kept
 }

@@ -84,11 +84,7 @@ impl Plan {
 
     /// Number of weights of a model.
     fn parameters(&self, #[pyo3(from_py_with = fits)] model: usize) -> PyResult<f64> {
-        self.0
-            .graphs
-            .get(model)
-            .map(Graph::parameters)
-            .ok_or_else(|| fault("model", "no such model"))
+        self.0.graphs.get(model).map(Graph::parameters).ok_or_else(|| fault("model", "no such model"))
     }
 
     /// Bytes of the cache of one sequence of so many tokens, over all GPUs.

@@ -179,7 +179,13 @@ struct Plane<'a> {
 
 impl Plane<'_> {
     /// Evaluates a rectangle of prompts and outputs, in parts small enough for the processor's caches.
-    fn rectangle<V: Visitor>(&self, prompts: Range<usize>, outputs: Range<usize>, buffers: &mut Buffers, visitor: &mut V) {
+    fn rectangle<V: Visitor>(
+        &self,
+        prompts: Range<usize>,
+        outputs: Range<usize>,
+        buffers: &mut Buffers,
+        visitor: &mut V,
+    ) {
         let along_outputs = outputs.len() >= prompts.len();
         let mut outputs = outputs;
         // A batch of one output token decodes nothing, and is given the context of two: among evenly spaced values it would be

@@ -232,7 +232,14 @@ type Rows<'a> = &'a [(u32, [f64; 3])];
 
 // Neither is generic, so that the hot loops are compiled in this crate alone, whoever hands over the points.
 #[inline(never)]
-fn wide_block(level: Level, mapping: &Mapping, rows: Rows, requested: Columns, tables: bool, workspace: &mut Workspace) {
+fn wide_block(
+    level: Level,
+    mapping: &Mapping,
+    rows: Rows,
+    requested: Columns,
+    tables: bool,
+    workspace: &mut Workspace,
+) {
     block(level, mapping, rows, requested, tables, workspace);
 }
 

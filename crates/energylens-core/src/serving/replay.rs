@@ -256,9 +256,8 @@ impl<'a> Scheduler<'a> {
     /// Seconds and joules of a step.
     fn step_cost(&self, decoding: u64, output_tokens: u64, reading: Reading) -> (f64, f64) {
         let context = self.context_tokens as f64 / decoding.max(1) as f64;
-        let cost = |read_tokens: u64| {
-            self.steps.cost(decoding as f64, context, read_tokens as f64, output_tokens as f64)
-        };
+        let cost =
+            |read_tokens: u64| self.steps.cost(decoding as f64, context, read_tokens as f64, output_tokens as f64);
         let (seconds, joules) = cost(reading.tokens);
         // All lanes wait for the one that reads the most: the step lasts as if each read as much as that one.
         let lanes = self.lane_tokens.len() as u64;
@@ -455,7 +454,8 @@ mod tests {
     fn prefixes_are_hit_until_their_room_is_needed() {
         let prompts: [&[u32]; 4] = [&[0, 1, 2, 3], &[0, 1, 9], &[4, 5, 6, 7], &[0, 1, 2, 3]];
         let arrivals = [0.0, 10.0, 20.0, 30.0];
-        let requests = Requests { arrival_s: &arrivals, prompt_tokens: &[65; 4], output_tokens: &[1; 4], blocks: &prompts };
+        let requests =
+            Requests { arrival_s: &arrivals, prompt_tokens: &[65; 4], output_tokens: &[1; 4], blocks: &prompts };
         assert_eq!(replay(&flat(1.0, 0.0), ENGINE, requests).prefix_hit_tokens, 2 * 16 + 4 * 16);
         let small = Engine { cache_tokens: 70, ..ENGINE };
         assert_eq!(replay(&flat(1.0, 0.0), small, requests).prefix_hit_tokens, 2 * 16);
@@ -471,7 +471,8 @@ mod tests {
             (0..count as u32).map(|i| (0..(i * 37) % 150 / 16).map(|k| i % 7 + 7 * k).collect()).collect();
         let slices: Vec<&[u32]> = blocks.iter().map(Vec::as_slice).collect();
         for (chunked, blocks) in [(true, &[] as &[&[u32]]), (false, &[]), (true, &slices), (false, &slices)] {
-            let requests = Requests { arrival_s: &arrivals, prompt_tokens: &prompt_tokens, output_tokens: &output_tokens, blocks };
+            let requests =
+                Requests { arrival_s: &arrivals, prompt_tokens: &prompt_tokens, output_tokens: &output_tokens, blocks };
             let outcome = replay(&flat(0.01, 1.0), Engine { chunked, ..ENGINE }, requests);
             assert!(outcome.done_s.iter().all(|done| done.is_finite()));
             assert!(outcome.first_s.iter().zip(&outcome.done_s).all(|(first, done)| first <= done && *first > 0.0));
