@@ -90,7 +90,7 @@ impl Line {
         self.routed && self.weight.is_some() && matches!(self.work, Work::Matrix(_))
     }
 
-    /// FLOPs of its product part: so many for each element over some ranks.
+    /// FLOPs of its product: a number for each element over the ranks (Eq. 2.1).
     pub fn product_work(&self) -> Option<(f64, &[Rank])> {
         match (self.equation.factors.as_slice(), self.sums) {
             ([_, _], true) => Some((2.0, &self.ranks)),
@@ -100,7 +100,7 @@ impl Line {
         }
     }
 
-    /// FLOPs of its functions: so many for each element over the ranks of the largest argument.
+    /// FLOPs of its functions: a number for each element over the ranks of the largest argument (Eq. 2.2).
     pub fn function_work(&self) -> impl Iterator<Item = (f64, &[Rank])> {
         self.equation.factors.iter().filter_map(|factor| {
             let function = factor.function.filter(|f| !Function::selects(*f))?;
@@ -169,7 +169,7 @@ pub struct Graph {
     pub pipelined: bool,
     /// Whether sequences are dealt to data-parallel ranks.
     pub data_parallel: bool,
-    /// What moves, by phase and by whether tp and the experts' axes span the same GPUs.
+    /// Reads, writes and exchanges of its kernels, by phase and by whether tp and the experts' axes span the same GPUs.
     flows: [Vec<flow::BlockFlow>; 4],
 }
 
@@ -180,21 +180,21 @@ pub struct Routed {
     pub rank: Rank,
     /// Experts.
     pub extent: f64,
-    /// Experts a token meets.
+    /// Experts that a token takes.
     pub active: f64,
-    /// Groups they are limited to.
+    /// Groups of experts that a token is limited to; none: all experts.
     pub groups: Option<Groups>,
 }
 
 impl Routed {
-    /// Of `n` equal parts of the experts, those that hold any of a token's.
+    /// Expected number of `n` equal parts of the experts (GPUs or nodes) that hold any of a token's (Eq. 7.2, 7.3).
     pub fn reach(&self, n: f64) -> f64 {
         reach(n, self.extent, self.active, self.groups)
     }
 }
 
 impl Graph {
-    /// What moves in a phase.
+    /// Reads, writes and exchanges of its kernels in a phase; `same_gpus` says that tp and the experts' axes span the same GPUs.
     pub fn flow(&self, phase: Phase, same_gpus: bool) -> &[flow::BlockFlow] {
         &self.flows[2 * usize::from(phase == Phase::Decode) + usize::from(same_gpus)]
     }
@@ -244,7 +244,7 @@ impl Graph {
         weights
     }
 
-    /// Layers dealt to pipeline stages.
+    /// Number of layers, which are dealt to pipeline stages.
     pub fn layers(&self) -> u64 {
         self.blocks.iter().filter(|block| block.repeat > 1).map(|block| block.repeat).sum()
     }

@@ -104,7 +104,7 @@ impl Lowering<'_> {
         })
     }
 
-    /// Variance of all joules that is common to all causes, relative to their square: of every model, more for models with
+    /// Variance of all joules that is common to all causes, relative to their square (Eq. 10.1): of every model, more for models with
     /// experts and for weights of 8 bits and fewer, which measurements miss by more.
     pub(super) fn common_variance(&self) -> f64 {
         let uncertainty = &self.profile.uncertainty;

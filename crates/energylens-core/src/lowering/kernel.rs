@@ -14,7 +14,7 @@ use crate::lowering::timing::Measure;
 use crate::numeric::shape::Poly;
 use crate::phase::Phase;
 
-/// Times a tensor between equations of one kernel passes through shared memory: it is written and read.
+/// Times a tensor between equations of one kernel passes through shared memory: it is written and read (Eq. 4.2).
 const ON_CHIP_PASSES: f64 = 2.0;
 
 /// What surrounds a kernel in its block.

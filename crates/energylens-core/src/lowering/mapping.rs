@@ -67,7 +67,7 @@ fn most_w(profile: &Profile, running: Running) -> Option<f64> {
     (running.power_cap_w > 0 && profile.clock.range().is_none()).then(|| f64::from(running.power_cap_w))
 }
 
-/// What lowers the SM clock of a GPU, whose profile is that at the locked clock if it is locked.
+/// What lowers the SM clock of a GPU (section 11 of the physics page), whose profile is that at the locked clock if it is locked.
 fn governor(profile: &Profile, running: Running) -> Option<Governor> {
     let (clocks, power) = (&profile.clock, &profile.power);
     let locked = (running.sm_clock_mhz > 0).then(|| f64::from(running.sm_clock_mhz));

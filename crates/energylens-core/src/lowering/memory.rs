@@ -11,7 +11,7 @@ use crate::numeric::shape::Poly;
 pub type Activations = (Option<usize>, Poly);
 
 impl Lowering<'_> {
-    /// Bytes of weights that one GPU holds of one repetition of each block. Tied weights count in the first block that
+    /// Bytes of weights that one GPU holds of one repetition of each block (section 9 of the physics page). Tied weights count in the first block that
     /// reads them.
     pub(super) fn weights(&self) -> Vec<f64> {
         let mut tied_seen: BTreeSet<&str> = BTreeSet::new();

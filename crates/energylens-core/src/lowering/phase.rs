@@ -40,7 +40,7 @@ impl Lowering<'_> {
         (MappedPhase { program, send, send_overlaps, contention, masks, divisions, fixed }, blocks, features)
     }
 
-    /// What one pipeline stage sends to the next: activations of a layer; none without pipeline parallelism.
+    /// What one pipeline stage sends to the next (R of Eq. 8.2): activations of a layer; none without pipeline parallelism.
     fn send(&self, flows: &[BlockFlow]) -> Option<Collective> {
         let layer = self.graph.blocks.iter().position(|block| block.repeat > 1).filter(|_| self.mesh.pp > 1)?;
         let mut message = Poly::default();

@@ -4,7 +4,8 @@ use crate::graph::Graph;
 use crate::lowering::parts::StageKind;
 
 /// Deals layers to `pp` stages in order, as evenly as possible, the first stages taking one more where they do not divide.
-/// Blocks that run once (embedding, head) go to the first stage if they stand before the layers, else to the last.
+/// Blocks that run once (embedding, head) go to the first stage if they stand before the layers, else to the last (section 8
+/// of the physics page).
 pub fn stage_kinds(graph: &Graph, pp: u32) -> Vec<StageKind> {
     let blocks = &graph.blocks;
     let layers = graph.layers();
