@@ -19,6 +19,7 @@ pub mod hardware;
 pub mod input;
 pub mod lowering;
 pub mod numeric;
+pub mod phase;
 pub mod reduce;
 pub mod routing;
 pub mod search;

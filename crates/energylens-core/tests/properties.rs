@@ -4,17 +4,19 @@
 mod common;
 
 use energylens_core::batch::serve::{COLUMNS, Columns, Served, column_names};
-use energylens_core::cost::collective::{Collective, Group, Operation};
+use energylens_core::cost::collective::{Collective, Group};
 use energylens_core::cost::env::Env;
-use energylens_core::cost::overlap::Contention;
 use energylens_core::einsum::parse::parse;
 use energylens_core::engine::space::{Listed, Space};
 use energylens_core::engine::{Plan, Schedule, Visitor};
 use energylens_core::explain;
-use energylens_core::input::run_options::{Running, Where};
+use energylens_core::hardware::collectives::Operation;
+use energylens_core::hardware::link::Contention;
+use energylens_core::input::run_options::Running;
 use energylens_core::lowering::mesh::Reason;
 use energylens_core::numeric::shape::Poly;
 use energylens_core::numeric::simd::Level;
+use energylens_core::phase::Phases;
 use energylens_core::reduce::front::{Front, dominates};
 use energylens_core::reduce::groups::Grouping;
 use energylens_core::reduce::{Reduction, Wanted};
@@ -333,7 +335,7 @@ fn kernels_one_by_one_add_up_to_the_whole() {
     let overlapped = |overlap_stages, fused_norm, sm_clock_mhz, power_cap_w| Running {
         overlap_stages,
         overlap_sms: if overlap_stages > 1 { 20 } else { 0 },
-        overlap_where: if overlap_stages > 1 { Where::Both } else { Where::Prefill },
+        overlap_where: if overlap_stages > 1 { Phases::Both } else { Phases::Prefill },
         fused_norm,
         sm_clock_mhz,
         power_cap_w,

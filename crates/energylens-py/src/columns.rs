@@ -2,7 +2,8 @@
 
 use energylens_core::batch::serve::{Columns, column_names};
 use energylens_core::engine::{Plan, Point, Points};
-use energylens_core::input::run_options::{Running, Where};
+use energylens_core::input::run_options::Running;
+use energylens_core::phase::Phases;
 use numpy::{Element, PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -29,7 +30,7 @@ pub fn running(
         placement,
     ): Way,
 ) -> PyResult<(u32, Running)> {
-    let found = Where::ALL.into_iter().find(|(name, _)| *name == place);
+    let found = Phases::ALL.into_iter().find(|(name, _)| *name == place);
     let overlap_where = found.ok_or_else(|| fault("overlap", format!("`{place}` is no phase to overlap in")))?.1;
     let running = Running {
         overlap_stages,

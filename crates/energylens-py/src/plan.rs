@@ -1,13 +1,14 @@
 //! The `Plan` class: one string in, columns out.
 
 use energylens_core::batch::serve::{Columns, column_names};
-use energylens_core::cost::collective::{Collective, Group, Operation};
+use energylens_core::cost::collective::{Collective, Group};
 use energylens_core::cost::env::Env;
 use energylens_core::engine::space::{Listed, Space};
 use energylens_core::engine::{CACHE_BYTES, Plan as CorePlan, Point};
 use energylens_core::error::{Problem, Problems};
 use energylens_core::explain;
 use energylens_core::graph::Axis;
+use energylens_core::hardware::collectives::Operation;
 use energylens_core::hardware::dtype::dtype;
 use energylens_core::input::run_options::Running;
 use energylens_core::lowering::mapping::{CacheShape, StageKind};

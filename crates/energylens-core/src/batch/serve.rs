@@ -3,7 +3,7 @@
 use crate::batch::phase::{CAUSES, Passes, PhaseCost, PhaseView, Scratch, phase_cost};
 use crate::cost::attention::visible;
 use crate::cost::program::{BENT, Program};
-use crate::hardware::profile::Range;
+use crate::hardware::uncertainty::Range;
 use crate::lowering::mapping::Mapping;
 use crate::lowering::mesh::Reason;
 use crate::numeric::lanes::{LANES, Lane, ceiling};

@@ -6,11 +6,12 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::threads::on_threads;
-use super::{KeyHasher, POINTS_WORTH_A_TABLE, Plan, Point};
+use super::{POINTS_WORTH_A_TABLE, Plan, Point};
 use crate::batch::serve::{Columns, Requests, Served, Workspace, serve};
 use crate::lowering::mapping::Mapping;
 use crate::numeric::lanes::LANES;
 use crate::numeric::simd::Level;
+use crate::system::hash::KeyHasher;
 use crate::system::stop::stopped;
 
 /// Rows of a window: what it reads and writes should stay in a core's cache ...

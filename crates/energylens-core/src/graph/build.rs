@@ -7,7 +7,8 @@ use super::{Axis, Block, Class, Graph, Kernel, Line, Routed, check};
 use crate::einsum::count::{self, Work};
 use crate::einsum::{Equation, Function, Rank, TensorRef, parse};
 use crate::error::{Problem, Problems, Step, nearest};
-use crate::input::plan::{BlockSpec, KernelSpec, MaskSpec, ModelSpec, Phase, RankSpec};
+use crate::input::plan::{BlockSpec, KernelSpec, MaskSpec, ModelSpec, RankSpec};
+use crate::phase::Phase;
 
 /// Parsed equations of a kernel.
 type Parsed = Vec<Vec<Vec<Equation>>>;

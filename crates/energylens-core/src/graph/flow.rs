@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Axis, Block, Graph, Kernel, Line};
 use crate::einsum::count;
 use crate::einsum::{Function, Rank, TensorRef};
-use crate::input::plan::Phase;
+use crate::phase::Phase;
 
 /// Kind of a tensor moved, which decides its format and its price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::einsum::count::Work;
 use crate::einsum::{Equation, Function, Rank};
-use crate::input::plan::{MaskSpec, OverlapSpec, Phase, RankSpec};
+use crate::input::plan::{MaskSpec, OverlapSpec, RankSpec};
+use crate::phase::Phase;
 use crate::routing::{Groups, reach};
 
 /// A mesh axis: one way of splitting work over GPUs.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Problem, Problems, Step};
 use crate::hardware::profile::Profile;
-use crate::input::run_options::Where;
+use crate::phase::{Phase, Phases};
 use crate::routing::Law;
 
 /// A whole plan: models, GPUs and settings; a point indexes into it.
@@ -81,24 +81,14 @@ pub struct OverlapSpec {
     pub sms: u32,
     /// In which phases; both if it does not say.
     #[serde(default, rename = "where")]
-    pub phases: Option<Where>,
+    pub phases: Option<Phases>,
 }
 
 impl OverlapSpec {
     /// In which phases.
-    pub fn phases(&self) -> Where {
-        self.phases.unwrap_or(Where::Both)
+    pub fn phases(&self) -> Phases {
+        self.phases.unwrap_or(Phases::Both)
     }
-}
-
-/// When a kernel runs.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// Reading the prompt.
-    Prefill,
-    /// Writing one token a sequence.
-    Decode,
 }
 
 /// One launch: its name and equations.

@@ -2,42 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use serde::Deserialize;
-
-use crate::input::plan::Phase;
-
-/// Phases in which collectives are overlapped.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Hash)]
-#[serde(rename_all = "lowercase")]
-pub enum Where {
-    /// Reading prompts.
-    #[default]
-    Prefill,
-    /// Writing tokens.
-    Decode,
-    /// Both.
-    Both,
-}
-
-impl Where {
-    /// All, by code.
-    pub const ALL: [(&'static str, Self); 3] =
-        [("prefill", Self::Prefill), ("decode", Self::Decode), ("both", Self::Both)];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        Self::ALL[self as usize].0
-    }
-
-    /// Whether a phase is meant.
-    pub fn meets(self, phase: Phase) -> bool {
-        match self {
-            Self::Prefill => phase == Phase::Prefill,
-            Self::Decode => phase == Phase::Decode,
-            Self::Both => true,
-        }
-    }
-}
+use crate::phase::Phases;
 
 /// How a configuration runs; zero is "not asked for".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +12,7 @@ pub struct Running {
     /// SMs of overlapped collectives.
     pub overlap_sms: u16,
     /// Where.
-    pub overlap_where: Where,
+    pub overlap_where: Phases,
     /// Reduce-scatter and all-gather in place of all-reduce, norms on a share of the tokens.
     pub sequence_parallel: bool,
     /// Norms inside the all-reduce before them.
@@ -86,7 +51,7 @@ impl Running {
     /// Whether the values of overlap agree with one another on a GPU of that many SMs.
     pub fn agrees(&self, sms: u32) -> bool {
         match self.overlap_stages {
-            0 | 1 => self.overlap_sms == 0 && self.overlap_where == Where::Prefill,
+            0 | 1 => self.overlap_sms == 0 && self.overlap_where == Phases::Prefill,
             _ => self.overlap_sms > 0 && u32::from(self.overlap_sms) < sms,
         }
     }
@@ -117,8 +82,8 @@ mod tests {
         let with = |overlap_stages, overlap_sms, overlap_where| {
             Running { overlap_stages, overlap_sms, overlap_where, ..Running::default() }.agrees(108)
         };
-        assert!(with(0, 0, Where::Prefill) && with(1, 0, Where::Prefill) && with(4, 16, Where::Both));
-        assert!(!with(4, 0, Where::Prefill) && !with(1, 16, Where::Prefill) && !with(1, 0, Where::Both));
-        assert!(!with(4, 108, Where::Prefill));
+        assert!(with(0, 0, Phases::Prefill) && with(1, 0, Phases::Prefill) && with(4, 16, Phases::Both));
+        assert!(!with(4, 0, Phases::Prefill) && !with(1, 16, Phases::Prefill) && !with(1, 0, Phases::Both));
+        assert!(!with(4, 108, Phases::Prefill));
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::cost::collective::{Collective, Group, Operation};
+use crate::cost::collective::{Collective, Group};
 use crate::einsum::{Function, Rank};
 use crate::graph::flow::{BlockFlow, Exchange, KernelFlow, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Class, Kernel, Line};
-use crate::input::plan::Phase;
+use crate::hardware::collectives::Operation;
 use crate::lowering::phase::Lowering;
 use crate::numeric::shape::Poly;
+use crate::phase::Phase;
 
 /// Collectives of a block.
 pub struct Exchanged<'a> {

@@ -11,10 +11,10 @@ use super::phase::{Found, Lowering};
 use crate::cost::kernel::Experts;
 use crate::graph::Graph;
 use crate::hardware::profile::Profile;
-use crate::input::plan::Phase;
 use crate::input::run_options::Running;
 use crate::lowering::mesh::{Infeasible, Mesh};
 use crate::numeric::shape::Poly;
+use crate::phase::Phase;
 
 /// What does not follow the clock.
 #[derive(Clone, Debug)]

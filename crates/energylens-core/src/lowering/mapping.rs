@@ -5,12 +5,14 @@ use std::sync::{Arc, OnceLock};
 
 use crate::cost::collective::Collective;
 use crate::cost::kernel::{Experts, KernelCost};
-use crate::cost::overlap::Contention;
-use crate::cost::power::{Cap, Governor, Lower};
+use crate::cost::power::{Cap, Governor};
 use crate::cost::program::Program;
 use crate::graph::Graph;
+use crate::hardware::clock::ClockRatio;
 use crate::hardware::dtype::Dtype;
-use crate::hardware::profile::{Profile, Range};
+use crate::hardware::link::Contention;
+use crate::hardware::profile::Profile;
+use crate::hardware::uncertainty::Range;
 use crate::input::plan::MaskSpec;
 use crate::input::run_options::Running;
 use crate::lowering::mesh::{Infeasible, Mesh, Reason};
@@ -148,7 +150,7 @@ impl Mapping {
 
     /// Bytes it takes, with those of its layout; with what tables it will have, if it is used with them.
     pub fn bytes(&self, tables: bool) -> usize {
-        let clocks = |clocks: &Vec<Lower>| clocks.capacity() * size_of::<Lower>();
+        let clocks = |clocks: &Vec<ClockRatio>| clocks.capacity() * size_of::<ClockRatio>();
         let of =
             |governor: &Governor| clocks(&governor.clocks) + governor.cap.as_ref().map_or(0, |cap| clocks(&cap.clocks));
         size_of::<Self>() + self.governor.as_ref().map_or(0, of) + self.laid_out.bytes(tables)
@@ -216,7 +218,7 @@ fn governor(profile: &Profile, running: Running) -> Option<Governor> {
     let mhz = locked.unwrap_or(clocks.max_mhz);
     let watts = Some(f64::from(running.power_cap_w)).filter(|watts| *watts > 0.0);
     (running.governed() && clocks.range().is_some()).then(|| Governor {
-        lock: locked.map_or(Lower::SAME, |mhz| clocks.lower(mhz, clocks.max_mhz)),
+        lock: locked.map_or(ClockRatio::SAME, |mhz| clocks.lower(mhz, clocks.max_mhz)),
         clocks: clocks.below(clocks.max_mhz),
         cap: watts.filter(|watts| *watts < power.tdp_w).map(|watts| Cap { watts, clocks: clocks.below(mhz) }),
         static_w: power.static_w,

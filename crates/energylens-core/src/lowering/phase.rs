@@ -3,21 +3,25 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use crate::cost::collective::{Collective, Group, Operation};
+use crate::cost::collective::{Collective, Group};
 use crate::cost::kernel::{Beside, Experts, KernelCost, Prices, Traffic};
 use crate::cost::overlap::Order;
 use crate::cost::program::Program;
 use crate::einsum::count::Work;
 use crate::graph::flow::{BlockFlow, KernelFlow, Kind, Move};
 use crate::graph::{Block, Class, Graph, Kernel, Line};
+use crate::hardware::collectives::Operation;
 use crate::hardware::dtype::{DTYPES, Dtype, dtype};
-use crate::hardware::profile::{Profile, Range, TimeSet};
-use crate::input::plan::{MaskSpec, Phase};
+use crate::hardware::kernels::TimeSet;
+use crate::hardware::profile::Profile;
+use crate::hardware::uncertainty::Range;
+use crate::input::plan::MaskSpec;
 use crate::input::run_options::Running;
 use crate::lowering::mapping::{Blocks, CacheShape, Formats, MappedKernel, MappedPhase, StageKind};
 use crate::lowering::mesh::Mesh;
 use crate::lowering::timing::Measure;
 use crate::numeric::shape::Poly;
+use crate::phase::Phase;
 
 /// Inputs of the lowering.
 pub struct Lowering<'a> {
@@ -114,7 +118,7 @@ impl Lowering<'_> {
             }
             send.iter().for_each(|send| program.add_link(send));
         }
-        let sends_beside = self.running.overlaps() && self.running.overlap_where.meets(phase);
+        let sends_beside = self.running.overlaps() && self.running.overlap_where.includes(phase);
         let contention = self.profile.link.contention;
         let Shared { masks, divisions, mut found } = shared;
         found.overlapped |= sends_beside && send.is_some();
@@ -216,12 +220,12 @@ impl Lowering<'_> {
             return (false, Some(beside));
         }
         let (stages, taken) = match running.overlap_stages {
-            0 => match kernel.overlap.filter(|own| own.phases().meets(phase) && f64::from(own.sms) < sms) {
+            0 => match kernel.overlap.filter(|own| own.phases().includes(phase) && f64::from(own.sms) < sms) {
                 Some(own) => (f64::from(own.stages), f64::from(own.sms)),
                 None => return (false, None),
             },
             1 => return (false, None),
-            _ if !running.overlap_where.meets(phase) || !running.agrees(self.profile.compute.sms) => {
+            _ if !running.overlap_where.includes(phase) || !running.agrees(self.profile.compute.sms) => {
                 return (false, None);
             }
             stages => (f64::from(stages), f64::from(running.overlap_sms)),

@@ -10,11 +10,11 @@ use crate::einsum::count::{MatrixRanks, Work};
 use crate::einsum::{Function, Rank};
 use crate::graph::{Block, Class, Kernel, Line};
 use crate::hardware::dtype::{Arithmetic, DTYPES, Dtype};
-use crate::hardware::profile::TimeSet;
-use crate::input::plan::Phase;
+use crate::hardware::kernels::TimeSet;
 use crate::lowering::phase::Lowering;
 use crate::numeric::exact::power;
 use crate::numeric::shape::{B, Poly, S, T};
+use crate::phase::Phase;
 
 /// What a kernel takes before batch and lengths are known.
 pub struct Measure {

@@ -13,10 +13,11 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
 use crate::batch::serve::Columns;
+use crate::engine::Plan;
 use crate::engine::space::{Listed, Space};
-use crate::engine::{KeyHasher, Plan};
 use crate::lowering::mesh::Reason;
 use crate::reduce::{Reduction, Wanted};
+use crate::system::hash::KeyHasher;
 use crate::system::stop::stopped;
 use rank::Ranked;
 use vary::Genes;

@@ -1,0 +1,144 @@
+//! Collective operations, and how long each takes inside a node: implementations with coefficients by number of GPUs.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::phase::Phase;
+
+/// A collective operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Sum, known to all.
+    AllReduce,
+    /// Concatenation, known to all.
+    AllGather,
+    /// Sum, each keeps its part.
+    ReduceScatter,
+    /// Each to each.
+    AllToAll,
+    /// One to one.
+    SendRecv,
+    /// Tokens to the GPUs of their experts.
+    Dispatch,
+    /// And back.
+    Combine,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::AllReduce,
+        Self::AllGather,
+        Self::ReduceScatter,
+        Self::AllToAll,
+        Self::SendRecv,
+        Self::Dispatch,
+        Self::Combine,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AllReduce => "all_reduce",
+            Self::AllGather => "all_gather",
+            Self::ReduceScatter => "reduce_scatter",
+            Self::AllToAll => "all_to_all",
+            Self::SendRecv => "send_recv",
+            Self::Dispatch => "dispatch",
+            Self::Combine => "combine",
+        }
+    }
+}
+
+/// One implementation of a collective inside a node.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Implementation {
+    /// Name, such as `nccl`.
+    pub name: String,
+    /// Largest message it takes.
+    pub max_bytes: Option<f64>,
+    /// Coefficients by number of GPUs.
+    pub by_gpus: BTreeMap<u32, LinkCurve>,
+    /// Of a way to send tokens to their experts: the phase it is for; none is both.
+    #[serde(default)]
+    pub phase: Option<Phase>,
+    /// Copies of a token it sends.
+    #[serde(default)]
+    pub copies: Copies,
+    /// Bytes it sends of one element, scales included; as many as activations have if nobody says.
+    #[serde(default)]
+    pub bytes_per_element: Option<f64>,
+}
+
+/// How many copies of a token are sent.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Copies {
+    /// One for each of its experts.
+    #[default]
+    Expert,
+    /// One to each GPU that has any of its experts.
+    Gpu,
+}
+
+/// `t = alpha + root·√S + busfactor·S/bandwidth`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+pub struct LinkCurve {
+    /// Latency of an empty message.
+    pub alpha_s: f64,
+    /// Middle-size penalty.
+    #[serde(default)]
+    pub root_s_per_sqrt_byte: f64,
+    /// Asymptotic bus bandwidth.
+    pub bandwidth_bytes_per_s: f64,
+    /// Largest message it holds for.
+    #[serde(default)]
+    pub max_bytes: Option<f64>,
+}
+
+impl Implementation {
+    /// Coefficients for `members` GPUs.
+    pub fn curve(&self, members: u32) -> Option<LinkCurve> {
+        self.by_gpus.range(members..).next().or_else(|| self.by_gpus.iter().next_back()).map(|(_, curve)| *curve)
+    }
+}
+
+/// Collective curves by operation.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Collectives {
+    /// Sum, known to all.
+    pub all_reduce: Vec<Implementation>,
+    /// Concatenation, known to all.
+    pub all_gather: Vec<Implementation>,
+    /// Sum, each keeps its part.
+    pub reduce_scatter: Vec<Implementation>,
+    /// Each to each.
+    pub all_to_all: Vec<Implementation>,
+    /// One to one.
+    pub send_recv: Vec<Implementation>,
+    /// Tokens to the GPUs of their experts.
+    #[serde(default)]
+    pub dispatch: Vec<Implementation>,
+    /// And back.
+    #[serde(default)]
+    pub combine: Vec<Implementation>,
+}
+
+impl Collectives {
+    /// Implementations of an operation; tokens go to their experts as all else does where there are none for them.
+    pub fn of(&self, operation: Operation, phase: Option<Phase>) -> Vec<&Implementation> {
+        let own = match operation {
+            Operation::AllReduce => &self.all_reduce,
+            Operation::AllGather => &self.all_gather,
+            Operation::ReduceScatter => &self.reduce_scatter,
+            Operation::AllToAll => &self.all_to_all,
+            Operation::SendRecv => &self.send_recv,
+            Operation::Dispatch => &self.dispatch,
+            Operation::Combine => &self.combine,
+        };
+        let fits = |one: &&Implementation| phase.is_none_or(|asked| one.phase.is_none_or(|own| own == asked));
+        let found: Vec<&Implementation> = own.iter().filter(fits).collect();
+        if found.is_empty() { self.all_to_all.iter().collect() } else { found }
+    }
+}
