@@ -199,7 +199,7 @@ impl<'a, const L: usize> StagePass<'a, L> {
         }
     }
 
-    /// Runs the stage at the clock that a lock or a cap leaves it (Eq. 11.5 to 11.10). Returns the share of its dynamic
+    /// Runs the stage at the clock that a lock or a cap leaves it (section 11 of the physics page). Returns the share of its dynamic
     /// joules that is drawn, and the seconds that are added.
     #[inline(always)]
     fn govern(&mut self, mapping: &Mapping) -> Option<(Lane<L>, Lane<L>)> {

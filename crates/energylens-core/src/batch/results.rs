@@ -116,7 +116,7 @@ fn fill_main<const L: usize>(
     column!(OUTPUT_TOKENS_PER_S_PER_GPU, i => batch[i] * output_tokens[i] / latency_s[i] / gpus);
     column!(MEMORY_BYTES_PER_GPU, i => memory_bytes[i]);
     column!(ENERGY_DECODE_STEP_J, i => decode.energy_j[i]);
-    column!(GPUS, _i => gpus);
+    column!(GPUS, i => gpus);
 }
 
 /// Whether points lie outside the measurements, and the interval of their joules, twice as wide if they do (Eq. 10.1, 10.2).

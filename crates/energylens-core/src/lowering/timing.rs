@@ -201,7 +201,7 @@ impl Lowering<'_> {
         merged.into_iter().map(|(.., product)| product).collect()
     }
 
-    /// The matrix work of an attention kernel: by heads and lengths, not by tiles (Eq. 5.7 to 5.10).
+    /// The matrix work of an attention kernel: by heads and lengths, not by tiles (Eq. 5.7, 5.8, 5.9, 5.10).
     fn attention(
         &self,
         phase: Phase,
