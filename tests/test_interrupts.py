@@ -39,7 +39,7 @@ grid = {"tokens": [1.0, 8192.0], "base_s": [1e-3, 1e-1], "base_j": [1.0, 9.0], "
         "contexts": [1.0, 1e6], "decode_s": [1e-3] * 4, "decode_j": [1.0] * 4, "sample_s": 0.0, "sample_j": 0.0,
         "lengths": [1.0, 1e5], "attend_s": [0.0, 1e-6], "attend_j": [0.0, 1e-6]}
 engine = {"most_running": 64, "token_budget": 8192, "cache_tokens": 10**8, "chunked": True, "reads": True,
-          "block_tokens": 16, "found_share": 0.0, "lanes": 1, "idle_w": 100.0, "warm_s": 0.0}
+          "block_tokens": 16, "prefix_hit_share": 0.0, "lanes": 1, "idle_w": 100.0, "warm_s": 0.0}
 sizes = np.full(100_000, 100_000, dtype=np.uint32)
 """
 
@@ -72,7 +72,7 @@ WORK = {
     "replay": GRID + "print('at work', flush=True)\n_core.replay(grid, engine, np.arange(1e5), sizes, sizes, [], [])",
     "prefixes": (
         "blocks = [i % 977 for i in range(4_000_000)]\nstarts = list(range(0, 4_000_001, 1000))\n"
-        "print('at work', flush=True)\n_core.prefix_found(blocks, starts, 16, list(range(1, 5000)))"
+        "print('at work', flush=True)\n_core.prefix_hit_tokens(blocks, starts, 16, list(range(1, 5000)))"
     ),
     "non-dominated": (
         "angle = np.random.default_rng(0).uniform(0, 1, (400_000, 4))\n"
@@ -80,8 +80,6 @@ WORK = {
         "print('at work', flush=True)\n_core.non_dominated(rows)"
     ),
 }
-
-LIMIT_S = {"laws": 1.0}
 
 
 @pytest.mark.parametrize("work", WORK)
@@ -91,13 +89,13 @@ def test_ctrl_c_ends_it_within_a_second_or_so(work: str) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n", process.communicate()
     time.sleep(0.5)
-    start_s = time.perf_counter()
+    asked = time.perf_counter()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
-    took = time.perf_counter() - start_s
+    took = time.perf_counter() - asked
     assert "done" not in out
     assert err.rstrip().endswith("KeyboardInterrupt")
-    assert took < LIMIT_S.get(work, 3.0), f"{took:.1f} s"
+    assert took < 3.0, f"{took:.1f} s"
 
 
 def space() -> Space:
@@ -122,31 +120,31 @@ def alarm() -> Iterator[None]:
 
 
 def test_a_reduction_that_was_interrupted_has_taken_in_nothing_of_the_call(alarm: None) -> None:
-    large_space = space()
-    reduction, other = Keep().reduction(large_space), Keep().reduction(large_space)
+    whole = space()
+    reduction, other = Keep().reduction(whole), Keep().reduction(whole)
     reduction.run(0, 100_000, 2)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     with pytest.raises(TimeIsUp):
-        reduction.run(100_000, large_space.size, 2, True)
+        reduction.run(100_000, whole.size, 2, True)
     other.run(0, 100_000, 1)
-    reduced, expected = reduction.kept(), other.kept()
-    assert reduced["by_reason"].tolist() == expected["by_reason"].tolist()
-    assert reduced["front"].tolist() == expected["front"].tolist()
+    kept, expected = reduction.contents(), other.contents()
+    assert kept["by_reason"].tolist() == expected["by_reason"].tolist()
+    assert kept["front"].tolist() == expected["front"].tolist()
 
 
 def test_merging_that_was_interrupted_has_taken_in_nothing(alarm: None) -> None:
-    large_space = space()
+    whole = space()
     ends = [("energy_j", 1.0), ("energy_j", -1.0), ("latency_s", 1.0)]  # that no point is worse in than another
-    reduction = _core.Reduction(large_space.plan.core, large_space.json, ends, [])
+    reduction = _core.Reduction(whole.plan.core, whole.json, ends, [])
     reduction.run(0, 100, 1)
-    before = reduction.kept()
+    before = reduction.contents()
     signal.setitimer(signal.ITIMER_REAL, 1.0)
     with pytest.raises(TimeIsUp):
         reduction.merge(np.arange(0, 10**9, 2999, dtype=np.uint64), [], [1 << 20], 7, 2)
-    reduced = reduction.kept()
-    assert reduced["outside"] == 0
+    kept = reduction.contents()
+    assert kept["outside"] == 0
     for name in ("front", "by_reason"):
-        np.testing.assert_array_equal(reduced[name], before[name], err_msg=name)
+        np.testing.assert_array_equal(kept[name], before[name], err_msg=name)
 
 
 def test_waiting_for_what_another_thread_is_at_work_on_is_interrupted(alarm: None) -> None:
@@ -154,20 +152,20 @@ def test_waiting_for_what_another_thread_is_at_work_on_is_interrupted(alarm: Non
     thread = threading.Thread(target=lambda: reduction.run(0, 1 << 24, 1, True))
     thread.start()
     time.sleep(0.2)
-    for wait in (reduction.kept, lambda: reduction.run(0, 10, 1)):
+    for wait in (reduction.contents, lambda: reduction.run(0, 10, 1)):
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        start_s = time.perf_counter()
+        asked = time.perf_counter()
         with pytest.raises(TimeIsUp):
             wait()
-        assert time.perf_counter() - start_s < 1.0
+        assert time.perf_counter() - asked < 1.0
         assert thread.is_alive()
     thread.join()
-    assert reduction.kept()["by_reason"].sum() == 1 << 24
+    assert reduction.contents()["by_reason"].sum() == 1 << 24
 
 
 def test_a_search_that_was_interrupted_goes_on_as_if_it_had_not_been(alarm: None) -> None:
-    large_space = space()
-    parts = large_space.plan.core, large_space.json, large_space.signed_objectives, large_space.bounds, 100_000, 3
+    whole = space()
+    parts = whole.plan.core, whole.json, whole.signed_objectives, whole.bounds, 100_000, 3
     broken, through = _core.Nsga(*parts), _core.Nsga(*parts)
     signal.setitimer(signal.ITIMER_REAL, 0.1)
     with pytest.raises(TimeIsUp):
@@ -187,7 +185,7 @@ def test_a_handler_that_asks_what_is_at_work_gets_an_error_and_no_deadlock(alarm
 
     def ask(_number: int, _frame: object) -> None:
         try:
-            reduction.kept()
+            reduction.contents()
         except _core.PlanError as error:
             seen.append(str(error))
         raise TimeIsUp
@@ -198,34 +196,34 @@ def test_a_handler_that_asks_what_is_at_work_gets_an_error_and_no_deadlock(alarm
         reduction.run(0, 10**9, 2, True)
     assert len(seen) == 1
     assert "it is at work already" in seen[0]
-    assert reduction.kept()["by_reason"].sum() == 0
+    assert reduction.contents()["by_reason"].sum() == 0
 
 
 def test_a_handler_may_call_while_it_is_at_work(alarm: None) -> None:
     points = pl.DataFrame({"model": "llama-3.1-8b", "gpu": "h100-sxm", "batch": [1, 2, 3]})
     expected = energylens.evaluate(points, threads=1)
-    frames: list[pl.DataFrame] = []
+    found: list[pl.DataFrame] = []
 
     def call(_number: int, _frame: object) -> None:
-        frames.append(energylens.evaluate(points, threads=2))
+        found.append(energylens.evaluate(points, threads=2))
 
     signal.signal(signal.SIGALRM, call)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     reduction = Keep().reduction(space())
     reduction.run(0, 1 << 21, 1, True)
-    assert reduction.kept()["by_reason"].sum() == 1 << 21
-    assert len(frames) == 1
-    assert frames[0].equals(expected)
+    assert reduction.contents()["by_reason"].sum() == 1 << 21
+    assert len(found) == 1
+    assert found[0].equals(expected)
 
 
 def test_other_threads_call_as_ever() -> None:
     points = pl.DataFrame({"model": "llama-3.1-8b", "gpu": "h100-sxm", "batch": range(1, 20_001)})
     expected = energylens.evaluate(points, threads=1)
-    frames: list[pl.DataFrame] = []
-    threads = [threading.Thread(target=lambda: frames.append(energylens.evaluate(points, threads=2))) for _ in range(4)]
+    found: list[pl.DataFrame] = []
+    threads = [threading.Thread(target=lambda: found.append(energylens.evaluate(points, threads=2))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(frames) == 4
-    assert all(frame.equals(expected) for frame in frames)
+    assert len(found) == 4
+    assert all(frame.equals(expected) for frame in found)

@@ -47,7 +47,7 @@ def extrapolated(gpu: dict[str, Any], envs: list[Env], gpus: int, batch: int, to
 
 
 def deviation(gpu: dict[str, Any], envs: list[Env], joules: dict[str, float]) -> float:
-    """Standard deviation of the energy, in joules."""
+    """Standard deviation of the energy, in joules (the root of Eq. 10.1)."""
     relative = gpu.get("uncertainty", DEFAULT)
     variance = sum((relative[cause] * part) ** 2 for cause, part in joules.items())
     whole = relative["common"] ** 2

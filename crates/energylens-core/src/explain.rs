@@ -12,10 +12,10 @@ use crate::einsum::count::Work;
 use crate::engine::{Plan, Point};
 use crate::graph::flow::{Exchange, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Class, Graph, Line};
-use crate::input::plan::Phase;
 use crate::lowering::mapping::{Blocks, MappedPhase, Mapping};
 use crate::lowering::mesh::{Infeasible, Mesh};
 use crate::numeric::lanes::LANES;
+use crate::phase::Phase;
 
 /// What one equation is.
 #[derive(Clone, Debug, Serialize)]

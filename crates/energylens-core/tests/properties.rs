@@ -4,17 +4,19 @@
 mod common;
 
 use energylens_core::batch::serve::{COLUMNS, Columns, Served, column_names};
-use energylens_core::cost::collective::{Collective, Group, Operation};
+use energylens_core::cost::collective::{Collective, Group};
 use energylens_core::cost::env::Env;
-use energylens_core::cost::overlap::Contention;
 use energylens_core::einsum::parse::parse;
 use energylens_core::engine::space::{Listed, Space};
 use energylens_core::engine::{Plan, Schedule, Visitor};
 use energylens_core::explain;
-use energylens_core::input::run_options::{Running, Where};
+use energylens_core::hardware::collectives::Operation;
+use energylens_core::hardware::link::Contention;
+use energylens_core::input::run_options::Running;
 use energylens_core::lowering::mesh::Reason;
 use energylens_core::numeric::shape::Poly;
 use energylens_core::numeric::simd::Level;
+use energylens_core::phase::Phases;
 use energylens_core::reduce::front::{Front, dominates};
 use energylens_core::reduce::groups::Grouping;
 use energylens_core::reduce::{Reduction, Wanted};
@@ -44,7 +46,7 @@ proptest! {
 
     #[test]
     fn energy_is_not_negative_and_causes_add_up(points in prop::collection::vec(points(), 1..40)) {
-        let table = common::plan().evaluate(points.as_slice(), ALL, 2);
+        let table = common::plan().evaluate(points.as_slice(), ALL, 2).unwrap();
         for row in 0..points.len() {
             for values in &table.columns {
                 prop_assert!(values[row].is_finite());
@@ -130,7 +132,7 @@ fn reduced(
     threads: usize,
 ) -> Reduction {
     let mut kept = Reduction::new(wanted.clone());
-    let parts = plan.walk(space, range, wanted.columns(), schedule, threads, || kept.beside());
+    let parts = plan.walk(space, range, wanted.columns(), schedule, threads, || kept.empty_sibling());
     parts.into_iter().for_each(|part| kept.merge(part));
     kept
 }
@@ -210,7 +212,7 @@ proptest! {
             prop_assert_eq!(told(&one), told(&other));
         }
         let indices: Vec<u64> = direct.iter().map(|(index, _)| *index).step_by(7).collect();
-        let table = plan.evaluate(&Listed { space: &space, indices: &indices }, ALL, 1);
+        let table = plan.evaluate(&Listed { space: &space, indices: &indices }, ALL, 1).unwrap();
         for (row, index) in indices.iter().enumerate() {
             let bits = &direct[(index - range.start) as usize].1;
             prop_assert_eq!(u64::from(table.reasons[row]), bits[0]);
@@ -258,7 +260,7 @@ fn every_way_of_running_gives_the_same_bits_on_every_schedule() {
     assert_eq!(direct, walked(Schedule::Best));
     assert!(direct.values().filter(|values| values.len() > 1).count() > 200);
     let indices: Vec<u64> = (0..space.size()).collect();
-    let table = plan.evaluate(&Listed { space: &space, indices: &indices }, ALL, 1);
+    let table = plan.evaluate(&Listed { space: &space, indices: &indices }, ALL, 1).unwrap();
     for (row, index) in indices.iter().enumerate() {
         let bits: Vec<u64> = table.columns.iter().map(|values| values[row].to_bits()).collect();
         let walked = &direct[index];
@@ -301,10 +303,10 @@ fn every_instruction_set_gives_the_same_bits() {
     let wanted = everything(&space);
     plan.level = Level::Portable;
     let front = |plan: &Plan, threads| told(&reduced(plan, &space, 0..space.size(), &wanted, Schedule::Best, threads));
-    let (table, expected) = (plan.evaluate(points.as_slice(), ALL, 1), front(&plan, 1));
+    let (table, expected) = (plan.evaluate(points.as_slice(), ALL, 1).unwrap(), front(&plan, 1));
     for level in Level::available() {
         plan.level = level;
-        let again = plan.evaluate(points.as_slice(), ALL, 2);
+        let again = plan.evaluate(points.as_slice(), ALL, 2).unwrap();
         assert_eq!(again.reasons, table.reasons);
         for (a, b) in again.columns.iter().zip(&table.columns) {
             assert!(a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", level.name());
@@ -318,9 +320,9 @@ fn tables_change_no_bit() {
     let plan = common::plan();
     let space = large_space();
     let points: Vec<_> = (0..space.size()).map(|index| space.point(index)).collect();
-    let with_tables = plan.evaluate(points.as_slice(), ALL, 1);
+    let with_tables = plan.evaluate(points.as_slice(), ALL, 1).unwrap();
     for (first, chunk) in points.chunks(97).enumerate().step_by(11) {
-        let without = plan.evaluate(chunk, ALL, 1);
+        let without = plan.evaluate(chunk, ALL, 1).unwrap();
         for (a, b) in without.columns.iter().zip(&with_tables.columns) {
             assert!(a.iter().enumerate().all(|(i, a)| a.to_bits() == b[first * 97 + i].to_bits()));
         }
@@ -333,7 +335,7 @@ fn kernels_one_by_one_add_up_to_the_whole() {
     let overlapped = |overlap_stages, fused_norm, sm_clock_mhz, power_cap_w| Running {
         overlap_stages,
         overlap_sms: if overlap_stages > 1 { 20 } else { 0 },
-        overlap_where: if overlap_stages > 1 { Where::Both } else { Where::Prefill },
+        overlap_where: if overlap_stages > 1 { Phases::Both } else { Phases::Prefill },
         fused_norm,
         sm_clock_mhz,
         power_cap_w,
@@ -354,7 +356,7 @@ fn kernels_one_by_one_add_up_to_the_whole() {
 }
 
 fn assert_adds_up(plan: &Plan, point: &energylens_core::engine::Point, static_w: f64) {
-    let table = plan.evaluate([*point].as_slice(), ALL, 1);
+    let table = plan.evaluate([*point].as_slice(), ALL, 1).unwrap();
     assert_eq!(table.reasons, [0], "{point:?}");
     let stories = explain::point(plan, point).unwrap();
     let gpus = f64::from(point.tp * point.dp * point.cp);
@@ -393,7 +395,7 @@ fn digits_and_index_are_inverse() {
 fn every_reason_is_given_when_it_applies() {
     let plan = common::plan();
     let base = common::point();
-    let reason = |point| Reason::NAMES[usize::from(plan.evaluate([point].as_slice(), ALL, 1).reasons[0])];
+    let reason = |point| Reason::NAMES[usize::from(plan.evaluate([point].as_slice(), ALL, 1).unwrap().reasons[0])];
     let with = |tp, pp, dp, ep, batch| energylens_core::engine::Point { tp, pp, dp, ep, batch, ..base };
     assert_eq!(reason(with(1, 1, 1, 1, 8.0)), "ok");
     assert_eq!(reason(with(2, 1, 1, 4, 8.0)), "ep");

@@ -2,56 +2,13 @@
 
 use super::env::Env;
 use crate::graph::Routed;
-use crate::hardware::curve::{Copies, Implementation};
+use crate::hardware::collectives::{Copies, Implementation, Operation};
 use crate::hardware::profile::Profile;
-use crate::input::plan::Phase;
 use crate::numeric::lanes::Lane;
 use crate::numeric::shape::Poly;
-
-/// A collective operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Operation {
-    /// Sum, known to all.
-    AllReduce,
-    /// Concatenation, known to all.
-    AllGather,
-    /// Sum, each keeps its part.
-    ReduceScatter,
-    /// Each to each.
-    AllToAll,
-    /// One to one.
-    SendRecv,
-    /// Tokens to the GPUs of their experts.
-    Dispatch,
-    /// And back.
-    Combine,
-}
+use crate::phase::Phase;
 
 impl Operation {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::AllReduce,
-        Self::AllGather,
-        Self::ReduceScatter,
-        Self::AllToAll,
-        Self::SendRecv,
-        Self::Dispatch,
-        Self::Combine,
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AllReduce => "all_reduce",
-            Self::AllGather => "all_gather",
-            Self::ReduceScatter => "reduce_scatter",
-            Self::AllToAll => "all_to_all",
-            Self::SendRecv => "send_recv",
-            Self::Dispatch => "dispatch",
-            Self::Combine => "combine",
-        }
-    }
-
     /// Whether each sends to each what is meant for it alone.
     pub fn each_to_each(self) -> bool {
         matches!(self, Self::AllToAll | Self::Dispatch | Self::Combine)

@@ -5,8 +5,9 @@ use super::collective::Collective;
 use super::elementwise::Vector;
 pub use super::env::{Env, Experts};
 use super::gemm::{Product, Tiling};
-use super::overlap::{Contention, Order, Overlapped};
-use crate::hardware::profile::TimeSet;
+use super::overlap::{Order, Overlapped};
+use crate::hardware::kernels::TimeSet;
+use crate::hardware::link::Contention;
 use crate::numeric::lanes::{Basis, LANES, Lane};
 use crate::numeric::shape::Poly;
 

@@ -1,20 +1,9 @@
 //! Kernels and collectives at the same time.
 
-use serde::Deserialize;
-
 use super::collective::Collective;
 use super::kernel::{Env, How, Timed};
+use crate::hardware::link::Contention;
 use crate::numeric::lanes::Lane;
-
-/// How much slower each goes on while the other runs too.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Contention {
-    /// Kernels.
-    pub compute: f64,
-    /// Collectives.
-    pub communication: f64,
-}
 
 impl Contention {
     /// Seconds of a kernel and a collective that start together: `max(C + o·κ_c/(1+κ_c), R + o·κ_r/(1+κ_r))` with

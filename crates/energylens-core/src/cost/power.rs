@@ -1,5 +1,6 @@
 //! The power limit of a stage: by itself, under a locked clock, under a cap.
 
+use crate::hardware::clock::ClockRatio;
 use crate::numeric::lanes::Lane;
 
 /// Share of a stage's dynamic joules that is drawn if the GPU may not draw more than `tdp_w` on average: 1 below the limit.
@@ -11,38 +12,22 @@ pub fn limited(time_s: f64, dynamic_j: f64, static_w: f64, tdp_w: f64) -> f64 {
     if dynamic_j > most { most / dynamic_j } else { 1.0 }
 }
 
-/// A clock, as a share of another, with what it does to joules and watts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Lower {
-    /// Clock over the other one.
-    pub clock: f64,
-    /// Squared voltage over the other one's.
-    pub voltage: f64,
-    /// Waiting power over the other one's.
-    pub waiting: f64,
-}
-
-impl Lower {
-    /// The other clock itself.
-    pub const SAME: Self = Self { clock: 1.0, voltage: 1.0, waiting: 1.0 };
-}
-
 /// A cap on the power of a GPU below its limit, met by lowering the SM clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cap {
     /// Watts.
     pub watts: f64,
     /// Clocks below the point's, falling.
-    pub clocks: Vec<Lower>,
+    pub clocks: Vec<ClockRatio>,
 }
 
 /// What holds the SM clock of a stage down: a lock, a cap, and the limit of the board.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Governor {
     /// The point's clock, over the highest.
-    pub lock: Lower,
+    pub lock: ClockRatio,
     /// Clocks below the highest, falling.
-    pub clocks: Vec<Lower>,
+    pub clocks: Vec<ClockRatio>,
     /// Cap.
     pub cap: Option<Cap>,
     /// Waiting power at the point's clock.
@@ -91,12 +76,12 @@ struct Found<const L: usize> {
 /// The highest of falling clocks at which no more than `watts` are drawn, between two of them by their watts; 1 where that is
 /// met anyway, the lowest where it never is. `drawn` gives the watts of a lane at a clock.
 #[inline(always)]
-fn highest<const L: usize>(watts: f64, clocks: &[Lower], drawn: impl Fn(usize, Lower) -> f64) -> Found<L> {
+fn highest<const L: usize>(watts: f64, clocks: &[ClockRatio], drawn: impl Fn(usize, ClockRatio) -> f64) -> Found<L> {
     let (mut clock, mut voltage, mut waiting) = ([1.0; L], [1.0; L], [1.0; L]);
     let (mut above, mut searching) = ([0.0; L], [0.0; L]);
     let mut any = false;
     for i in 0..L {
-        above[i] = drawn(i, Lower::SAME);
+        above[i] = drawn(i, ClockRatio::SAME);
         searching[i] = if above[i] <= watts { 0.0 } else { 1.0 };
         any |= searching[i] > 0.0;
     }
@@ -120,7 +105,7 @@ impl Governor {
     /// The clock, over the highest, that the limit of the board enforced when kernels were measured.
     #[inline(always)]
     fn enforced<const L: usize>(&self, stage: &Stage<L>) -> Lane<L> {
-        let Lower { clock: u, voltage, waiting } = self.lock;
+        let ClockRatio { clock: u, voltage, waiting } = self.lock;
         let (mut per_second, mut work, mut active) = ([0.0; L], [0.0; L], [0.0; L]);
         for i in 0..L {
             let sooner = stage.clocked_s[i] * (1.0 - u);
@@ -129,7 +114,7 @@ impl Governor {
             active[i] = self.active_w / (voltage * u) * (stage.kernel_s[i] - sooner);
         }
         let static_w = self.static_w / waiting;
-        let drawn = |i: usize, at: Lower| {
+        let drawn = |i: usize, at: ClockRatio| {
             (at.voltage * (work[i] + active[i] * at.clock) + stage.rest_j[i]) * per_second[i] + static_w * at.waiting
         };
         highest(self.tdp_w, &self.clocks, drawn).clock
@@ -161,7 +146,7 @@ impl Governor {
             let slower = if clock < from[i] { from[i] / clock } else { 1.0 };
             1.0 - share[i] + share[i] * slower
         };
-        let drawn = |i: usize, at: Lower| {
+        let drawn = |i: usize, at: ClockRatio| {
             let longer = longer(i, at.clock);
             let compute = at.voltage * (stage.work_j[i] + active_j[i] * at.clock * longer);
             (compute + stage.rest_j[i]) / (time[i] * longer) + self.static_w * at.waiting
@@ -182,15 +167,15 @@ impl Governor {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cap, Governor, Lower, Stage, limited};
+    use super::{Cap, ClockRatio, Governor, Stage, limited};
 
-    const CLOCKS: [Lower; 3] = [lower(0.9, 0.85, 0.9), lower(0.7, 0.6, 0.8), lower(0.5, 0.6, 0.78)];
+    const CLOCKS: [ClockRatio; 3] = [lower(0.9, 0.85, 0.9), lower(0.7, 0.6, 0.8), lower(0.5, 0.6, 0.78)];
 
-    const fn lower(clock: f64, voltage: f64, waiting: f64) -> Lower {
-        Lower { clock, voltage, waiting }
+    const fn lower(clock: f64, voltage: f64, waiting: f64) -> ClockRatio {
+        ClockRatio { clock, voltage, waiting }
     }
 
-    fn governor(lock: Lower, cap: Option<f64>) -> Governor {
+    fn governor(lock: ClockRatio, cap: Option<f64>) -> Governor {
         let clocks = CLOCKS.to_vec();
         let cap = cap.map(|watts| Cap { watts, clocks: clocks.clone() });
         let (static_w, active_w) = (80.0 * lock.waiting, 20.0 * lock.voltage * lock.clock);
@@ -213,7 +198,7 @@ mod tests {
             work_j: [80.0, 230.0, 480.0, 30.0, 240.0],
             rest_j: [50.0, 50.0, 10.0, 900.0, 0.0],
         };
-        let slowed = governor(Lower::SAME, Some(300.0)).govern(&stage);
+        let slowed = governor(ClockRatio::SAME, Some(300.0)).govern(&stage);
         assert_eq!((slowed.time[0], slowed.compute_j[0], slowed.waiting[0]), (1.0, 100.0, 1.0));
         for i in 1..5 {
             let power = (slowed.compute_j[i] + stage.rest_j[i]) / slowed.time[i] + 80.0 * slowed.waiting[i];
@@ -228,7 +213,7 @@ mod tests {
     #[test]
     fn a_lock_above_the_clock_that_the_limit_enforces_changes_nothing() {
         // At the highest clock 1 s, all of it following the clock, and 80 + 20 + 380 W where 400 are allowed.
-        let at = |lock: Lower| {
+        let at = |lock: ClockRatio| {
             let time = 1.0 / lock.clock;
             let work_j = [380.0 * lock.voltage];
             let stage = Stage { time: [time], kernel_s: [time], clocked_s: [time], work_j, rest_j: [0.0] };
@@ -236,7 +221,7 @@ mod tests {
             let joules = governed.drawn[0] * governed.compute_j[0] + 80.0 * lock.waiting * governed.time[0];
             (governed.time[0], joules)
         };
-        assert_eq!(at(Lower::SAME), (1.0, 400.0));
+        assert_eq!(at(ClockRatio::SAME), (1.0, 400.0));
         let (time, joules) = at(lower(0.95, 0.925, 0.95));
         assert!((time - 1.0).abs() < 1e-12 && (joules - 400.0).abs() < 1e-9);
         let (slower, fewer) = at(lower(0.7, 0.6, 0.8));

@@ -16,9 +16,12 @@ use crate::numeric::shape::{Poly, T};
 pub const SUMS: usize = 9;
 /// Joules of compute.
 pub const COMPUTE_J: usize = 0;
-const WEIGHTS_J: usize = 1;
-const CACHE_J: usize = 2;
-const ACTIVATIONS_J: usize = 3;
+/// Joules of weight bytes.
+pub const WEIGHTS_J: usize = 1;
+/// Joules of cache bytes.
+pub const CACHE_J: usize = 2;
+/// Joules of activation bytes.
+pub const ACTIVATIONS_J: usize = 3;
 /// Joules of communication.
 pub const LINK_J: usize = 4;
 /// Number of joules, the first of the sums.

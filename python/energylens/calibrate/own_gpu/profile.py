@@ -150,7 +150,7 @@ def _kernels(profile: OwnGpu) -> None:
     made = kernels.kernels(profile.free, profile.base.spec, profile.source, profile.add_error)
     if not made:
         raise _missing("kernels", GO_ON)
-    known = profile.file.sections.get("kernels") or profile.base.completed[0]["kernels"]
+    known = profile.file.sections.get("kernels") or profile.base.profile.sections["kernels"]
     merged: dict[str, Any] = {}
     for kind, before in known.items():
         mine = made.get(kind, before)
@@ -164,7 +164,7 @@ def _kernels(profile: OwnGpu) -> None:
 
 
 def _energy(profile: OwnGpu, prices: Prices) -> None:
-    before, completed = profile.file.sections.get("energy"), profile.base.completed[0]["energy"]
+    before, completed = profile.file.sections.get("energy"), profile.base.profile.sections["energy"]
     values = {name: value for name, value in prices.values.items() if value > 0}
     flop = {name: value for name, value in completed["flop_j"].items() if value is not None}
     measured_prices = {name: values[f"flop_{name}"] for name in ("bf16", "fp8") if f"flop_{name}" in values}
