@@ -242,8 +242,8 @@ def measure_energylens(model: str, seconds: float) -> tuple[list[Row], list[Poin
 
     import energylens
     from energylens import _core
-    from energylens.common.units import RESULTS
     from energylens.engine.evaluate import default_threads
+    from energylens.engine.result_columns import RESULTS
     from energylens.inputs import run_options
     from energylens.inputs.crossing import PointColumns
     from energylens.inputs.library import load_gpu, load_model

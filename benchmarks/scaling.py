@@ -21,9 +21,9 @@ import energylens
 from energylens import _core
 from energylens.common.format import number, si, table
 from energylens.engine.evaluate import default_threads
-from energylens.inputs.library import bundled
+from energylens.engine.reductions import reduce_range
+from energylens.inputs.bundled import bundled
 from energylens.inputs.plan import Plan
-from energylens.searches.exhaustive import reduce_range
 from energylens.sweeps.frozen import Sweep, prepared
 from energylens.sweeps.merge import merge_shards
 from energylens.sweeps.shard import write_shard

@@ -245,8 +245,8 @@ COMMANDS = """\
 # Commands
 
 Every command with its options, written by `docs/write_reference.py` from their help; `energylens COMMAND --help` prints
-the same. An axis takes a number, a list `1,2,4`, or a range `1:8` or `16:512:16`; `own` is the spec's. A mistake ends
-with exit code 2 ([errors](../errors.md), [exit codes](exit-codes.md)).
+the same. An axis takes a number, a list `1,2,4`, or a range `1:8` or `16:512:16`; `default` is the spec's. A mistake
+ends with exit code 2 ([errors](../errors.md), [exit codes](exit-codes.md)).
 
 | command | what it does |
 | --- | --- |

@@ -17,8 +17,9 @@ import oracle
 from energylens import _core
 from energylens.engine.evaluate import evaluate
 from energylens.inputs.builder import Model
+from energylens.inputs.bundled import bundled
 from energylens.inputs.gpu import GpuSpec
-from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, Plan
 from energylens.inputs.run_options import RUNNING
 from random_models import models

@@ -159,7 +159,7 @@ def test_integral_floats_are_integers() -> None:
 
 
 def test_one_spec_needs_no_list() -> None:
-    (path,) = [path for name, path in energylens.inputs.library.bundled("models").items() if name == "llama-3.1-8b"]
+    (path,) = [path for name, path in energylens.inputs.bundled.bundled("models").items() if name == "llama-3.1-8b"]
     assert energylens.evaluate(FRAME, models=str(path)).equals(energylens.evaluate(FRAME))
 
 

@@ -22,7 +22,8 @@ from energylens.cli.app import app
 from energylens.cli.command import App, Command
 from energylens.common.parquet_file import read_parquet
 from energylens.common.progress import progress
-from energylens.common.units import POINT_DEFAULTS, RESULTS
+from energylens.engine.result_columns import RESULTS
+from energylens.inputs.axes import POINT_DEFAULTS
 
 PREDICT = ["predict", "llama-3.1-70b", "--gpu", "h100-sxm", "--tp", "4", "--batch", "64"]
 SIZES = ["--prompt-tokens", "512", "--output-tokens", "256"]

@@ -43,7 +43,7 @@ GUARDED = {
     "sharpness": "the form of a profile: a power of two",
     "distributions": "`Keep` names none twice",
     "population": "`search` takes as many at most",
-    "tokens": "`energylens.inputs.routing.loads` takes numbers from 1",
+    "tokens": "`energylens.engine.expert_loads.loads` takes numbers from 1",
     "top": "`keep` before",
     "uncertainty": "the form of a profile: deviations are small",
     # Wrong arguments of private calls.

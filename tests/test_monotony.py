@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from energylens.engine.evaluate import evaluate
-from energylens.inputs.library import bundled, load_gpu
+from energylens.engine.expert_loads import loads
+from energylens.inputs.bundled import bundled
+from energylens.inputs.library import load_gpu
 from energylens.inputs.plan import LoadedGpu
-from energylens.inputs.routing import loads
 
 EXACT = 1 + 1e-9
 QUICK = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))

@@ -22,8 +22,9 @@ from energylens.cli import main
 from energylens.cli.app import app
 from energylens.cli.command import App, Command
 from energylens.engine.collectives import collectives
-from energylens.inputs.library import bundled, load_gpu, load_model
-from energylens.inputs.routing import loads
+from energylens.engine.expert_loads import loads
+from energylens.inputs.bundled import bundled
+from energylens.inputs.library import load_gpu, load_model
 from energylens.results.point import read_point
 from energylens.sweeps.merge import merge
 

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from energylens import _core
-from energylens.common.units import RESULTS
 from energylens.engine.evaluate import evaluate
 from energylens.engine.frame import breakdown_columns
+from energylens.engine.result_columns import RESULTS
 from energylens.inputs.builder import Model
-from energylens.inputs.library import bundled
+from energylens.inputs.bundled import bundled
 from random_models import models
 
 SLACK = 1 + 1e-9

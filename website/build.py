@@ -34,6 +34,7 @@ _SECTIONS = {
             "use-results",
             "own-model",
             "own-gpu",
+            "add-an-axis",
             "measure",
             "own-cluster",
             "big-sweeps",

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 import energylens as el
-from energylens.inputs.routing import loads
+from energylens.engine.expert_loads import loads
 
 HERE = Path(__file__).parent
 MODELS = {

@@ -12,7 +12,7 @@ import polars as pl
 from pages import markdown, must, settled
 
 from energylens.common.errors import SpaceError
-from energylens.reports.text.service import deployment_words, pool_row
+from energylens.results.words import deployment_words, pool_row
 from energylens.serving.plan import serve_plan
 from energylens.serving.pools import serve_pools
 

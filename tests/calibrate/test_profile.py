@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from energylens.calibrate.profile_file import MARKER, ProfileFile, emit, flow, scalar, significant
 from energylens.common.errors import SpecError
-from energylens.inputs.library import bundled, load_gpu
+from energylens.inputs.bundled import bundled
+from energylens.inputs.library import load_gpu
 from energylens.inputs.schema import first_line
 from energylens.inputs.yaml import Document
 

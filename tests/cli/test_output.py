@@ -18,7 +18,7 @@ from energylens.cli import main, output
 from energylens.cli.app import app
 from energylens.cli.command import Command
 from energylens.common.errors import MOST_LISTED, Problem
-from energylens.inputs.library import bundled
+from energylens.inputs.bundled import bundled
 
 ENERGYLENS = f"{sys.executable} -m energylens"
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

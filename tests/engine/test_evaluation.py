@@ -8,7 +8,8 @@ import pytest
 
 import energylens
 from energylens import FrameError, SpecError, evaluate
-from energylens.common.units import POINT_DEFAULTS, RESULTS
+from energylens.engine.result_columns import RESULTS
+from energylens.inputs.axes import POINT_DEFAULTS
 
 
 def test_defaults_are_filled_in_and_rows_keep_their_order() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from energylens import explore
 from energylens.common.errors import SpaceError
-from energylens.common.units import POINT_DEFAULTS
 from energylens.engine.evaluate import evaluate
+from energylens.inputs.axes import POINT_DEFAULTS
 from small_space import SMALL
 
 POINT = list(POINT_DEFAULTS)

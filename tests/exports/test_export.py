@@ -137,7 +137,7 @@ def test_deployments_of_a_service_plan(tmp_path: Path) -> None:
 
 
 def test_weights_of_an_unknown_source_are_asked_for(tmp_path: Path) -> None:
-    text = energylens.inputs.library.bundled("models")["llama-3.1-8b"].read_text(encoding="utf-8")
+    text = energylens.inputs.bundled.bundled("models")["llama-3.1-8b"].read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("source:")]
     (tmp_path / "m.yaml").write_text("\n".join(lines), encoding="utf-8")
     point = f"{tmp_path}/m.yaml; gpu=h100-sxm"

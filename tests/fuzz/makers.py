@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from energylens.inputs.library import bundled
+from energylens.inputs.bundled import bundled
 from fuzz import grammar, mutate
 
 Case = dict[str, Any]
@@ -82,7 +82,20 @@ _COLUMNS = (
 _VALUES = (
     *(1, 2, 3, 4, 8, 16, 64, 1000, 0, -1, 1024, 4096, 2**31, 2**32, 2**63 - 1, 0.5, 1e9, 1e300, float("nan")),
     *(float("inf"), None, True, "llama-3.1-8b", "LLAMA-3.1-8B", "qwen3-30b-a3b", "h100-sxm", "b200@sglang", "fp8"),
-    *("nvfp4", "prefill", "both", "uniform", "zipf:0.8", "balanced", "replicated:8", "contiguous", "1", "", "own"),
+    *(
+        "nvfp4",
+        "prefill",
+        "both",
+        "uniform",
+        "zipf:0.8",
+        "balanced",
+        "replicated:8",
+        "contiguous",
+        "1",
+        "",
+        "default",
+        "own",
+    ),
 )
 
 
@@ -271,7 +284,7 @@ def native_replay(source: random.Random) -> Case:
 def results() -> dict[str, bytes]:
     """Return the files of a small front and of a small service plan."""
     from energylens import explore, serve_plan
-    from energylens.common.parquet_file import parquet_bytes
+    from energylens.results.parquet import parquet_bytes
 
     front = explore(models="llama-3.1-8b", gpus=["h100-sxm"], tp=[1, 2], batch=[1, 16, 64])
     plan = serve_plan("llama-3.1-8b", "512:64", rate_per_s=2.0, gpus=["h100-sxm"], tp=[1])

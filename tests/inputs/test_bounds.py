@@ -11,9 +11,9 @@ import pytest
 
 import energylens
 from energylens.common.errors import Problem, SpecError
+from energylens.inputs.bundled import bundled
 from energylens.inputs.form import check
 from energylens.inputs.gpu import GpuSpec
-from energylens.inputs.library import bundled
 from energylens.inputs.model import ModelSpec
 from energylens.inputs.plan import LoadedGpu
 from energylens.inputs.workload import WorkloadSpec

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 from pathlib import Path
 
 import pytest
 
-import energylens.inputs.builder
 from energylens import Model, SpecError, predict
 from energylens.inputs.library import load_model
 from energylens.inputs.plan import Plan
@@ -79,8 +79,14 @@ def test_faults_of_a_built_model_say_where() -> None:
         _ = Model("bad", ranks={"d": "64"}).parameters  # type: ignore[dict-item]
 
 
-def test_the_docstring_example_runs() -> None:
-    assert doctest.testmod(energylens.inputs.builder).failed == 0
+@pytest.mark.parametrize(
+    "module",
+    ["inputs.builder", "inputs.library", "inputs.hf", "engine.evaluate", "engine.expert_loads", "engine.space"],
+)
+def test_examples_of_docstrings_run(module: str) -> None:
+    outcome = doctest.testmod(importlib.import_module(f"energylens.{module}"))
+    assert outcome.attempted
+    assert not outcome.failed
 
 
 @pytest.mark.parametrize("value", [5, "x", b"x", [1], {1: 2}, {"d": None}, {"d": "1k"}, {("a",): 1}, {"a" * 9999: 1}])

@@ -12,14 +12,14 @@ import pytest
 
 from energylens import EnergylensError, FrameError, evaluate, predict, serve
 from energylens.calibrate.engines.cluster import read_runs
-from energylens.engine.evaluate import POINT_FORMS
 from energylens.inputs import run_options
+from energylens.inputs.axis_values import FORMS
 from energylens.inputs.columns import Number, Switch, Whole, Words, convert, frame_of
 
 POINT: dict[str, Any] = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
-WHOLE = [name for name, form in POINT_FORMS.items() if isinstance(form, Whole)]
-TEXTS = [name for name, form in POINT_FORMS.items() if isinstance(form, Words)]
-SWITCHES = [name for name, form in POINT_FORMS.items() if isinstance(form, Switch)]
+WHOLE = [name for name, form in FORMS.items() if isinstance(form, Whole)]
+TEXTS = [name for name, form in FORMS.items() if isinstance(form, Words)]
+SWITCHES = [name for name, form in FORMS.items() if isinstance(form, Switch)]
 
 GOOD: dict[str, Any] = {
     "model": "llama-3.1-8b",
@@ -84,7 +84,7 @@ def frame(name: str, column: pl.Series) -> pl.DataFrame:
 
 
 def test_every_column_meets_every_type() -> None:
-    assert sorted(POINT_FORMS) == sorted([*WHOLE, *TEXTS, *SWITCHES])
+    assert sorted(FORMS) == sorted([*WHOLE, *TEXTS, *SWITCHES])
     assert len(REFUSED) >= 300
 
 
@@ -151,7 +151,7 @@ def test_switches_may_be_words(name: str) -> None:
     assert evaluate(words).equals(evaluate(plain))
 
 
-@pytest.mark.parametrize("name", [name for name in POINT_FORMS if name not in (*POINT, *WHOLE[:7])])
+@pytest.mark.parametrize("name", [name for name in FORMS if name not in (*POINT, *WHOLE[:7])])
 def test_a_null_is_the_default(name: str) -> None:
     bare = evaluate(pl.DataFrame([POINT, POINT]))
     for column in (

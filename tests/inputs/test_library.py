@@ -9,7 +9,8 @@ import pytest
 
 import energylens
 from energylens import gpus, models, predict
-from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.inputs.bundled import bundled
+from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import Plan
 
 

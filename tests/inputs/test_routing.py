@@ -17,8 +17,9 @@ from energylens import _core, explore, predict, search, sweep
 from energylens.cli import main
 from energylens.common.errors import EnergylensError, SpaceError, SpecError
 from energylens.engine.evaluate import evaluate
+from energylens.engine.expert_loads import loads
 from energylens.engine.space import Space
-from energylens.inputs.routing import counts, loads, placement_problem, problem, read
+from energylens.inputs.routing import counts, placement_problem, problem, read
 
 UNIFORM = json.dumps({"law": "uniform"})
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from energylens.common.errors import EnergylensError, FrameError, InfeasibleError, SpaceError
 from energylens.engine.evaluate import evaluate
 from energylens.engine.space import Space
-from energylens.inputs import run_options
+from energylens.inputs import axis_values, run_options
 from energylens.inputs.library import load_gpu
 from energylens.results.prediction import predict
 from energylens.searches.exhaustive import explore
@@ -277,9 +277,9 @@ def test_what_cannot_be_is_told(point: dict[str, Any], reason: str, words: str) 
 
 
 def test_values_are_read_as_text_and_checked() -> None:
-    assert run_options.values("own,1:3", "overlap_stages") == [None, 1, 2, 3]
-    assert run_options.values("off,on", "sequence_parallel") == [False, True]
-    assert run_options.values("both", "overlap_where") == ["both"]
+    assert axis_values.parse("default,1:3", "overlap_stages") == [None, 1, 2, 3]
+    assert axis_values.parse("off,on", "sequence_parallel") == [False, True]
+    assert axis_values.parse("both", "overlap_where") == ["both"]
     with pytest.raises(SpaceError, match="`overlap_where` is no phase: `prefil`"):
         _ = Space("llama-3.1-8b", "h100-sxm", overlap_where="prefil").json
     with pytest.raises(SpaceError, match="axis `power_cap_w` needs whole numbers"):

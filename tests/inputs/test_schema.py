@@ -16,9 +16,10 @@ from pydantic import BaseModel
 
 from energylens.calibrate.profile_file import ProfileFile, flow
 from energylens.common.errors import EnergylensError, SpecError
+from energylens.inputs.bundled import bundled
 from energylens.inputs.form import check
 from energylens.inputs.gpu import GpuSpec
-from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.model import AXES, ModelSpec
 from energylens.inputs.plan import LoadedGpu, LoadedModel, Plan
 from energylens.inputs.point import PointSpec
@@ -146,15 +147,15 @@ SHORTHANDS: dict[str, list[dict[str, Any]]] = {
         {"space.tp": [1, "2,4", 8.0]},
         {"space.tp": None},
         {"space.batch": 1e3},
-        {"space.sm_clock_mhz": ["own", "1200:1900:100", 1980, None]},
-        {"space.sm_clock_mhz": "own,1200"},
+        {"space.sm_clock_mhz": ["default", "1200:1900:100", 1980, None]},
+        {"space.sm_clock_mhz": "default,1200"},
         {"space.sequence_parallel": [False, "on"]},
         {"space.sequence_parallel": "off,true"},
         {"space.overlap_where": "prefill,both"},
         {"space.overlap_sms": [0, "8,16"]},
-        {"space.routing": [None, "own", "zipf:0.5,uniform"]},
+        {"space.routing": [None, "default", "zipf:0.5,uniform"]},
         {"space.placement": "contiguous,replicated:32"},
-        {"space.weight_dtype": "own, fp8"},
+        {"space.weight_dtype": "default, fp8"},
         {"space.kv_dtype": [None, "fp8"]},
         {"space.limits": "tpot<=50ms"},
         {"space.objectives": "latency_s"},

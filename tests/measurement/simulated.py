@@ -23,7 +23,7 @@ from energylens.calibrate.own_gpu import power
 from energylens.calibrate.own_gpu.kernels import ELEMENT_BYTES
 from energylens.calibrate.profile_file import ProfileFile
 from energylens.engine.evaluate import evaluate
-from energylens.inputs.library import bundled
+from energylens.inputs.bundled import bundled
 from energylens.inputs.plan import LoadedGpu
 from energylens.measurement.backend import About, CannotRun, NotAllowed, Samples, Window
 from energylens.measurement.cases import SIZES, Case

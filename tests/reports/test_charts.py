@@ -10,9 +10,9 @@ import pytest
 
 import energylens
 from energylens.common.errors import EnergylensError
-from energylens.common.units import ENERGY
+from energylens.engine.result_columns import ENERGY
 from energylens.reports.charts import Charts, save_chart
-from energylens.reports.subject import read_subject
+from energylens.reports.subject import of_result, read_subject
 
 vl_convert = pytest.importorskip("vl_convert")
 
@@ -63,9 +63,10 @@ def test_shares_of_a_point_sum_to_one(result: energylens.Result) -> None:
 
 
 def test_no_operation_is_above_its_roof(result: energylens.Result) -> None:
-    told = Charts(result.plot.subject).subject.operations
+    subject = of_result(result)
+    told = subject.operations
     assert told is not None
-    gpu = result.plot.subject.frame["gpu"][0]
+    gpu = subject.frame["gpu"][0]
     bandwidth = energylens.gpus().filter(gpu=gpu)["bandwidth_bytes_per_s"][0]
     busy = told.filter((pl.col("flops") > 0) & (pl.col("run_s") > 0))
     roof = pl.min_horizontal("peak_flops_per_s", pl.col("flops") / pl.col("hbm_bytes") * bandwidth)

@@ -160,7 +160,7 @@ def test_service_plans_and_pairs_have_pages(browser: Any, tmp_path: Path) -> Non
 
 
 def test_names_cannot_break_out(tmp_path: Path) -> None:
-    text = energylens.inputs.library.bundled("hardware")["rtx-4090"].read_text(encoding="utf-8")
+    text = energylens.inputs.bundled.bundled("hardware")["rtx-4090"].read_text(encoding="utf-8")
     lines = [
         'source: "</script><script>alert(1)</script>"' if line.startswith("source:") else line
         for line in text.replace("name: rtx-4090", 'name: "</script>&<b>"').splitlines()

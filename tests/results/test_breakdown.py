@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import energylens
-from energylens.common.units import ENERGY
+from energylens.engine.result_columns import ENERGY
 from energylens.results.breakdown import causes, kernels, operations
 from energylens.results.point import read_point
 from energylens.results.sensitivity import changes

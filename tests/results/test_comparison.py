@@ -9,7 +9,7 @@ import pytest
 
 import energylens
 from energylens.common.errors import EnergylensError
-from energylens.common.units import ENERGY
+from energylens.engine.result_columns import ENERGY
 from energylens.reports.subject import read_subject
 from energylens.results.point import read_point
 
@@ -30,13 +30,13 @@ def test_rows_of_a_file_are_points(front: Path) -> None:
     assert "Llama-3.1-8B" in point.source
     # The same point in words gives the same joules.
     row = point.row
-    clock = row["sm_clock_mhz"] or "own"
+    clock = row["sm_clock_mhz"] or "default"
     words = f"llama-3.1-8b; gpu={row['gpu']}; tp={row['tp']}; batch={row['batch']}; sm_clock_mhz={clock}"
     assert read_point(words).row[ENERGY] == pytest.approx(row[ENERGY], rel=1e-12)
 
 
 def test_a_page_of_yaml_is_a_point(tmp_path: Path) -> None:
-    text = Path(str(energylens.inputs.library.bundled("models")["llama-3.1-8b"])).read_text(encoding="utf-8")
+    text = Path(str(energylens.inputs.bundled.bundled("models")["llama-3.1-8b"])).read_text(encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(text.replace("name: llama-3.1-8b", "name: mine"), encoding="utf-8")
     (tmp_path / "point.yaml").write_text("model: mine.yaml\ngpu: h100-sxm\ntp: 2\nbatch: 8\n", encoding="utf-8")
     point = read_point(tmp_path / "point.yaml")  # its model lies beside it
@@ -125,7 +125,7 @@ def test_what_else_changes_is_told(tmp_path: Path) -> None:
         "llama-3.1-8b; gpu=h100-sxm; batch=64", "llama-3.1-8b; gpu=h100-sxm; batch=64; max_batched_tokens=1024"
     )
     assert found.axes.rows() == [("max_batched_tokens", "8,192", "1,024")]
-    text = energylens.inputs.library.bundled("hardware")["rtx-4090"].read_text(encoding="utf-8")
+    text = energylens.inputs.bundled.bundled("hardware")["rtx-4090"].read_text(encoding="utf-8")
     (tmp_path / "gpu.yaml").write_text(text.replace("tdp_w: 450", "tdp_w: 400"), encoding="utf-8")
     assert text != (tmp_path / "gpu.yaml").read_text(encoding="utf-8")
     told = energylens.compare("llama-3.1-8b; gpu=rtx-4090", f"llama-3.1-8b; gpu={tmp_path}/gpu.yaml")
@@ -154,7 +154,7 @@ def test_what_else_changes_is_told(tmp_path: Path) -> None:
 )
 def test_files_changed_by_hand_are_told(front: Path, tmp_path: Path, change: pl.Expr) -> None:
     frame, told = energylens.read_parquet(front)
-    path = energylens.common.parquet_file.write_parquet(
+    path = energylens.results.parquet.write_parquet(
         frame.with_columns(change), tmp_path / "f.parquet", "", told["note"]
     )
     with pytest.raises(EnergylensError):
@@ -168,6 +168,6 @@ def test_files_changed_by_hand_are_told(front: Path, tmp_path: Path, change: pl.
 def test_notes_that_lack_something_are_told(front: Path, tmp_path: Path, lost: str) -> None:
     frame, told = energylens.read_parquet(front)
     note = {name: value for name, value in told["note"].items() if name != lost}
-    path = energylens.common.parquet_file.write_parquet(frame, tmp_path / "f.parquet", "", note)
+    path = energylens.results.parquet.write_parquet(frame, tmp_path / "f.parquet", "", note)
     with pytest.raises(EnergylensError, match="another version"):
         read_subject(path)

@@ -11,7 +11,8 @@ import pytest
 from energylens import EnergylensError, explore, read_parquet
 from energylens.common import memory, written
 from energylens.common.files import is_file
-from energylens.common.parquet_file import remove_temporaries, replace_file, write_files, write_parquet
+from energylens.common.parquet_file import remove_temporaries, replace_file, write_files
+from energylens.results.parquet import write_parquet
 
 
 def test_a_front_reads_back_as_the_same_frame_with_its_metadata(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from energylens import Space, explore, search
 from energylens._core import non_dominated
 from energylens.common.errors import SpaceError
-from energylens.common.units import POINT_DEFAULTS
 from energylens.engine.evaluate import evaluate
+from energylens.inputs.axes import POINT_DEFAULTS
 from energylens.results.result import Result
 from small_space import SMALL
 

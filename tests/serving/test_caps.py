@@ -44,7 +44,7 @@ def test_a_cap_that_no_step_reaches_changes_nothing_of_a_plan() -> None:
 )
 def test_a_cap_that_no_step_reaches_changes_nothing_of_a_replay(more: dict[str, Any]) -> None:
     row = ROW | more
-    tdp_w = math.floor(load_gpu(row["gpu"]).completed[0]["power"]["tdp_w"])
+    tdp_w = math.floor(load_gpu(row["gpu"]).profile.tdp_w)
     free = replay(row, "chat", 2.0, requests=500)
     capped = replay(row | {"power_cap_w": tdp_w - 10}, "chat", 2.0, requests=500)
     assert capped.values == free.values

@@ -15,7 +15,7 @@ from energylens.common.parquet_file import read_parquet
 from energylens.reports.subject import read_subject
 from energylens.serving.costs import Costs
 from energylens.serving.deployments import ANSWERED, front, fronts
-from energylens.serving.notes import hours_of
+from energylens.serving.hours import hours_of
 from energylens.serving.plan import ServicePlan, serve_plan
 from energylens.serving.workload import load_workload
 

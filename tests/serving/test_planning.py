@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from energylens.common.errors import FrameError, SpaceError
+from energylens.inputs.batching import BATCHING
 from energylens.serving.costs import Costs
-from energylens.serving.evaluate import BATCHING
 from energylens.serving.plan import serve_plan
 from energylens.serving.pools import serve_pools
 from energylens.serving.replay import replay

@@ -10,7 +10,8 @@ import pytest
 
 from energylens.cli import main
 from energylens.common.errors import FrameError, SpecError
-from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.inputs.bundled import bundled
+from energylens.inputs.library import load_gpu, load_model
 from energylens.serving.advice.batch import advise_batch
 from energylens.serving.advice.levers import advise_levers
 from energylens.serving.advice.sweet_spots import sweet_spots

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from energylens import evaluate
+from energylens.inputs.axes import LARGEST
 from energylens.inputs.library import load_gpu
-from energylens.inputs.plan import LARGEST
 from energylens.serving.fixed_concurrency import ample
 from energylens.serving.step_table import engines
 

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from energylens.cli.app import run
-from energylens.inputs.library import bundled
+from energylens.cli.commands import run
+from energylens.inputs.bundled import bundled
 from energylens.reports.subject import read_subject
 
 COUNT = 60

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energylens.common.errors import SpecError
-from energylens.inputs.library import bundled
+from energylens.inputs.bundled import bundled
 from energylens.serving.coreset import binned, coreset, moments
 from energylens.serving.workload import (
     constant,

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _finished(words: list[str], out: Guard) -> int:
     """Run a command and hand over what it printed; return the exit code."""
-    from energylens.cli.app import run
+    from energylens.cli.commands import run
     from energylens.cli.output import FAILED, OutputError, ReaderGoneError
     from energylens.common.written import recorded, so_far
 

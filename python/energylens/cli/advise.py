@@ -10,6 +10,7 @@ from energylens.cli.command import App, Parameter
 from energylens.cli.options import Json, Threads
 from energylens.cli.service import Load, OneOptions, Rate, TraceOptions
 from energylens.common.errors import Problem, SpaceError
+from energylens.inputs.axis_text import is_default
 
 advise = App(
     name="advise",
@@ -36,9 +37,9 @@ def batch(
 
     Example: energylens advise batch llama-3.1-8b --gpu h100-sxm --workload 250:230
     """
+    from energylens.inputs.batching import BATCHING
     from energylens.reports.text.advice import batch_text
     from energylens.serving.advice.batch import advise_batch
-    from energylens.serving.evaluate import BATCHING
 
     deployment = _engine(options, model)
     if deployment.pop("max_num_seqs") != BATCHING["max_num_seqs"]:
@@ -68,7 +69,7 @@ def sweet_spots(
     batch: Annotated[int, Parameter(converter=axes.whole, help="Requests that start together.")] = 1,
     prompt_tokens: Annotated[str, Parameter(help="Prompt lengths.")] = "64,128,256,512,1024,2048,4096",
     output_tokens: Annotated[str, Parameter(help="Output lengths.")] = "64,128,256,512,1024,2048,4096",
-    weight_dtype: Annotated[str, Parameter(help="Data type of weights, `own` for the spec's.")] = "own",
+    weight_dtype: Annotated[str, Parameter(help="Data type of weights, `default` for the spec's.")] = "default",
     json: Json = False,
 ) -> None:
     """Map the joules of an output token over prompt and output lengths, with the surface they lie on.
@@ -81,7 +82,7 @@ def sweet_spots(
     lengths = [
         axes.numbers(text, name) for name, text in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens))
     ]
-    formats: dict[str, Any] = {} if weight_dtype == "own" else {"weight_dtype": axes.formats(weight_dtype)[0]}
+    formats: dict[str, Any] = {} if is_default(weight_dtype) else {"weight_dtype": axes.formats(weight_dtype)[0]}
     found = run(model, gpu, batch=batch, prompt_tokens=lengths[0], output_tokens=lengths[1], tp=tp, **formats)
     if json:
         told = {"coefficients_j": found.coefficients, "error_percent": found.error_percent}

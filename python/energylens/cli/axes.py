@@ -9,7 +9,7 @@ from energylens.common.errors import Problem, SpaceError
 from energylens.inputs import axis_text
 from energylens.inputs.axis_text import formats, names, numbers
 
-__all__ = ["every", "formats", "names", "numbers", "slo", "switch", "whole"]
+__all__ = ["every", "formats", "names", "numbers", "parse", "slo", "switch", "whole"]
 
 
 def every(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
@@ -24,6 +24,13 @@ def every(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     if problems:
         raise SpaceError(problems)
     return found
+
+
+def parse(text: str, axis: str) -> list[Any]:
+    """Return the values of an axis of a space; raise `SpaceError`."""
+    from energylens.inputs import axis_values  # checks in columns of polars, which help does without
+
+    return axis_values.parse(text, axis)
 
 
 def whole(text: str) -> int:

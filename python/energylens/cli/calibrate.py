@@ -12,7 +12,6 @@ from energylens.cli.command import OUT, App, Parameter
 from energylens.cli.options import Json
 from energylens.cli.output import document
 from energylens.common.errors import EnergylensError, Problem
-from energylens.common.parquet_file import checked_target
 
 calibrate = App(
     name="calibrate",
@@ -30,6 +29,12 @@ Write = Annotated[bool, Parameter(name="--write", help="Write the profile in its
 Data = Annotated[Path | None, Parameter(help="Folder of measured data; ENERGYLENS_DATA if not given.")]
 
 
+def _checked_target(out: Path) -> Path:
+    from energylens.common.parquet_file import checked_target
+
+    return checked_target(out)
+
+
 def _each(gpu: str, out: Path | None, write: bool) -> list[Path]:
     from energylens.inputs.library import profile_path
 
@@ -41,7 +46,7 @@ def _each(gpu: str, out: Path | None, write: bool) -> list[Path]:
         hint = "give one GPU with --out, or --write for profiles in their places"
         raise EnergylensError(Problem(f"--out holds one profile, not {len(paths)}", hint=hint, code="options"))
     if out is not None:
-        checked_target(out)
+        _checked_target(out)
     return paths
 
 
@@ -153,7 +158,7 @@ def mine(
         hint = "`energylens calibrate mine --columns` says what a file needs"
         raise EnergylensError(Problem("no file of runs is given", hint=hint, code="options"))
     if out is not None:
-        checked_target(out)
+        _checked_target(out)
         wanted = {"layer": (".yaml", ".yml"), "closed": (".json",)}.get(form, ())
         if wanted and out.suffix not in wanted:
             hint = f"name it {out.stem}{wanted[0]}"
@@ -197,7 +202,7 @@ def runs(
     """
     from energylens.calibrate.own_gpu import profile
 
-    target = checked_target(out) if out is not None else None
+    target = _checked_target(out) if out is not None else None
     if target is not None and target.suffix not in (".yaml", ".yml"):
         problem = Problem(f"`{out}`: a profile is written as yaml", hint=f"name it {target.stem}.yaml", code="options")
         raise EnergylensError(problem)

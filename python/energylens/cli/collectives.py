@@ -8,6 +8,7 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json
+from energylens.inputs.axis_text import DEFAULT, is_default
 
 
 @app.command
@@ -20,18 +21,18 @@ def collectives(
     ] = "all_reduce",
     gpus: Annotated[str, Parameter(help="GPUs that take part, next to one another.")] = "2,4,8",
     sizes: Annotated[str, Parameter(help="Message sizes in bytes.")] = "8192,65536,1048576,16777216,268435456",
-    sms: Annotated[str, Parameter(help="SMs it runs on, own for as many as it wants.")] = "own",
+    sms: Annotated[str, Parameter(help="SMs it runs on, `default` for as many as it wants.")] = "default",
     implementation: Annotated[str | None, Parameter(help="Only this one: nccl, custom.")] = None,
     json: Json = False,
 ) -> None:
     """Show how long a GPU's collectives take, and what they cost.
 
-    Example: energylens collectives h100-sxm --operations all_reduce,all_to_all --gpus 8,64 --sms own,4,16
+    Example: energylens collectives h100-sxm --operations all_reduce,all_to_all --gpus 8,64 --sms default,4,16
     """
     from energylens.common.format import number, si, table
     from energylens.engine.collectives import collectives as measured
 
-    asked = [None if part == "own" else value for part in axes.names(sms) for value in _counts(part)]
+    asked = [None if is_default(part) else value for part in axes.names(sms) for value in _counts(part)]
     frame = measured(
         gpu,
         operations=axes.names(operations),
@@ -49,7 +50,7 @@ def collectives(
             row["operation"],
             row["gpus"],
             row["nodes"],
-            "own" if row["sms"] is None else row["sms"],
+            DEFAULT if row["sms"] is None else row["sms"],
             si(row["bytes"], "B"),
             si(row["seconds"], "s"),
             si(row["bus_bandwidth_bytes_per_s"], "B/s"),
@@ -62,4 +63,4 @@ def collectives(
 
 
 def _counts(part: str) -> list[int]:
-    return [0] if part == "own" else axes.numbers(part, "sms")
+    return [0] if is_default(part) else axes.numbers(part, "sms")

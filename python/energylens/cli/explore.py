@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json, KeepOptions, Out, SpaceOptions, Threads, check_out
 from energylens.common.errors import SpaceError
-from energylens.engine.space import Space
-from energylens.results.result import Result
+
+if TYPE_CHECKING:
+    from energylens.results.result import Result
 
 _MODELS = "Bundled models or spec paths, separated by commas."
 
@@ -92,6 +93,7 @@ def demo(
 
     Example: energylens demo
     """
+    from energylens.engine.space import Space
     from energylens.searches.exhaustive import explore as explore_space
 
     space = Space(

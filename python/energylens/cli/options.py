@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from energylens import _core
 from energylens.cli import axes
 from energylens.cli.command import OUT, Parameter
 from energylens.common.errors import Problem, SpaceError
-from energylens.engine.space import DEFAULT_BATCHES, DEFAULT_OBJECTIVES, Space
-from energylens.inputs import run_options
-from energylens.inputs.plan import MAX_BATCHED_TOKENS
+from energylens.engine.result_columns import DEFAULT_OBJECTIVES
+from energylens.inputs.axes import AXES, FIELDS, RUNNING, Axis
+from energylens.inputs.axis_text import DEFAULT
+from energylens.inputs.batching import MAX_BATCHED_TOKENS
+
+if TYPE_CHECKING:
+    from energylens.engine.space import Space
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON instead of text.")]
 Out = Annotated[Path | None, Parameter(name=OUT, help="Also write a Parquet file.")]
@@ -21,35 +25,84 @@ Threads = Annotated[int | None, Parameter(converter=axes.whole, help="Threads; a
 
 PassTokens = Annotated[int, Parameter(converter=axes.whole, help="Prompt tokens of one prefill pass.")]
 
-_FORMATS = f"Data types ({', '.join(_core.DTYPES)}), `own` for the spec's."
+_SEVERAL = {"models": "Bundled models or paths to specs.", "gpus": "Bundled GPUs or profile paths."}
+_ANNOTATED = {"count": int, "size": int, "switch": bool}
+
+ClassT = TypeVar("ClassT", bound=type)
+
+
+def list_options(cls: ClassT) -> ClassT:
+    """Give a class an option for each axis of a space but models: texts such as 1,2,4 or 1:64."""
+    options = {name: axis for name, axis in FIELDS.items() if name != "models"}
+    _add(cls, {axis.name: (_list_annotation(name, axis), _text(axis)) for name, axis in options.items()})
+    return cls
+
+
+def single_options(cls: ClassT) -> ClassT:
+    """Give a class an option for each axis of a point but its model: one value each."""
+    options = {name: axis for name, axis in FIELDS.items() if name != "models"}
+    _add(cls, {axis.name: (_annotation(axis), _single_default(axis)) for axis in options.values()})
+    return cls
+
+
+def _add(cls: type, options: dict[str, tuple[Any, Any]]) -> None:
+    """Put fields before those of a class that is to be a dataclass."""
+    cls.__annotations__ = {name: kind for name, (kind, _) in options.items()} | cls.__annotations__
+    for name, (_, default) in options.items():
+        setattr(cls, name, default)
+
+
+def _list_annotation(name: str, axis: Axis) -> Any:
+    about = f"{axis.help} ({', '.join(_core.DTYPES)})" if axis.kind == "format" else axis.help
+    about = f"{about}; `{DEFAULT}`: {axis.unset}." if axis.unset else f"{about}."
+    bare = "on" if axis.kind == "switch" else None
+    return Annotated[str, Parameter(help=_SEVERAL.get(name, about), bare=bare)]
+
+
+def _annotation(axis: Axis) -> Any:
+    about = f"{axis.help}; {axis.unset}, if not given." if axis.unset else f"{axis.help}."
+    kind: Any = _ANNOTATED.get(axis.kind, str)
+    converter = {int: axes.whole, bool: axes.switch}.get(kind)
+    parameter = Parameter(help=about, converter=converter, bare="on" if kind is bool else None)
+    return Annotated[kind | None if axis.nullable else kind, parameter]
+
+
+DEFAULT_GPU = "h100-sxm"
+
+
+def _single_default(axis: Axis) -> Any:
+    return DEFAULT_GPU if axis.name == "gpu" else axis.default
+
+
+def _text(axis: Axis) -> str:
+    """Return the values of a space as text."""
+    if axis.required:
+        return DEFAULT_GPU
+    values = axis.space_default if isinstance(axis.space_default, tuple) else (axis.space_default,)
+    words = {None: DEFAULT, False: "off", True: "on"}
+    return ",".join(words[v] if v is None or isinstance(v, bool) else str(v) for v in values)
 
 
 @dataclass
+@single_options
+class PointOptions:
+    """Axes of a point."""
+
+    max_batched_tokens: PassTokens = MAX_BATCHED_TOKENS
+
+    def arguments(self) -> dict[str, Any]:
+        """Return them as `predict` takes them: run options only where they are not the default."""
+        values = {name: getattr(self, name) for name in AXES if name != "model"}
+        return {name: value for name, value in values.items() if value != RUNNING.get(name, ...)} | {
+            "max_batched_tokens": self.max_batched_tokens
+        }
+
+
+@dataclass
+@list_options
 class SpaceOptions:
     """Axes, limits and objectives of a space; values are lists such as 1,2,4 or ranges such as 1:64 and 16:512:16."""
 
-    gpu: Annotated[str, Parameter(help="Bundled GPUs or profile paths.")] = "h100-sxm"
-    tp: Annotated[str, Parameter(help="Tensor parallelism.")] = "1,2,4,8"
-    pp: Annotated[str, Parameter(help="Pipeline stages.")] = "1"
-    dp: Annotated[str, Parameter(help="Attention data parallelism inside the engine.")] = "1"
-    ep: Annotated[str, Parameter(help="Expert parallelism.")] = "1"
-    cp: Annotated[str, Parameter(help="Context parallelism.")] = "1"
-    overlap_stages: Annotated[
-        str, Parameter(help=f"{run_options.HELP['overlap_stages']}; 1 is none, own the spec's.")
-    ] = "own"
-    overlap_sms: Annotated[str, Parameter(help=run_options.HELP["overlap_sms"])] = "0"
-    overlap_where: Annotated[str, Parameter(help=run_options.HELP["overlap_where"])] = "prefill"
-    sequence_parallel: Annotated[str, Parameter(bare="on", help=f"{run_options.HELP['sequence_parallel']}.")] = "off"
-    fused_norm: Annotated[str, Parameter(bare="on", help=f"{run_options.HELP['fused_norm']}.")] = "off"
-    sm_clock_mhz: Annotated[str, Parameter(help=f"{run_options.HELP['sm_clock_mhz']}, own for as measured.")] = "own"
-    power_cap_w: Annotated[str, Parameter(help=f"{run_options.HELP['power_cap_w']}, own for the limit.")] = "own"
-    routing: Annotated[str, Parameter(help=f"{run_options.HELP['routing']}; own for the spec's.")] = "own"
-    placement: Annotated[str, Parameter(help=run_options.HELP["placement"])] = "contiguous"
-    batch: Annotated[str, Parameter(help="Sequences running in the engine.")] = ",".join(map(str, DEFAULT_BATCHES))
-    prompt_tokens: Annotated[str, Parameter(help="Prompt tokens of a request.")] = "1024"
-    output_tokens: Annotated[str, Parameter(help="Output tokens of a request.")] = "256"
-    weight_dtype: Annotated[str, Parameter(help=_FORMATS)] = "own"
-    kv_dtype: Annotated[str, Parameter(help=_FORMATS)] = "own"
     max_batched_tokens: PassTokens = MAX_BATCHED_TOKENS
     slo: Annotated[str | None, Parameter(help="Latency limits: ttft=1s,tpot=50ms.")] = None
     limit: Annotated[list[str], Parameter(help="Any other limit, repeatable: gpus<=8.")] = field(default_factory=list)
@@ -57,15 +110,16 @@ class SpaceOptions:
 
     def space(self, models: str) -> Space:
         """Return the space of these options; raise `SpaceError`."""
-        numbered = ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens")
-        readers: dict[str, Any] = {axis: partial(axes.numbers, getattr(self, axis), axis) for axis in numbered}
-        readers |= {axis: partial(run_options.values, getattr(self, axis), axis) for axis in run_options.RUNNING}
+        from energylens.engine.space import Space
+
+        readers: dict[str, Any] = {
+            name: partial(axes.parse, getattr(self, axis.name), axis.name)
+            for name, axis in FIELDS.items()
+            if name != "models"
+        }
         readers["limits"] = lambda: [*(axes.slo(self.slo) if self.slo is not None else []), *self.limit]
         return Space(
             models=axes.names(models),
-            gpus=axes.names(self.gpu),
-            weight_dtype=axes.formats(self.weight_dtype),
-            kv_dtype=axes.formats(self.kv_dtype),
             max_batched_tokens=self.max_batched_tokens,
             objectives=axes.names(self.objectives),
             **axes.every(readers),

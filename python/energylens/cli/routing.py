@@ -8,7 +8,7 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json
-from energylens.inputs import run_options
+from energylens.inputs.axes import AXES
 
 
 @app.command
@@ -18,23 +18,23 @@ def routing(
     *,
     ep: Annotated[str, Parameter(help="GPUs that the experts are dealt to.")] = "8",
     tokens: Annotated[str, Parameter(help="Tokens routed together.")] = "64,1024,8192",
-    routing: Annotated[str, Parameter(help=f"{run_options.HELP['routing']}; own for the spec's.")] = "own,uniform",
-    placement: Annotated[str, Parameter(help=run_options.HELP["placement"])] = "contiguous,balanced",
+    routing: Annotated[str, Parameter(help=f"{AXES['routing'].help}; default for the spec's.")] = "default,uniform",
+    placement: Annotated[str, Parameter(help=AXES["placement"].help)] = "contiguous,balanced",
     json: Json = False,
 ) -> None:
     """Show how many experts tokens hit, and how much more than the mean the busiest GPU has to do.
 
-    Example: energylens routing qwen3-235b-a22b --ep 4,8 --routing own,zipf:0.5 --placement contiguous,replicated:16
+    Example: energylens routing qwen3-235b-a22b --ep 4,8 --routing default,zipf:0.5 --placement contiguous,replicated:16
     """
     from energylens.common.format import number, table
-    from energylens.inputs.routing import loads
+    from energylens.engine.expert_loads import loads
 
     frame = loads(
         model,
         gpus=axes.numbers(ep, "ep"),
         tokens=axes.numbers(tokens, "tokens"),
-        routings=run_options.values(routing, "routing"),
-        placements=run_options.values(placement, "placement"),
+        routings=axes.parse(routing, "routing"),
+        placements=axes.parse(placement, "placement"),
     )
     if json:
         emit(frame.to_dicts())

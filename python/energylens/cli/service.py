@@ -17,12 +17,13 @@ from energylens.cli.split import read_axes
 from energylens.common.errors import Problem, SpaceError
 from energylens.common.files import is_file
 from energylens.common.format import number, table
-from energylens.inputs import axis_text, run_options
+from energylens.inputs import axis_text
+from energylens.inputs.axes import AXES, RUNNING
 
 _WORKLOAD = "A bundled workload (energylens workloads), lengths as 1024:256, a workload .yaml, or a trace."
 Rate = Annotated[float | None, Parameter(help="Requests a second in all; the workload's own if not given.")]
 Load = Annotated[str, Parameter(help=_WORKLOAD)]
-_SIDE = 'Axes of {} engines: "gpus=h100-sxm,b200; tp=1,2,4; sm_clock_mhz=own,1200; token_budget=8192".'
+_SIDE = 'Axes of {} engines: "gpus=h100-sxm,b200; tp=1,2,4; sm_clock_mhz=default,1200; token_budget=8192".'
 _SWITCH = {"on": True, "off": False}
 
 
@@ -35,11 +36,11 @@ class DeploymentOptions:
     pp: Annotated[str, Parameter(help="Pipeline stages.")] = "1"
     dp: Annotated[str, Parameter(help="Attention data parallelism inside the engine.")] = "1"
     ep: Annotated[str, Parameter(help="Expert parallelism.")] = "1"
-    weight_dtype: Annotated[str, Parameter(help="Data types, `own` for the spec's.")] = "own"
-    kv_dtype: Annotated[str, Parameter(help="Data types, `own` for the spec's.")] = "own"
-    sm_clock_mhz: Annotated[str, Parameter(help=f"{run_options.HELP['sm_clock_mhz']}, own for as measured.")] = "own"
-    power_cap_w: Annotated[str, Parameter(help=f"{run_options.HELP['power_cap_w']}, own for the limit.")] = "own"
-    routing: Annotated[str, Parameter(help=f"{run_options.HELP['routing']}; own for the spec's.")] = "own"
+    weight_dtype: Annotated[str, Parameter(help="Data types, `default` for the spec's.")] = "default"
+    kv_dtype: Annotated[str, Parameter(help="Data types, `default` for the spec's.")] = "default"
+    sm_clock_mhz: Annotated[str, Parameter(help=f"{AXES['sm_clock_mhz'].help}; `default`: as measured.")] = "default"
+    power_cap_w: Annotated[str, Parameter(help=f"{AXES['power_cap_w'].help}; `default`: the limit.")] = "default"
+    routing: Annotated[str, Parameter(help=f"{AXES['routing'].help}; `default`: the spec's.")] = "default"
     max_num_seqs: Annotated[str, Parameter(help="Requests that may run at once in an engine.")] = "256"
     token_budget: Annotated[str, Parameter(help="Tokens of a step, prompts included.")] = "2048,8192"
     chunked: Annotated[str, Parameter(help="Prompts in parts beside decoding: on,off.")] = "on"
@@ -54,7 +55,7 @@ class DeploymentOptions:
         counts = ("tp", "pp", "dp", "ep", "max_num_seqs", "token_budget", "draft_tokens")
         readers: dict[str, Any] = {name: partial(axes.numbers, getattr(self, name), name) for name in counts}
         ways = ("sm_clock_mhz", "power_cap_w", "routing")
-        readers |= {name: partial(run_options.values, getattr(self, name), name) for name in ways}
+        readers |= {name: partial(axes.parse, getattr(self, name), name) for name in ways}
         readers |= {name: partial(axes.formats, getattr(self, name)) for name in ("weight_dtype", "kv_dtype")}
         readers |= {name: partial(_switches, getattr(self, name), name) for name in ("chunked", "prefix_cache")}
         told = axes.every(readers | {"replicas": partial(_replicas, self.replicas)})
@@ -80,11 +81,7 @@ class OneOptions(DeploymentOptions):
                 [Problem(f"one deployment has one `{name}`", hint=hint, code="axis-value") for name in many]
             )
         single = {name: values[0] if isinstance(values, list) else values for name, values in told.items()}
-        plain = {
-            name: value
-            for name, value in single.items()
-            if value != run_options.RUNNING.get(name, value) or name not in run_options.RUNNING
-        }
+        plain = {name: value for name, value in single.items() if value != RUNNING.get(name, ...)}
         return {"model": model} | plain
 
 
@@ -279,8 +276,9 @@ def replay(
 
     Example: energylens replay llama-3.1-70b --workload trace.parquet --gpu h100-sxm --tp 4 --replicas 2 --rate 5
     """
-    from energylens.common.parquet_file import write_parquet
-    from energylens.reports.text.service import deployment_words, replay_text
+    from energylens.reports.text.service import replay_text
+    from energylens.results.parquet import write_parquet
+    from energylens.results.words import deployment_words
     from energylens.serving.replay import replay as run
 
     check_out(out)

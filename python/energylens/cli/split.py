@@ -12,11 +12,10 @@ from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Out, PassTokens, Threads, check_out
 from energylens.common.errors import Problem, SpaceError, did_you_mean
-from energylens.inputs import run_options
 from energylens.inputs.axis_text import formats, names, numbers
-from energylens.inputs.plan import MAX_BATCHED_TOKENS
+from energylens.inputs.batching import MAX_BATCHED_TOKENS
 
-_SIDE = 'Axes of {}: "gpus=h100-sxm,b200; tp=1,2,4; batch=1:8; sm_clock_mhz=own,1200".'
+_SIDE = 'Axes of {}: "gpus=h100-sxm,b200; tp=1,2,4; batch=1:8; sm_clock_mhz=default,1200".'
 _NUMBERS = ("tp", "pp", "dp", "ep", "batch", "max_num_seqs", "token_budget", "draft_tokens", "replicas")
 _NAMES = {"gpus": names, "weight_dtype": formats, "kv_dtype": formats}
 
@@ -101,7 +100,7 @@ def read_axes(text: str, side: str, known: Sequence[str], problems: list[Problem
                     Problem(f"cannot read `{part.strip()}` of --{side}", hint=f"write {name}=on", code="axis-value")
                 )
             continue
-        read = _NAMES.get(name) or partial(numbers if name in _NUMBERS else run_options.values, axis=name)
+        read = _NAMES.get(name) or partial(numbers if name in _NUMBERS else axes.parse, axis=name)
         try:
             found[name] = read(values)
         except SpaceError as error:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Threads
 from energylens.common.errors import EnergylensError, Problem
-from energylens.results.result import Result
-from energylens.sweeps.status import Status
+
+if TYPE_CHECKING:
+    from energylens.results.result import Result
+    from energylens.sweeps.status import Status
 
 Folder = Annotated[str, Parameter(help="Folder or URL of a sweep.")]
 
@@ -116,6 +118,7 @@ def _line(told: Status) -> str:
 
 def _tell(result: Result, told: Status, as_json: bool) -> None:
     from energylens.reports.text import answer
+    from energylens.results.words import why_not
 
     if as_json:
         found = {"answer": result.answer(), "front_points": result.frame.height, "by_reason": result.by_reason}
@@ -123,7 +126,7 @@ def _tell(result: Result, told: Status, as_json: bool) -> None:
         return
     print(f"{result.answer()}\n\n{_line(told)}")
     counts = [f"front of {result.frame.height:,} points; {result.feasible:,} configurations run"]
-    counts += [f"the others {answer.why_not(result.by_reason)}"] if result.feasible < result.points else []
+    counts += [f"the others {why_not(result.by_reason)}"] if result.feasible < result.points else []
     counts += [f"{result.outside_limits:,} run outside the limits"] if result.outside_limits else []
     print("; ".join(counts))
     print(answer.trust_line(told.trust))

@@ -12,10 +12,8 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json, check_out
-from energylens.common.accuracy import Errors, errors_text
 from energylens.common.errors import EnergylensError, Problem
 from energylens.common.format import table
-from energylens.common.parquet_file import write_file
 
 _CUTS = ("model", "kind", "format", "gpus", "batch_band")
 _SHOWN = {
@@ -65,6 +63,8 @@ def validate(
     account = account_of(data, axes.names(gpu) if gpu else None)
     drawn = draw(account, plots) if plots else []
     if out:
+        from energylens.common.parquet_file import write_file
+
         buffer = io.BytesIO()
         account.runs.write_parquet(buffer)
         write_file(out, buffer.getvalue())
@@ -95,9 +95,9 @@ def validate(
 
 def _end_to_end(path: Path, gpu: str | None, out: Path | None, json: bool) -> None:
     from energylens.calibrate.own_gpu.profile import base_of
-    from energylens.common.parquet_file import write_parquet
     from energylens.measurement.end_to_end import end_to_end
     from energylens.measurement.runs import Runs
+    from energylens.results.parquet import write_parquet
 
     check_out(out)
     runs = Runs.read(path)
@@ -112,16 +112,16 @@ def _end_to_end(path: Path, gpu: str | None, out: Path | None, json: bool) -> No
         print(f"wrote {out}", file=sys.stderr)
 
 
-_FIELDS = [field.name for field in fields(Errors)]
-
-
 def _errors(found: Any, cut: str | None) -> None:
+    from energylens.common.accuracy import Errors, errors_text
+
+    names_of_errors = [field.name for field in fields(Errors)]
     keys = ["gpu"] if cut is None else ["gpu", cut]
     lines = []
     for values, group in found.group_by([*keys, "fit"], maintain_order=True):
         *names, fit = values
         cells = {
-            row["quantity"]: errors_text(Errors(*(row[name] for name in _FIELDS)))
+            row["quantity"]: errors_text(Errors(*(row[name] for name in names_of_errors)))
             for row in group.iter_rows(named=True)
         }
         lines.append([*names, fit.replace("_", " "), group["rows"][0], *(cells[name] for name in _SHOWN)])

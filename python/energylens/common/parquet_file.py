@@ -23,7 +23,6 @@ from energylens.common.json_file import strict_json
 from energylens.common.parquet import data_bytes, data_sha256, require_parquet
 from energylens.common.process import check_process
 from energylens.common.show import shown
-from energylens.common.units import unit
 from energylens.common.written import note as note_written
 from energylens.common.written import so_far
 
@@ -61,14 +60,6 @@ def checked_target(path: str | Path) -> Path:
     except OSError as error:
         raise _unwritten(path, error) from None
     return path
-
-
-def write_parquet(frame: pl.DataFrame, path: str | Path, plan_sha256: str, note: dict[str, Any] | None = None) -> Path:
-    """Write a frame under a temporary name, then rename; raise `EnergylensError` if that cannot be done.
-
-    The file carries a SHA-256 of what it holds, so that a damaged one is not read as another result.
-    """
-    return write_file(path, parquet_bytes(frame, plan_sha256, note, sealed=True))
 
 
 def write_file(path: str | Path, data: bytes) -> Path:
@@ -109,18 +100,23 @@ def _unwritten(path: Path, error: OSError) -> EnergylensError:
 
 
 def parquet_bytes(
-    frame: pl.DataFrame, plan_sha256: str, note: dict[str, Any] | None = None, *, sealed: bool = False
+    frame: pl.DataFrame,
+    plan_sha256: str,
+    note: dict[str, Any] | None = None,
+    *,
+    units: Mapping[str, str],
+    sealed: bool = False,
 ) -> bytes:
     """Return a frame as a Parquet file that says what it holds; the same frame and note give the same bytes.
 
-    With `sealed` its metadata has the SHA-256 of its data and its other metadata, which `read_parquet` checks, and
-    how many bytes its data has: damage leaves them as many, a program that writes the rows anew does not.
+    `units` are those of its columns. With `sealed` its metadata has the SHA-256 of its data and its other metadata,
+    which `read_parquet` checks, and how many bytes its data has: damage leaves them as many, a program that writes the
+    rows anew does not.
     """
-    units = {name: found for name in frame.columns if (found := unit(name))}
     metadata = {
         f"{_PREFIX}plan_sha256": plan_sha256,
         f"{_PREFIX}version": _core.__version__,
-        f"{_PREFIX}units": json.dumps(units, sort_keys=True),
+        f"{_PREFIX}units": json.dumps(dict(units), sort_keys=True),
         f"{_PREFIX}note": json.dumps(note or {}, sort_keys=True),
     }
     data = _written(frame.rechunk(), metadata)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,53 +15,27 @@ from energylens.common.errors import EnergylensError, FrameError, Problem, did_y
 from energylens.common.memory import require_bytes
 from energylens.common.process import check_process
 from energylens.common.show import shown
-from energylens.common.units import POINT_DEFAULTS, RESULTS
 from energylens.engine.frame import results
-from energylens.inputs import routing, run_options
+from energylens.engine.result_columns import RESULTS
+from energylens.inputs import axis_values, routing, run_options
+from energylens.inputs.axes import AXES, POINT_DEFAULTS, RUNNING, of_kind
 from energylens.inputs.axis_lists import listed
 from energylens.inputs.builder import Model
-from energylens.inputs.columns import Form, Whole, Words, convert
+from energylens.inputs.columns import convert
 from energylens.inputs.crossing import PointColumns
 from energylens.inputs.library import load_gpu, load_model, resolved
-from energylens.inputs.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, distinct
+from energylens.inputs.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, distinct
 
-_CODES = ("tp", "pp", "dp", "ep")
-_SIZES = ("batch", "prompt_tokens", "output_tokens")
-_NAMES = ("model", "gpu", "weight_dtype", "kv_dtype")
-_REQUIRED = ("model", "gpu")
+_MESH = tuple(name for name in of_kind("count") if name not in RUNNING)
+_SIZES = of_kind("size")
+_REQUIRED = tuple(name for name, axis in AXES.items() if axis.required)
 _MOST_THREADS = 1024
-_KNOWN = (*POINT_DEFAULTS, *run_options.RUNNING)
-_TYPES: dict[str, Any] = (
-    dict.fromkeys(_NAMES, pl.String)
-    | dict.fromkeys(_CODES, pl.UInt32)
-    | dict.fromkeys(_SIZES, pl.Float64)
-    | {name: run_options.typed(name) for name in run_options.RUNNING}
-)
+_KNOWN = (*POINT_DEFAULTS, *RUNNING)
+_TYPES: dict[str, Any] = {name: axis_values.polars_type(name) for name in _KNOWN} | dict.fromkeys(_SIZES, pl.Float64)
 _BYTES_A_ROW = 128
 _BYTES_A_VALUE = 16
 """Of a row for its axes, and of a result for the core's array and Polars' column."""
 
-
-def _format(column: str) -> Words:
-    """Return what a column of number formats may hold."""
-
-    def check(name: str) -> Problem | None:
-        if name in _core.DTYPES:
-            return None
-        message = f"unknown data type `{shown(name)}` in column `{column}`"
-        return Problem(message, hint=did_you_mean(name, _core.DTYPES), code="unknown-dtype")
-
-    return Words(check, null=True)
-
-
-POINT_FORMS: Final[dict[str, Form]] = (
-    dict.fromkeys(_REQUIRED, Words())
-    | {name: _format(name) for name in ("weight_dtype", "kv_dtype")}
-    | dict.fromkeys(_CODES, Whole(1, 1024))
-    | dict.fromkeys(_SIZES, Whole(1, LARGEST))
-    | run_options.FORMS
-)
-"""What each column of a point may hold."""
 
 _RESULT_NAMES = frozenset({*_core.COLUMNS, "feasible", "reason"})
 
@@ -96,24 +70,54 @@ def evaluate(
 ) -> pl.DataFrame:
     """Return the points of `frame` with their results, in the same order.
 
-    Columns of a point: `model, gpu` (names), and with defaults `tp, pp, dp, ep` (1), `batch` (1), `prompt_tokens`
-    (1024), `output_tokens` (256), `weight_dtype`, `kv_dtype` (null: the spec's own), and
-    those of `energylens.inputs.run_options`:
-    `cp`, `overlap_stages`, `overlap_sms`, `overlap_where`, `sequence_parallel`, `fused_norm`, `sm_clock_mhz`,
-    `power_cap_w` (docs/physics.md, section 11). `models` and `gpus` add specs of
-    your own to the bundled names; `carry` names columns passed through; `breakdown` adds joules by phase and cause.
-    A prefill pass takes at most `max_batched_tokens` prompt tokens.
+    Parameters
+    ----------
+    frame
+        One row a point. `model` and `gpu` are names; all other columns have defaults: `tp, pp, dp, ep` and `batch` (1),
+        `prompt_tokens` (1024) and `output_tokens` (256) of each request, `weight_dtype` and `kv_dtype` (null: the
+        formats of the spec), and the run options `cp`, `overlap_stages`, `overlap_sms`, `overlap_where`,
+        `sequence_parallel`, `fused_norm`, `sm_clock_mhz`, `power_cap_w`, `routing`, `placement` (`inputs/axes.py` has
+        all, with bounds and units). Columns are converted where nothing is lost: whole numbers of any integer, float
+        or decimal type; names as String, Categorical or Enum; switches as Boolean or as the texts off, on, false, true.
+        A null is the default.
+    models, gpus
+        Further specs that rows may name: paths, objects of `Model`, or what `load_model` and `load_gpu` return.
+    carry
+        Columns of `frame` that are passed through.
+    breakdown
+        Whether to add joules by phase and cause: `energy_{prefill,decode}_{cause}_j`.
+    max_batched_tokens
+        Most prompt tokens of one prefill pass.
+    threads
+        Threads of the core, 1 to 1,024; all CPUs of the process, if None. The bytes of the result do not depend on it.
 
-    Results, for a batch of requests that start together: `ttft_s` (until the last prompt of the batch is read),
-    `tpot_s` (a decode step at mean context), `latency_s = ttft_s + (output_tokens - 1)·tpot_s`, `energy_j` of all GPUs
-    and its parts `energy_prefill_j`, `energy_decode_j` (all steps), `energy_decode_step_j` (one step), then
-    `energy_per_output_token_j`, `energy_per_request_j`, `power_w_per_gpu`, `output_tokens_per_s` and the same
-    `_per_gpu`, `memory_bytes_per_gpu`, `gpus`, `feasible`, `reason`. Results of a point that cannot run are null. The
-    bytes of the result do not depend on `threads`. Raises `FrameError` or `SpecError` with every problem found.
+    Returns
+    -------
+    polars.DataFrame
+        `carry`, the columns of a point, and results for a batch of requests that start together: `gpus`; `latency_s`;
+        `ttft_s` until the last prompt of the batch is read; `tpot_s` of a decode step at mean context; `energy_j` of
+        all GPUs with its 80 % interval `energy_lo_j`, `energy_hi_j`, and its parts `energy_prefill_j`,
+        `energy_decode_j` (all steps) and `energy_decode_step_j` (one step); `energy_per_output_token_j`;
+        `energy_per_request_j`; `power_w_per_gpu`; `output_tokens_per_s` and `output_tokens_per_s_per_gpu`;
+        `memory_bytes_per_gpu`; `extrapolated`; `feasible`; `reason`. Results of a point that cannot run are null.
 
-    Columns are converted where nothing is lost: whole numbers of any integer, float or decimal type, names as String,
-    Categorical or Enum, switches as Boolean or as the texts off, on, false, true; a null is the default. Of any other
-    type or value the error says the column, the row and what was there (`energylens.inputs.columns`).
+    Raises
+    ------
+    FrameError
+        With every problem of the frame: its column, row and value.
+    SpecError
+        With every problem of the models and GPUs.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> points = pl.DataFrame({"model": "llama-3.1-8b", "gpu": "h100-sxm", "batch": [1, 64]})
+    >>> evaluate(points).select("batch", "feasible")["feasible"].to_list()
+    [True, True]
+
+    Notes
+    -----
+    `latency_s = ttft_s + (output_tokens - 1) * tpot_s`; the equations are those of docs/physics.md.
     """
     check_process()
     if isinstance(frame, pl.LazyFrame):
@@ -125,13 +129,13 @@ def evaluate(
         )
     carried = _names_of(carry)
     points = _points(frame, carried)
-    own_models = {item.spec.name: item for item in distinct([load_model(model) for model in listed(models)], "model")}
-    own_gpus = {item.spec.name: item for item in distinct([load_gpu(gpu) for gpu in listed(gpus)], "GPU")}
-    chosen_models, chosen_gpus, points = named(points, own_models, own_gpus)
+    user_models = {item.spec.name: item for item in distinct([load_model(model) for model in listed(models)], "model")}
+    user_gpus = {item.spec.name: item for item in distinct([load_gpu(gpu) for gpu in listed(gpus)], "GPU")}
+    chosen_models, chosen_gpus, points = named(points, user_models, user_gpus)
     laws = routing.laws(points["routing"].unique(maintain_order=True).to_list() if "routing" in points.columns else [])
     plan = Plan(chosen_models, chosen_gpus, max_batched_tokens, laws)
-    found = evaluated(plan, points, breakdown, checked_threads(threads))
-    return pl.concat([frame.select(carried), found], how="horizontal")
+    results_of_points = evaluated(plan, points, breakdown, checked_threads(threads))
+    return pl.concat([frame.select(carried), results_of_points], how="horizontal")
 
 
 def _collected(frame: pl.LazyFrame) -> pl.DataFrame:
@@ -151,14 +155,14 @@ def _names_of(carry: object) -> list[str]:
 
 
 def named(
-    points: pl.DataFrame, own_models: Mapping[str, LoadedModel], own_gpus: Mapping[str, LoadedGpu]
+    points: pl.DataFrame, user_models: Mapping[str, LoadedModel], user_gpus: Mapping[str, LoadedGpu]
 ) -> tuple[list[LoadedModel], list[LoadedGpu], pl.DataFrame]:
     """Return the models and GPUs that points name, and the points with the names that they have in results."""
-    names = {name: points[name].unique(maintain_order=True).to_list() for name in ("model", "gpu")}
-    chosen_models, models = resolved(names["model"], own_models, load_model, "model")
-    chosen_gpus, gpus = resolved(names["gpu"], own_gpus, load_gpu, "GPU")
+    names = {name: points[name].unique(maintain_order=True).to_list() for name in _REQUIRED}
+    chosen_models, models = resolved(names["model"], user_models, load_model, "model")
+    chosen_gpus, gpus = resolved(names["gpu"], user_gpus, load_gpu, "GPU")
     for column, renamed in (("model", models), ("gpu", gpus)):
-        if any(given != name for given, name in renamed.items()):
+        if any(written != name for written, name in renamed.items()):
             points = points.with_columns(pl.col(column).cast(pl.String).replace_strict(renamed))
     return chosen_models, chosen_gpus, points
 
@@ -190,7 +194,7 @@ def evaluated(plan: Plan, points: pl.DataFrame, breakdown: bool, threads: int) -
         "evaluate fewer rows at a time",
     )
     options, option = run_options.columns_for_core(points, plan.routings)
-    arrays = {name: points[name].to_numpy() for name in (*_CODES, *_SIZES)}
+    arrays = {name: points[name].to_numpy() for name in (*_MESH, *_SIZES)}
     columns = plan.core.evaluate(
         PointColumns(
             dtypes=dtypes,
@@ -245,12 +249,12 @@ def point_columns(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Problem]]:
     columns: dict[str, pl.Series] = {}
     problems: list[Problem] = []
     for name in (name for name in _KNOWN if name in frame.columns):
-        column, faults = convert(frame[name], POINT_FORMS[name])
+        column, faults = convert(frame[name], axis_values.FORMS[name])
         problems += faults
         columns[name] = column
     if problems:
         return frame.clear(), problems
-    names = [*POINT_DEFAULTS, *(name for name in run_options.RUNNING if name in columns)]
+    names = [*POINT_DEFAULTS, *(name for name in RUNNING if name in columns)]
     points = pl.DataFrame(columns).with_columns(
         pl.lit(default, dtype=_TYPES[name]).alias(name)
         for name, default in POINT_DEFAULTS.items()

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens import _core
-from energylens.common.units import RESULTS
+from energylens.engine.result_columns import RESULTS
 
 REASON = pl.Enum(_core.REASONS)
 ALWAYS_KNOWN = frozenset({"memory_bytes_per_gpu", "gpus"})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,18 @@ from numpy.typing import NDArray
 from energylens import _core
 from energylens.common.errors import Problem, SpaceError, did_you_mean
 from energylens.common.show import shown
-from energylens.common.units import RESULTS
 from energylens.engine.frame import results
+from energylens.engine.result_columns import RESULTS
 from energylens.engine.space import Space
 from energylens.inputs.axis_lists import listed
 
 MOST_TOP = 1_000_000
 
 Kept = dict[str, Any]
+
+_FIRST_CHUNK = 1 << 18
+_LARGEST_CHUNK = 1 << 28
+_SECONDS_A_CHUNK = 0.25
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Keep:
 
     def reduction(self, space: Space) -> _core.Reduction:
         """Return an empty reduction of a space; raise `SpaceError` if there are too many groups or laws of routing."""
-        one_law(space, self.best_per)
+        require_single_law(space, self.best_per)
         try:
             return _core.Reduction(
                 space.plan.core,
@@ -101,7 +106,7 @@ class Keep:
         }
 
 
-def one_law(space: Space, best_per: Sequence[str] = (), verb: str = "explore") -> None:
+def require_single_law(space: Space, best_per: Sequence[str] = (), verb: str = "explore") -> None:
     """Raise `SpaceError` for several laws of routing whose points would compete: nobody can choose the friendliest."""
     laws = space.axes["routing"]
     if len(laws) > 1 and "routing" not in best_per:
@@ -119,31 +124,48 @@ def point_frame(space: Space, indices: NDArray[np.uint64], threads: int, breakdo
     return pl.concat([space.points(indices), results(columns, breakdown)], how="horizontal")
 
 
-def frames(space: Space, keep: Keep, kept: Kept, threads: int) -> dict[str, pl.DataFrame]:
-    """Return what was kept as frames by name: `front`, and `top`, `best_per`, `distributions` if asked for."""
+def frames(space: Space, keep: Keep, reduced: Kept, threads: int) -> dict[str, pl.DataFrame]:
+    """Return what was reduced as frames by name: `front`, and `top`, `best_per`, `distributions` if asked for."""
     objectives = space.signed_objectives
-    indices = kept["front"]
+    indices = reduced["front"]
     if keep.epsilon is not None:
         # The best by the first objective is always shown, also where another stands for it on the thinned front.
-        indices = np.union1d(indices, kept["top"][:1])
+        indices = np.union1d(indices, reduced["top"][:1])
     front = point_frame(space, indices, threads)
-    found = {
+    frames_by_kind = {
         "front": front.sort(
             [name for name, _ in objectives], descending=[sign < 0 for _, sign in objectives], maintain_order=True
         )
     }
     if keep.top:
-        found["top"] = point_frame(space, kept["top"][: keep.top], threads)
+        frames_by_kind["top"] = point_frame(space, reduced["top"][: keep.top], threads)
     if keep.best_per:
-        found["best_per"] = point_frame(space, kept["best"], threads)
+        frames_by_kind["best_per"] = point_frame(space, reduced["best"], threads)
     if keep.distributions:
         names = pl.Series("column", keep.distributions, dtype=pl.String)
-        found["distributions"] = pl.DataFrame(
+        frames_by_kind["distributions"] = pl.DataFrame(
             {
-                "column": names.gather(kept["bin_column"]),
-                "low": kept["bin_low"],
-                "high": kept["bin_high"],
-                "count": kept["bin_count"],
+                "column": names.gather(reduced["bin_column"]),
+                "low": reduced["bin_low"],
+                "high": reduced["bin_high"],
+                "count": reduced["bin_count"],
             }
         )
-    return found
+    return frames_by_kind
+
+
+def reduce_range(
+    reduction: _core.Reduction, lo: int, hi: int, threads: int, advance: Callable[[int], None] | None = None
+) -> None:
+    """Take points `lo` to `hi` into a reduction, a quarter of a second at a time so that Ctrl-C is heard."""
+    chunk = _FIRST_CHUNK
+    while lo < hi:
+        stop = min(lo + chunk, hi)
+        before = time.perf_counter()
+        reduction.run(lo, stop, threads)
+        elapsed = time.perf_counter() - before
+        if advance is not None:
+            advance(stop - lo)
+        lo = stop
+        wished = max(chunk * _SECONDS_A_CHUNK / max(elapsed, 1e-3), 1 << 14)
+        chunk = int(min(wished, 4 * chunk, _LARGEST_CHUNK))

@@ -18,16 +18,14 @@ from numpy.typing import NDArray
 from energylens import _core
 from energylens.common.errors import Problem, SpaceError, did_you_mean
 from energylens.common.show import shown
-from energylens.common.units import LARGER_IS_BETTER, RESULTS, UNITS
+from energylens.engine.result_columns import DEFAULT_OBJECTIVES as DEFAULT_OBJECTIVES
+from energylens.engine.result_columns import LARGER_IS_BETTER, RESULTS, UNITS
 from energylens.engine.trust import Account, account
-from energylens.inputs import routing, run_options
+from energylens.inputs import axis_values, routing, run_options
+from energylens.inputs.axes import AXES, Axes
 from energylens.inputs.axis_lists import different, listed
-from energylens.inputs.axis_text import is_whole, numbers
 from energylens.inputs.library import load_gpu, load_model
-from energylens.inputs.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
-
-DEFAULT_OBJECTIVES = ("energy_per_output_token_j", "latency_s")
-DEFAULT_BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+from energylens.inputs.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
 
 _PARTS = tuple(name for name in _core.COLUMNS if name not in RESULTS)
 LIMITED = (*RESULTS, *_PARTS)
@@ -84,7 +82,7 @@ def result_column(name: str, what: str, columns: Sequence[str] = RESULTS) -> str
     """Return the name of a result column; raise `SpaceError` if there is none."""
     if name not in columns:
         hint = did_you_mean(shown(name), columns) or f"columns are {', '.join(c for c in columns if c not in _PARTS)}"
-        if what == "limit" and name in _core.AXES:
+        if what == "limit" and name in AXES:
             hint = f"`{name}` is an axis: give the values that it may have"
         raise SpaceError(Problem(f"unknown {what} `{shown(name)}`", hint=hint, code=f"unknown-{what}"))
     return name
@@ -113,38 +111,52 @@ def space_of(space: Space | None, axes: Mapping[str, Any]) -> Space:
 
 
 @dataclass(frozen=True)
-class Space:
+class Space(Axes):
     """Axes and limits of a search.
 
-    Every axis takes a value, a list, or text such as `1:512` or `16:8192:16`; `weight_dtype` and `kv_dtype` take None
-    for the spec's own format. `overlap_stages` with `overlap_sms` overlap collectives in the phases of `overlap_where`
-    (1 stage and 0 SMs: not at all; None: as the spec says), `sm_clock_mhz` locks the SM clock, `power_cap_w` caps the
-    power; overlap that would change nothing is infeasible, not repeated. A prefill pass takes at most
-    `max_batched_tokens` prompt tokens. `limits` are strings such as `tpot<=50ms`; `objectives` are result columns, each
-    minimised unless larger is better.
+    Parameters
+    ----------
+    models, gpus
+        Bundled names, paths to specs, objects of `Model`: one, or a list.
+    tp, pp, dp, ep, cp
+        Ranks of tensor, pipeline, attention data, expert and context parallelism.
+    overlap_stages, overlap_sms, overlap_where
+        Stages that kernels are cut into so that collectives run alongside, the SMs that these take, and the phases in
+        which they do: 1 stage and 0 SMs are no overlap, None is what the model's spec says. Values that would change
+        nothing are infeasible, so that no configuration is counted twice.
+    sequence_parallel, fused_norm
+        True or false.
+    sm_clock_mhz, power_cap_w
+        Locked SM clock, MHz, and cap on the power of each GPU, W; None leaves them as they are.
+    routing, placement
+        Law by which tokens choose experts (None: that of the spec), and which GPU holds which expert.
+    batch, prompt_tokens, output_tokens
+        Sequences running in the engine, and tokens of each request.
+    weight_dtype, kv_dtype
+        Number formats; None is that of the spec.
+    max_batched_tokens
+        Most prompt tokens of one prefill pass.
+    limits
+        Bounds on result columns, such as `tpot<=50ms`.
+    objectives
+        One to six result columns, each minimised unless larger is better.
+
+    Raises
+    ------
+    SpaceError
+        When its points are counted or read: with every problem of its values.
+
+    Notes
+    -----
+    Every axis takes a value, a list, or text such as `1,2,4`, `1:512` or `16:8192:16`; `default` in a text is None.
+    A point is an integer below `size`; the last of the axes varies fastest.
+
+    Examples
+    --------
+    >>> Space(models="llama-3.1-8b", gpus="h100-sxm", tp="1:4", batch=[1, 64]).size
+    8
     """
 
-    models: Any
-    gpus: Any
-    tp: Any = (1, 2, 4, 8)
-    pp: Any = (1,)
-    dp: Any = (1,)
-    ep: Any = (1,)
-    cp: Any = (1,)
-    overlap_stages: Any = None
-    overlap_sms: Any = 0
-    overlap_where: Any = "prefill"
-    sequence_parallel: Any = False
-    fused_norm: Any = False
-    sm_clock_mhz: Any = None
-    power_cap_w: Any = None
-    routing: Any = None
-    placement: Any = "contiguous"
-    batch: Any = DEFAULT_BATCHES
-    prompt_tokens: Any = 1024
-    output_tokens: Any = 256
-    weight_dtype: Any = None
-    kv_dtype: Any = None
     max_batched_tokens: int = MAX_BATCHED_TOKENS
     limits: Sequence[str] = ()
     objectives: Sequence[str] = field(default=DEFAULT_OBJECTIVES)
@@ -154,32 +166,28 @@ class Space:
         """The plan of the space's models and GPUs."""
         models: list[LoadedModel] = distinct([load_model(m) for m in listed(self.models)], "model")
         gpus: list[LoadedGpu] = distinct([load_gpu(g) for g in listed(self.gpus)], "GPU")
-        words = [law for law in self._running["routing"] if isinstance(law, str)]
-        sound = [law for law in routing.laws(words) if routing.problem(law) is None]
-        return Plan(models, gpus, self.max_batched_tokens, sound)
+        texts = [law for law in self._values["routing"] if isinstance(law, str)]
+        laws = [law for law in routing.laws(texts) if routing.problem(law) is None]
+        return Plan(models, gpus, self.max_batched_tokens, laws)
 
     @cached_property
-    def _running(self) -> dict[str, list[Any]]:
-        """Values of the axes of ways to run, read once: the plan needs the laws of routing, the axes all of them."""
+    def _values(self) -> dict[str, list[Any]]:
+        """Values of each axis but models and GPUs, read once: the plan needs the laws of routing, `axes` all."""
         return {
             name: [
                 value
                 for part in listed(getattr(self, name))
-                for value in (run_options.values(part, name) if isinstance(part, str) else [part])
+                for value in (axis_values.parse(part, name) if isinstance(part, str) else [part])
             ]
-            for name in run_options.RUNNING
+            for name, axis in AXES.items()
+            if not axis.required
         }
 
     @cached_property
     def axes(self) -> dict[str, list[Any]]:
         """Values of each axis, slowest first, as names and numbers; duplicates are dropped."""
-        plan = self.plan
-        given = set(_core.AXES) - {"model", "gpu"} - set(run_options.RUNNING)
-        raw = {name: listed(getattr(self, name)) for name in given}
-        for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
-            raw[name] = [v for part in raw[name] for v in (numbers(part, name) if isinstance(part, str) else [part])]
-        axes = {"model": plan.model_names, "gpu": plan.gpu_names} | raw | self._running
-        return {name: different(axes[name], name) for name in _core.AXES}
+        values = {"model": self.plan.model_names, "gpu": self.plan.gpu_names} | self._values
+        return {name: different(values[name], name) for name in AXES}
 
     @cached_property
     def json(self) -> str:
@@ -188,33 +196,20 @@ class Space:
         content["model"] = list(range(len(self.plan.model_names)))
         content["gpu"] = list(range(len(self.plan.gpu_names)))
         problems = []
-        for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
-            top = 1024 if name in {"tp", "pp", "dp", "ep"} else LARGEST
-            whole = [is_whole(value, 1, top) for value in content[name]]
-            if not all(whole):
-                bad = content[name][whole.index(False)]
-                message = f"axis `{name}` needs whole numbers from 1 to {top:,}, found `{shown(bad)}`"
-                problems.append(Problem(message, code="axis-value"))
-            else:
-                kind = int if top == 1024 else float
-                content[name] = [kind(v) for v in content[name]]
-        for name in ("weight_dtype", "kv_dtype"):
-            bad = [value for value in content[name] if value is not None and value not in _core.DTYPES]
-            if bad:
-                hint = did_you_mean(shown(bad[0]), _core.DTYPES)
-                problems.append(
-                    Problem(f"unknown data type `{shown(bad[0])}` in `{name}`", hint=hint, code="unknown-dtype")
-                )
-        for name in run_options.RUNNING:
-            wrong = next(filter(None, (run_options.problem(value, name) for value in content[name])), None)
+        for name, values in self._values.items():
+            wrong = axis_values.first_problem(content[name], name)
             problems += [wrong] if wrong else []
-            if content[name] == [run_options.RUNNING[name]]:
-                del content[name]
+            if self._is_default(name):
+                del content[name]  # so that a space without run options keeps its text, and its hash
             elif not wrong:
                 content[name] = [run_options.plain(value, name, self.plan.routings) for value in content[name]]
-        for name, values in content.items():
             if not values:
                 problems.append(Problem(f"axis `{name}` has no value: the space is empty", code="empty-space"))
+        problems += [
+            Problem(f"axis `{name}` has no value: the space is empty", code="empty-space")
+            for name in ("model", "gpu")
+            if not content[name]
+        ]
         if problems:
             raise SpaceError(problems)
         text = json.dumps(content)
@@ -223,6 +218,10 @@ class Space:
         except _core.PlanError as error:
             raise SpaceError(core_problems(error)) from None
         return text
+
+    def _is_default(self, name: str) -> bool:
+        """Return whether an axis is a run option that only has its default."""
+        return AXES[name].run_option and self.axes[name] == [AXES[name].default]
 
     @cached_property
     def size(self) -> int:
@@ -245,21 +244,20 @@ class Space:
         names = [result_column(name, "objective") for name in listed(self.objectives)]
         if not 1 <= len(names) <= 6 or len(set(names)) != len(names):
             twice = next((name for name in names if names.count(name) > 1), None)
-            found = f"`{twice}` twice" if twice else f"{len(names)}"
-            raise SpaceError(Problem(f"give one to six different objectives, found {found}", code="objectives"))
+            fault = f"`{twice}` twice" if twice else f"{len(names)}"
+            raise SpaceError(Problem(f"give one to six different objectives, found {fault}", code="objectives"))
         return [(name, -1.0 if name in LARGER_IS_BETTER else 1.0) for name in names]
 
     def points(self, indices: NDArray[np.uint64]) -> pl.DataFrame:
         """Return the points of some indices as a frame of axis values."""
         digits = self.plan.core.space_digits(self.json, indices)
-        columns: dict[str, pl.Series] = {}
-        for name, values in self.axes.items():
-            if name in run_options.RUNNING and values == [run_options.RUNNING[name]]:
-                continue
-            kind: Any = pl.String if name in {"model", "gpu", "weight_dtype", "kv_dtype"} else pl.UInt32
-            kind = run_options.typed(name) if name in run_options.RUNNING else kind
-            columns[name] = pl.Series(name, values, dtype=kind).gather(digits[name])
-        return pl.DataFrame(columns)
+        return pl.DataFrame(
+            {
+                name: pl.Series(name, values, dtype=axis_values.polars_type(name)).gather(digits[name])
+                for name, values in self.axes.items()
+                if not self._is_default(name)
+            }
+        )
 
     @cached_property
     def trust(self) -> Mapping[str, Account]:
@@ -287,7 +285,7 @@ class FrozenSpace(Space):
 
     content: Any = None
     accounts: Mapping[str, Account] = field(default_factory=dict)
-    told_sources: Mapping[str, str | None] = field(default_factory=dict)
+    model_sources: Mapping[str, str | None] = field(default_factory=dict)
 
     @cached_property
     def plan(self) -> Plan:
@@ -296,10 +294,10 @@ class FrozenSpace(Space):
 
     @cached_property
     def trust(self) -> Mapping[str, Account]:
-        """As it was told."""
+        """As it was when the plan was made."""
         return self.accounts
 
     @cached_property
     def sources(self) -> Mapping[str, str | None]:
-        """As they were told."""
-        return self.told_sources
+        """As they were when the plan was made."""
+        return self.model_sources

@@ -19,15 +19,15 @@ _ERRORS = ("rows", "mape_percent", "median_percent", "p90_percent", "bias_percen
 
 def account(loaded: LoadedGpu) -> Account:
     """Return the level of trust of a profile, its source, and the errors of its fits on what they did not see."""
-    whole = loaded.profile.sections
-    told = {"trust": loaded.trust, "source": loaded.spec.source, "errors": _errors(whole, ())}
-    lent = _LENT.match(str(whole.get("host", {}).get("source", "")))
-    return told | ({"lender": lent[1]} if lent else {})
+    sections = loaded.profile.sections
+    known = {"trust": loaded.trust, "source": loaded.spec.source, "errors": _errors(sections, ())}
+    lent = _LENT.match(str(sections.get("host", {}).get("source", "")))
+    return known | ({"lender": lent[1]} if lent else {})
 
 
 def levels(trust: Mapping[str, Account]) -> dict[str, str]:
     """Return the level of each GPU."""
-    return {name: str(told["trust"]) for name, told in trust.items()}
+    return {name: str(known["trust"]) for name, known in trust.items()}
 
 
 def _errors(node: Any, path: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -38,11 +38,11 @@ def _errors(node: Any, path: tuple[str, ...]) -> list[dict[str, Any]]:
     if not isinstance(node, dict):
         return []
     if "mape_percent" in node:
-        own = {name: node[name] for name in _ERRORS if node.get(name) is not None}
-        return [{"what": ".".join(part for part in path if part != "fit"), "data": node["data"], **own}]
-    found: dict[str, dict[str, Any]] = {}
+        errors = {name: node[name] for name in _ERRORS if node.get(name) is not None}
+        return [{"what": ".".join(part for part in path if part != "fit"), "data": node["data"], **errors}]
+    fits: dict[str, dict[str, Any]] = {}
     for name, value in node.items():
         if name not in _OTHERS:
             for row in _errors(value, (*path, name)):
-                found.setdefault(str({key: value for key, value in row.items() if key != "what"}), row)
-    return list(found.values())
+                fits.setdefault(str({key: value for key, value in row.items() if key != "what"}), row)
+    return list(fits.values())

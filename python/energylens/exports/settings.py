@@ -12,8 +12,9 @@ from typing import Any
 from energylens.common.errors import EnergylensError, Problem
 from energylens.common.files import printable
 from energylens.common.format import number
-from energylens.common.units import ENERGY
-from energylens.inputs.library import bundled, load_gpu, load_model
+from energylens.engine.result_columns import ENERGY
+from energylens.inputs.bundled import bundled
+from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.run_options import RUNNING
 from energylens.results.point import Point
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from energylens.common.errors import Problem, SpaceError
 from energylens.common.show import shown
+from energylens.inputs.axes import LARGEST
 from energylens.inputs.axis_text import is_whole
-from energylens.inputs.plan import LARGEST
 
 MOST_VALUES: Final = 10**7 + 1
 """Most values of one axis."""
@@ -36,8 +36,8 @@ def whole_numbers(value: Any, axis: str, most: int) -> list[int]:
     values = listed(value)
     wrong = next((item for item in values if not is_whole(item, 1, most)), None)
     if wrong is not None or not values or None in values:
-        found = f"found `{shown(wrong)}`" if values else "found none"
-        raise SpaceError(Problem(f"axis `{axis}` needs whole numbers from 1 to {most:,}, {found}", code="axis-value"))
+        reason = f"found `{shown(wrong)}`" if values else "found none"
+        raise SpaceError(Problem(f"axis `{axis}` needs whole numbers from 1 to {most:,}, {reason}", code="axis-value"))
     return [int(item) for item in values]
 
 

@@ -1,16 +1,22 @@
-"""Axis values as text: `1,2,4`, `1:512`, `16:512:16`, names, and `own` for the spec's own format."""
+"""Axis values as text: `1,2,4`, `1:512`, `16:512:16`, names, and `default` for what the spec or hardware says."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Final
+from typing import Any, Final
 
 from energylens.common.errors import Problem, SpaceError
 from energylens.common.files import printable
 
 MOST_VALUES: Final = 10**7
 """Values of one axis."""
+
+DEFAULT: Final = "default"
+"""The word for None: a value that is left to the spec or the hardware."""
+
+_FORMERLY: Final = "own"
+"""The same word in older files, which stay readable."""
 
 _VALUE_BYTES: Final = 150
 """Memory that a value of an axis takes on its way to the core: as a number, in a list, and as text."""
@@ -24,7 +30,6 @@ def numbers(text: str, axis: str) -> list[int]:
 
     Raises `SpaceError` with every part that is none.
     """
-    found: list[int] = []
     problems: list[Problem] = []
     ranges: list[range] = []
     if not text.strip(" ,"):
@@ -43,9 +48,7 @@ def numbers(text: str, axis: str) -> list[int]:
         from energylens.common.memory import require_bytes
 
         require_bytes(count * _VALUE_BYTES, f"{count:,} values of `{axis}`", "use a larger step")
-    for some in ranges:
-        found += some
-    return found
+    return [value for part in ranges for value in part]
 
 
 def _part(part: str, axis: str) -> range:
@@ -129,6 +132,18 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def is_default(word: str) -> bool:
+    """Return whether a word stands for None."""
+    return word in (DEFAULT, _FORMERLY)
+
+
 def formats(text: str) -> list[str | None]:
-    """Read a list of data types, `own` being the spec's."""
-    return [None if name == "own" else name for name in names(text)]
+    """Read a list of data types, `default` being the spec's."""
+    return [None if is_default(name) else name for name in names(text)]
+
+
+def axis_words(value: Any) -> str:
+    """Return the value of an axis in words."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return DEFAULT if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -15,6 +15,34 @@ Equations = str | Sequence[str] | Mapping[str, Any]
 class Model:
     """A graph of einsums, built block by block.
 
+    Parameters
+    ----------
+    name
+        Name of the model in results: letters, digits and `-._`.
+    ranks
+        Extent of every rank, by its letter; `{"extent": 128, "active": 8}` makes one the rank of routed experts.
+    cache
+        Tensors kept for later tokens.
+    mask
+        Mask of the scores of an attention kernel, by tensor: `"causal"` or `{"window": 4096}`.
+    dtypes
+        Number formats of `weights`, `activations` and `cache`, and of single tensors by name; bf16, if left out.
+    shard
+        Mesh axis that splits a rank, by rank.
+    overlap
+        Kernels that run in stages alongside their collective.
+    tied
+        Weights that blocks share.
+    source
+        Where the architecture comes from.
+
+    Raises
+    ------
+    SpecError
+        When it is first used: with every problem.
+
+    Examples
+    --------
     >>> model = Model("tiny", ranks={"d": 64, "f": 256}, shard={"f": "tp"})
     >>> _ = model.block(2, kernels={
     ...     "up": "A[b,s,f] = X[b,s,d] * Wu[d,f]",
@@ -22,6 +50,10 @@ class Model:
     ... })
     >>> model.parameters
     65536.0
+
+    References
+    ----------
+    docs/physics.md, sections 2 and 3: the language of the equations.
     """
 
     def __init__(
@@ -54,7 +86,24 @@ class Model:
         mask: Mapping[str, str | Mapping[str, int]] | None = None,
         overlap: Mapping[str, Mapping[str, int | str]] | None = None,
     ) -> Model:
-        """Append a block of kernels that runs `repeat` times, and return the model."""
+        """Append a block of kernels, and return the model.
+
+        Parameters
+        ----------
+        repeat
+            How many times it runs in one pass (layers).
+        kernels
+            Kernels by name: an equation, a list of them (one launch), or `{"phase": ..., "equations": [...]}`.
+        name
+            Name of the block; `block_0`, `block_1`, ..., if None.
+        shard, mask, overlap
+            As of the model, in place of its entries.
+
+        Returns
+        -------
+        Model
+            The model itself, so that calls can be chained.
+        """
         listed: Any = kernels
         if isinstance(kernels, Mapping):
             listed = {key: _copied(value) for key, value in kernels.items()}

@@ -208,12 +208,12 @@ def _wrong_values(column: pl.Series, good: pl.Series, form: Whole | Number) -> l
     if not bad.any():
         return []
     row = int(bad.arg_max() or 0)
-    found = shown(column[row])
+    value = shown(column[row])
     if len(column) == 1:
         what = form.words.replace("whole numbers", "a whole number").replace("finite numbers", "a finite number")
         what = what if what.startswith("a ") else what.replace("numbers", "a number")
-        return [Problem(f"`{column.name}` should be {what}, found {found}", code="column-value")]
-    message = f"column `{column.name}` should hold {form.words}, found {found} in row {row:,}"
+        return [Problem(f"`{column.name}` should be {what}, found {value}", code="column-value")]
+    message = f"column `{column.name}` should hold {form.words}, found {value} in row {row:,}"
     return [Problem(message, hint=f"{int(bad.sum()):,} of {len(bad):,} rows are wrong", code="column-value")]
 
 

@@ -138,10 +138,10 @@ class Collectives(Form):
 
     @field_validator("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
     @classmethod
-    def _unlimited(cls, found: list[Implementation]) -> list[Implementation]:
-        def limited(one: Implementation) -> bool:
-            return one.max_bytes is not None or any(curve.max_bytes is not None for curve in one.by_gpus.values())
+    def _unlimited(cls, implementations: list[Implementation]) -> list[Implementation]:
+        def limited(entry: Implementation) -> bool:
+            return entry.max_bytes is not None or any(curve.max_bytes is not None for curve in entry.by_gpus.values())
 
-        if all(limited(implementation) for implementation in found):
+        if all(limited(implementation) for implementation in implementations):
             raise ValueError("one implementation has to take messages of any size: leave out its `max_bytes`")
-        return found
+        return implementations

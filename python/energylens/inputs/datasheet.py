@@ -1,6 +1,6 @@
 """A GPU known only by its data sheet: every missing coefficient by a stated rule, marked as modelled.
 
-The rules were set beside the profiles of A100, H100 and B200; `tests/inputs/test_datasheet.py` holds them to energies
+The rules were set next to the profiles of A100, H100 and B200; `tests/inputs/test_datasheet.py` holds them to energies
 within a quarter to two fifths and all-reduces within 40 % of those.
 """
 

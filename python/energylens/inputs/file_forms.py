@@ -50,7 +50,7 @@ class PlanForm(Form):
     routings: list[NamedForm] = []
 
     @model_validator(mode="after")
-    def _one_name_each(self) -> PlanForm:
+    def _names_differ(self) -> PlanForm:
         for what, items in (("model", self.models), ("GPU", self.gpus), ("routing", self.routings)):
             names = [item.name for item in items]
             if len(set(names)) != len(names):
@@ -103,7 +103,7 @@ class SpaceNote(WrittenForm):
 
 
 class FrontNote(WrittenForm):
-    """Where a front comes from, and what is beside it."""
+    """Where a front comes from, and what comes with it."""
 
     kind: Literal["front", "top", "best_per", "distributions"]
     method: Text

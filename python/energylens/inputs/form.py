@@ -88,7 +88,7 @@ def check(form: type[FormT], data: object, document: Document | None, what: str)
     except ValidationError as error:
         details = error.errors(include_url=False)
         raise SpecError(
-            [_problem(form, one, document, what, at < MOST_SHOWN) for at, one in enumerate(details)]
+            [_problem(form, detail, document, what, at < MOST_SHOWN) for at, detail in enumerate(details)]
         ) from None
     except (UnicodeError, OverflowError, RecursionError):
         message = f"`{what}` holds a text that is no Unicode, or a number beyond any size"

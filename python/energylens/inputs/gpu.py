@@ -128,9 +128,9 @@ class Contention(Form):
     """How much slower kernels and collectives go on while both run: at 1/(1 + this) of their pace."""
 
     compute: Factor = 0.0
-    """Relative slow-down of kernels beside a collective."""
+    """Relative slow-down of kernels that run alongside a collective."""
     communication: Factor = 0.0
-    """Relative slow-down of collectives beside a kernel."""
+    """Relative slow-down of collectives that run alongside a kernel."""
     source: Text | None = None
     """Where the numbers come from."""
 
@@ -207,9 +207,9 @@ class Energy(Form):
     static_w: Annotated[Positive, Field(le=1e5)] | None = None
     """Draw of a GPU with a model loaded that waits, W; it replaces the one of `power`."""
     active_w: Watts = 0.0
-    """Watts besides while kernels run."""
+    """Additional watts while kernels run."""
     communication_w: Watts = 0.0
-    """Watts besides while the GPU waits for collectives."""
+    """Additional watts while the GPU waits for collectives."""
     sequence_j: Joules = 0.0
     """Joules of each sequence of a pass."""
     flop_j: FlopEnergy
@@ -252,9 +252,9 @@ class Uncertainty(Form):
     common: Deviation
     """Of all joules, of any model."""
     routed: Deviation
-    """Of all joules of a model with routed experts, besides."""
+    """Of all joules of a model with routed experts, in addition."""
     narrow: Deviation
-    """Of all joules of a model with weights below 1.5 bytes an element, besides."""
+    """Of all joules of a model with weights below 1.5 bytes an element, in addition."""
     source: Text
     """Where the numbers come from."""
 

@@ -42,7 +42,7 @@ class TimeSet(Form):
     t0_s: Seconds
     """Seconds of a kernel with nothing to do (launch and tail)."""
     compute_efficiency: Annotated[Efficiency, Field(le=4)] = 1.0
-    """Share of the peak FLOP/s that matrix work reaches, besides the share of its tile."""
+    """Share of the peak FLOP/s that matrix work reaches, on top of the share of its tile."""
     memory_efficiency: Annotated[Share, Field(ge=1e-6)]
     """Share of the memory bandwidth that traffic reaches."""
     root_s_per_sqrt_byte: SecondsPerRoot = 0.0
@@ -52,9 +52,9 @@ class TimeSet(Form):
     tiles: TileList | None = None
     """Output tiles, [rows, columns] or [rows, columns, share of the rate]; those of `kernels.tiles` if left out."""
     depth_0: Factor = 0.0
-    """Depth (elements of K) that every tile takes besides its own."""
+    """Depth (elements of K) that every tile takes on top of its depth."""
     split_s: Seconds = 0.0
-    """Seconds besides where the depth of a product is split over SMs."""
+    """Additional seconds where the depth of a product is split over SMs."""
     quantise_bytes: Factor = 0.0
     """Bytes of traffic to quantise each element of the input, in a kernel of its own."""
     expert_s: Seconds = 0.0
@@ -70,9 +70,9 @@ class TimeSet(Form):
     head_dim_power: Annotated[NonNegative, Field(le=8)] = 0.0
     """Power of (head dimension/128) by which the rate of attention grows."""
     length_factor: Factor = 0.0
-    """Work of prefill attention besides, for each visible token: in tokens of 128 rows on every SM."""
+    """Additional work of prefill attention for each visible token: in tokens of 128 rows on every SM."""
     wave_depth: Factor = 0.0
-    """Work of prefill attention besides, for each wave of tiles over the SMs: in the same unit."""
+    """Additional work of prefill attention for each wave of tiles over the SMs: in the same unit."""
     pad_rows: Annotated[Count, Field(le=1_000_000)] = 1
     """Rows that prefill attention pads the new tokens to a multiple of."""
     source: Text

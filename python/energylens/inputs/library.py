@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from energylens.common.errors import Problem, SpecError, did_you_mean
 from energylens.common.files import input_file, is_file, is_folder, is_there, printable
+from energylens.inputs.bundled import Kind, bundled
 from energylens.inputs.form import check
 from energylens.inputs.gpu import GpuSpec
 from energylens.inputs.model import ModelSpec
@@ -22,20 +22,12 @@ from energylens.inputs.yaml import Document
 if TYPE_CHECKING:
     from energylens.inputs.builder import Model
 
-Kind = Literal["models", "hardware", "sweeps", "workloads"]
-
 DEFAULT_FRAMEWORK = "vllm"
 """The serving framework that a profile means when none is named."""
 
 
-def bundled(kind: Kind) -> dict[str, Path]:
-    """Return the bundled specs of a kind by name."""
-    folder = Path(str(files("energylens") / "specs" / kind))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def _find(kind: Kind, what: str, given: str | Path) -> Path:
-    text = str(given)
+def _find(kind: Kind, what: str, name: str | Path) -> Path:
+    text = str(name)
     known = bundled(kind)
     if text.lower() in known:
         return known[text.lower()]
@@ -74,7 +66,7 @@ def _hub_hint(text: str, known: Iterable[str]) -> str | None:
     if match is None:
         return None
     name = match["name"].lower().removeprefix("meta-")
-    same = max((one for one in known if name == one or name.startswith(f"{one}-")), key=len, default=None)
+    same = max((model for model in known if name == model or name.startswith(f"{model}-")), key=len, default=None)
     if same is None:
         return f"`energylens import-hf config.json --out my-model.yaml` makes a spec of the config.json of {text}"
     formats = _QUANTISED.search(name.removeprefix(same))
@@ -102,70 +94,70 @@ def stamp(path: Path) -> int:
         return 0
 
 
-def load_model(given: str | Path | Model | LoadedModel) -> LoadedModel:
+def load_model(model: str | Path | Model | LoadedModel) -> LoadedModel:
     """Return a model from a bundled name, a path to a spec, or a builder; raise `SpecError` with all its problems."""
     from energylens.inputs.builder import Model
 
-    if isinstance(given, LoadedModel):
-        return given
-    if isinstance(given, (str, Path)):
-        path = _find("models", "model", given)
+    if isinstance(model, LoadedModel):
+        return model
+    if isinstance(model, (str, Path)):
+        path = _find("models", "model", model)
         if path.suffix == ".json":
             message = f"`{printable(str(path))}` is no spec; it looks like a config from Hugging Face"
             raise SpecError(Problem(message, hint=_import_hint(path), code="unknown-model"))
         return _read_model(path, stamp(path))
-    if isinstance(given, Model):
-        return given.loaded()
+    if isinstance(model, Model):
+        return model.loaded()
     hint = "give a bundled name, a path to a spec, or a `Model`"
-    raise SpecError(Problem(f"a model is not a {type(given).__name__}", hint=hint, code="unknown-model"))
+    raise SpecError(Problem(f"a model is not a {type(model).__name__}", hint=hint, code="unknown-model"))
 
 
-def load_gpu(given: str | Path | LoadedGpu) -> LoadedGpu:
+def load_gpu(gpu: str | Path | LoadedGpu) -> LoadedGpu:
     """Return a GPU from a bundled name or a path to a profile; raise `SpecError` with all its problems."""
-    if isinstance(given, LoadedGpu):
-        return given
-    if not isinstance(given, (str, Path)):
+    if isinstance(gpu, LoadedGpu):
+        return gpu
+    if not isinstance(gpu, (str, Path)):
         hint = "give a bundled name or a path to a profile"
-        raise SpecError(Problem(f"a GPU is not a {type(given).__name__}", hint=hint, code="unknown-gpu"))
-    base, at, framework = str(given).rpartition("@")
-    if not at or is_file(given):
-        base, at, framework = str(given), "", ""
+        raise SpecError(Problem(f"a GPU is not a {type(gpu).__name__}", hint=hint, code="unknown-gpu"))
+    base, at, framework = str(gpu).rpartition("@")
+    if not at or is_file(gpu):
+        base, at, framework = str(gpu), "", ""
     path = _find("hardware", "gpu", base)
     loaded = _read_gpu(path, stamp(path))
     return under(loaded, framework) if at else loaded
 
 
-def profile_path(given: str | Path) -> Path:
-    """Return the file of a bundled GPU's profile, or the path given; raise `SpecError`."""
-    base, at, framework = str(given).rpartition("@")
-    if at and not is_file(given):
-        message = f"`{given}` is no file of a profile: a file is that of all its frameworks, `{framework}` among them"
+def profile_path(name: str | Path) -> Path:
+    """Return the file of a bundled GPU's profile, or the path itself; raise `SpecError`."""
+    base, at, framework = str(name).rpartition("@")
+    if at and not is_file(name):
+        message = f"`{name}` is no file of a profile: a file is that of all its frameworks, `{framework}` among them"
         raise SpecError(Problem(message, hint=f"give {base}", code="unknown-gpu"))
-    return _find("hardware", "gpu", given)
+    return _find("hardware", "gpu", name)
 
 
-def beside(given: str | Path, folder: Path, kind: Kind) -> str | Path:
-    """Return a name in a file as it is meant: a spec that lies in the folder of that file first, then as given."""
-    base, at, framework = str(given).rpartition("@")
-    if not at or is_file(folder / given):
-        base, at, framework = str(given), "", ""
+def spec_in_folder(name: str | Path, folder: Path, kind: Kind) -> str | Path:
+    """Return a name in a file as it is meant: a spec that lies in the folder of that file first, then as it stands."""
+    base, at, framework = str(name).rpartition("@")
+    if not at or is_file(folder / name):
+        base, at, framework = str(name), "", ""
     near = folder / base
-    return Path(f"{near}{at}{framework}") if base.lower() not in bundled(kind) and is_file(near) else given
+    return Path(f"{near}{at}{framework}") if base.lower() not in bundled(kind) and is_file(near) else name
 
 
 def resolved(
-    names: Iterable[str], own: Mapping[str, LoadedT], load: Callable[[str], LoadedT], what: str
+    names: Iterable[str], specs: Mapping[str, LoadedT], load: Callable[[str], LoadedT], what: str
 ) -> tuple[list[LoadedT], dict[str, str]]:
     """Return what names stand for, each once, and the name that it has in results, by name as given.
 
     Parameters
     ----------
     names
-        Bundled names in any spelling, paths, `gpu@framework`, and names of `own`, which come first.
-    own
+        Bundled names in any spelling, paths, `gpu@framework`, and names of `specs`, which come first.
+    specs
         Specs by their names.
     load
-        How a name that is not in `own` is read.
+        How a name that is not in `specs` is read.
     what
         What they are, for messages: "model", "GPU".
 
@@ -174,17 +166,17 @@ def resolved(
     SpecError
         With the problems of every name, or if two that differ have one name.
     """
-    spelled = {name.lower(): item for name, item in own.items()}
-    found: dict[str, LoadedT] = {}
+    spelled = {name.lower(): item for name, item in specs.items()}
+    loaded: dict[str, LoadedT] = {}
     problems: list[Problem] = []
     for name in names:
         try:
-            found[name] = own.get(name) or spelled.get(name.lower()) or load(name)
+            loaded[name] = specs.get(name) or spelled.get(name.lower()) or load(name)
         except SpecError as error:
             problems += error.problems
     if problems:
         raise SpecError(problems)
-    return distinct(list(found.values()), what), {name: item.spec.name for name, item in found.items()}
+    return distinct(list(loaded.values()), what), {name: item.spec.name for name, item in loaded.items()}
 
 
 def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
@@ -202,24 +194,36 @@ def under(loaded: LoadedGpu, framework: str) -> LoadedGpu:
         hint = did_you_mean(framework, known) or f"known: {', '.join([DEFAULT_FRAMEWORK, *known])}"
         message = f"`{spec.name}` has no coefficients for the framework `{framework}`"
         raise SpecError(Problem(message, hint=hint, code="unknown-framework"))
-    own = known[framework]
+    chosen = known[framework]
     changes = {
-        name: getattr(own, name) for name in ("kernels", "collectives", "host") if getattr(own, name) is not None
+        name: getattr(chosen, name) for name in ("kernels", "collectives", "host") if getattr(chosen, name) is not None
     }
-    if own.host is None and spec.host is not None:
+    if chosen.host is None and spec.host is not None:
         # How much slower kernels are in a step was fitted to another framework's runs.
         changes["host"] = spec.host.model_copy(update={"stretch": None, "task_input_tokens": None, "fit": None})
     if spec.uncertainty is not None:
         least = {"common": 0.1, "narrow": 0.1}
-        kept = {name: value for name, value in spec.uncertainty if isinstance(value, float)}
-        wider = {name: 1.25 * max(value, least.get(name, 0.0)) for name, value in kept.items()}
+        deviations = {name: value for name, value in spec.uncertainty if isinstance(value, float)}
+        wider = {name: 1.25 * max(value, least.get(name, 0.0)) for name, value in deviations.items()}
         changes["uncertainty"] = spec.uncertainty.model_copy(update=wider)
     changes |= {"name": f"{spec.name}@{framework}", "frameworks": None, "trust": "published"}
     return LoadedGpu(spec.model_copy(update=changes), loaded.document)
 
 
 def models() -> pl.DataFrame:
-    """Return the bundled models: name, parameters counted and published, layers, experts, source."""
+    """Return the bundled models.
+
+    Returns
+    -------
+    polars.DataFrame
+        `model`, `parameters` (counted from the equations), `published_parameters`, `layers`, `experts` and
+        `active_experts` (null without routed experts), `weights` (number format) and `source`.
+
+    Examples
+    --------
+    >>> models().filter(model="llama-3.1-8b").select("layers", "weights").row(0)
+    (32, 'bf16')
+    """
     rows: list[dict[str, Any]] = []
     for name in bundled("models"):
         loaded = load_model(name)
@@ -241,7 +245,19 @@ def models() -> pl.DataFrame:
 
 
 def gpus() -> pl.DataFrame:
-    """Return the bundled GPUs: name, how far they are trusted, memory, peaks, power, source."""
+    """Return the bundled GPUs.
+
+    Returns
+    -------
+    polars.DataFrame
+        `gpu`, `trust` (measured, calibrated, published or modelled), `memory_bytes`, `bandwidth_bytes_per_s`,
+        `bf16_flops_per_s`, `tdp_w`, `static_w` (drawn while idle), `gpus_per_node` and `source`.
+
+    Examples
+    --------
+    >>> gpus().filter(gpu="h100-sxm").select("tdp_w", "gpus_per_node").row(0)
+    (700.0, 8)
+    """
     rows: list[dict[str, Any]] = []
     for name in bundled("hardware"):
         loaded = load_gpu(name)

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from energylens import _core
 from energylens.common.files import printable
 from energylens.inputs import routing, texts
+from energylens.inputs.axes import Where
 from energylens.inputs.form import Count, Form, PlainName, Positive, Text, plain_name
-from energylens.inputs.run_options import Where
 
 MOST_VALUES: Final = 2**32 - 1
 """Most values of a rank, and of tokens of a window."""
@@ -70,16 +70,16 @@ class Mask(Form):
     """Causal attention, over a sliding `window` of tokens if one is given."""
 
     window: Annotated[Count, Field(le=MOST_VALUES)] | None = None
-    """Tokens that a token sees, itself among them; all before it, if left out."""
+    """Tokens that a token attends to, itself included; all before it, if left out."""
 
 
 class Overlap(Form):
-    """A kernel cut into `stages`, its collective beside it on `sms` SMs."""
+    """A kernel cut into `stages`, its collective running alongside on `sms` SMs."""
 
     stages: Annotated[Count, Field(le=1024)]
     """Stages that the rows of the kernel are cut into."""
     sms: Annotated[Count, Field(le=1024)]
-    """SMs that the collective takes beside it."""
+    """SMs that the collective takes meanwhile."""
     where: Where = "both"
     """Phases in which it is overlapped."""
 
@@ -136,7 +136,7 @@ Dtypes = Annotated[
     dict[str, Dtype],
     Field(
         json_schema_extra={
-            "properties": {kind: {"description": told, "enum": list(_core.DTYPES)} for kind, told in KINDS.items()},
+            "properties": {kind: {"description": text, "enum": list(_core.DTYPES)} for kind, text in KINDS.items()},
             "required": list(KINDS),
         }
     ),
@@ -157,7 +157,7 @@ class Block(Form):
     mask: Masks = {}
     """Mask of the scores of an attention kernel, by tensor, in place of the model's."""
     overlap: dict[str, Overlap] = {}
-    """Kernels that run beside their collective, in place of the model's."""
+    """Kernels that run alongside their collective, in place of the model's."""
 
 
 class ModelSpec(Form):
@@ -168,7 +168,7 @@ class ModelSpec(Form):
     source: Text | None = None
     """Where the architecture comes from."""
     parameters: Annotated[Positive, Field(le=1e18)] | None = None
-    """Published count of parameters, shown beside the counted one."""
+    """Published count of parameters, shown next to the counted one."""
     ranks: Ranks
     """Extent of every rank, by its letter; b, s, t (sequences, new and visible tokens) are given by the step."""
     blocks: Annotated[list[Block], Field(max_length=MOST_BLOCKS)]
@@ -182,7 +182,7 @@ class ModelSpec(Form):
     shard: Shard = {}
     """Mesh axis that splits a rank, by rank, in this order; `repeat` stands for the layers."""
     overlap: dict[str, Overlap] = {}
-    """Kernels that run in stages beside their collective, by kernel."""
+    """Kernels that run in stages alongside their collective, by kernel."""
     tied: list[Text] = []
     """Weights that blocks share."""
 
@@ -211,11 +211,11 @@ class ModelSpec(Form):
         Files that it names are looked for in `folder`.
         """
 
-        def masks(own: Masks) -> dict[str, Any]:
-            return {tensor: {"window": mask.window} for tensor, mask in own.items()}
+        def masks(spec: Masks) -> dict[str, Any]:
+            return {tensor: {"window": mask.window} for tensor, mask in spec.items()}
 
-        def overlaps(own: dict[str, Overlap]) -> dict[str, Any]:
-            return {kernel: {"stages": o.stages, "sms": o.sms, "where": o.where} for kernel, o in own.items()}
+        def overlaps(spec: dict[str, Overlap]) -> dict[str, Any]:
+            return {kernel: {"stages": o.stages, "sms": o.sms, "where": o.where} for kernel, o in spec.items()}
 
         return {
             "name": self.name,

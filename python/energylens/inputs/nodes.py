@@ -180,11 +180,11 @@ class _Reader:
         """Add the entries of the mappings that `<<` names; those of the mapping itself, and of earlier ones, stay."""
         assert node.entries is not None
         del node.data["<<"]
-        for one in [value] if value.items is None else value.items:
-            if one.entries is None:
+        for item in [value] if value.items is None else value.items:
+            if item.entries is None:
                 place = self.place(value.line, value.column, value.length)
                 raise SpecError(Problem("`<<` takes a mapping, or a list of mappings", place, None, "yaml"))
-            for name, (its_key, its_value) in one.entries.items():
+            for name, (its_key, its_value) in item.entries.items():
                 if name not in node.entries:
                     node.entries[name] = (its_key, its_value)
                     node.data[name] = its_value.data

@@ -15,6 +15,8 @@ from energylens.common.errors import Problem, SpecError
 from energylens.common.memory import budget_bytes
 from energylens.common.show import shown
 from energylens.inputs import routing, run_options
+from energylens.inputs.axes import LARGEST
+from energylens.inputs.batching import MAX_BATCHED_TOKENS as MAX_BATCHED_TOKENS
 from energylens.inputs.crossing import Point
 from energylens.inputs.file_forms import checked_plan
 from energylens.inputs.form import place_problem
@@ -23,10 +25,6 @@ from energylens.inputs.model import ModelSpec
 from energylens.inputs.profile import Profile
 from energylens.inputs.yaml import Document, Step
 
-LARGEST = 2**32 - 1
-"""Largest batch and length."""
-
-MAX_BATCHED_TOKENS = 8192
 """Prompt tokens of one prefill pass, the default of vLLM's `max_num_batched_tokens` on data-centre GPUs."""
 
 

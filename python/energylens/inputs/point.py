@@ -2,83 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, create_model
 
 from energylens import _core
-from energylens.common.errors import Problem, SpecError, did_you_mean
-from energylens.inputs import run_options, texts
+from energylens.common.errors import SpecError
+from energylens.inputs import axis_values, texts
+from energylens.inputs.axes import AXES, LARGEST, Axis, Where
 from energylens.inputs.form import Count, Form, Share, Text
-from energylens.inputs.plan import LARGEST, MAX_BATCHED_TOKENS
-from energylens.inputs.run_options import Where
+from energylens.inputs.plan import MAX_BATCHED_TOKENS
 
 
-def _format(value: object) -> object:
-    if isinstance(value, str) and value not in _core.DTYPES:
-        hint = did_you_mean(value, _core.DTYPES)
-        raise SpecError(Problem(f"unknown data type `{value}`", hint=hint, code="unknown-dtype"))
-    return value
-
-
-def _way(value: object, info: ValidationInfo) -> object:
-    if value is not None and (wrong := run_options.problem(value, info.field_name or "")):
+def _checked(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str) and (wrong := axis_values.problem(value, info.field_name or "")):
         raise SpecError(wrong)
     return value
 
 
-Format = Annotated[str | None, BeforeValidator(_format), WithJsonSchema({"enum": [*_core.DTYPES, None]})]
-Degree = Annotated[Count, Field(le=1024)]
+Checked = BeforeValidator(_checked)
+Format = Annotated[str | None, Checked, WithJsonSchema({"enum": [*_core.DTYPES, None]})]
+Law = Annotated[Annotated[Text, Field(json_schema_extra=texts.LAW)] | None, Checked]
+Placement = Annotated[Text, Checked, Field(json_schema_extra=texts.PLACEMENT)]
 Size = Annotated[Count, Field(le=LARGEST)]
-Way = BeforeValidator(_way)
-Law = Annotated[Text, Field(json_schema_extra=texts.LAW)]
 
 
-class PointSpec(Form):
+def _field(axis: Axis) -> tuple[Any, Any]:
+    """Return the field of an axis: its type, and its default with its description."""
+    more = " (looked for from this file's folder too)" if axis.required else ""
+    more = f"; {axis.unset}, if left out" if axis.unset else more
+    about = Field(... if axis.required else axis.default, description=f"{axis.description}{more}.")
+    match axis.kind:
+        case "name":
+            kind: Any = Annotated[Text, Field(json_schema_extra=texts.bundled_names(texts.FOLDERS[axis.name]))]
+        case "format":
+            kind = Format
+        case "switch":
+            kind = bool
+        case "phase":
+            kind = Where
+        case "law":
+            kind = Law
+        case "placement":
+            kind = Placement
+        case _:
+            count = Count if axis.least else int
+            kind = Annotated[count, Field(ge=axis.least, le=axis.most)]
+            kind = kind | None if axis.nullable else kind
+    return kind, about
+
+
+if TYPE_CHECKING:
+    AxisFields = Form
+else:
+    AxisFields = create_model("AxisFields", __base__=Form, **{name: _field(axis) for name, axis in AXES.items()})
+
+
+class PointSpec(AxisFields):
     """One configuration: fields as in `evaluate`, and of a server those of `serve`."""
 
-    model: Annotated[Text, Field(json_schema_extra=texts.bundled_names("models"))]
-    """A bundled model, or a path to a spec (looked for beside this file too)."""
-    gpu: Annotated[Text, Field(json_schema_extra=texts.bundled_names("hardware"))]
-    """A bundled GPU, `gpu@framework`, or a path to a profile (looked for beside this file too)."""
-    weight_dtype: Format = None
-    """Data type of the weights; the model's own, if left out."""
-    kv_dtype: Format = None
-    """Data type of the KV cache; the model's own, if left out."""
-    tp: Degree = 1
-    """Tensor parallelism, GPUs."""
-    pp: Degree = 1
-    """Pipeline stages."""
-    dp: Degree = 1
-    """Data parallelism of attention inside the engine, ranks."""
-    ep: Degree = 1
-    """Expert parallelism, ranks."""
-    cp: Degree = 1
-    """Context parallelism, ranks."""
-    overlap_stages: Degree | None = None
-    """Stages of compute beside which collectives run; 1 is none, as the model says if left out."""
-    overlap_sms: Annotated[int, Field(ge=0, le=1024)] = 0
-    """SMs that overlapped collectives take."""
-    overlap_where: Where = "prefill"
-    """Phases in which collectives are overlapped."""
-    sequence_parallel: bool = False
-    """Reduce-scatter and all-gather in place of all-reduce."""
-    fused_norm: bool = False
-    """Norms inside the all-reduce before them."""
-    sm_clock_mhz: Annotated[Count, Field(le=10_000)] | None = None
-    """Locked SM clock, MHz; as measured, if left out."""
-    power_cap_w: Annotated[Count, Field(le=20_000)] | None = None
-    """Cap on the power of each GPU, W; the board limit, if left out."""
-    routing: Annotated[Law | None, Way] = None
-    """Law by which tokens choose experts; the model's own, if left out."""
-    placement: Annotated[Text, Way, Field(json_schema_extra=texts.PLACEMENT)] = "contiguous"
-    """Which GPU holds which expert."""
-    batch: Size = 1
-    """Sequences running in the engine."""
-    prompt_tokens: Size = 1024
-    """Prompt tokens of each request."""
-    output_tokens: Size = 256
-    """Output tokens of each request."""
     max_batched_tokens: Size = MAX_BATCHED_TOKENS
     """Prompt tokens of one prefill pass."""
     max_num_seqs: Size | None = None
@@ -86,9 +68,9 @@ class PointSpec(Form):
     token_budget: Size | None = None
     """Tokens of a step, prompts included; `max_batched_tokens`, if left out."""
     chunked: bool = True
-    """Prompts are read in parts beside decoding."""
+    """Prompts are read in parts while others decode (chunked prefill)."""
     prefix_cache: bool = True
-    """Prefixes are kept and found again."""
+    """Prefixes are cached and reused."""
     draft: Annotated[Text | None, Field(json_schema_extra=texts.bundled_names("models"))] = None
     """Model that proposes tokens; n-grams, if left out."""
     draft_tokens: Annotated[int, Field(ge=0, le=64)] = 0
@@ -100,8 +82,7 @@ class PointSpec(Form):
 
     def columns(self) -> dict[str, Any]:
         """Return the fields that `evaluate` takes, by column."""
-        kept = set(SERVER_FIELDS) | {"max_batched_tokens"}
-        return {name: value for name, value in self if name not in kept}
+        return {name: getattr(self, name) for name in AXES}
 
     def server(self) -> dict[str, Any]:
         """Return the fields of a server."""

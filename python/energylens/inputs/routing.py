@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import polars as pl
 
-from energylens import _core
-from energylens.common.errors import Problem, SpaceError, SpecError, did_you_mean
+from energylens.common.errors import Problem, SpecError, did_you_mean
 from energylens.common.files import printable
 from energylens.common.show import value_or_kind
-
-if TYPE_CHECKING:
-    from energylens.inputs.builder import Model
 
 DEFAULT: Final = "dirichlet:0.35"
 """Law of a spec that gives none (docs/physics.md, section 6).
@@ -71,11 +65,11 @@ def problem(text: object) -> Problem | None:
         return Problem(f"`{value_or_kind(text)}` is no law of routing", hint=hint, code="routing")
     if name == "counts":
         return Problem("`counts` of which file?", hint="write counts:FILE", code="routing")
-    asked = LAWS[name]
-    if asked is None:
+    bounds = LAWS[name]
+    if bounds is None:
         wrong = f"`{name}` takes no number" if colon else None
         return Problem(wrong, hint=f"write {name}", code="routing") if wrong else None
-    what, least, most = asked
+    what, least, most = bounds
     try:
         value = math.nan if "_" in number else float(number)
     except ValueError:
@@ -112,9 +106,9 @@ def counts(path: Path) -> tuple[tuple[float, ...], ...]:
         raise SpecError(Problem(f"{fault} in the counts", hint=hint, where=str(path), code="form"))
     rows, problems = _whole(rows, ("layer", "expert", "tokens"), path)
     layers = rows.partition_by("layer", maintain_order=True) if "layer" in rows.columns else [rows]
-    found = [layer.sort("expert") for layer in layers]
+    layers = [layer.sort("expert") for layer in layers]
     number = 1 + int(rows["expert"].max())  # type: ignore[arg-type]
-    for layer in found:
+    for layer in layers:
         which = f" of layer {layer['layer'][0]}" if "layer" in layer.columns else ""
         if layer["expert"].to_list() != list(range(number)):
             absent = sorted(set(range(number)) - set(layer["expert"].to_list()))
@@ -123,14 +117,14 @@ def counts(path: Path) -> tuple[tuple[float, ...], ...]:
             problems.append(
                 Problem(message, hint="give 0 tokens where there are none", where=str(path), code="experts")
             )
-    sums = {float(layer["tokens"].sum()) for layer in found}
+    sums = {float(layer["tokens"].sum()) for layer in layers}
     if len(sums) > 1 or sums == {0.0}:
-        told = "there are no tokens" if sums == {0.0} else f"layers have {min(sums):,.0f} to {max(sums):,.0f} tokens"
-        message = f"the counts do not sum up: {told}"
-        problems.append(Problem(message, hint="every layer sees the same tokens", where=str(path), code="sum"))
+        fault = "there are no tokens" if sums == {0.0} else f"layers have {min(sums):,.0f} to {max(sums):,.0f} tokens"
+        message = f"the counts do not sum up: {fault}"
+        problems.append(Problem(message, hint="every layer has the same tokens", where=str(path), code="sum"))
     if problems:
         raise SpecError(problems)
-    return tuple(tuple(float(n) for n in layer["tokens"].to_list()) for layer in found)
+    return tuple(tuple(float(n) for n in layer["tokens"].to_list()) for layer in layers)
 
 
 def _table(path: Path) -> pl.DataFrame:
@@ -185,8 +179,8 @@ def _counted(choices: pl.DataFrame, path: Path) -> pl.DataFrame:
     every = pl.DataFrame({"expert": pl.int_range(int(choices["expert"].max() or 0) + 1, eager=True)})  # type: ignore[arg-type]
     if "layer" in keys:
         every = choices.select("layer").unique(maintain_order=True).join(every, how="cross")
-    found = every.join(choices.group_by(*keys).agg(tokens=pl.len()), on=keys, how="left")
-    return found.with_columns(pl.col("tokens").fill_null(0))
+    rows = every.join(choices.group_by(*keys).agg(tokens=pl.len()), on=keys, how="left")
+    return rows.with_columns(pl.col("tokens").fill_null(0))
 
 
 def placement_problem(text: object) -> Problem | None:
@@ -197,7 +191,7 @@ def placement_problem(text: object) -> Problem | None:
     if name == "replicated" and _COPIES.fullmatch(number) and 1 <= int(number) <= _MOST_COPIES:
         return None
     known = ["contiguous", "balanced", "replicated"]
-    hint = "write contiguous, balanced, or replicated:32 for 32 copies of the most popular experts besides"
+    hint = "write contiguous, balanced, or replicated:32 for 32 more copies of the most popular experts"
     hint = hint if name in known else did_you_mean(name, known) or hint
     return Problem(f"`{value_or_kind(text)}` is no placement of experts", hint=hint, code="placement")
 
@@ -209,84 +203,9 @@ def placement_code(text: str) -> int:
     return 1 + int(text.partition(":")[2])
 
 
-def _copies_besides(placement: str) -> int:
-    """Return how many copies of experts a placement has beyond one of each."""
-    return max(0, placement_code(placement) - 1)
-
-
 def placement_text(code: int) -> str:
     """Return the word for a placement that the core was given."""
     return ("contiguous", "balanced")[code] if code < 2 else f"replicated:{code - 1}"
-
-
-def loads(
-    model: str | Path | Model,
-    *,
-    gpus: Sequence[int] = (8,),
-    tokens: Sequence[float] = (64, 1024, 8192),
-    routings: Sequence[str | None] = (None,),
-    placements: Sequence[str] = ("contiguous",),
-) -> pl.DataFrame:
-    """Return what tokens load on the GPUs that hold a model's experts (docs/physics.md, section 6), case by case.
-
-    `experts_per_gpu` copies each; `experts_hit` on a mean GPU, `busiest_experts_hit` and `busiest_tokens` on the one
-    with the most tokens, `load` = `busiest_tokens`/(tokens·active/gpus), `tiles_16`: tiles of 16 rows there. A routing
-    of None is the spec's own. Raises `SpecError` or `SpaceError`.
-    """
-    from energylens.inputs.library import load_model
-
-    loaded = load_model(model)
-    spec = loaded.spec
-    ranks = [rank for rank in spec.ranks.values() if rank.active is not None]
-    if not ranks:
-        raise SpaceError(Problem(f"{spec.name} has no routed experts", code="routing"))
-    experts, active, own = ranks[0].extent, ranks[0].active or 1, ranks[0].routing
-    problems = [wrong for text in placements if (wrong := placement_problem(text))]
-    numbers = (("tokens", tokens, float), ("GPUs", gpus, int))
-    problems += [
-        Problem(f"{what} are {'whole ' if kind is int else ''}numbers from 1, found `{bad[0]}`", code="axis-value")
-        for what, values, kind in numbers
-        if (bad := [n for n in values if not (isinstance(n, (int, kind)) and 1 <= n < math.inf)])
-    ]
-    read_laws: list[Law] = []
-    for text in dict.fromkeys(own if text is None else text for text in routings):
-        try:
-            law = read(text, loaded.folder if text == own else None)
-        except SpecError as error:
-            problems += error.problems
-            continue
-        if fault := _core.routing_fault(json.dumps(law.canonical()), experts, active):
-            problems.append(Problem(f"{law.text}: {fault}", hint=f"{spec.name} has {experts} experts", code="routing"))
-        read_laws.append(law)
-    rows = []
-    good = [text for text in placements if placement_problem(text) is None]
-    whole = [count for count in gpus if isinstance(count, int) and count >= 1]
-    for placement, count in itertools.product(good, whole):
-        more = _copies_besides(placement)
-        if experts % count:
-            hint = f"use a divisor of {experts}"
-            problems.append(Problem(f"{experts} experts do not divide over {count} GPUs", hint=hint, code="experts"))
-        elif more % count:
-            hint = f"use a multiple of {count}"
-            problems.append(Problem(f"{more} copies do not divide over {count} GPUs", hint=hint, code="placement"))
-    for law, placement, count in itertools.product(read_laws, good, gpus):
-        if problems:
-            break
-        copies = experts + _copies_besides(placement)
-        hit, busy_hit, busy, tiles = _core.routing_loads(
-            json.dumps(law.canonical()), experts, active, count, placement_code(placement), [float(n) for n in tokens]
-        )
-        rows += [
-            {
-                "routing": law.text, "placement": placement, "gpus": count, "experts_per_gpu": copies / count,
-                "tokens": n, "experts_hit": hit[i], "busiest_experts_hit": busy_hit[i], "busiest_tokens": busy[i],
-                "load": busy[i] * count / (n * active), "tiles_16": tiles[_core.TILE_ROWS.index(16)][i],
-            }
-            for i, n in enumerate(tokens)
-        ]  # fmt: skip
-    if problems:
-        raise SpaceError(list({problem.message: problem for problem in problems}.values()))
-    return pl.DataFrame(rows).unique(maintain_order=True)
 
 
 def laws(values: Sequence[object]) -> list[str]:

@@ -46,14 +46,14 @@ def schema(kind: str) -> dict[str, Any]:
         raise EnergylensError(Problem(f"there is no schema of `{kind}`", hint=hint, code="schema"))
     module, name = _FORMS[kind]
     form: type[BaseModel] = getattr(import_module(module), name)
-    told = _tidy(form.model_json_schema(schema_generator=_Generator))
+    content = _tidy(form.model_json_schema(schema_generator=_Generator))
     head = {
         "$schema": GenerateJsonSchema.schema_dialect,
         "$id": f"energylens/{kind}.schema.json",
         "title": f"energylens {kind}",
     }
     order = ("description", "type", "required", "properties", "additionalProperties", "anyOf", "$defs")
-    return head | {part: told[part] for part in order if part in told}
+    return head | {part: content[part] for part in order if part in content}
 
 
 def text(kind: str) -> str:
@@ -73,19 +73,19 @@ _BOUNDS: Final = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum"}
 def _tidy(node: Any) -> Any:
     """Return a schema with every bound in JSON Schema's words, without what says nothing."""
     if isinstance(node, list):
-        return [_tidy(one) for one in node]
+        return [_tidy(item) for item in node]
     if not isinstance(node, dict):
         return node
-    told = {_BOUNDS.get(name, name): _tidy(part) for name, part in node.items()}
-    if "default" in told and (told["default"] is None or "$ref" in told):
-        del told["default"]
-    if "enum" in told:
-        told.pop("minLength", None)
-    if told.get("type") == "object" and "minLength" in told:
-        told["minProperties"] = told.pop("minLength")
-    if told.get("minimum", 0) > 0:
-        told.pop("exclusiveMinimum", None)
-    return told
+    tidy = {_BOUNDS.get(name, name): _tidy(part) for name, part in node.items()}
+    if "default" in tidy and (tidy["default"] is None or "$ref" in tidy):
+        del tidy["default"]
+    if "enum" in tidy:
+        tidy.pop("minLength", None)
+    if tidy.get("type") == "object" and "minLength" in tidy:
+        tidy["minProperties"] = tidy.pop("minLength")
+    if tidy.get("minimum", 0) > 0:
+        tidy.pop("exclusiveMinimum", None)
+    return tidy
 
 
 class _Generator(GenerateJsonSchema):
@@ -95,13 +95,13 @@ class _Generator(GenerateJsonSchema):
         return False
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        told = super().model_schema(schema)
-        told["title"] = words(schema["cls"].__name__)
-        told["description"] = " ".join((schema["cls"].__doc__ or "").split())
+        described = super().model_schema(schema)
+        described["title"] = words(schema["cls"].__name__)
+        described["description"] = " ".join((schema["cls"].__doc__ or "").split())
         for name, text in _docstrings(schema["cls"]).items():
-            if name in told["properties"]:
-                told["properties"][name]["description"] = text
-        return told
+            if name in described["properties"]:
+                described["properties"][name]["description"] = text
+        return described
 
 
 def words(name: str) -> str:
@@ -111,12 +111,12 @@ def words(name: str) -> str:
 
 
 def _docstrings(form: type[Any]) -> dict[str, str]:
-    """Return the docstrings under fields, read from the source only when asked: pydantic would at every start."""
-    found = {}
+    """Return the docstrings under fields, read from the source only for a schema: pydantic would at every start."""
+    docstrings = {}
     (cls,) = ast.parse(inspect.getsource(form)).body
     assert isinstance(cls, ast.ClassDef)
     for before, after in pairwise(cls.body):
         match before, after:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
-    return found
+                docstrings[name] = " ".join(text.split())
+    return docstrings

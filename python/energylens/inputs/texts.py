@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
 
 from energylens import _core
-from energylens.inputs import routing, run_options
+from energylens.inputs import routing
+from energylens.inputs.axes import Axis, Where
+from energylens.inputs.axis_text import DEFAULT
+from energylens.inputs.bundled import Kind, bundled
 
 Schema = dict[str, Any]
 
@@ -26,19 +29,21 @@ PLACEMENT: Final[Schema] = {
 }
 
 
-def bundled_names(kind: Any) -> Callable[[Schema], None]:
-    """Return what puts the names of bundled specs into a schema as examples, when the schema is asked for."""
+FOLDERS: Final[Mapping[str, Kind]] = {"model": "models", "gpu": "hardware"}
+"""Folders of the bundled specs that the values of an axis name."""
+
+
+def bundled_names(kind: Kind) -> Callable[[Schema], None]:
+    """Return what puts the names of bundled specs into a schema as examples, when the schema is requested."""
 
     def put(schema: Schema) -> None:
-        from energylens.inputs.library import bundled
-
-        told = next((one for one in schema.get("anyOf", ()) if one.get("type") == "string"), schema)
-        told["examples"] = list(bundled(kind))
+        text = next((part for part in schema.get("anyOf", ()) if part.get("type") == "string"), schema)
+        text["examples"] = list(bundled(kind))
 
     return put
 
 
-def one_or_list(*items: Mapping[str, Any]) -> Schema:
+def value_or_list(*items: Mapping[str, Any]) -> Schema:
     """Return the schema of a value, or a list of values."""
     item = {"anyOf": list(items)} if len(items) > 1 else dict(items[0])
     return {"anyOf": [*items, {"type": "array", "items": item, "minItems": 1}]}
@@ -52,39 +57,36 @@ def _text(word: str, examples: list[str]) -> Schema:
     return {"type": "string", "pattern": _several(word), "examples": examples}
 
 
-def axis(name: str, most: int) -> Schema:
-    """Return the schema of values of an axis of a sweep; those of sizes go up to `most`."""
-    own = name in ("weight_dtype", "kv_dtype") or run_options.RUNNING.get(name, 1) is None
-    found = one_or_list(*_values(name, most, own), *([{"type": "null"}] if own else []))
-    if not own:
-        found["anyOf"].append({"type": "null"})
-    return found
+def axis(row: Axis) -> Schema:
+    """Return the schema of values of an axis of a sweep: a value, a list of values, or a text; null is the default."""
+    if row.required:
+        names: Schema = {"type": "string", "minLength": 1}
+        bundled_names(FOLDERS[row.name])(names)
+        return value_or_list(names)
+    schema = value_or_list(*_values(row), *([{"type": "null"}] if row.nullable else []))
+    if not row.nullable:
+        schema["anyOf"].append({"type": "null"})
+    default = DEFAULT if row.space_default is None else row.space_default
+    return schema | {"default": [*default] if isinstance(default, tuple) else default}
 
 
-def _values(name: str, most: int, own: bool) -> list[Schema]:
-    known = {
-        "weight_dtype": ["own", *_core.DTYPES],
-        "kv_dtype": ["own", *_core.DTYPES],
-        "overlap_where": list(get_args(run_options.Where)),
-        "sequence_parallel": ["off", "on"],
-        "fused_norm": ["off", "on"],
-    }.get(name)
-    if known:
-        switch: list[Schema] = [{"type": "boolean"}] if "off" in known else []
-        more = "|true|false" if switch else ""
-        return [{"enum": known}, *switch, _text("|".join(known) + more, [",".join(known[:2])])]
-    if name == "routing":
-        return [_text(f"own|{_LAW}[^,]+", ["own", *LAW["examples"]])]
-    if name == "placement":
-        return [_text(_PLACEMENT, PLACEMENT["examples"])]
-    top, examples = {
-        "batch": (most, ["1:512", "1,2,4"]),
-        "prompt_tokens": (most, ["16:8192:16", "512,1024"]),
-        "output_tokens": (most, ["16:8192:16", "128,256"]),
-        "sm_clock_mhz": (10_000, ["own,1200:1900:100"]),
-        "power_cap_w": (20_000, ["own,300:700:50"]),
-        "overlap_stages": (1024, ["own,1,4"]),
-        "overlap_sms": (1024, ["0,8,16"]),
-    }.get(name, (1024, ["1,2,4", "1:8"]))
-    number = {"type": "integer", "minimum": int(name != "overlap_sms"), "maximum": top}
-    return [number, _text(f"own|{_NUMBERS}" if own else _NUMBERS, examples)]
+def _values(row: Axis) -> list[Schema]:
+    match row.kind:
+        case "format":
+            return _words(DEFAULT, *_core.DTYPES)
+        case "phase":
+            return _words(*get_args(Where))
+        case "switch":
+            text = _text("off|on|true|false", ["off,on"])
+            return [{"enum": ["off", "on"]}, {"type": "boolean"}, text]
+        case "law":
+            return [_text(f"{DEFAULT}|{_LAW}[^,]+", [DEFAULT, *LAW["examples"]])]
+        case "placement":
+            return [_text(_PLACEMENT, PLACEMENT["examples"])]
+        case _:
+            number = {"type": "integer", "minimum": row.least, "maximum": row.most}
+            return [number, _text(f"{DEFAULT}|{_NUMBERS}" if row.nullable else _NUMBERS, list(row.examples))]
+
+
+def _words(*words: str) -> list[Schema]:
+    return [{"enum": [*words]}, _text("|".join(words), [",".join(words[:2])])]

@@ -127,8 +127,8 @@ class WorkloadSpec(Form):
 
     @model_validator(mode="after")
     def _whole(self) -> WorkloadSpec:
-        given = self.input is not None and self.output is not None
-        if (self.kinds is None) != given or (self.kinds is not None and (self.input or self.output)):
+        lengths = self.input is not None and self.output is not None
+        if (self.kinds is None) != lengths or (self.kinds is not None and (self.input or self.output)):
             raise PydanticCustomError("lengths", "give either `kinds`, or both `input` and `output`")
         if self.rates is not None:
             served = sum(rate * share for rate, share in self.rates)

@@ -14,8 +14,9 @@ import polars as pl
 from energylens.common.errors import EnergylensError, Problem
 from energylens.common.files import input_file, is_there, printable
 from energylens.common.format import number, table
-from energylens.common.parquet_file import read_parquet, write_parquet
+from energylens.common.parquet_file import read_parquet
 from energylens.measurement.cases import SIZES
+from energylens.results.parquet import write_parquet
 
 KIND: Final = "measured"
 GO_ON: Final = "run `energylens measure` to its end: the same command goes on"

@@ -13,9 +13,11 @@ import polars as pl
 
 from energylens.common.errors import EnergylensError, Problem
 from energylens.common.files import printable
-from energylens.common.units import ENERGY, RESULTS
+from energylens.engine.result_columns import ENERGY, RESULTS
 from energylens.engine.space import Limit, Space
 from energylens.engine.trust import Account
+from energylens.inputs.axis_text import axis_words
+from energylens.inputs.batching import BATCHING
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import Plan
 from energylens.inputs.run_options import RUNNING
@@ -24,8 +26,8 @@ from energylens.results.file_form import checked_result
 from energylens.results.result import Result, not_a_front, undamaged
 from energylens.results.sensitivity import changes
 from energylens.serving.deployments import ANSWERED, PRICED
-from energylens.serving.evaluate import BATCHING
 from energylens.serving.pools import POOLED
+from energylens.serving.words import reasons_words
 
 _MESH: Final = ("tp", "pp", "dp", "ep", "cp")
 _MOST_SHAPES: Final = 6
@@ -153,8 +155,6 @@ def of_result(result: Result) -> Subject:
 
 def of_service(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Subject:
     """Return what a report of a service plan is about."""
-    from energylens.reports.text.service import reasons_words
-
     told = [
         ("workload", note["workload"]),
         *(("note", str(text)) for text in note.get("notes", [])),
@@ -274,13 +274,6 @@ def _levers(asked: Mapping[str, Any], best: Mapping[str, Any], limits: Sequence[
 
 def _listed(names: pl.Series) -> str:
     return ", ".join(str(name) for name in names.unique(maintain_order=True))
-
-
-def axis_words(value: Any) -> str:
-    """Return the value of an axis in words."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return "own" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _values(values: Sequence[Any]) -> str:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import polars as pl
 
+from energylens.common import views
 from energylens.common.errors import EnergylensError, Problem
-from energylens.common.units import ENERGY, POINT_DEFAULTS
+from energylens.engine.result_columns import ENERGY
 from energylens.inputs import run_options
+from energylens.inputs.axes import POINT_DEFAULTS
+from energylens.inputs.axis_text import axis_words
 from energylens.results.breakdown import causes, operations
 from energylens.results.point import Point, read_point
-
-if TYPE_CHECKING:
-    from energylens.reports.charts import ComparisonChart
 
 _CONFIGURED: Final = (*POINT_DEFAULTS, *run_options.RUNNING)
 _SERVED: Final = ("max_num_seqs", "token_budget", "chunked", "prefix_cache", "draft", "draft_tokens", "replicas")
@@ -56,11 +56,10 @@ class Comparison:
     operations: pl.DataFrame | None
 
     @property
-    def plot(self) -> ComparisonChart:
+    def plot(self) -> views.WaterfallChart:
         """Its chart: `waterfall()`."""
-        from energylens.reports.charts import ComparisonChart
-
-        return ComparisonChart(self)
+        charts: views.WaterfallChart = views.charts(self)
+        return charts
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for `--json`."""
@@ -83,7 +82,7 @@ def compare(before: str | Path | Mapping[str, Any], after: str | Path | Mapping[
     rows = [point.row | point.server for point in points]
     axes = [*_CONFIGURED, *_SERVED] if points[0].deployment else list(_CONFIGURED)
     changed = [
-        {"axis": axis, "before": _text(rows[0].get(axis)), "after": _text(rows[1].get(axis))}
+        {"axis": axis, "before": axis_words(rows[0].get(axis)), "after": axis_words(rows[1].get(axis))}
         for axis in axes
         if rows[0].get(axis, run_options.RUNNING.get(axis)) != rows[1].get(axis, run_options.RUNNING.get(axis))
     ]
@@ -91,7 +90,7 @@ def compare(before: str | Path | Mapping[str, Any], after: str | Path | Mapping[
         sides = [point.asked.get(name) for point in points]
         same_name = not name.endswith(_SPEC) or rows[0][name.split()[0]] == rows[1][name.split()[0]]
         if sides[0] != sides[1] and same_name:
-            changed.append({"axis": name, "before": _text(sides[0]), "after": _text(sides[1])})
+            changed.append({"axis": name, "before": axis_words(sides[0]), "after": axis_words(sides[1])})
     results = []
     for name in _RESULTS:
         values = [row.get(name) for row in rows]
@@ -121,12 +120,6 @@ def _read_both(before: Any, after: Any) -> list[Point]:
     if problems:
         raise EnergylensError(problems)
     return found
-
-
-def _text(value: Any) -> str:
-    from energylens.reports.subject import axis_words
-
-    return axis_words(value)
 
 
 def _operations(point: Point) -> pl.DataFrame:

@@ -12,9 +12,10 @@ from energylens import _core
 from energylens.common.errors import EnergylensError, Problem, SpecError
 from energylens.common.files import printable
 from energylens.common.show import shown
-from energylens.common.units import ENERGY, POINT_DEFAULTS, RESULTS, unit
-from energylens.engine.evaluate import POINT_FORMS
 from energylens.engine.frame import breakdown_columns
+from energylens.engine.result_columns import ENERGY, RESULTS, unit
+from energylens.inputs.axes import POINT_DEFAULTS
+from energylens.inputs.axis_values import FORMS
 from energylens.inputs.columns import Form, Number, Switch, Whole, Words, convert
 from energylens.inputs.file_forms import FrontNote, PairsNote, ServiceNote
 from energylens.inputs.form import Form as SpecForm
@@ -29,7 +30,7 @@ _ABOVE_ZERO: Final = Number(1e-150, _LARGEST)
 _GPUS: Final = Whole(1, 2**32 - 1)
 
 _FRONT: Final[dict[str, Form]] = (
-    {name: POINT_FORMS[name] for name in POINT_DEFAULTS}
+    {name: FORMS[name] for name in POINT_DEFAULTS}
     | dict.fromkeys((*RESULTS, *breakdown_columns()), _AMOUNT)
     | {ENERGY: _ABOVE_ZERO, "gpus": _GPUS, "extrapolated": Switch(default=None)}
 )
@@ -41,14 +42,14 @@ _DISTRIBUTIONS: Final[dict[str, Form]] = {
 }
 _ENGINE: Final = ("model", "gpu", "tp", "pp", "dp", "ep", "weight_dtype", "kv_dtype")
 _DEPLOYED: Final[dict[str, Form]] = (
-    {name: POINT_FORMS[name] for name in _ENGINE}
+    {name: FORMS[name] for name in _ENGINE}
     | dict.fromkeys(("latency_s", *(f"share_{cause}" for cause in _core.CAUSES)), _AMOUNT)
     | dict.fromkeys(("ttft_p90_s", "tpot_p90_s", "output_tokens_per_s", "power_w", "utilisation"), _ANY)
     | {ENERGY: _ABOVE_ZERO, "gpus": _GPUS}
 )
 _PAIRED: Final[dict[str, Form]] = (
-    {f"{side}_gpu": POINT_FORMS["gpu"] for side in ("prefill", "decode")}
-    | {f"{side}_tp": POINT_FORMS["tp"] for side in ("prefill", "decode")}
+    {f"{side}_gpu": FORMS["gpu"] for side in ("prefill", "decode")}
+    | {f"{side}_tp": FORMS["tp"] for side in ("prefill", "decode")}
     | {f"energy_{part}_per_request_j": _AMOUNT for part in ("prefill", "decode", "transfer")}
     | {ENERGY: _ABOVE_ZERO, "energy_per_request_j": _ABOVE_ZERO, "latency_s": _AMOUNT}
 )
@@ -141,8 +142,8 @@ def _optional(name: str, kind: str) -> Form | None:
         if (form := _BATCHING.get(plain)) is not None:
             return form
         name = plain
-    if name in POINT_FORMS:
-        return POINT_FORMS[name]
+    if name in FORMS:
+        return FORMS[name]
     if name in ("feasible", "extrapolated"):
         return Switch(default=None)
     numeric = name in _SHARES or name.endswith("_share") or name.startswith("share_")

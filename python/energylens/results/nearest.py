@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from energylens import _core
 from energylens.common.errors import Problem
-from energylens.common.units import ENERGY
-from energylens.engine.reductions import point_frame
+from energylens.engine.reductions import point_frame, reduce_range
+from energylens.engine.result_columns import ENERGY
 from energylens.engine.space import Limit, Space
 
 _MOST_WORK: Final = 1e8
@@ -94,7 +94,6 @@ def nearest_point(space: Space) -> Nearest | None:
 def _front(space: Space, signs: Mapping[str, float]) -> NDArray[np.uint64]:
     """Return the points that nothing beats in columns, of every point that runs."""
     from energylens.engine.evaluate import default_threads
-    from energylens.searches.exhaustive import reduce_range
 
     reduction = _core.Reduction(space.plan.core, space.json, list(signs.items()), [], None, 0, None, [])
     reduce_range(reduction, 0, space.size, default_threads())

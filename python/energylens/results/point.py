@@ -15,21 +15,23 @@ from energylens.common.errors import EnergylensError, Problem, SpecError
 from energylens.common.files import printable
 from energylens.common.parquet import is_parquet
 from energylens.common.show import shown
-from energylens.common.units import ENERGY
 from energylens.engine.evaluate import checked_threads, evaluated, typed
+from energylens.engine.result_columns import ENERGY
 from energylens.inputs import routing, run_options
-from energylens.inputs.axis_text import real, whole
+from energylens.inputs.axis_text import is_default, real, whole
+from energylens.inputs.bundled import bundled
 from energylens.inputs.form import check
-from energylens.inputs.library import beside, bundled, load_gpu, load_model
+from energylens.inputs.library import load_gpu, load_model, spec_in_folder
 from energylens.inputs.plan import MAX_BATCHED_TOKENS, Plan, canonical
 from energylens.inputs.point import SERVER_FIELDS, PointSpec
 from energylens.inputs.yaml import Document
 from energylens.results.file_form import checked_result
 from energylens.results.result import undamaged
+from energylens.results.words import configuration, deployment_words
 
 _ROW = re.compile(r"^(.*\.parquet)(?:#(.*))?$", re.DOTALL | re.IGNORECASE)
 _WRITE = 'write "llama-3.1-70b; gpu=h100-sxm; tp=4; batch=64", or name a .parquet or .yaml file'
-_WORDS = {"on": True, "off": False, "true": True, "false": False, "own": None}
+_WORDS = {"on": True, "off": False, "true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,6 @@ class Point:
 
     def words(self) -> str:
         """Return it in words."""
-        from energylens.reports.text.answer import configuration
-        from energylens.reports.text.service import deployment_words
-
         return f"{self.row['model']} on {(deployment_words if self.deployment else configuration)(self.row)}"
 
 
@@ -113,6 +112,8 @@ def _fields(text: str) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
+    if is_default(text):
+        return None
     if text in _WORDS:
         return _WORDS[text]
     for read in (whole, real):
@@ -135,16 +136,20 @@ def _of_mapping(given: Mapping[str, Any]) -> Point:
 
 
 def _of_spec(spec: PointSpec, folder: Path | None, loaded: Mapping[str, Any] | None = None) -> Point:
-    names: dict[str, str | Path] = {"model": spec.model, "gpu": spec.gpu}
+    columns = spec.columns()
+    names: dict[str, str | Path] = {"model": columns["model"], "gpu": columns["gpu"]}
     if folder is not None:
-        names = {"model": beside(spec.model, folder, "models"), "gpu": beside(spec.gpu, folder, "hardware")}
+        names = {
+            "model": spec_in_folder(columns["model"], folder, "models"),
+            "gpu": spec_in_folder(columns["gpu"], folder, "hardware"),
+        }
     named = names | dict(loaded or {})
     model, gpu = load_model(named["model"]), load_gpu(named["gpu"])
-    told = spec.columns() | {"model": model.spec.name, "gpu": gpu.spec.name}
-    plan = Plan([model], [gpu], spec.max_batched_tokens, routing.laws([told["routing"]]))
+    row = columns | {"model": model.spec.name, "gpu": gpu.spec.name}
+    plan = Plan([model], [gpu], spec.max_batched_tokens, routing.laws([row["routing"]]))
     server = spec.server()
     server["token_budget"] = server["token_budget"] or spec.max_batched_tokens
-    return Point(_predicted(plan, told), server, plan, model.spec.source, _of_plan(plan, told))
+    return Point(_predicted(plan, row), server, plan, model.spec.source, _of_plan(plan, row))
 
 
 def _predicted(plan: Plan, point: Mapping[str, Any]) -> dict[str, Any]:

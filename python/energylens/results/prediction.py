@@ -10,12 +10,14 @@ from typing import Any
 import polars as pl
 
 from energylens import _core
+from energylens.common import views
 from energylens.common.errors import InfeasibleError, Problem
 from energylens.common.process import check_process
-from energylens.common.units import POINT_DEFAULTS, RESULTS
 from energylens.engine.evaluate import evaluate
+from energylens.engine.result_columns import RESULTS
 from energylens.engine.trust import Account, account
 from energylens.inputs import routing, run_options
+from energylens.inputs.axes import POINT_DEFAULTS
 from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
 from energylens.inputs.library import load_gpu, load_model
@@ -36,14 +38,10 @@ class Prediction:
 
     def answer(self) -> str:
         """Return the one-line answer."""
-        from energylens.reports.text.prediction import headline
-
-        return headline(self)
+        return views.answer(self)
 
     def __str__(self) -> str:
-        from energylens.reports.text.prediction import prediction_text
-
-        return prediction_text(self)
+        return views.text(self)
 
     @property
     def trust(self) -> str:

@@ -7,22 +7,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from energylens import _core
+from energylens.common import views
 from energylens.common.errors import EnergylensError, Problem, SpaceError
 from energylens.common.files import is_file, printable
 from energylens.common.show import shown
 from energylens.engine.evaluate import checked_threads
 from energylens.engine.reductions import Keep, Kept, frames
 from energylens.engine.space import FrozenSpace, Space
-
-if TYPE_CHECKING:
-    from energylens.reports.charts import FrontCharts
 
 _BESIDE = ("top", "best_per", "distributions")
 
@@ -85,17 +83,14 @@ class Result:
         return told | {"trust": dict(self.space.trust), "plan": json.loads(self.space.plan.json)}
 
     @property
-    def plot(self) -> FrontCharts:
+    def plot(self) -> views.FrontCharts:
         """Its charts: `front()`, `breakdown()`, `operations()`, `roofline()`, `changes()`, `sweet_spots()`."""
-        from energylens.reports.charts import FrontCharts
-
-        return FrontCharts.of(self)
+        charts: views.FrontCharts = views.charts(self)
+        return charts
 
     def answer(self) -> str:
         """Return the one-line answer."""
-        from energylens.reports.text.answer import sentence
-
-        return sentence(self)
+        return views.answer(self)
 
     @classmethod
     def read(cls, path: str | Path) -> Result:
@@ -139,7 +134,8 @@ class Result:
         What else was kept goes beside it: `front.parquet` has `front.top.parquet`, `front.best_per.parquet` and
         `front.distributions.parquet`.
         """
-        from energylens.common.parquet_file import named_path, parquet_bytes, write_files
+        from energylens.common.parquet_file import named_path, write_files
+        from energylens.results.parquet import parquet_bytes
 
         path = named_path(path, "write")
         files = []
@@ -204,7 +200,7 @@ def thawed(note: dict[str, Any]) -> Space:
         objectives=told["objectives"],
         content=content,
         accounts=note["trust"],
-        told_sources=note["sources"],
+        model_sources=note["sources"],
     )
 
 

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from energylens.common.units import POINT_DEFAULTS
 from energylens.engine.evaluate import evaluated, typed
 from energylens.engine.space import Space
 from energylens.inputs import run_options
+from energylens.inputs.axes import POINT_DEFAULTS
 from energylens.inputs.plan import Plan
 
 _WIDE: Final = frozenset({"bf16", "fp16"})

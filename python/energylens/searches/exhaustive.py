@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from energylens import _core
 from energylens.common.errors import Problem, SpaceError
 from energylens.common.progress import progress
 from energylens.engine.evaluate import checked_threads
-from energylens.engine.reductions import Keep
+from energylens.engine.reductions import Keep, reduce_range
 from energylens.engine.space import Space, space_of
 from energylens.results.result import Result, kept_result
-
-_FIRST_CHUNK = 1 << 18
-_LARGEST_CHUNK = 1 << 28
-_SECONDS_A_CHUNK = 0.25
 
 MOST_WORK = 2 * 10**10
 """Most points evaluated from scratch that `explore` takes on, or work like it; some twenty minutes on two cores."""
@@ -53,23 +48,6 @@ def explore(
         reduce_range(reduction, 0, space.size, threads, advance)
     seconds = time.perf_counter() - started
     return kept_result(space, keep, reduction.contents(), "exhaustive", seconds, threads)
-
-
-def reduce_range(
-    reduction: _core.Reduction, lo: int, hi: int, threads: int, advance: Callable[[int], None] | None = None
-) -> None:
-    """Take points `lo` to `hi` into a reduction, a quarter of a second at a time so that Ctrl-C is heard."""
-    chunk = _FIRST_CHUNK
-    while lo < hi:
-        stop = min(lo + chunk, hi)
-        before = time.perf_counter()
-        reduction.run(lo, stop, threads)
-        elapsed = time.perf_counter() - before
-        if advance is not None:
-            advance(stop - lo)
-        lo = stop
-        wished = max(chunk * _SECONDS_A_CHUNK / max(elapsed, 1e-3), 1 << 14)
-        chunk = int(min(wished, 4 * chunk, _LARGEST_CHUNK))
 
 
 def work(space: Space) -> float:

@@ -13,7 +13,7 @@ from energylens.common.errors import Problem, SpaceError, did_you_mean
 from energylens.common.progress import progress
 from energylens.common.show import shown
 from energylens.engine.evaluate import checked_threads
-from energylens.engine.reductions import one_law
+from energylens.engine.reductions import require_single_law
 from energylens.engine.space import Space, space_of
 from energylens.results.result import Result, front_result
 from energylens.searches.exhaustive import explore, work
@@ -71,7 +71,7 @@ def search(
     stalled = None if patience is None else Stalled(patience, tolerance)
     if method == "auto":
         method = "exhaustive" if work(space) <= FEW else "native"
-    one_law(space, verb="search")
+    require_single_law(space, verb="search")
     if method == "exhaustive":
         return explore(space, threads=threads, show_progress=show_progress)
     if space.size > 2**62:

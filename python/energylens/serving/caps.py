@@ -12,15 +12,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.common.errors import InfeasibleError, Problem
-from energylens.common.units import POINT_DEFAULTS
 from energylens.inputs import routing
-from energylens.inputs.library import bundled, load_gpu, load_model
-from energylens.inputs.plan import LARGEST, LoadedGpu, Plan
+from energylens.inputs.axes import LARGEST, POINT_DEFAULTS
+from energylens.inputs.bundled import bundled
+from energylens.inputs.library import load_gpu, load_model
+from energylens.inputs.plan import LoadedGpu, Plan
 from energylens.results.breakdown import drawn_w
 from energylens.serving.fixed_concurrency import ample
 
 if TYPE_CHECKING:
-    from energylens.serving.step_table import Steps
+    from energylens.serving.steps import Steps
 
 Column = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -251,7 +252,7 @@ def binds(gpu: str, cap_w: float, lowest_w: float, what: str, gpus: Sequence[Loa
     """Return that a cap binds in a step on a GPU without clocks, the lowest that does not, and GPUs with clocks."""
     own = {loaded.spec.name: loaded for loaded in gpus}
     loaded = own.get(gpu) or load_gpu(gpu)
-    tdp_w = math.floor(loaded.completed[0]["power"]["tdp_w"])
+    tdp_w = math.floor(loaded.profile.tdp_w)
     lowest = min(math.ceil(lowest_w * (1.0 - _SLACK)), tdp_w)
     known = [name for name in bundled("hardware") if not capless(load_gpu(name))]
     message = (
@@ -282,7 +283,7 @@ def in_range(points: pl.DataFrame, gpus: Iterable[LoadedGpu]) -> NDArray[np.bool
     """Return which points have a cap on a GPU whose clocks are not known that is one its board can keep."""
     if "power_cap_w" not in points.columns:
         return np.zeros(points.height, dtype=np.bool_)
-    bounds = {loaded.spec.name: loaded.completed[0]["power"] for loaded in gpus if capless(loaded)}
+    bounds = {loaded.spec.name: loaded.profile.sections["power"] for loaded in gpus if capless(loaded)}
     rows = points.select("gpu", "power_cap_w").iter_rows()
     fits = [
         cap is not None and gpu in bounds and bounds[gpu]["static_w"] < cap <= bounds[gpu]["tdp_w"] for gpu, cap in rows

@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from energylens import _core
 from energylens.common.errors import Problem, SpaceError, did_you_mean
 from energylens.engine.space import Limit
-from energylens.inputs import run_options
+from energylens.inputs import axis_values, run_options
 from energylens.inputs.axis_lists import listed
 from energylens.inputs.axis_text import is_whole, numbers
+from energylens.inputs.batching import BATCHING
 from energylens.inputs.plan import LoadedGpu
+from energylens.results.words import deployment_words
 from energylens.serving.caps import binds
 from energylens.serving.costs import CARBON, FACILITY, MONEY, Costs
-from energylens.serving.evaluate import BATCHING, MOST_REPLICAS, SERVED, Role, states
+from energylens.serving.evaluate import MOST_REPLICAS, SERVED, Role, states
+from energylens.serving.words import reasons_words
 from energylens.serving.workload import Workload
 
 AXES: Final[dict[str, Any]] = {
@@ -130,7 +133,7 @@ def deployments(model: str, gpus: Sequence[LoadedGpu], axes: Mapping[str, Any]) 
             if name in _WHOLE:
                 raw = [v for part in raw for v in (numbers(part, name) if isinstance(part, str) else [part])]
             elif name in run_options.RUNNING:
-                raw = [v for part in raw for v in (run_options.values(part, name) if isinstance(part, str) else [part])]
+                raw = [v for part in raw for v in (axis_values.parse(part, name) if isinstance(part, str) else [part])]
             raw = [str(value) if isinstance(value, Path) else value for value in raw]
             # Of a range only the first wrong value is named: the others are as wrong.
             problems += itertools.islice(filter(None, (_value_problem(value, name) for value in raw)), 1)
@@ -147,7 +150,7 @@ def deployments(model: str, gpus: Sequence[LoadedGpu], axes: Mapping[str, Any]) 
         raise SpaceError(problems)
     rows = list(itertools.product(*values.values()))
     kinds: dict[str, Any] = dict.fromkeys(_WHOLE, pl.UInt32)
-    kinds |= {name: run_options.typed(name) for name in run_options.RUNNING}
+    kinds |= {name: axis_values.polars_type(name) for name in run_options.RUNNING}
     kinds |= {"chunked": pl.Boolean, "prefix_cache": pl.Boolean, "acceptance": pl.Float64}
     frame = pl.DataFrame(rows, schema={name: kinds.get(name, pl.String) for name in values}, orient="row")
     unused = [name for name, default in run_options.RUNNING.items() if values[name] == [default]]
@@ -164,7 +167,7 @@ _WHOLE: Final = {
 def _value_problem(value: object, name: str) -> Problem | None:
     """Return what is wrong with a value of an axis of deployments."""
     if name in run_options.RUNNING:
-        return run_options.problem(value, name)
+        return axis_values.problem(value, name)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if name in _WHOLE:
         least, most = _WHOLE[name]
@@ -289,8 +292,6 @@ def checked_groups(names: Sequence[str], points: pl.DataFrame) -> list[str]:
 
 def nearest(frame: pl.DataFrame, bounds: Sequence[Limit], model: str, rated: bool = True) -> Problem:
     """Return why no deployment keeps the limits: the one that exceeds them least, which limit, and by how much."""
-    from energylens.reports.text.service import deployment_words
-
     excess = []
     bounds = [limit for limit in bounds if limit.column in frame.columns]
     for limit in bounds:
@@ -328,8 +329,6 @@ def nothing_runs(
     gpus: Sequence[LoadedGpu],
 ) -> Problem:
     """Return why no deployment runs, and how near the nearest is; `step_w` as `states` gives them."""
-    from energylens.reports.text.service import reasons_words
-
     message = f"no deployment of {model} can serve {load.name}" + (f" at {rate:g} requests/s" if rate else "")
     hint = f"{reasons_words(counted)}; give more GPUs (tp, pp), narrower formats or other replicas"
     over = told.filter(pl.col("reason") == "overload")

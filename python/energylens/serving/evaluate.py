@@ -12,7 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.common.errors import FrameError, Problem, did_you_mean
-from energylens.engine.evaluate import POINT_FORMS
+from energylens.inputs.axis_values import FORMS
+from energylens.inputs.batching import BATCHING
 from energylens.inputs.builder import Model
 from energylens.inputs.columns import Form, Words, convert
 from energylens.inputs.plan import LoadedGpu, LoadedModel
@@ -23,18 +24,6 @@ from energylens.serving.sums import row_sums
 from energylens.serving.workload import Workload, load_workload
 
 Column = NDArray[np.float64]
-
-BATCHING: Final[dict[str, object]] = {
-    "max_num_seqs": 256,
-    "token_budget": 8192,
-    "chunked": True,
-    "prefix_cache": True,
-    "draft": None,
-    "draft_tokens": 0,
-    "acceptance": 0.7,
-    "replicas": 1,
-}
-"""Columns of a deployment besides those of its engine, with their defaults."""
 
 SERVED: Final = (
     "gpus",
@@ -69,9 +58,7 @@ MOST_REPLICAS: Final = 10_000
 Role = Literal["both", "prefill", "decode"]
 """What a deployment does of each request."""
 
-_TYPED: Final[dict[str, Form]] = {name: POINT_FORMS[name] for name in ENGINE if name in POINT_FORMS} | {
-    "draft": Words(null=True)
-}
+_TYPED: Final[dict[str, Form]] = {name: FORMS[name] for name in ENGINE if name in FORMS} | {"draft": Words(null=True)}
 _ODD: Final = (pl.Categorical, pl.Enum, pl.Decimal, pl.Int128)
 """Types of columns that are converted; others are taken as they are."""
 
@@ -89,9 +76,10 @@ def serve(
     """Return deployments with what they do under a workload in steady state, in the same order.
 
     Columns of a deployment: those of an engine (`model, gpu, tp, pp, dp, ep, weight_dtype, kv_dtype` and those of
-    `energylens.inputs.run_options`), `max_num_seqs` (256), `token_budget` (8192 tokens a step), `chunked` (true: prompts are
-    read in parts beside decoding), `prefix_cache` (true), `draft_tokens` γ (0) proposed by `draft` (a model, or null:
-    none that costs anything, as n-grams) and accepted with a chance of `acceptance` each, `replicas` (1).
+    `energylens.inputs.run_options`), `max_num_seqs` (256), `token_budget` (8192 tokens a step), `chunked` (true:
+    prompts are read in parts beside decoding), `prefix_cache` (true), `draft_tokens` γ (0) proposed by `draft` (a
+    model, or null: none that costs anything, as n-grams) and accepted with a chance of `acceptance` each, `replicas`
+    (1).
     `rate_per_s` is that of all replicas together; without it every slot is always taken, and `requests_per_s` is the
     capacity.
 

@@ -8,10 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import polars as pl
 
+from energylens.common import views
 from energylens.common.errors import Problem, SpaceError
 from energylens.engine.space import Limit
 from energylens.engine.trust import Account, account
@@ -36,13 +37,12 @@ from energylens.serving.deployments import (
     within,
 )
 from energylens.serving.evaluate import checked_rate, states
+from energylens.serving.hours import hours_words
 from energylens.serving.intervals import with_intervals
 from energylens.serving.judge import judged_by_replay
-from energylens.serving.notes import hours_words, traffic_notes
+from energylens.serving.notes import traffic_notes
+from energylens.serving.words import workload_words
 from energylens.serving.workload import Workload, load_workload
-
-if TYPE_CHECKING:
-    from energylens.reports.charts import Charts
 
 _SLACK = 1.6
 FEW: Final = (8, 4)
@@ -88,15 +88,11 @@ class ServicePlan:
 
     def answer(self) -> str:
         """Return the one-line answer."""
-        from energylens.reports.text.service import plan_sentence
-
-        return plan_sentence(self)
+        return views.answer(self)
 
     @property
     def note(self) -> dict[str, Any]:
         """What its file says about where it comes from."""
-        from energylens.reports.text.service import workload_words
-
         told: dict[str, Any] = {
             "kind": "service",
             "answer": self.answer(),
@@ -109,19 +105,17 @@ class ServicePlan:
         return told | {"judged": self.judged, "outside_limits": self.outside, "trust": dict(self.trust)}
 
     @property
-    def plot(self) -> Charts:
+    def plot(self) -> views.PointCharts:
         """Its charts: `front()`, `breakdown()`."""
-        from energylens.reports.charts import Charts
-        from energylens.reports.subject import of_service
-
-        return Charts(of_service(self.frame, self.note, self.plan_sha256))
+        charts: views.PointCharts = views.charts(self)
+        return charts
 
     def write(self, path: str | Path) -> Path:
         """Write the deployments as Parquet with what was asked in the metadata, and return the path.
 
         The best of each group go beside them: `plan.parquet` has `plan.best_per.parquet`.
         """
-        from energylens.common.parquet_file import write_parquet
+        from energylens.results.parquet import write_parquet
 
         path = Path(path)
         if self.best_per is not None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from energylens.common import views
 from energylens.common.errors import Problem, SpaceError
 from energylens.engine.space import Limit
 from energylens.engine.trust import Account, account
@@ -34,6 +35,7 @@ from energylens.serving.evaluate import SERVED, Role, checked_rate, states
 from energylens.serving.judge import judged_by_replay
 from energylens.serving.notes import traffic_notes
 from energylens.serving.plan import FEW, question
+from energylens.serving.words import workload_words
 from energylens.serving.workload import Workload, load_workload
 
 _SIDE_HIDDEN: Final = ("net", "alpha_s", "byte_j", "cache_bytes")
@@ -84,22 +86,18 @@ class PoolPlan:
 
     def answer(self) -> str:
         """Return the one-line answer."""
-        from energylens.reports.text.service import pools_sentence
-
-        return pools_sentence(self)
+        return views.answer(self)
 
     @property
     def note(self) -> dict[str, Any]:
         """What its file says about where it comes from."""
-        from energylens.reports.text.service import workload_words
-
         told = {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
         told |= {"limits": [str(limit) for limit in self.limits], "notes": list(self.notes)}
         return told | {"workload": workload_words(self.workload, self.rate_per_s)}
 
     def write(self, path: str | Path) -> Path:
         """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
-        from energylens.common.parquet_file import write_parquet
+        from energylens.results.parquet import write_parquet
 
         return write_parquet(self.frame, path, self.plan_sha256, self.note)
 

@@ -113,7 +113,7 @@ def replay(
 
 def cannot_run(reason: str) -> Problem:
     """Return why a deployment cannot run."""
-    from energylens.reports.text.answer import why_not
+    from energylens.results.words import why_not
 
     said = why_not({reason: 1}).removeprefix("1 ")
     hint = "`energylens predict` with the same engine says more"
@@ -207,7 +207,7 @@ def _check_cap(
     unpaid = dict(engine) | {"idle_w": 0.0}
     reads, prefixes = bool(engine["reads"]), any(len(blocks) for *_, blocks, _ in inputs)
     lengths = [float(end) for _, prompts, *_ in inputs for end in (prompts.min(), prompts.max())]
-    shortest = 1.0 if prefixes else max(1.0, math.floor(min(lengths) * (1.0 - float(engine["found_share"]))))
+    shortest = 1.0 if prefixes else max(1.0, math.floor(min(lengths) * (1.0 - float(engine["prefix_hit_share"]))))
     mixes = bool(engine["chunked"]) and reads
     reading = Reading(int(engine["token_budget"]), mixes, shortest, max(lengths) if reads else 0.0)
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from energylens import _core
+from energylens.common import views
 from energylens.common.errors import Problem, SpaceError, did_you_mean
 from energylens.common.show import shown
 from energylens.engine.evaluate import checked_threads
@@ -22,6 +23,7 @@ from energylens.inputs.axis_lists import listed
 from energylens.inputs.builder import Model
 from energylens.inputs.plan import MAX_BATCHED_TOKENS
 from energylens.inputs.run_options import RUNNING
+from energylens.results.words import pair_words, why_not
 from energylens.searches.exhaustive import explore
 
 MOST_POINTS = 4_000_000
@@ -65,9 +67,7 @@ class Split:
 
     def answer(self) -> str:
         """Return the one-line answer."""
-        from energylens.reports.text.split import split_sentence
-
-        return split_sentence(self)
+        return views.answer(self)
 
     @property
     def note(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Split:
 
     def write(self, path: str | Path) -> Path:
         """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
-        from energylens.common.parquet_file import write_parquet
+        from energylens.results.parquet import write_parquet
 
         return write_parquet(self.frame, path, self.plan_sha256, self.note)
 
@@ -166,7 +166,6 @@ def split(
 
 def _why_none(pairs: pl.DataFrame, bounds: Sequence[Limit]) -> Problem:
     """Return why no pair keeps the limits: the nearest, which limit, and by how much."""
-    from energylens.reports.text.split import pair_words
     from energylens.results.nearest import nearest_row, refused
 
     found = nearest_row(pairs, bounds)
@@ -205,8 +204,6 @@ def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
     reasons = found.pop("reason")
     runs = reasons == 0
     if not runs.any():
-        from energylens.reports.text.answer import why_not
-
         counts = dict(zip(_core.REASONS, np.bincount(reasons, minlength=len(_core.REASONS)).tolist(), strict=True))
         fault = f"no {side} configuration runs: {why_not({name: n for name, n in counts.items() if n})}"
         raise SpaceError(Problem(fault, hint="change or widen its axes", code="infeasible"))

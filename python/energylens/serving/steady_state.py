@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from energylens.serving.step_table import Steps
+from energylens.serving.steps import Steps
 from energylens.serving.sums import row_sums, weighted_sum
 
 Column = NDArray[np.float64]

@@ -12,12 +12,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.engine.evaluate import evaluate
+from energylens.inputs.axes import LARGEST
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu, load_model
-from energylens.inputs.plan import LARGEST, LoadedGpu, LoadedModel
+from energylens.inputs.plan import LoadedGpu, LoadedModel
 from energylens.inputs.run_options import RUNNING
 from energylens.serving.caps import PIECE, Drawn, drawn, in_range, uncapped
 from energylens.serving.fixed_concurrency import ample, bare
+from energylens.serving.steps import Steps, between, interpolated
 
 Column = NDArray[np.float64]
 
@@ -34,92 +36,6 @@ _SEQUENCES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 2
 _CONTEXTS = np.array([1, 128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072])
 _LENGTHS = np.array([128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072])
 _BUDGET = 8192
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Steps of engines, one a row; all GPUs of an engine together.
-
-    A step that decodes B sequences at mean context t and reads p prompt tokens takes
-    `base_s(B + p) + decode_s(B, t) + sample_s·(B + prompts that end) + p·attend_s(length)`, joules alike: `base` is
-    that of all kernels at so many tokens that attend to little, `decode` what B sequences attend to, `attend` what
-    prompt tokens do, a mean over the prompt.
-    """
-
-    tokens: Column
-    base_s: Column
-    base_j: Column
-    sequences: Column
-    contexts: Column
-    decode_s: Column
-    decode_j: Column
-    sample_s: Column
-    sample_j: Column
-    lengths: Column
-    attend_s: Column
-    attend_j: Column
-    idle_w: Column
-    gpus: Column
-    lanes: Column
-    """Data-parallel ranks times pipeline stages: a prompt is read on one of them."""
-
-    def of(self, rows: NDArray[np.int64], decoding: Column, context: Column, read: Column) -> tuple[Column, Column]:
-        """Return seconds and joules of steps, each on the engine of its row, without what prompts attend to."""
-        base = _line(self.tokens[rows], decoding + read)
-        first, second = _line(self.sequences[rows], np.maximum(decoding, 1e-9)), _line(self.contexts[rows], context)
-        some = np.minimum(1.0, decoding)
-
-        def value(base_of: Column, decode_of: Column) -> Column:
-            told: Column = _mix(base_of[rows], base) + some * _mix_two(decode_of[rows], first, second)
-            return told
-
-        seconds, joules = value(self.base_s, self.decode_s), value(self.base_j, self.decode_j)
-        return seconds + decoding * self.sample_s[rows], joules + decoding * self.sample_j[rows]
-
-    def attending(self, rows: NDArray[np.int64], length: Column) -> tuple[Column, Column]:
-        """Return mean seconds and joules that a token of prompts of such a length takes for what it attends to."""
-        at = _line(self.lengths[rows], length)
-        return _mix(self.attend_s[rows], at), _mix(self.attend_j[rows], at)
-
-    def of_core(self, row: int) -> dict[str, Any]:
-        """Return the steps of one engine as the core takes them."""
-        single = {"sample_s", "sample_j"}
-        lists = ("tokens", "base_s", "base_j", "sequences", "contexts", "decode_s", "decode_j")
-        told = {name: getattr(self, name)[row].ravel().tolist() for name in (*lists, "lengths", "attend_s", "attend_j")}
-        return told | {name: float(getattr(self, name)[row]) for name in single}
-
-
-Place = tuple[NDArray[np.int64], NDArray[np.int64], Column]
-
-
-def _line(lines: Column, value: Column) -> Place:
-    """Return where values lie between rising lines, one row of lines a value: before, after, and how far."""
-    before = np.clip((lines <= value[:, None]).sum(axis=1) - 1, 0, lines.shape[1] - 2)
-    rows = np.arange(len(value))
-    low, high = lines[rows, before], lines[rows, before + 1]
-    return before, before + 1, np.maximum(0.0, (value - low) / (high - low))
-
-
-def _mix(values: Column, place: Place) -> Column:
-    before, after, part = place
-    rows = np.arange(len(part))
-    low = values[rows, before]
-    found: Column = low + part * (values[rows, after] - low)
-    return found
-
-
-def _mix_two(values: Column, first: Place, second: Place) -> Column:
-    rows = np.arange(len(first[2]))
-    left, right, part = second
-
-    def along(line: NDArray[np.int64]) -> Column:
-        low = values[rows, line, left]
-        found: Column = low + part * (values[rows, line, right] - low)
-        return found
-
-    low = along(first[0])
-    found: Column = low + first[2] * (along(first[1]) - low)
-    return found
 
 
 @dataclass(frozen=True)
@@ -267,7 +183,7 @@ def engines(
     rows = np.arange(height)
 
     def base_at(values: Column, counts: Column) -> Column:
-        told = [_mix(values, _line(tokens, counts[:, line])) for line in range(counts.shape[1])]
+        told = [interpolated(values, between(tokens, counts[:, line])) for line in range(counts.shape[1])]
         return np.stack(told, axis=1)
 
     attend_s = np.maximum(0.0, long_s - base_at(base_s, read_tokens)) / read_tokens

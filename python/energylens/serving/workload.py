@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from energylens.common.errors import Problem, SpecError, did_you_mean
 from energylens.common.files import input_file, printable
 from energylens.common.process import check_process
+from energylens.inputs.bundled import bundled
 from energylens.inputs.form import check
-from energylens.inputs.library import bundled, stamp
+from energylens.inputs.library import stamp
 from energylens.inputs.workload import MOST_TOKENS, Lengths, WorkloadSpec
 from energylens.inputs.yaml import Document
 from energylens.serving.arrivals import WINDOW_S, crowded, grouped, repeated
 from energylens.serving.arrivals import crowding as crowding
 from energylens.serving.arrivals import rate_profile as rate_profile
 from energylens.serving.coreset import coreset
-from energylens.serving.notes import hours_of
+from energylens.serving.hours import hours_of
 from energylens.serving.prefixes import flat_blocks as flat_blocks
 from energylens.serving.prefixes import prefix_curve as prefix_curve
 from energylens.serving.trace import Trace, checked_options, load_trace

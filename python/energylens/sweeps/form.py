@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
+from energylens.inputs.axes import AXES, Axis, Kind
 from energylens.inputs.file_forms import Counts, Digest, Limits, Many, PlanForm, Sources, Trust, WrittenForm
 from energylens.inputs.form import Form, Text
 
@@ -17,30 +19,39 @@ Position = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Some = Field(min_length=1)
 
 
-class SpaceContent(Form):
+_OF_CORE: Final[Mapping[Kind, Any]] = {
+    "name": Position,
+    "format": str | None,
+    "count": Position,
+    "size": Whole,
+    "switch": bool,
+    "phase": str,
+    "law": Position,
+    "placement": Position,
+}
+"""Types of the values of axes as the core takes them."""
+
+
+def _positions(axis: Axis) -> tuple[Any, Any]:
+    kind: Any = _OF_CORE[axis.kind]
+    values: Any = Annotated[list[kind], Some]
+    return (values | None, None) if axis.run_option else (values, ...)
+
+
+if TYPE_CHECKING:
+    AxisPositions = Form
+else:
+    AxisPositions = create_model(
+        "AxisPositions", __base__=Form, **{name: _positions(axis) for name, axis in AXES.items()}
+    )
+
+
+class SpaceContent(AxisPositions):
     """Axes of a sweep's manifest, as the core takes them: models, GPUs and laws by position, 0 for what is left out."""
 
-    model: Annotated[list[Position], Some]
-    gpu: Annotated[list[Position], Some]
-    tp: Annotated[list[Position], Some]
-    pp: Annotated[list[Position], Some]
-    dp: Annotated[list[Position], Some]
-    ep: Annotated[list[Position], Some]
-    weight_dtype: Annotated[list[str | None], Some]
-    kv_dtype: Annotated[list[str | None], Some]
-    batch: Annotated[list[Whole], Some]
-    prompt_tokens: Annotated[list[Whole], Some]
-    output_tokens: Annotated[list[Whole], Some]
-    cp: Annotated[list[Position], Some] | None = None
-    overlap_stages: Annotated[list[Position], Some] | None = None
-    overlap_sms: Annotated[list[Position], Some] | None = None
-    overlap_where: Annotated[list[str], Some] | None = None
-    sequence_parallel: Annotated[list[bool], Some] | None = None
-    fused_norm: Annotated[list[bool], Some] | None = None
-    sm_clock_mhz: Annotated[list[Position], Some] | None = None
-    power_cap_w: Annotated[list[Position], Some] | None = None
-    routing: Annotated[list[Position], Some] | None = None
-    placement: Annotated[list[Position], Some] | None = None
+    def of(self, axis: str) -> list[Any]:
+        """Return the values of an axis; none if they are the default alone."""
+        return getattr(self, axis) or []
 
 
 class KeepContent(Form):
@@ -77,9 +88,9 @@ class SweepContent(WrittenForm):
     @model_validator(mode="after")
     def _fits_together(self) -> SweepContent:
         for axis, items in (("model", self.plan.models), ("gpu", self.plan.gpus)):
-            if getattr(self.space, axis) != list(range(len(items))):
+            if self.space.of(axis) != list(range(len(items))):
                 raise ValueError(f"the {axis}s of the space are not those of the plan")
-        if any(law > len(self.plan.routings) for law in self.space.routing or ()):
+        if any(law > len(self.plan.routings) for law in self.space.of("routing")):
             raise ValueError("the plan lacks a law of routing of the space")
         units = -(-self.shards.points // self.shards.step)
         if self.shards.count > units:

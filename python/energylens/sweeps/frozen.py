@@ -69,12 +69,9 @@ class Sweep:
     def space(self) -> Space:
         """The space, of this content alone."""
         content = self.content
-        sizes = {"batch", "prompt_tokens", "output_tokens"}
         laws = [law["name"] for law in content["plan"].get("routings", ())]
         axes: dict[str, Any] = {
-            name: [int(value) for value in values]
-            if name in sizes
-            else [run_options.given(value, name, laws) for value in values]
+            name: [run_options.from_core(value, name, laws) for value in values]
             for name, values in content["space"].items()
             if name not in {"model", "gpu"}
         }
@@ -87,7 +84,7 @@ class Sweep:
             objectives=content["objectives"],
             content=content["plan"],
             accounts=self.trust,
-            told_sources=self.sources,
+            model_sources=self.sources,
         )
 
     @cached_property

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, field_validator
 
 from energylens import _core
-from energylens.common.errors import EnergylensError, Problem, SpecError, did_you_mean
+from energylens.common.errors import EnergylensError, Problem, SpecError
 from energylens.common.show import shown
-from energylens.common.units import RESULTS
 from energylens.engine.reductions import Keep
+from energylens.engine.result_columns import RESULTS
 from energylens.engine.space import DEFAULT_OBJECTIVES, Limit, Space, result_column
-from energylens.inputs import run_options, texts
-from energylens.inputs.axis_text import formats, names, numbers
+from energylens.inputs import axis_values, texts
+from energylens.inputs.axes import FIELDS, LARGEST, Axis
+from energylens.inputs.axis_text import DEFAULT
+from energylens.inputs.bundled import Kind, bundled
 from energylens.inputs.form import Count, Form, PlainName, Share, Text, check, place_problem, plain_name
-from energylens.inputs.library import Kind, beside, bundled, load_gpu, load_model
-from energylens.inputs.plan import LARGEST, MAX_BATCHED_TOKENS
+from energylens.inputs.library import load_gpu, load_model, spec_in_folder
+from energylens.inputs.plan import MAX_BATCHED_TOKENS
 from energylens.inputs.yaml import Document
 from energylens.sweeps.form import MOST_SHARDS
 
@@ -28,37 +29,18 @@ def _list(value: object) -> object:
     return value if isinstance(value, list) else list(value) if isinstance(value, (tuple, range)) else [value]
 
 
-def _names(value: object, info: ValidationInfo) -> object:
-    if not isinstance(value, str):
-        raise ValueError(f"`{info.field_name}` needs names, found `{shown(value)}`")
-    return names(value)
-
-
-def _formats(value: object) -> object:
-    found = formats(value) if isinstance(value, str) else [value]
-    for name in found:
-        if name is not None and name not in _core.DTYPES:
-            hint = did_you_mean(shown(name), ["own", *_core.DTYPES])
-            raise SpecError(Problem(f"unknown data type `{shown(name)}`", hint=hint, code="unknown-dtype"))
-    return found
-
-
-def _numbers(top: int) -> BeforeValidator:
-    def read(value: object, info: ValidationInfo) -> object:
-        axis = info.field_name or "axis"
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        found = numbers(value, axis) if isinstance(value, str) else [value]
-        bad = [v for v in found if not isinstance(v, int) or isinstance(v, bool) or not 1 <= v <= top]
-        if bad:
-            raise SpecError(
-                Problem(
-                    f"axis `{axis}` needs whole numbers from 1 to {top:,}, found `{shown(bad[0])}`", code="axis-value"
-                )
-            )
-        return found
-
-    return BeforeValidator(read)
+def _read(value: object, info: ValidationInfo) -> object:
+    """Return the values that one value of an axis in a file stands for."""
+    name = info.field_name or ""
+    axis = FIELDS[name]
+    if axis.required and not isinstance(value, str):
+        raise ValueError(f"`{name}` needs names, found `{shown(value)}`")
+    if axis.kind in ("count", "size") and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    values = axis_values.parse(value, axis.name) if isinstance(value, str) else [value]
+    if wrong := axis_values.first_problem(values, axis.name):
+        raise SpecError(wrong)
+    return values
 
 
 def _flat(values: list[list[Any]]) -> Any:
@@ -84,29 +66,8 @@ def _kept(field: Literal["best_per", "distributions"]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-Names = Annotated[
-    list[Annotated[list[Text], BeforeValidator(_names)]],
-    BeforeValidator(_list),
-    AfterValidator(_flat),
-    Field(min_length=1),
-]
-Formats = Annotated[
-    list[Annotated[list[str | None], BeforeValidator(_formats)]], BeforeValidator(_list), AfterValidator(_flat)
-]
-
-
-def _ways(value: object, info: ValidationInfo) -> object:
-    axis = info.field_name or "axis"
-    found = run_options.values(value, axis) if isinstance(value, str) else [value]
-    wrong = next(filter(None, (run_options.problem(item, axis) for item in found)), None)
-    if wrong:
-        raise SpecError(wrong)
-    return found
-
-
-Ways = Annotated[list[Annotated[list[Any], BeforeValidator(_ways)]], BeforeValidator(_list), AfterValidator(_flat)]
-Degrees = Annotated[list[Annotated[list[int], _numbers(1024)]], BeforeValidator(_list), AfterValidator(_flat)]
-Sizes = Annotated[list[Annotated[list[int], _numbers(LARGEST)]], BeforeValidator(_list), AfterValidator(_flat)]
+Values = Annotated[list[Annotated[list[Any], BeforeValidator(_read)]], BeforeValidator(_list), AfterValidator(_flat)]
+Names = Annotated[Values, Field(min_length=1)]
 
 
 def _beside(folder: Path, law: str | None) -> str | None:
@@ -117,70 +78,36 @@ def _beside(folder: Path, law: str | None) -> str | None:
 
 LimitText = Annotated[Text, BeforeValidator(_limit), Field(examples=["tpot<=50ms", "ttft<=1s", "gpus<=8"])]
 Objective = Annotated[Text, BeforeValidator(_objective), Field(json_schema_extra={"enum": list(RESULTS)})]
-Axis = Annotated[Text, _kept("best_per"), Field(json_schema_extra={"enum": _core.AXES})]
+AxisName = Annotated[Text, _kept("best_per"), Field(json_schema_extra={"enum": _core.AXES})]
 Column = Annotated[Text, _kept("distributions"), Field(json_schema_extra={"enum": _core.COLUMNS})]
 
 
 def _axes(schema: dict[str, Any]) -> None:
     """Put into the schema what axes take, and what they are if left out."""
-    for name, default in ((one.name, one.default) for one in fields(Space)):
-        if name in ("models", "gpus"):
-            names: dict[str, Any] = {"type": "string", "minLength": 1}
-            texts.bundled_names("models" if name == "models" else "hardware")(names)
-            schema["properties"][name] = texts.one_or_list(names)
-        elif name in _core.AXES:
-            values = [*default] if isinstance(default, tuple) else [default]
-            shown = values if len(values) > 1 else "own" if values[0] is None else values[0]
-            schema["properties"][name] = texts.axis(name, LARGEST) | {"default": shown}
+    for name, axis in FIELDS.items():
+        schema["properties"][name] = texts.axis(axis) | {"description": _description(axis)}
 
 
-class SpaceForm(Form):
+def _description(axis: Axis) -> str:
+    about = f"{axis.description} (looked for from this file's folder too)" if axis.required else axis.description
+    return f"{about}; `{DEFAULT}`: {axis.unset}." if axis.unset else f"{about}."
+
+
+if TYPE_CHECKING:
+    AxisFields = Form
+else:
+    AxisFields = create_model(
+        "AxisFields",
+        __base__=Form,
+        **{name: (Names, ...) if axis.required else (Values | None, None) for name, axis in FIELDS.items()},
+    )
+
+
+class SpaceForm(AxisFields):
     """Axes, limits and objectives of a sweep: a value, a list of values, or text such as "1:512"."""
 
     model_config = ConfigDict(json_schema_extra=_axes)
 
-    models: Names
-    """Bundled models, or paths to specs from this file's folder."""
-    gpus: Names
-    """Bundled GPUs, `gpu@framework`, or paths to profiles from this file's folder."""
-    tp: Degrees | None = None
-    """Tensor parallelism, GPUs."""
-    pp: Degrees | None = None
-    """Pipeline stages."""
-    dp: Degrees | None = None
-    """Data parallelism of attention inside the engine, ranks."""
-    ep: Degrees | None = None
-    """Expert parallelism, ranks."""
-    cp: Ways | None = None
-    """Context parallelism, ranks."""
-    overlap_stages: Ways | None = None
-    """Stages of compute beside which collectives run; 1 is none, own the model's."""
-    overlap_sms: Ways | None = None
-    """SMs that overlapped collectives take."""
-    overlap_where: Ways | None = None
-    """Phases in which collectives are overlapped."""
-    sequence_parallel: Ways | None = None
-    """Reduce-scatter and all-gather in place of all-reduce."""
-    fused_norm: Ways | None = None
-    """Norms inside the all-reduce before them."""
-    sm_clock_mhz: Ways | None = None
-    """Locked SM clock, MHz; own is as measured."""
-    power_cap_w: Ways | None = None
-    """Cap on the power of each GPU, W; own is the board limit."""
-    routing: Ways | None = None
-    """Laws by which tokens choose experts; own is the model's."""
-    placement: Ways | None = None
-    """Which GPU holds which expert."""
-    batch: Sizes | None = None
-    """Sequences running in the engine."""
-    prompt_tokens: Sizes | None = None
-    """Prompt tokens of each request."""
-    output_tokens: Sizes | None = None
-    """Output tokens of each request."""
-    weight_dtype: Formats | None = None
-    """Data types of the weights; own is the model's."""
-    kv_dtype: Formats | None = None
-    """Data types of the KV cache; own is the model's."""
     max_batched_tokens: Annotated[Count, Field(le=LARGEST)] = MAX_BATCHED_TOKENS
     """Prompt tokens of one prefill pass."""
     limits: Annotated[list[LimitText], BeforeValidator(_list, json_schema_input_type=LimitText | list[LimitText])] = []
@@ -200,7 +127,7 @@ class KeepForm(Form):
     """Share by which a point may be worse than one that stands for it on the front; the exact front, if left out."""
     top: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """How many of the points of the best first objective to keep."""
-    best_per: Annotated[list[Axis], BeforeValidator(_list, json_schema_input_type=Axis | list[Axis])] = []
+    best_per: Annotated[list[AxisName], BeforeValidator(_list, json_schema_input_type=AxisName | list[AxisName])] = []
     """Axes, for each combination of whose values the best point is kept."""
     distributions: Annotated[list[Column], BeforeValidator(_list, json_schema_input_type=Column | list[Column])] = []
     """Result columns of which counts in narrow bins are kept, for quantiles."""
@@ -259,7 +186,7 @@ class Job:
         def load(field: str, kind: Kind, read: Callable[[str | Path], Any]) -> list[Any]:
             found = []
             for i, name in enumerate(axes[field]):
-                meant = beside(name, self.folder, kind)
+                meant = spec_in_folder(name, self.folder, kind)
                 if meant is name and Path(name).suffix in {".yaml", ".yml"} and str(name).lower() not in bundled(kind):
                     meant = self.folder / name
                 try:

@@ -7,23 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from energylens import _core
 from energylens.common.errors import EnergylensError, Problem
-from energylens.common.json_file import strict_json
-from energylens.common.parquet_file import parquet_bytes, read_parquet_bytes
 from energylens.engine.evaluate import checked_threads
-from energylens.inputs.form import check
+from energylens.results.parquet import parquet_bytes
 from energylens.results.result import Result, kept_result
-from energylens.sweeps.form import SuccessForm
 from energylens.sweeps.frozen import Sweep, thaw_here
+from energylens.sweeps.merged import FRAMES, SUCCESS, merged_result
 from energylens.sweeps.shard import Damaged, read_parts, shard_name
 from energylens.sweeps.status import all_shards, held_sweep
 from energylens.sweeps.storage import Storage, open_storage
 
-SUCCESS = "_SUCCESS"
-_FRAMES = ("front", "top", "best_per", "distributions")
 _SHOWN = 3
 
 
@@ -39,41 +33,6 @@ def merge(out: str | Path, *, threads: int | None = None) -> Result:
         return result
     here = thaw_here(sweep.manifest, f"{storage.location}/manifest.json")
     return merge_shards(storage, here, checked_threads(threads))
-
-
-def merged_result(storage: Storage, sweep: Sweep) -> Result | None:
-    """Return the result that was merged before, or none if its files are not all there and whole."""
-    told = _merged(storage, sweep)
-    if told is None or damaged_files(storage, sweep):
-        return None
-    frames: dict[str, pl.DataFrame] = {}
-    try:
-        for name in told["files"]:
-            frames[name.removesuffix(".parquet")] = read_parquet_bytes(storage.read(name) or b"", name)[0]
-    except EnergylensError:
-        return None
-    front, counts = frames.pop("front"), dict(told["by_reason"])
-    return Result(front, sweep.space, "exhaustive", told["points"], counts, told["outside_limits"], 0.0, **frames)
-
-
-def damaged_files(storage: Storage, sweep: Sweep) -> list[str]:
-    """Return the names of merged files that are missing or not what was written."""
-    files = (_merged(storage, sweep) or {"files": {}})["files"]
-    return [name for name, digest in files.items() if hashlib.sha256(storage.read(name) or b"").hexdigest() != digest]
-
-
-def _merged(storage: Storage, sweep: Sweep) -> dict[str, Any] | None:
-    """Return what says that a sweep is merged, or none if that is of another sweep, or says something else."""
-    text = storage.read(SUCCESS)
-    try:
-        told: dict[str, Any] | None = None if text is None else strict_json(text)
-        if told is None or told.get("sweep_sha256") != sweep.sha256:
-            return None
-        check(SuccessForm, told, None, SUCCESS)
-    except (ValueError, AttributeError):
-        return None
-    names = {name.removesuffix(".parquet") for name in told["files"]}
-    return told if "front" in names and names <= set(_FRAMES) else None
 
 
 def merge_shards(storage: Storage, sweep: Sweep, threads: int) -> Result:
@@ -99,7 +58,7 @@ def merge_shards(storage: Storage, sweep: Sweep, threads: int) -> Result:
 def _write(storage: Storage, sweep: Sweep, result: Result, rows: int) -> None:
     storage.delete(SUCCESS)
     files: dict[str, str] = {}
-    for name in _FRAMES:
+    for name in FRAMES:
         frame = result.frame if name == "front" else getattr(result, name)
         if frame is not None:
             kind = {"kind": name}

@@ -15,7 +15,8 @@ from energylens.common.show import shown
 from energylens.engine.evaluate import checked_threads
 from energylens.sweeps.executors import executor_named
 from energylens.sweeps.frozen import Shard, Sweep, prepared
-from energylens.sweeps.merge import merge_shards, merged_result
+from energylens.sweeps.merge import merge_shards
+from energylens.sweeps.merged import merged_result
 from energylens.sweeps.shard import ShardWork
 from energylens.sweeps.status import MANIFEST, Status, all_shards, made_status, read_manifest, survey
 from energylens.sweeps.storage import Storage, open_storage

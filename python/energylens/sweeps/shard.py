@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from energylens.common.errors import EnergylensError
 from energylens.common.footer import TAIL, ends_whole
-from energylens.common.parquet_file import parquet_bytes, read_parquet_bytes
-from energylens.engine.reductions import Kept, point_frame
+from energylens.common.parquet_file import read_parquet_bytes
+from energylens.engine.reductions import Kept, point_frame, reduce_range
 from energylens.inputs.form import check
 from energylens.inputs.plan import canonical
-from energylens.searches.exhaustive import reduce_range
+from energylens.results.parquet import parquet_bytes
 from energylens.sweeps.form import ShardNote
 from energylens.sweeps.frozen import Shard, Sweep, thaw_here
 from energylens.sweeps.storage import Storage, open_storage

@@ -11,6 +11,7 @@ from energylens.common.errors import EnergylensError, Problem
 from energylens.common.memory import require_bytes
 from energylens.engine.trust import levels
 from energylens.sweeps.frozen import Shard, Sweep, thaw
+from energylens.sweeps.merged import damaged_files, merged_result
 from energylens.sweeps.shard import Damaged, read_parts, shard_name
 from energylens.sweeps.storage import Storage, open_storage
 
@@ -105,8 +106,6 @@ def status(out: str | Path, *, verify: bool = False) -> Status:
         `damaged` names the files that are not what was written; a shard with one is not done, and the same sweep
         computes it again once the file is deleted.
     """
-    from energylens.sweeps.merge import damaged_files, merged_result
-
     storage = open_storage(out)
     sweep = held_sweep(storage)
     done, damaged = survey(storage, sweep, all_shards(sweep), verify)

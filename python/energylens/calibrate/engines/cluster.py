@@ -20,9 +20,10 @@ from energylens.calibrate.profile_file import ProfileFile, significant
 from energylens.common.accuracy import Errors, errors, errors_text
 from energylens.common.errors import EnergylensError, Problem, did_you_mean
 from energylens.common.format import table
+from energylens.inputs.bundled import bundled
 from energylens.inputs.columns import Words, convert
 from energylens.inputs.gpu import Host
-from energylens.inputs.library import bundled, load_gpu, load_model, profile_path
+from energylens.inputs.library import load_gpu, load_model, profile_path
 from energylens.inputs.plan import LoadedGpu
 from energylens.serving.fixed_concurrency import Z_80, steady_state
 

@@ -20,7 +20,8 @@ from energylens.calibrate.power.fit import ON_CHIP, VECTOR
 from energylens.calibrate.profile_file import ProfileFile, significant
 from energylens.common.errors import EnergylensError, Problem, did_you_mean
 from energylens.common.format import table
-from energylens.inputs.library import bundled, load_gpu, profile_path
+from energylens.inputs.bundled import bundled
+from energylens.inputs.library import load_gpu, profile_path
 from energylens.inputs.plan import LoadedGpu
 from energylens.measurement.runs import GO_ON, Runs
 from energylens.serving.fixed_concurrency import Z_80

@@ -54,12 +54,26 @@ def spec_from_hf(
     parameters
         Published count of parameters.
 
+    Returns
+    -------
+    dict
+        The fields of a model spec, as `write_yaml` writes them and `load_model` reads them.
+
     Raises
     ------
     InvalidConfig
         If fields are absent, of a wrong kind or size, or contradict each other: with every problem.
     UnsupportedArchitecture
         If the model holds a piece that has no equation. Both are `SpecError`.
+
+    Examples
+    --------
+    >>> spec = spec_from_hf({
+    ...     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 4096,
+    ...     "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32000,
+    ... }, name="meta-llama/Llama-2-7b")
+    >>> spec["name"], spec["ranks"]["d"]
+    ('llama-2-7b', 4096)
     """
     if not isinstance(config, dict):
         raise InvalidConfig([f"a config is a mapping of fields, not {type(config).__name__}"])
@@ -78,7 +92,7 @@ def spec_from_hf(
         fields.check()
     except UnsupportedArchitecture as error:
         raise unsupported(architecture(config), f"is not expressed: {error}") from error
-    sizes = {rank: one["extent"] if isinstance(one, dict) else one for rank, one in blocks.ranks(shape).items()}
+    sizes = {rank: size["extent"] if isinstance(size, dict) else size for rank, size in blocks.ranks(shape).items()}
     if large := [
         f"sizes make a rank `{rank}` of {quoted(n)}: at most {MOST:,}" for rank, n in sizes.items() if n > MOST
     ]:

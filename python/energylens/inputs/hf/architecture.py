@@ -133,13 +133,13 @@ def family(config: dict[str, Any]) -> str:
         if text.get(key):
             raise unsupported(outer, f"uses {piece} ({key}), which has no equation here")
     model_type = str(text.get("model_type"))
-    found = ARCHITECTURES.get(inner) or (FLAT.get(outer, "") if not wrapped else "")
-    found = found or (model_type if wrapped or inner == model_type else "")
-    if found not in READERS:
+    family = ARCHITECTURES.get(inner) or (FLAT.get(outer, "") if not wrapped else "")
+    family = family or (model_type if wrapped or inner == model_type else "")
+    if family not in READERS:
         if outer == "-":
             raise unsupported("a config without architectures and model_type", "names no model")
         raise unsupported(outer, "is not an architecture that this importer knows")
-    return found
+    return family
 
 
 def unsupported(name: str, reason: str) -> UnsupportedArchitecture:

@@ -10,8 +10,8 @@ class UnsupportedArchitecture(SpecError):
 
     def __init__(self, problems: str | Problem | Iterable[Problem]) -> None:
         """Keep the reason as a problem."""
-        one = isinstance(problems, str)
-        super().__init__(Problem(str(problems), code="unsupported-architecture") if one else problems)  # type: ignore[arg-type]
+        is_text = isinstance(problems, str)
+        super().__init__(Problem(str(problems), code="unsupported-architecture") if is_text else problems)  # type: ignore[arg-type]
 
 
 class InvalidConfig(SpecError):

@@ -48,7 +48,7 @@ def qwen3(fields: Fields) -> Shape:
 
 
 def qwen2_moe(fields: Fields) -> Shape:
-    """Qwen2-MoE: routed experts beside one shared expert behind a sigmoid gate."""
+    """Qwen2-MoE: routed experts next to one shared expert behind a sigmoid gate."""
     shared = fields.integer("shared_expert_intermediate_size")
     experts = _experts(fields, "num_experts", shared=shared, shared_gate=True)
     return _qwen_moe(fields, _grouped(fields), experts)

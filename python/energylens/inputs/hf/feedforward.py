@@ -9,9 +9,9 @@ from energylens.inputs.hf.shape import Dense, Experts
 Kernels = dict[str, Any]
 
 
-def dense_kernels(dense: Dense, beside_experts: bool) -> Kernels:
+def dense_kernels(dense: Dense, has_experts: bool) -> Kernels:
     """Return the kernels of a dense network from N to M; next to routed layers its weights carry a 0 in their names."""
-    mark = "0" if beside_experts else ""
+    mark = "0" if has_experts else ""
     if not dense.gated:
         return {
             "mlp_up": f"U[b,s,f] = N[b,s,d] * Wu{mark}[d,f]",
@@ -55,9 +55,9 @@ def expert_kernels(experts: Experts) -> tuple[Kernels, str]:
     return out, "F"
 
 
-def dense_modules(dense: Dense, beside_experts: bool) -> dict[str, str]:
+def dense_modules(dense: Dense, has_experts: bool) -> dict[str, str]:
     """Return the module of a checkpoint's layer that holds each weight of a dense network."""
-    mark = "0" if beside_experts else ""
+    mark = "0" if has_experts else ""
     names = {"Wg": "gate_proj"} if dense.gated else {}
     names |= {"Wu": "up_proj", "Wd": "down_proj"}
     return {weight + mark: f"mlp.{module}" for weight, module in names.items()}

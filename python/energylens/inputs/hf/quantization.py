@@ -105,15 +105,15 @@ def _quantised(shape: Shape, config: Config) -> dict[str, str]:
     patterns = [re.compile(_pattern(entry)) for entry in entries]
     out: dict[str, str] = {}
     for weight, (module, layers) in _modules(shape).items():
-        names = {module} | {re.sub(rf"^{own}", other, module) for own, other in ALIASES.items()}
-        kept = sum(
+        names = {module} | {re.sub(rf"^{ours}", other, module) for ours, other in ALIASES.items()}
+        unquantised = sum(
             any(pattern.match(f"model.layers.{layer}.{name}") for pattern in patterns for name in names)
             for layer in (layers if patterns else ())
         )
-        if 0 < kept < len(layers):
-            text = f"{module} is quantised in {len(layers) - kept} of {len(layers)} layers"
+        if 0 < unquantised < len(layers):
+            text = f"{module} is quantised in {len(layers) - unquantised} of {len(layers)} layers"
             raise UnsupportedArchitecture(f"{text}, and a weight has one number format here")
-        out[weight] = "bf16" if kept else dtype
+        out[weight] = "bf16" if unquantised else dtype
     return out
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from energylens.reports.subject import Subject
     from energylens.results.comparison import Comparison
     from energylens.results.result import Result
+    from energylens.serving.advice.sweet_spots import SweetSpots
+    from energylens.serving.plan import ServicePlan
 
 
 def require() -> None:
@@ -94,15 +96,6 @@ class FrontCharts(Charts):
 
     best_per: pl.DataFrame | None
 
-    @classmethod
-    def of(cls, result: Result) -> FrontCharts:
-        """Return the charts of a result; raise `EnergylensError` if its front has no point."""
-        from energylens.reports.subject import of_result
-
-        if not result.frame.height:
-            raise EnergylensError(Problem("the front has no point to draw", hint=result.answer(), code="empty"))
-        return cls(of_result(result), result.best_per)
-
     def sweet_spots(self) -> Any:
         """Return joules per output token over lengths; raise `EnergylensError` unless the best of each were kept."""
         require()
@@ -146,6 +139,27 @@ class LengthCharts:
         from energylens.reports.charts.sweet_spots import sweet_spots_chart
 
         return sweet_spots_chart(self.cells)
+
+
+def front_charts(result: Result) -> FrontCharts:
+    """Return the charts of a front; raise `EnergylensError` if it has no point."""
+    from energylens.reports.subject import of_result
+
+    if not result.frame.height:
+        raise EnergylensError(Problem("the front has no point to draw", hint=result.answer(), code="empty"))
+    return FrontCharts(of_result(result), result.best_per)
+
+
+def service_charts(plan: ServicePlan) -> Charts:
+    """Return the charts of a service plan."""
+    from energylens.reports.subject import of_service
+
+    return Charts(of_service(plan.frame, plan.note, plan.plan_sha256))
+
+
+def length_charts(found: SweetSpots) -> LengthCharts:
+    """Return the chart of sweet spots."""
+    return LengthCharts(found.cells)
 
 
 def save_chart(chart: Any, path: Path) -> Path:

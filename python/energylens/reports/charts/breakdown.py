@@ -8,7 +8,7 @@ import altair as alt
 import polars as pl
 
 from energylens.common.format import number
-from energylens.common.units import ENERGY
+from energylens.engine.result_columns import ENERGY
 from energylens.reports.charts.style import CAUSE_COLOURS, COLOURS, WIDTH, configured, title
 from energylens.reports.text.prediction import CAUSE_NAMES
 

@@ -8,9 +8,10 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from energylens.common.units import ENERGY
+from energylens.engine.result_columns import ENERGY
 from energylens.reports.charts.style import COLOURS, HEIGHT, SHAPES, WIDTH, configured, title
 from energylens.reports.subject import Subject
+from energylens.results.words import configuration, deployment_words, pool_row
 
 POINTS = "points"
 """Name of the data of the chart, so that a page can change them."""
@@ -92,8 +93,6 @@ def interval_columns(frame: pl.DataFrame) -> tuple[pl.Expr | None, pl.Expr | Non
 
 def label(subject: Subject, frame: pl.DataFrame) -> pl.Series:
     """Return each point in words."""
-    from energylens.reports.text.answer import configuration
-    from energylens.reports.text.service import deployment_words, pool_row
 
     def pair(row: dict[str, Any]) -> str:
         sides = {side: pool_row(row, side) for side in ("prefill", "decode")}

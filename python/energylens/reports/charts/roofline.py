@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from energylens.common.units import ENERGY
+from energylens.engine.result_columns import ENERGY
 from energylens.reports.charts.style import COLOURS, HEIGHT, WIDTH, configured, title
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from energylens.common.units import UNITS
+from energylens.engine.result_columns import UNITS
 
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7f7f7f")
 """Okabe and Ito's, with brown and grey in place of yellow and black, which pages in light and dark would swallow."""

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from energylens.common.format import number
-from energylens.common.units import ENERGY
+from energylens.engine.result_columns import ENERGY
 from energylens.reports.charts.style import COLOURS, WIDTH, configured, title
 from energylens.reports.text.prediction import CAUSE_NAMES
 from energylens.results.comparison import Comparison

@@ -12,8 +12,9 @@ import polars as pl
 
 from energylens import _core
 from energylens.common.format import number
+from energylens.inputs.axis_text import axis_words
 from energylens.reports.charts import Charts, require
-from energylens.reports.subject import Subject, axis_words
+from energylens.reports.subject import Subject
 from energylens.reports.text.answer import trust_words
 
 MOST_ROWS: Final = 600

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from energylens.common.format import number, si, table
-from energylens.reports.text.service import deployment_words, note_lines, seconds_words
+from energylens.reports.text.service import note_lines, seconds_words
+from energylens.results.words import deployment_words
 
 if TYPE_CHECKING:
     from energylens.serving.advice.batch import BatchAdvice

@@ -8,9 +8,11 @@ import numpy as np
 
 from energylens.common.errors import Problem
 from energylens.common.format import number, si, table
-from energylens.common.units import UNITS
+from energylens.engine.result_columns import UNITS
 from energylens.engine.trust import Account, levels
-from energylens.inputs import run_options
+from energylens.inputs.axes import AXES, heading
+from energylens.inputs.axis_text import DEFAULT
+from energylens.results.words import configuration, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,30 +29,7 @@ _NAMES = {
     "output_tokens_per_s": "throughput",
 }
 _ROWS_SHOWN = 20
-_AXES_SHOWN = (
-    "model",
-    "gpu",
-    "weight_dtype",
-    "kv_dtype",
-    "tp",
-    "pp",
-    "dp",
-    "ep",
-    *run_options.RUNNING,
-    "prompt_tokens",
-    "output_tokens",
-    "batch",
-)
-
-
-def configuration(row: dict[str, Any]) -> str:
-    """Return a point in words: `4 x h100-sxm, tp 4, batch 64`."""
-    parts = [f"{row['gpus']} x {row['gpu']}"]
-    parts += [f"{axis} {row[axis]}" for axis in ("tp", "pp", "dp", "ep") if axis == "tp" or row[axis] > 1]
-    parts += run_options.words(row)
-    parts += [f"{row['weight_dtype']} weights"] if row["weight_dtype"] else []
-    parts += [f"{row['kv_dtype']} KV"] if row["kv_dtype"] else []
-    return ", ".join([*parts, f"batch {row['batch']}"])
+_AXES_SHOWN = (*(axis for axis in AXES if axis != "batch"), "batch")
 
 
 def _lengths(result: Result, row: dict[str, Any]) -> str:
@@ -136,26 +115,6 @@ def _least_memory(result: Result) -> tuple[float, str]:
     return float(need), name
 
 
-def why_not(by_reason: Mapping[str, int]) -> str:
-    """Return the count of points by reason, the commonest first."""
-    told = {
-        "memory": "do not fit into memory",
-        "shard": "split a rank that does not divide",
-        "experts": "have an ep that does not divide the experts",
-        "ep": "have an ep that does not fit the GPUs",
-        "layers": "have more stages than layers",
-        "batch": "have a batch below dp",
-        "overlap": "ask for overlap that cannot be or changes nothing",
-        "clock": "ask for a clock the GPU is not known at",
-        "power": "ask for a power cap outside the GPU's range, or below what it draws where its clocks are unknown",
-        "routing": "ask for a law of routing that is not one of the model's experts",
-        "placement": "ask for a placement that there are no experts or GPUs for",
-        "overflow": "have seconds or joules beyond what can be calculated with",
-    }
-    counts = sorted(((n, reason) for reason, n in by_reason.items() if reason != "ok"), reverse=True)
-    return ", ".join(f"{n:,} {told[reason]}" for n, reason in counts) or "no point was evaluated"
-
-
 def front_table(result: Result) -> str:
     """Return the front as a table: ties by objectives shown once (with the fewest GPUs), long fronts thinned evenly."""
     objectives = list(result.space.objectives)
@@ -177,12 +136,12 @@ def point_table(frame: pl.DataFrame, result: Result) -> str:
     shown = [axis for axis in _AXES_SHOWN if axis in always or len(result.space.axes[axis]) > 1]
     rows = []
     for row in frame.iter_rows(named=True):
-        values = [row[axis] if row[axis] is not None else "own" for axis in shown]
+        values = [row[axis] if row[axis] is not None else DEFAULT for axis in shown]
         numbers = [row["energy_per_output_token_j"], row["latency_s"], row["ttft_s"], row["tpot_s"] * 1e3]
         numbers += [row["output_tokens_per_s"], row["power_w_per_gpu"], row["memory_bytes_per_gpu"] / 1e9]
         rows.append([*values, row["gpus"], *(number(value) for value in numbers)])
     results = ["GPUs", "J/token", "latency s", "TTFT s", "TPOT ms", "tokens/s", "W/GPU", "GB/GPU"]
-    return table([*(_axis_name(axis) for axis in shown), *results], rows)
+    return table([*(heading(axis) for axis in shown), *results], rows)
 
 
 def kept_tables(result: Result) -> str:
@@ -198,12 +157,6 @@ def kept_tables(result: Result) -> str:
         rows = [[name, *(number(result.quantile(name, share)) for share in shares)] for name in names]
         parts.append(f"quantiles, to within 1/128:\n{table(['column', *(f'{s:.0%}' for s in shares)], rows)}")
     return "\n\n".join(parts)
-
-
-def _axis_name(axis: str) -> str:
-    return {"weight_dtype": "weights", "kv_dtype": "KV", "prompt_tokens": "prompt", "output_tokens": "output"}.get(
-        axis, axis
-    )
 
 
 def account(result: Result) -> str:

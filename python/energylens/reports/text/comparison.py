@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from energylens.common.format import number, table
-from energylens.common.units import ENERGY, unit
+from energylens.engine.result_columns import ENERGY, unit
 from energylens.reports.text.prediction import CAUSE_NAMES
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import Final
 
 from energylens import _core
 from energylens.common.format import number, si, table
-from energylens.reports.text.answer import configuration, trust_line
+from energylens.reports.text.answer import trust_line
 from energylens.results.prediction import Prediction
+from energylens.results.words import configuration
 
 CAUSE_NAMES: Final = {
     "compute": "compute, running",

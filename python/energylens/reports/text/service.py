@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from energylens.common.format import number, si, table
 from energylens.inputs import run_options
-from energylens.reports.text.answer import trust_line, why_not
-from energylens.serving.evaluate import BATCHING
+from energylens.inputs.axes import heading
+from energylens.inputs.axis_text import DEFAULT
+from energylens.inputs.batching import BATCHING
+from energylens.reports.text.answer import trust_line
+from energylens.results.words import deployment_words, pool_row
 from energylens.serving.notes import FEW_REQUESTS
+from energylens.serving.words import reasons_words, workload_words
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,63 +21,11 @@ if TYPE_CHECKING:
     from energylens.serving.plan import ServicePlan
     from energylens.serving.pools import PoolPlan
     from energylens.serving.replay import Replay
-    from energylens.serving.workload import Workload
 
 _ROWS_SHOWN = 16
 _REPLAYED = (
     "times and joules: of one engine's share of the requests, replayed one by one, without warming up and running out"
 )
-
-
-def deployment_words(row: Mapping[str, Any]) -> str:
-    """Return a deployment in words: `3 engines of 4 x h100-sxm, tp 4`."""
-    if "prefill_gpu" in row:
-        return "; ".join(f"{side} on {deployment_words(pool_row(row, side))}" for side in ("prefill", "decode"))
-    replicas = int(row.get("replicas") or 1)
-    each = int(row["gpus"]) // replicas
-    parts = [f"{replicas} engine{'s' if replicas > 1 else ''} of {each} x {row['gpu']}"]
-    parts += [f"{axis} {row[axis]}" for axis in ("tp", "pp", "dp", "ep") if axis == "tp" or row.get(axis, 1) > 1]
-    parts += run_options.words(dict(row))
-    parts += [
-        f"{row[name]} {what}" for name, what in (("weight_dtype", "weights"), ("kv_dtype", "KV")) if row.get(name)
-    ]
-    if row.get("token_budget", 8192) != BATCHING["token_budget"]:
-        parts.append(f"{row['token_budget']:,} tokens a step")
-    if row.get("max_num_seqs", 256) != BATCHING["max_num_seqs"]:
-        parts.append(f"at most {row['max_num_seqs']} sequences")
-    if not row.get("chunked", True):
-        parts.append("whole prompts")
-    if row.get("draft_tokens", 0):
-        parts.append(f"{row['draft_tokens']} draft tokens ({row['draft'] or 'n-grams'})")
-    return ", ".join(parts)
-
-
-def pool_row(row: Mapping[str, Any], side: str) -> dict[str, Any]:
-    """Return one pool of a pair as a deployment."""
-    return {name.removeprefix(f"{side}_"): value for name, value in row.items() if name.startswith(f"{side}_")}
-
-
-def reasons_words(counts: Mapping[str, int]) -> str:
-    """Return why deployments cannot run, the commonest first."""
-    over = counts.get("overload", 0)
-    small = counts.get("budget", 0)
-    rest = {name: n for name, n in counts.items() if name not in {"overload", "budget", "ok"}}
-    parts = [f"{over:,} deployments cannot serve all that arrives"] if over else []
-    parts += (
-        [f"{small:,} have steps of fewer tokens than requests may run (token_budget, max_num_seqs)"] if small else []
-    )
-    parts += [why_not(rest)] if rest else []
-    return ", ".join(parts)
-
-
-def workload_words(load: Workload, rate: float | None) -> str:
-    """Return a workload in words."""
-    told = f"{load.name}: {number(load.input_tokens)} prompt and {number(load.output_tokens)} output tokens"
-    if rate is None:
-        return f"{told}, engines always full"
-    told += f", {number(rate)} requests/s"
-    peak = max(factor for factor, _ in load.rates)
-    return told if peak <= 1.0 else f"{told}, {number(peak * rate)}/s in its busiest seconds"
 
 
 def note_lines(notes: Sequence[str]) -> list[str]:
@@ -170,14 +122,14 @@ def _front(frame: pl.DataFrame) -> str:
     picked = sorted({min(height - 1, round(i * step)) for i in range(_ROWS_SHOWN)})
     rows = []
     for row in frame[picked].iter_rows(named=True):
-        axes = [row[name] if row[name] is not None else "own" for name in shown]
+        axes = [row[name] if row[name] is not None else DEFAULT for name in shown]
         values = [row["energy_per_output_token_j"], row["ttft_p90_s"], _ms(row["tpot_p90_s"]), row["latency_s"]]
         values += [row["power_w"], 100 * row["utilisation"], row["running"]]
         rows.append(
             [*axes, row["tp"], row["gpus"], *(number(v) for v in values), *(number(row[name]) for name in money)]
         )
-    names = {"weight_dtype": "weights", "kv_dtype": "KV", "max_num_seqs": "seqs", "token_budget": "budget"}
-    header = [names.get(name, name) for name in shown]
+    names = {"max_num_seqs": "seqs", "token_budget": "budget"}
+    header = [names.get(name, heading(name)) for name in shown]
     header += ["tp", "GPUs", "J/token", "P90 TTFT s", "P90 TPOT ms", "latency s", "W", "% used", "running"]
     header += ["cost per 1M output tokens" if "cost" in name else "g CO2 per 1M" for name in money]
     return table(header, rows)

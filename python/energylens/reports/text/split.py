@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from energylens.common.format import number, si, table
-from energylens.reports.text.answer import configuration
+from energylens.results.words import configuration, pair_words, pool_row
 from energylens.serving.split import Split
 
 _ROWS_SHOWN = 12
-
-
-def _side(row: dict[str, Any], side: str) -> str:
-    own = {name.removeprefix(f"{side}_"): value for name, value in row.items() if name.startswith(f"{side}_")}
-    return configuration(own)
-
-
-def pair_words(row: dict[str, Any]) -> str:
-    """Return a pair in words."""
-    return f"prefill on {_side(row, 'prefill')}; decode on {_side(row, 'decode')}"
 
 
 def split_sentence(found: Split) -> str:
@@ -50,8 +38,8 @@ def split_text(found: Split) -> str:
             si(row["ttft_s"], "s"),
             si(row["tpot_s"], "s"),
             si(row["latency_s"], "s"),
-            _side(row, "prefill"),
-            _side(row, "decode"),
+            configuration(pool_row(row, "prefill")),
+            configuration(pool_row(row, "decode")),
         ]
         for row in frame[picked].iter_rows(named=True)
     ]

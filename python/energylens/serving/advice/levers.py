@@ -13,12 +13,13 @@ import polars as pl
 from energylens import _core
 from energylens.common.errors import Problem, SpaceError
 from energylens.engine.space import Limit
+from energylens.inputs.batching import BATCHING
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel
 from energylens.serving.caps import binds
 from energylens.serving.deployments import deployments, replicated, service_limits, within
-from energylens.serving.evaluate import BATCHING, checked_rate, states
+from energylens.serving.evaluate import checked_rate, states
 from energylens.serving.fixed_concurrency import UNMEASURED, Z_80
 from energylens.serving.intervals import with_intervals
 from energylens.serving.judge import judged_by_replay

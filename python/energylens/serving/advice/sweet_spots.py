@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from energylens.common import views
 from energylens.common.errors import InfeasibleError, Problem
 from energylens.engine.evaluate import evaluate
+from energylens.inputs.axes import LARGEST
 from energylens.inputs.axis_lists import whole_numbers
 from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
 from energylens.inputs.library import load_gpu, load_model
-from energylens.inputs.plan import LARGEST, LoadedGpu, LoadedModel
+from energylens.inputs.plan import LoadedGpu, LoadedModel
 from energylens.serving.least_squares import nonnegative_least_squares
 from energylens.serving.sums import row_sums
-
-if TYPE_CHECKING:
-    from energylens.reports.charts import LengthCharts
 
 LENGTHS: Final = (64, 128, 256, 512, 1024, 2048, 4096)
 """Prompt and output tokens of the cells, those of the paper."""
@@ -44,11 +43,10 @@ class SweetSpots:
     error_percent: float
 
     @property
-    def plot(self) -> LengthCharts:
+    def plot(self) -> views.LengthCharts:
         """Its chart: `sweet_spots()`."""
-        from energylens.reports.charts import LengthCharts
-
-        return LengthCharts(self.cells)
+        charts: views.LengthCharts = views.charts(self)
+        return charts
 
     @property
     def best(self) -> dict[str, Any]:

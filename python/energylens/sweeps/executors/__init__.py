@@ -1,27 +1,15 @@
-"""Where work runs: one small interface, and who has it."""
+"""Where work runs: executors by name."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Generator, Sequence
-from typing import Protocol, TypeVar
 
 from energylens.common.errors import EnergylensError, Problem, did_you_mean
 from energylens.common.show import shown
 from energylens.inputs.axis_text import is_whole
-
-TaskT = TypeVar("TaskT")
-DoneT = TypeVar("DoneT")
+from energylens.sweeps.executors.executor import Executor
 
 EXECUTORS = ("local", "ray")
 
 _MOST_WORKERS = 1_000_000
-
-
-class Executor(Protocol):
-    """Runs tasks that do not depend on one another."""
-
-    def run(self, work: Callable[[TaskT], DoneT], tasks: Sequence[TaskT]) -> Generator[DoneT, None, None]:
-        """Yield what `work` returns for each task, in any order; the first error is raised. Closing stops the rest."""
 
 
 def executor_named(name: str, threads: int | None, workers: int | None, address: str | None) -> Executor:

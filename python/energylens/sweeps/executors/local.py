@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 
-from energylens.sweeps.executors import DoneT, TaskT
+from energylens.sweeps.executors.executor import DoneT, TaskT
 
 
 class LocalExecutor:

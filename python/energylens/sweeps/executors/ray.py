@@ -9,7 +9,7 @@ from typing import Any
 
 from energylens.common.errors import EnergylensError, Problem, needs_extra
 from energylens.engine.evaluate import default_threads
-from energylens.sweeps.executors import DoneT, TaskT
+from energylens.sweeps.executors.executor import DoneT, TaskT
 
 _PATIENCE_S = 10.0
 _RETRIES = 5

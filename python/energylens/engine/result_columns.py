@@ -1,40 +1,19 @@
-"""Columns of a frame of points: names, defaults, units, and which way is better."""
+"""Columns of results: names, units, and whether larger is better."""
 
 from __future__ import annotations
 
 from typing import Final
 
-POINT_DEFAULTS: Final[dict[str, object]] = {
-    "model": None,
-    "gpu": None,
-    "weight_dtype": None,
-    "kv_dtype": None,
-    "tp": 1,
-    "pp": 1,
-    "dp": 1,
-    "ep": 1,
-    "batch": 1,
-    "prompt_tokens": 1024,
-    "output_tokens": 256,
-}
-"""Columns of a point in order; None marks what has no default (model, gpu) or means the spec's own format."""
+from energylens.inputs.axes import AXES
 
 ENERGY: Final = "energy_per_output_token_j"
 """The column that every result is judged by."""
 
+DEFAULT_OBJECTIVES: Final = (ENERGY, "latency_s")
+"""What a space trades off where no objectives are given."""
+
 UNITS: Final[dict[str, str]] = {
-    "tp": "GPUs",
-    "pp": "stages",
-    "dp": "ranks",
-    "ep": "ranks",
-    "cp": "ranks",
-    "overlap_stages": "stages",
-    "overlap_sms": "SMs",
-    "sm_clock_mhz": "MHz",
-    "power_cap_w": "W",
-    "batch": "sequences",
-    "prompt_tokens": "tokens",
-    "output_tokens": "tokens",
+    **{name: axis.unit for name, axis in AXES.items() if axis.unit is not None},
     "gpus": "GPUs",
     "latency_s": "s",
     "ttft_s": "s",
