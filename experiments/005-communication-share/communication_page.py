@@ -113,10 +113,10 @@ def way_figures(table: pl.DataFrame) -> dict[str, str]:
     for stages, sms in order.select("overlap_stages", "overlap_sms").rows():
         cells = []
         for gpu in ("a100-sxm-80gb", "h100-sxm"):
-            base = table.filter(pl.col("overlap_stages").is_null(), gpu=gpu, run_options=FOLDED[0]).row(0, named=True)
+            base = table.filter(pl.col("overlap_stages").is_null(), gpu=gpu, way=FOLDED[0]).row(0, named=True)
             for run_options in FOLDED:
                 same = pl.col("overlap_stages").is_null() if stages is None else pl.col("overlap_stages") == stages
-                entry = table.filter(same, gpu=gpu, run_options=run_options, overlap_sms=sms).row(0, named=True)
+                entry = table.filter(same, gpu=gpu, way=run_options, overlap_sms=sms).row(0, named=True)
                 time, joules = (100 * (entry[name] / base[name] - 1) for name in ("ttft_s", "energy_prefill_j"))
                 cells.append(f"{time:+.0f} / {joules:+.0f}")
         rows.append(["none" if stages is None else f"{stages} stages, {sms} SMs", *cells])
@@ -133,7 +133,7 @@ def way_figures(table: pl.DataFrame) -> dict[str, str]:
             stages = entry["overlap_stages"]
             overlap = "no overlap" if stages is None else f"{stages} stages of {entry['overlap_sms']} SMs"
             time, joules = (100 * (entry[name] / base[name] - 1) for name in ("ttft_s", "energy_prefill_j"))
-            out[f"{short}_{what}"] = f"{entry['run_options']}, {overlap} ({time:+.0f} % time, {joules:+.0f} % joules)"
+            out[f"{short}_{what}"] = f"{entry['way']}, {overlap} ({time:+.0f} % time, {joules:+.0f} % joules)"
         hidden = pl.col("overlap_stages").is_not_null()
         least = (
             here.filter(side).group_by("way", maintain_order=True).agg(pl.min("ttft_s")) for side in (~hidden, hidden)
@@ -145,7 +145,7 @@ def way_figures(table: pl.DataFrame) -> dict[str, str]:
             short == "H100" or here.sort("ttft_s").row(0, named=True)["overlap_stages"] is None,
             "A100: no overlap is best",
         )
-        most = here.filter(overlap_stages=4, overlap_sms=32, run_options=FOLDED[0]).row(0, named=True)
+        most = here.filter(overlap_stages=4, overlap_sms=32, way=FOLDED[0]).row(0, named=True)
         time, joules = (100 * (most[name] / base[name] - 1) for name in ("ttft_s", "energy_prefill_j"))
         out[f"{short}_most"] = f"{time:+.0f} % time, {joules:+.0f} % joules"
     return out | {"table_ways": markdown(head, rows)}
