@@ -5,8 +5,8 @@ import re
 from html import escape
 from typing import Any
 
-from docutils import nodes
-from docutils.utils.math import latex2mathml
+from docutils import nodes  # type: ignore[import-untyped, unused-ignore]
+from docutils.utils.math import latex2mathml  # type: ignore[import-untyped, unused-ignore]
 from pygments.lexers.special import TextLexer
 
 import energylens
