@@ -18,7 +18,6 @@ from energylens.inputs import routing, run_options
 from energylens.inputs.axes import LARGEST
 from energylens.inputs.batching import MAX_BATCHED_TOKENS as MAX_BATCHED_TOKENS
 from energylens.inputs.crossing import Point
-from energylens.inputs.file_forms import checked_plan
 from energylens.inputs.form import place_problem
 from energylens.inputs.gpu import GpuSpec
 from energylens.inputs.model import ModelSpec
@@ -138,6 +137,8 @@ class Plan:
     @classmethod
     def thaw(cls, content: dict[str, Any]) -> Plan:
         """Return the plan of a canonical content; its models and GPUs are known by name only. Raises `SpecError`."""
+        from energylens.inputs.file_forms import checked_plan
+
         plan = cls.__new__(cls)
         plan.models, plan.gpus = (), ()
         plan._freeze(checked_plan(content))
