@@ -15,7 +15,6 @@ import pytest
 
 import energylens
 from energylens import EnergylensError, FrameError, Result, Space, SpaceError, SpecError, predict
-from energylens.common.show import shown
 from energylens.plan import Plan
 from energylens.points import read_point
 

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens import _core, routing, running
+from energylens.columns import SPEC_WORD
 from energylens.common.show import shown
 from energylens.errors import Problem, SpaceError, did_you_mean
 from energylens.library import load_gpu, load_model
@@ -175,6 +176,8 @@ class Space:
         plan = self.plan
         given = set(_core.AXES) - {"model", "gpu"} - set(running.RUNNING)
         raw = {name: listed(getattr(self, name)) for name in given}
+        for name in ("weight_dtype", "kv_dtype"):
+            raw[name] = [None if isinstance(v, str) and v == SPEC_WORD else v for v in raw[name]]
         for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
             raw[name] = [v for part in raw[name] for v in (numbers(part, name) if isinstance(part, str) else [part])]
         axes = {"model": plan.model_names, "gpu": plan.gpu_names} | raw | self._running

@@ -17,6 +17,7 @@ from energylens.errors import InfeasibleError, Problem, SpaceError
 from energylens.library import load_gpu, load_model
 from energylens.listed import whole_numbers
 from energylens.plan import LoadedGpu, LoadedModel
+from energylens.prediction import engine_problem
 from energylens.service.intervals import with_intervals
 from energylens.service.notes import traffic_notes
 from energylens.service.serving import serve
@@ -86,6 +87,8 @@ def advise_batch(
     told = serve(points, load, None, **own)
     fits = told.filter(pl.col("feasible") & (pl.col("slots") >= pl.col("max_num_seqs") - 0.5))
     if not fits.height:
+        if (problem := engine_problem(loaded, profile, engine)) is not None:
+            raise InfeasibleError(problem)
         why = str(told["reason"][0])
         why = "memory" if why == "ok" else why  # it runs, but not with so many at once
         hint = "use more GPUs (tp) or a narrower weight_dtype" if why == "memory" else "`energylens predict` says why"

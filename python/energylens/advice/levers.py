@@ -15,6 +15,7 @@ from energylens.builder import Model
 from energylens.errors import Problem, SpaceError
 from energylens.library import load_gpu, load_model
 from energylens.plan import LoadedGpu, LoadedModel
+from energylens.prediction import engine_problem
 from energylens.service.caps import binds
 from energylens.service.deployments import deployments, replicated, service_limits, within
 from energylens.service.intervals import with_intervals
@@ -97,6 +98,8 @@ def advise_levers(
             binds(row["gpu"], float(told["power_cap_w"][0]), float(step_w[0]), "a step in steady state", gpus)
         )
     if not told["feasible"][0]:
+        if (problem := engine_problem(loaded, profile, row)) is not None:
+            raise SpaceError(problem)
         fault = f"the deployment cannot serve {load.name} ({told['reason'][0]})"
         why = str(told["reason"][0])
         hint = "give it more replicas, or a lower rate" if why == "overload" else "`energylens predict` says more"

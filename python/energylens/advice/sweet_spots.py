@@ -18,6 +18,7 @@ from energylens.evaluation import evaluate
 from energylens.library import load_gpu, load_model
 from energylens.listed import whole_numbers
 from energylens.plan import LARGEST, LoadedGpu, LoadedModel
+from energylens.prediction import engine_problem
 from energylens.service.least_squares import nonnegative_least_squares
 from energylens.service.sums import row_sums
 
@@ -91,6 +92,8 @@ def sweet_spots(
     told = evaluate(frame_of(*rows), models=[loaded], gpus=[profile])
     kept = told.filter(pl.col("feasible"))
     if not kept.height:
+        if (problem := engine_problem(loaded, profile, engine)) is not None:
+            raise InfeasibleError(problem)
         fault = f"{loaded.spec.name} runs at none of these lengths ({told['reason'][0]})"
         raise InfeasibleError(
             Problem(fault, hint="use more GPUs (tp), or a smaller batch", code=str(told["reason"][0]))
