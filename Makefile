@@ -43,8 +43,8 @@ rust-test: ## Rust tests, documentation examples included; the same random examp
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-2026} $(CARGO) $(RUST_TEST) --locked
 	$(CARGO) test --doc --locked --quiet
 
-python-test: dev ## Python tests
-	$(BIN)/python -m pytest -q
+python-test: dev ## Python tests, in two processes (JOBS=4)
+	$(BIN)/python -m pytest -q -n $${JOBS:-2} --dist worksteal
 
 fuzz: dev ## Ten minutes of mutated files, frames and command lines (SECONDS=600); what fails is written to out/fuzz
 	cd tests && $(abspath $(BIN))/python -m fuzz --seconds $${SECONDS:-600} --out ../out/fuzz

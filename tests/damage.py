@@ -17,6 +17,7 @@ import polars as pl
 Damage = Callable[[random.Random, bytes], bytes]
 
 SEAL = "energylens.data_sha256"
+LENGTH = "energylens.data_bytes"
 
 ODD: list[Any] = [
     None, True, False, 0, -1, 1.5, 10**30, 1e308, "", "x", "\x1b[31m", "x" * 100_000, "\ud800", [], [[]], [None], ["x"],
@@ -26,10 +27,10 @@ ODD: list[Any] = [
 
 
 def parts(data: bytes) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Return the frame of a file and its metadata, but for the SHA-256 of both: what is written of them has none."""
+    """Return the frame of a file and its metadata, but for their SHA-256: what is written of them has none."""
     metadata = pl.read_parquet_metadata(io.BytesIO(data))
     return pl.read_parquet(io.BytesIO(data)), {
-        key: value for key, value in metadata.items() if key.startswith("energylens.") and key != SEAL
+        key: value for key, value in metadata.items() if key.startswith("energylens.") and key not in (SEAL, LENGTH)
     }
 
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import energylens
-from damage import BYTES, FIELDS, SEAL, damaged, made, parts, whole
+from damage import BYTES, FIELDS, LENGTH, damaged, made, parts, whole
 from energylens import EnergylensError, Result, compare, export
 from energylens.common.parquet_file import read_parquet
 from energylens.reports.subject import read_subject
@@ -154,14 +154,52 @@ def test_a_footer_of_many_levels_is_refused(part: bytes, tmp_path: Path) -> None
         read_parquet(path)
 
 
-def test_data_that_was_changed_is_not_read_as_another_result(files: dict[str, bytes], tmp_path: Path) -> None:
-    frame, metadata = parts(files["front"])
-    seal = {SEAL: pl.read_parquet_metadata(io.BytesIO(files["front"]))[SEAL]}
-    assert read_parquet(made(tmp_path, "same.parquet", whole(frame, metadata | seal)))[0].equals(frame)
-    other = frame.with_columns(pl.col("latency_s") * 2)
-    for data in (whole(other, metadata | seal), whole(frame, metadata | seal | {"energylens.version": "0.0.1"})):
-        with pytest.raises(EnergylensError, match="is damaged, or was changed since it was written"):
-            Result.read(made(tmp_path, "other.parquet", data))
+def sealed(data: bytes) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Return the frame of a file and all its metadata, as a program that writes it anew takes them over."""
+    return pl.read_parquet(io.BytesIO(data)), dict(pl.read_parquet_metadata(io.BytesIO(data)))
+
+
+def test_a_result_that_another_program_wrote_anew_is_read_with_a_note(
+    files: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sealed(files["front"])[0].height > 1
+    for kind in ("front", "service", "pairs"):
+        frame, metadata = sealed(files[kind])
+        same = made(tmp_path, "same.parquet", whole(frame, metadata))
+        assert read_parquet(same)[0].equals(frame)
+        assert capsys.readouterr().err == ""
+        path = tmp_path / "other.parquet"
+        note = f"note: `{path}` was changed after energylens wrote it: what it says of itself may no longer hold\n"
+        for other in [frame, *([frame.filter(pl.int_range(pl.len()) == 1)] if frame.height > 1 else [])]:
+            other.write_parquet(path, metadata=metadata, compression="gzip")
+            assert read_parquet(path)[0].equals(other)
+            assert capsys.readouterr().err == note
+            readers: list[Any] = [read_subject]
+            readers += [read_point] if kind != "pairs" else []
+            readers += [Result.read, lambda p: compare(p, p)] if kind == "front" else []
+            for read in readers:
+                assert read(path)
+                assert set(capsys.readouterr().err.splitlines(keepends=True)) == {note}
+            with pytest.raises(EnergylensError, match="is damaged, or was changed since it was written"):
+                read_parquet(path, strict=True)
+
+
+def test_a_result_that_was_written_anew_passes_the_same_form(files: dict[str, bytes], tmp_path: Path) -> None:
+    frame, metadata = sealed(files["front"])
+    path = made(tmp_path, "front.parquet", whole(frame.head(1).with_columns(-pl.col("latency_s")), metadata))
+    with pytest.raises(EnergylensError, match=r"`latency_s` should be a number from 0 to 1e\+150, found -"):
+        Result.read(path)
+
+
+def test_what_a_file_says_of_itself_is_not_changed(files: dict[str, bytes], tmp_path: Path) -> None:
+    frame, metadata = sealed(files["front"])
+    path = made(tmp_path, "other.parquet", whole(frame, metadata | {"energylens.version": "0.0.1"}))
+    with pytest.raises(EnergylensError, match="is damaged, or was changed since it was written"):
+        Result.read(path)
+    old = {name: value for name, value in metadata.items() if name != LENGTH}  # of versions that told no length
+    path = made(tmp_path, "old.parquet", whole(frame.head(1), old))
+    with pytest.raises(EnergylensError, match="is damaged, or was changed since it was written"):
+        Result.read(path)
 
 
 def test_a_result_of_any_name_is_read_by_what_is_in_it(files: dict[str, bytes], tmp_path: Path) -> None:

@@ -306,6 +306,21 @@ def test_rows_zeroed_at_equal_size_are_named(folder: Path, capsys: pytest.Captur
     assert main(["status", str(folder), "--verify"]) == 0
 
 
+@pytest.mark.parametrize("lost", ["all", "end", "length"])
+def test_rows_zeroed_at_equal_size_are_made_again(lost: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = max((folder / "rows").iterdir())
+    whole = path.read_bytes()
+    left = {"all": b"", "end": whole[:-4096], "length": whole[:-8]}[lost]
+    path.write_bytes(left + bytes(len(whole) - len(left) - 4) + (whole[-4:] if lost == "length" else bytes(4)))
+    assert path.stat().st_size == len(whole)
+    capsys.readouterr()
+    told = energylens.sweep(JOB, folder)
+    assert (told.computed, told.complete, told.merged) == (1, True, True)
+    assert capsys.readouterr().err == f"rows/{path.name} is damaged: computing it again\n"
+    assert path.read_bytes() == whole
+    assert energylens.sweep(JOB, folder).computed == 0
+
+
 def test_merged_files_that_are_damaged_are_named(folder: Path) -> None:
     path = folder / "top.parquet"
     path.write_bytes(bytes(path.stat().st_size))

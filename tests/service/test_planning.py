@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import polars as pl
@@ -140,15 +141,36 @@ def test_costs_are_those_of_joules_and_hours() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"pue": 0.9}, "`pue` is 1 or more"),
-        ({"kwh": -1.0}, "`kwh` is 0 or more"),
+        ({"pue": 0.9}, "`pue` is a number from 1 to 100, found 0.9"),
+        ({"pue": 100.1}, "`pue` is a number from 1 to 100, found 100.1"),
+        ({"kwh": -1.0}, "`kwh` is a number from 0 to 1,000,000, found -1.0"),
+        ({"kwh": 1e308}, "`kwh` is a number from 0 to 1,000,000, found 1e\\+308"),
+        ({"kwh": "2"}, "`kwh` is a number from 0 to 1,000,000, found 2"),
         ({"carbon_g_per_kwh": [1.0, 2.0]}, "has 2 values"),
-        ({"gpu_hour": {"a": float("nan")}}, "`gpu_hour` is 0 or more"),
+        ({"carbon_g_per_kwh": 1e7}, "`carbon_g_per_kwh` is a number from 0 to 1,000,000, found 10000000.0"),
+        ({"server_w_per_gpu": float("inf")}, "`server_w_per_gpu` is a number from 0 to 1,000,000, found inf"),
+        ({"gpu_hour": {"a": float("nan")}}, "`gpu_hour` is a number from 0 to 1,000,000, found nan"),
+        ({"gpu_hour": {"a": 1.0, "b": 2e6}}, "`gpu_hour` is a number from 0 to 1,000,000, found 2000000.0"),
     ],
 )
 def test_faulty_costs_are_told(given: dict[str, Any], said: str) -> None:
     with pytest.raises(SpaceError, match=said):
         Costs(**given)
+
+
+def test_the_largest_costs_stay_finite_and_all_that_are_beyond_are_named() -> None:
+    most = {"gpu_hour": 1e6, "kwh": 1e6, "pue": 100.0, "carbon_g_per_kwh": 1e6, "server_w_per_gpu": 1e6}
+    frame = pl.DataFrame(
+        {"gpu": ["a"], "gpus": [64], "energy_per_output_token_j": [1e6], "output_tokens_per_s": [1e-6]}
+    )
+    told = Costs(**most).added(frame)
+    added = [name for name in told.columns if name not in frame.columns]
+    assert len(added) == 3
+    assert all(0 < told[name][0] < math.inf for name in added)
+    with pytest.raises(SpaceError) as caught:
+        Costs(**{name: value * 1.01 for name, value in most.items()})
+    assert [problem.code for problem in caught.value.problems] == ["cost"] * 5
+    assert all("`" + name + "`" in str(caught.value) for name in most)
 
 
 def test_a_missing_price_is_told() -> None:

@@ -16,7 +16,7 @@ use crate::cost::program::Program;
 use crate::einsum::shape::Poly;
 use crate::graph::Graph;
 use crate::hardware::dtype::Dtype;
-use crate::hardware::profile::{Profile, Range};
+use crate::hardware::profile::{Power, Profile, Range};
 use crate::mesh::{Infeasible, Mesh, Reason};
 use crate::plan::MaskSpec;
 use crate::routing::table::known;
@@ -286,14 +286,28 @@ impl Running {
         }
         let (cap, power) = (f64::from(self.power_cap_w), &locked.unwrap_or(profile).power);
         if cap > 0.0 && !(power.static_w < cap && cap <= power.tdp_w) {
-            let message = format!("a power cap of {cap} W");
-            return fault(
-                Reason::Power,
-                message,
-                format!("use more than {:.0} and at most {:.0} W", power.static_w, power.tdp_w),
-            );
+            return fault(Reason::Power, format!("a power cap of {cap} W"), self.caps(profile, power));
         }
         Ok(())
+    }
+
+    /// Which caps a GPU takes, and at which clock: what it draws while it waits falls with the clock.
+    fn caps(&self, profile: &Profile, power: &Power) -> String {
+        let (lowest, highest) = (power.static_w.floor() + 1.0, power.tdp_w.floor());
+        match (self.sm_clock_mhz, profile.clock.range()) {
+            _ if lowest > highest => format!(
+                "leave it out: there is none between the {:.0} W of a GPU that waits and the {highest:.0} W of its board",
+                power.static_w
+            ),
+            (0, Some((_, mhz))) => format!(
+                "use {lowest:.0} to {highest:.0} W: {lowest:.0} W is the lowest cap at its highest clock, {mhz:.0} MHz, \
+                 and lower ones go with a lower clock"
+            ),
+            (mhz, Some(_)) => {
+                format!("use {lowest:.0} to {highest:.0} W: {lowest:.0} W is the lowest cap at {mhz} MHz")
+            }
+            _ => format!("use {lowest:.0} to {highest:.0} W"),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::hash::{Hash, Hasher};
 
 use serde::Deserialize;
 
+use crate::hardware::profile::Profile;
 use crate::plan::Phase;
 
 /// Phases in which collectives are overlapped.
@@ -73,9 +74,32 @@ impl Running {
         self.sm_clock_mhz > 0 || self.power_cap_w > 0
     }
 
-    /// What the layout of a mapping depends on: of a cap beside no lock, that there is one.
-    pub fn laid_out(self) -> Self {
-        Self { power_cap_w: u16::from(self.power_cap_w > 0 && self.sm_clock_mhz == 0), ..self }
+    /// What the layout of a mapping depends on: of a cap beside no lower clock, that there is one, and whether it is
+    /// below the limit of the board.
+    pub fn laid_out(self, profile: &Profile) -> Self {
+        let power_cap_w = match self.power_cap_w {
+            0 => 0,
+            _ if self.lowered(profile) => 0,
+            watts if f64::from(watts) < profile.power.tdp_w => 1,
+            _ => u16::MAX,
+        };
+        Self { power_cap_w, ..self }
+    }
+
+    /// Whether the SM clock is locked below the highest one.
+    fn lowered(self, profile: &Profile) -> bool {
+        self.sm_clock_mhz > 0 && f64::from(self.sm_clock_mhz) < profile.clock.max_mhz
+    }
+
+    /// The same, without what changes nothing on a GPU: a lock at its highest clock, a cap at the limit of its board,
+    /// and any cap where no clocks are known, as points run as they would without it, or not at all.
+    pub fn effective(self, profile: &Profile) -> Self {
+        let capped = profile.clock.range().is_some() && f64::from(self.power_cap_w) < profile.power.tdp_w;
+        Self {
+            sm_clock_mhz: if self.lowered(profile) { self.sm_clock_mhz } else { 0 },
+            power_cap_w: if capped { self.power_cap_w } else { 0 },
+            ..self
+        }
     }
 
     /// Whether serving runs behind the fits ran like this.

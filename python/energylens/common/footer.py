@@ -8,10 +8,18 @@ from __future__ import annotations
 from typing import Any, BinaryIO, Final
 
 MAGIC: Final = b"PAR1"
+TAIL: Final = 8
+"""Last bytes of a file: the length of the footer before them, and `MAGIC`."""
 
 _MOST_DEPTH: Final = 16
 _DAMAGED: Final = "its footer is damaged"
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
+
+
+def ends_whole(tail: bytes, size: int) -> bool:
+    """Return whether the last bytes of a file of that size are those of Parquet: a disk that lost them has zeros."""
+    footer = int.from_bytes(tail[:4], "little")
+    return len(tail) == TAIL and tail[4:] == MAGIC and 0 < footer <= size - TAIL - len(MAGIC)
 
 
 def footer_place(file: BinaryIO, most: int) -> tuple[int, int]:

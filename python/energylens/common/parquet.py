@@ -92,6 +92,11 @@ def data_sha256(file: BinaryIO, texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def data_bytes(file: BinaryIO) -> int:
+    """Return how many bytes of a Parquet file are before its footer; raise `ValueError` if it is not whole."""
+    return _place(file)[0]
+
+
 def parquet_sizes(path: Path) -> ColumnSizes | None:
     """Return what a file's footer says of each column; None if it is none, damaged, or too long.
 

@@ -20,7 +20,7 @@ from energylens import _core
 from energylens.common.errors import EnergylensError, Problem
 from energylens.common.files import input_file, is_file, is_folder, printable
 from energylens.common.json_file import strict_json
-from energylens.common.parquet import data_sha256, require_parquet
+from energylens.common.parquet import data_bytes, data_sha256, require_parquet
 from energylens.common.process import check_process
 from energylens.common.show import shown
 from energylens.common.units import unit
@@ -29,6 +29,7 @@ from energylens.common.written import so_far
 
 _PREFIX = "energylens."
 _SEAL = f"{_PREFIX}data_sha256"
+_BYTES = f"{_PREFIX}data_bytes"
 _TEMPORARY = ".energylens-tmp"
 _ATTEMPTS = 5
 _OLD_S = 3600.0
@@ -112,7 +113,8 @@ def parquet_bytes(
 ) -> bytes:
     """Return a frame as a Parquet file that says what it holds; the same frame and note give the same bytes.
 
-    With `sealed` its metadata has the SHA-256 of its data and its other metadata, which `read_parquet` checks.
+    With `sealed` its metadata has the SHA-256 of its data and its other metadata, which `read_parquet` checks, and
+    how many bytes its data has: damage leaves them as many, a program that writes the rows anew does not.
     """
     units = {name: found for name in frame.columns if (found := unit(name))}
     metadata = {
@@ -124,6 +126,7 @@ def parquet_bytes(
     data = _written(frame.rechunk(), metadata)
     if sealed:
         # What is before the footer does not depend on the metadata, which is in the footer.
+        metadata[_BYTES] = str(data_bytes(io.BytesIO(data)))
         metadata[_SEAL] = _seal(io.BytesIO(data), metadata)
         data = _written(frame.rechunk(), metadata)
     return data
@@ -237,10 +240,19 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def read_parquet(path: str | Path) -> tuple[pl.DataFrame, dict[str, Any]]:
+def read_parquet(path: str | Path, *, strict: bool = False) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Return the frame and its metadata (plan_sha256, version, units, note); raise `EnergylensError`.
 
-    The size that the file's footer tells is held against the budget of memory before anything else of it is read.
+    The size that the file's footer tells is held against the budget of memory before anything else of it is read. A
+    damaged file is refused. One that another program has written anew with the metadata of the first, say with fewer
+    rows, is read, and a note on standard error says so.
+
+    Parameters
+    ----------
+    path
+        The file.
+    strict
+        Refuse that one too.
     """
     check_process()
     path = named_path(path, "read")
@@ -248,23 +260,28 @@ def read_parquet(path: str | Path) -> tuple[pl.DataFrame, dict[str, Any]]:
         hint = "name a file in it: front.parquet, if it is a sweep's"
         raise EnergylensError(Problem(f"`{printable(str(path))}` is a folder", hint=hint, code="read"))
     target = input_file(path, "file", error=EnergylensError)
-    return _read(target, printable(str(path)))
+    return _read(target, printable(str(path)), strict)
 
 
 def read_parquet_bytes(data: bytes, name: str) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Return what `read_parquet` does, from the bytes of a file."""
-    return _read(io.BytesIO(data), name)
+    """Return what `read_parquet` does, from the bytes of a file that nobody else may have written."""
+    return _read(io.BytesIO(data), name, True)
 
 
-def _read(source: Path | io.BytesIO, name: str) -> tuple[pl.DataFrame, dict[str, Any]]:
+def _read(source: Path | io.BytesIO, name: str, strict: bool) -> tuple[pl.DataFrame, dict[str, Any]]:
     try:
         with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
             require_parquet(file, name)
             raw = pl.read_parquet_metadata(source)
             file.seek(0)
-            if _SEAL in raw and raw[_SEAL] != _seal(file, raw):
+            changed = _SEAL in raw and raw[_SEAL] != _seal(file, raw)
+            if changed and (strict or raw.get(_BYTES) in (None, str(data_bytes(file)))):
                 raise ValueError("it is damaged, or was changed since it was written: its SHA-256 is another")
-            return pl.read_parquet(source, glob=False, hive_partitioning=False), _metadata(raw)
+            found = pl.read_parquet(source, glob=False, hive_partitioning=False), _metadata(raw)
+        if changed:
+            told = "what it says of itself may no longer hold"
+            print(f"note: `{name}` was changed after energylens wrote it: {told}", file=sys.stderr)
+        return found
     except EnergylensError:
         raise
     except (OSError, ValueError, MemoryError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -277,7 +294,7 @@ def _metadata(raw: dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in raw.items():
         name = key.removeprefix(_PREFIX)
-        if name == key or key == _SEAL:
+        if name == key or key in (_SEAL, _BYTES):
             continue
         if name in ("units", "note"):
             try:

@@ -50,7 +50,7 @@ def _format(column: str) -> Words:
         message = f"unknown data type `{shown(name)}` in column `{column}`"
         return Problem(message, hint=did_you_mean(name, _core.DTYPES), code="unknown-dtype")
 
-    return Words(check, null=True)
+    return Words(check, null=True, spec=True)
 
 
 POINT_FORMS: Final[dict[str, Form]] = (

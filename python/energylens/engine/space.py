@@ -23,6 +23,7 @@ from energylens.engine.trust import Account, account
 from energylens.inputs import routing, run_options
 from energylens.inputs.axis_lists import different, listed
 from energylens.inputs.axis_text import is_whole, numbers
+from energylens.inputs.columns import SPEC_WORD
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
 
@@ -176,6 +177,8 @@ class Space:
         plan = self.plan
         given = set(_core.AXES) - {"model", "gpu"} - set(run_options.RUNNING)
         raw = {name: listed(getattr(self, name)) for name in given}
+        for name in ("weight_dtype", "kv_dtype"):
+            raw[name] = [None if isinstance(v, str) and v == SPEC_WORD else v for v in raw[name]]
         for name in ("tp", "pp", "dp", "ep", "batch", "prompt_tokens", "output_tokens"):
             raw[name] = [v for part in raw[name] for v in (numbers(part, name) if isinstance(part, str) else [part])]
         axes = {"model": plan.model_names, "gpu": plan.gpu_names} | raw | self._running

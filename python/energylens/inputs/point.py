@@ -9,12 +9,19 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
 from energylens import _core
 from energylens.common.errors import Problem, SpecError, did_you_mean
 from energylens.inputs import run_options, texts
+from energylens.inputs.columns import SPEC_WORD
 from energylens.inputs.form import Count, Form, Share, Text
 from energylens.inputs.plan import LARGEST, MAX_BATCHED_TOKENS
 from energylens.inputs.run_options import Where
 
 
+def _spec_value(value: object) -> object:
+    """Return None for the word that results and commands have for it."""
+    return None if isinstance(value, str) and value == SPEC_WORD else value
+
+
 def _format(value: object) -> object:
+    value = _spec_value(value)
     if isinstance(value, str) and value not in _core.DTYPES:
         hint = did_you_mean(value, _core.DTYPES)
         raise SpecError(Problem(f"unknown data type `{value}`", hint=hint, code="unknown-dtype"))
@@ -22,6 +29,7 @@ def _format(value: object) -> object:
 
 
 def _way(value: object, info: ValidationInfo) -> object:
+    value = _spec_value(value) if info.field_name == "routing" else value
     if value is not None and (wrong := run_options.problem(value, info.field_name or "")):
         raise SpecError(wrong)
     return value
@@ -31,6 +39,7 @@ Format = Annotated[str | None, BeforeValidator(_format), WithJsonSchema({"enum":
 Degree = Annotated[Count, Field(le=1024)]
 Size = Annotated[Count, Field(le=LARGEST)]
 Way = BeforeValidator(_way)
+Spec = BeforeValidator(_spec_value)
 Law = Annotated[Text, Field(json_schema_extra=texts.LAW)]
 
 
@@ -55,7 +64,7 @@ class PointSpec(Form):
     """Expert parallelism, ranks."""
     cp: Degree = 1
     """Context parallelism, ranks."""
-    overlap_stages: Degree | None = None
+    overlap_stages: Annotated[Degree | None, Spec] = None
     """Stages of compute beside which collectives run; 1 is none, as the model says if left out."""
     overlap_sms: Annotated[int, Field(ge=0, le=1024)] = 0
     """SMs that overlapped collectives take."""
@@ -65,9 +74,9 @@ class PointSpec(Form):
     """Reduce-scatter and all-gather in place of all-reduce."""
     fused_norm: bool = False
     """Norms inside the all-reduce before them."""
-    sm_clock_mhz: Annotated[Count, Field(le=10_000)] | None = None
+    sm_clock_mhz: Annotated[Annotated[Count, Field(le=10_000)] | None, Spec] = None
     """Locked SM clock, MHz; as measured, if left out."""
-    power_cap_w: Annotated[Count, Field(le=20_000)] | None = None
+    power_cap_w: Annotated[Annotated[Count, Field(le=20_000)] | None, Spec] = None
     """Cap on the power of each GPU, W; the board limit, if left out."""
     routing: Annotated[Law | None, Way] = None
     """Law by which tokens choose experts; the model's own, if left out."""

@@ -105,8 +105,8 @@ def _form(axis: str, default: Any) -> Form:
     if axis in _SWITCHES:
         return Switch(default)
     if axis in _TEXTS:
-        return Words(_checked(axis), null=default is None, default=default)
-    return Whole(int(axis != "overlap_sms"), _MOST[axis], null=default is None, default=default)
+        return Words(_checked(axis), null=default is None, default=default, spec=default is None)
+    return Whole(int(axis != "overlap_sms"), _MOST[axis], null=default is None, default=default, spec=default is None)
 
 
 FORMS: Final[dict[str, Form]] = {axis: _form(axis, default) for axis, default in RUNNING.items()}

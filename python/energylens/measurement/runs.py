@@ -55,7 +55,7 @@ class Runs:
         if not is_there(path):
             shown = printable(str(path))
             raise EnergylensError(Problem(f"there is no `{shown}`", hint="is the path right?", code="no-data"))
-        rows, told = read_parquet(input_file(path, "file of measured kernels", error=EnergylensError))
+        rows, told = read_parquet(input_file(path, "file of measured kernels", error=EnergylensError), strict=True)
         note = told.get("note", {})
         if note.get("kind") != KIND:
             hint = "`energylens measure -o FILE` writes one"

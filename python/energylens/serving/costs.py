@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from energylens.common.errors import Problem, SpaceError, SpecError
+from energylens.common.show import shown
 from energylens.inputs.library import load_gpu
 from energylens.serving.sums import weighted_sum
 
@@ -21,13 +22,30 @@ CARBON: Final = "carbon_g_per_million_output_tokens"
 
 _J_PER_KWH = 3.6e6
 _HOURS = 24
-_MOST = 1e12
+_BOUNDS: Final = {
+    "gpu_hour": (0.0, 1e6),
+    "kwh": (0.0, 1e6),
+    "pue": (1.0, 100.0),
+    "carbon_g_per_kwh": (0.0, 1e6),
+    "server_w_per_gpu": (0.0, 1e6),
+}
+"""Least and greatest of each number, far beyond what any site or currency has."""
 
 
-def _amount(value: object, least: float) -> bool:
-    """Return whether a value is a number that prices may have."""
+def _fault(name: str, value: object) -> Problem | None:
+    """Return what is wrong with a number of a price."""
+    least, most = _BOUNDS[name]
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    return number and least <= value <= _MOST  # type: ignore[operator]
+    if number and least <= value <= most:  # type: ignore[operator]
+        return None
+    fault = f"`{name}` is a number from {least:g} to {most:,.0f}, found {shown(value)}"
+    return Problem(fault, hint=_HINTS.get(name), code="cost")
+
+
+_HINTS: Final = {
+    "pue": "it is the site's energy over that of its servers, as in 1.3",
+    "carbon_g_per_kwh": "it is grams of a kWh, as in 380",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +55,8 @@ class Costs:
     `gpu_hour`: price of a GPU-hour, one for all or by GPU name. `kwh`: price of a kWh. `pue`: power usage
     effectiveness, 1 counts the GPUs alone. `carbon_g_per_kwh`: intensity of the grid, one number or 24, of each hour
     of the day, from midnight.
-    `server_w_per_gpu`: watts of CPUs, memory, fans and network beside each GPU, drawn all the time.
+    `server_w_per_gpu`: watts of CPUs, memory, fans and network beside each GPU, drawn all the time. All are at most
+    10⁶, `pue` at most 100. Raises `SpaceError` with every number that is not.
     """
 
     gpu_hour: float | Mapping[str, float] | None = None
@@ -47,22 +66,17 @@ class Costs:
     server_w_per_gpu: float = 0.0
 
     def __post_init__(self) -> None:
-        problems = []
         carbon = [] if self.carbon_g_per_kwh is None else np.atleast_1d(np.asarray(self.carbon_g_per_kwh)).tolist()
         several = isinstance(self.gpu_hour, Mapping)
         prices = list(self.gpu_hour.values()) if isinstance(self.gpu_hour, Mapping) else [self.gpu_hour]
-        for name, values, least in (
-            ("gpu_hour", prices if several or self.gpu_hour is not None else [], 0.0),
-            ("kwh", [] if self.kwh is None else [self.kwh], 0.0),
-            ("pue", [self.pue], 1.0),
-            ("carbon_g_per_kwh", carbon, 0.0),
-            ("server_w_per_gpu", [self.server_w_per_gpu], 0.0),
-        ):
-            bad = [value for value in values if not _amount(value, least)]
-            for value in bad:
-                large = isinstance(value, (int, float)) and value > _MOST
-                bounds = f"at most {_MOST:g}" if large else f"{least:g} or more"
-                problems.append(Problem(f"`{name}` is {bounds}, found {value}", code="cost"))
+        numbers: dict[str, list[Any]] = {
+            "gpu_hour": prices if several or self.gpu_hour is not None else [],
+            "kwh": [] if self.kwh is None else [self.kwh],
+            "pue": [self.pue],
+            "carbon_g_per_kwh": carbon,
+            "server_w_per_gpu": [self.server_w_per_gpu],
+        }
+        problems = [fault for name, values in numbers.items() for value in values if (fault := _fault(name, value))]
         if len(carbon) not in (0, 1, _HOURS):
             hint = "give one number, or 24, one for each hour of the day"
             problems.append(Problem(f"`carbon_g_per_kwh` has {len(carbon)} values", hint=hint, code="cost"))

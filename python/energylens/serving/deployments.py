@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from energylens import _core
 from energylens.common.errors import Problem, SpaceError, did_you_mean
@@ -18,8 +19,9 @@ from energylens.inputs import run_options
 from energylens.inputs.axis_lists import listed
 from energylens.inputs.axis_text import is_whole, numbers
 from energylens.inputs.plan import LoadedGpu
+from energylens.serving.caps import binds
 from energylens.serving.costs import CARBON, FACILITY, MONEY, Costs
-from energylens.serving.evaluate import BATCHING, MOST_REPLICAS, SERVED, Role, serve
+from energylens.serving.evaluate import BATCHING, MOST_REPLICAS, SERVED, Role, states
 from energylens.serving.workload import Workload
 
 AXES: Final[dict[str, Any]] = {
@@ -189,7 +191,9 @@ def replicated(
     asked = points.filter(pl.col("replicas").is_not_null())
     if not free.height:
         return asked
-    most = serve(free.with_columns(replicas=pl.lit(1, dtype=pl.UInt32)), load, None, role=role, **own)
+    # An engine that is always full may draw more than a cap which one at the rate asked for does not reach.
+    alone = free.with_columns(replicas=pl.lit(1, dtype=pl.UInt32))
+    most, _ = states(alone, load, None, role=role, **own, caps=False)
     runs = most["feasible"].to_numpy()
     peak = max(factor for factor, _ in load.rates)
     capacity = most["requests_per_s"].fill_null(1.0).to_numpy()
@@ -315,9 +319,15 @@ def _closest(excess: Any) -> str:
 
 
 def nothing_runs(
-    model: str, load: Workload, rate: float | None, counted: Mapping[str, int], told: pl.DataFrame
+    model: str,
+    load: Workload,
+    rate: float | None,
+    counted: Mapping[str, int],
+    told: pl.DataFrame,
+    step_w: NDArray[np.float64],
+    gpus: Sequence[LoadedGpu],
 ) -> Problem:
-    """Return why no deployment runs, and how near the nearest is."""
+    """Return why no deployment runs, and how near the nearest is; `step_w` as `states` gives them."""
     from energylens.reports.text.service import reasons_words
 
     message = f"no deployment of {model} can serve {load.name}" + (f" at {rate:g} requests/s" if rate else "")
@@ -326,4 +336,8 @@ def nothing_runs(
     if over.height:
         least = over.sort("peak_utilisation").row(0, named=True)
         hint += f"; the nearest would run at {100.0 * least['peak_utilisation']:.0f} % of its capacity at the busiest"
+    if np.isfinite(capped := np.where(told["reason"] == "power", step_w, np.nan)).any():
+        row = int(np.nanargmin(capped))
+        cap = binds(told["gpu"][row], told["power_cap_w"][row], float(capped[row]), "a step in steady state", gpus)
+        hint += f"; {cap.message}: {cap.hint}"
     return Problem(message, hint=hint, code="infeasible")

@@ -17,7 +17,7 @@ from energylens.inputs.builder import Model
 from energylens.inputs.columns import Form, Words, convert
 from energylens.inputs.plan import LoadedGpu, LoadedModel
 from energylens.serving.names import resolved
-from energylens.serving.steady_state import Batching, Mix, closed_loop, latency, open_loop
+from energylens.serving.steady_state import Batching, Flow, Mix, closed_loop, latency, open_loop
 from energylens.serving.step_table import ENGINE, Engines, engine_columns, engines
 from energylens.serving.sums import row_sums
 from energylens.serving.workload import Workload, load_workload
@@ -89,8 +89,7 @@ def serve(
     """Return deployments with what they do under a workload in steady state, in the same order.
 
     Columns of a deployment: those of an engine (`model, gpu, tp, pp, dp, ep, weight_dtype, kv_dtype` and those of
-    `energylens.inputs.run_options`),
-    `max_num_seqs` (256), `token_budget` (8192 tokens a step), `chunked` (true: prompts are
+    `energylens.inputs.run_options`), `max_num_seqs` (256), `token_budget` (8192 tokens a step), `chunked` (true: prompts are
     read in parts beside decoding), `prefix_cache` (true), `draft_tokens` γ (0) proposed by `draft` (a model, or null:
     none that costs anything, as n-grams) and accepted with a chance of `acceptance` each, `replicas` (1).
     `rate_per_s` is that of all replicas together; without it every slot is always taken, and `requests_per_s` is the
@@ -105,6 +104,24 @@ def serve(
     the prefix cache, `energy_per_request_j`, `energy_per_output_token_j`, `feasible`, `reason`. Raises `FrameError` or
     `SpecError`.
     """
+    return states(points, workload, rate_per_s, role=role, models=models, gpus=gpus, threads=threads)[0]
+
+
+def states(
+    points: pl.DataFrame,
+    workload: str | Path | Workload,
+    rate_per_s: float | None,
+    *,
+    role: Role = "both",
+    models: Sequence[str | Path | Model | LoadedModel] = (),
+    gpus: Sequence[str | Path | LoadedGpu] = (),
+    threads: int | None = None,
+    caps: bool = True,
+) -> tuple[pl.DataFrame, Column]:
+    """Return what `serve` does, and the watts of the step that draws the most of those a cap was held against.
+
+    They are NaN where no cap may bind. Without `caps` none is held against anything.
+    """
     load = load_workload(workload)
     load = load.first_tokens() if role == "prefill" else load
     frame, models, gpus = resolved(checked(points), models, gpus)
@@ -117,15 +134,16 @@ def serve(
     why = dict(zip(distinct.iter_rows(), found.reasons.to_list(), strict=True))
     reasons = [why[key] for key in frame.select(names).iter_rows()]
     drafts = _drafts(frame, found, gpus, models, threads)
-    columns = {name: np.full(frame.height, np.nan) for name in SERVED}
+    columns = {name: np.full(frame.height, np.nan) for name in (*SERVED, "step_w")}
     picked = np.flatnonzero(rows >= 0)
     for start in range(0, len(picked), _CHUNK):
         part = picked[start : start + _CHUNK]
-        told, full = _served(found, frame[part], rows[part], load, rate_per_s, drafts, role)
+        told, full = _served(found, frame[part], rows[part], load, rate_per_s, drafts, role, caps)
         for name, values in told.items():
             columns[name][part] = values
         for at, reason in zip(part, full, strict=True):
             reasons[at] = reason
+    step_w = columns.pop("step_w")
     bad = np.array([reason != "ok" for reason in reasons])
     unknown = np.array([reason not in {"ok", "overload"} for reason in reasons])
     keep = ("gpus", "utilisation", "peak_utilisation")
@@ -133,11 +151,12 @@ def serve(
         name: pl.Series(name, np.where(unknown | (bad & (name not in keep)), np.nan, values)).fill_nan(None)
         for name, values in columns.items()
     }
-    return frame.with_columns(
+    told_frame = frame.with_columns(
         *(series.cast(pl.UInt32) if name == "gpus" else series for name, series in results.items()),
         pl.Series("feasible", ~bad),
         pl.Series("reason", reasons, dtype=pl.String),
     )
+    return told_frame, step_w
 
 
 def checked_rate(load: Workload, rate_per_s: float | None, needed: bool = False) -> float | None:
@@ -271,6 +290,7 @@ def _served(
     rate_per_s: float | None,
     drafts: dict[str, Engines],
     role: Role,
+    caps: bool,
 ) -> tuple[dict[str, Column], list[str]]:
     """Return results and reasons of deployments whose engines can run."""
     kinds = load.kinds
@@ -347,8 +367,42 @@ def _served(
         "energy_per_output_token_j": power / requests / load.output_tokens,
     }
     told["latency_s"] = told["ttft_s"] + (load.output_tokens - 1.0) * told["tpot_s"]
-    reasons = np.where(~fits, "memory", np.where(starved, "budget", np.where(full, "overload", "ok"))).tolist()
-    return told, reasons
+    reasons = np.where(~fits, "memory", np.where(starved, "budget", np.where(full, "overload", "ok")))
+    capped = [one for one in (found, *drafts.values()) if one.drawn is not None] if caps else []
+    if capped:
+        told["step_w"] = (
+            _step_w(found, list(drafts.values()), now.take(at), mix, flow, role).reshape(-1, many).max(axis=1)
+        )
+        cap_w = np.min([one.drawn.cap_w[rows] for one in capped if one.drawn is not None], axis=0)
+        over = told["step_w"] > cap_w * (1.0 + 1e-9)
+        reasons = np.where((reasons == "ok") & over, "power", reasons)
+    return told, reasons.tolist()
+
+
+def _step_w(found: Engines, drafts: Sequence[Engines], how: Batching, mix: Mix, flow: Flow, role: Role) -> Column:
+    """Return the watts of the step that draws the most of those of steady state, NaN where no cap may bind.
+
+    These are the step that only decodes, and those that read a prompt of each kind beside.
+    """
+    count = len(how.rows)
+    none, most = np.zeros(count), np.full(count, -np.inf)
+    running = np.minimum(np.maximum(flow.running / np.maximum(flow.busy_share, 1e-9), 1.0), how.slots)
+    decoding, context = running * how.tokens_per_step, mix.context / how.tokens_per_step
+    if found.drawn is not None:
+        if mix.decoded > 0:
+            most = found.drawn.of(how.rows, decoding, context, none, none)
+        beside = np.where(how.chunked & (mix.decoded > 0), decoding, 0.0)
+        for length in mix.input_tokens if role != "decode" else ():
+            unread = np.maximum(length * how.read_share, 1.0)
+            read = unread / np.ceil(unread / how.free(running))
+            most = np.maximum(most, found.drawn.of(how.rows, beside, context, read, np.full(count, length)))
+        most[~np.isfinite(found.drawn.cap_w[how.rows])] = -np.inf
+    for number, draft in enumerate(drafts):
+        if draft.drawn is not None:
+            some = draft.drawn.of(how.rows, running, np.full(count, mix.context), none, none)
+            some[(how.draft != number) | ~np.isfinite(draft.drawn.cap_w[how.rows])] = -np.inf
+            most = np.maximum(most, some)
+    return np.where(np.isfinite(most), most, np.nan)
 
 
 def served_rates(rate: Column, most: Column, factors: Column, time_share: Column) -> Column:

@@ -12,6 +12,7 @@ from energylens import _core
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu
 from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.serving.caps import uncapped
 from energylens.serving.fixed_concurrency import Z_80, relative, steady_state
 from energylens.serving.step_table import engine_columns
 from energylens.serving.workload import Workload
@@ -31,6 +32,7 @@ def with_intervals(
     """
     if not frame.height:
         return frame
+    named = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
     busy = 1.0 - frame["idle_share"].to_numpy()
     while_busy = frame["running"].to_numpy() / np.maximum(frame["busy_share"].to_numpy(), 1e-9)
     points = frame.select(engine_columns(frame)).with_columns(
@@ -38,11 +40,11 @@ def with_intervals(
         pl.lit(max(1.0, load.input_tokens)).alias("input_tokens"),
         pl.lit(max(1.0, load.output_tokens)).alias("output_tokens"),
     )
-    told = steady_state(points, models=models, gpus=gpus)
+    known = [named.get(name) or load_gpu(name) for name in frame["gpu"].unique(maintain_order=True)]
+    told = steady_state(uncapped(points, known), models=models, gpus=gpus)
     mean = told["energy_per_output_token_j"].to_numpy()
     high = busy * (told["energy_per_output_token_hi_j"].to_numpy() / mean - 1.0)
     # What engines draw while they wait is as uncertain as what is static.
-    named = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
     static = np.array([relative(named.get(name) or load_gpu(name), "static") for name in frame["gpu"]])
     wide = np.hypot(high, Z_80 * static * (1.0 - busy))
     energy = frame["energy_per_output_token_j"].to_numpy()

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from energylens.serving.caps import CapBinds
 from energylens.serving.deployments import COMPARED
 from energylens.serving.evaluate import Role, caches
 from energylens.serving.replay import Replay, replayed
@@ -33,23 +34,36 @@ _MOST_OF_TRACE = 200_000
 def judged_by_replay(
     frame: pl.DataFrame, load: Workload, rate: float | None, own: dict[str, Any], role: Role = "both"
 ) -> pl.DataFrame:
-    """Return deployments as a replay of the workload has them, and as in steady state: `steady_*`."""
+    """Return deployments as a replay of the workload has them, and as in steady state: `steady_*`.
+
+    Those of which a replayed step draws more than a cap whose effect nobody knows are left out. Raises
+    `CapBinds` if that leaves none.
+    """
     if rate is None:
         return frame.with_columns(replayed=pl.lit(False))
     found = engines(frame.select(engine_columns(frame)).unique(maintain_order=True), **own)
     at = found.rows_of(frame)
     room = caches(found, at, load, frame["token_budget"].cast(pl.Float64).to_numpy())
-    rows = []
-    for row, held, deployment in zip(at, room.tokens, frame.iter_rows(named=True), strict=True):
+    rows, capped = [], []
+    kept = np.ones(frame.height, dtype=np.bool_)
+    for at_row, (row, held, deployment) in enumerate(zip(at, room.tokens, frame.iter_rows(named=True), strict=True)):
         if deployment["draft_tokens"] > 0:
             rows.append({name: deployment[name] for name in JUDGED} | {"replayed": False})
             continue
-        told = _one_engine(found, int(row), deployment, load, rate, float(held), role)
+        try:
+            told = _one_engine(found, int(row), deployment, load, rate, float(held), role)
+        except CapBinds as error:
+            capped.append(error)
+            kept[at_row] = False
+            continue
         values = {name: told[name] for name in JUDGED}
         # Watts at the rate asked for, which a stretch of requests meets but nearly.
         values["power_w"] = told["energy_per_output_token_j"] * deployment["output_tokens_per_s"]
         values["power_w_per_gpu"] = values["power_w"] / deployment["gpus"]
         rows.append(values | {"replayed": True})
+    if not rows:
+        raise min(capped, key=lambda error: error.lowest_w)
+    frame = frame.filter(pl.Series(kept))
     steady = frame.select(pl.col(name).alias(f"steady_{name}") for name in COMPARED)
     return frame.with_columns(pl.DataFrame(rows).get_columns()).hstack(steady)
 

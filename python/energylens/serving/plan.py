@@ -35,7 +35,7 @@ from energylens.serving.deployments import (
     service_limits,
     within,
 )
-from energylens.serving.evaluate import checked_rate, serve
+from energylens.serving.evaluate import checked_rate, states
 from energylens.serving.intervals import with_intervals
 from energylens.serving.judge import judged_by_replay
 from energylens.serving.notes import hours_words, traffic_notes
@@ -49,6 +49,9 @@ FEW: Final = (8, 4)
 """Kinds of requests and rates of a first look."""
 
 _JUDGED = 16
+_CAPPED = (
+    "deployments of which a replayed step would draw more than the cap, and whose clocks are unknown: {:,}, left out"
+)
 
 
 @dataclass(frozen=True)
@@ -170,15 +173,18 @@ def serve_plan(
     groups = checked_groups(best_per, points)
     own: dict[str, Any] = {"models": [loaded], "gpus": given_gpus, "threads": threads}
     candidates, told, counted = _candidates(points, load, rate, bounds, costs, groups, own)
-    exact = serve(candidates, load, rate, **own)
+    exact, step_w = states(candidates, load, rate, **own)
     if not exact["feasible"].any():
-        raise SpaceError(nothing_runs(loaded.spec.name, load, rate, counts(exact), exact))
-    judged = judged_by_replay(exact.filter(pl.col("feasible")), load, rate, own)
+        raise SpaceError(nothing_runs(loaded.spec.name, load, rate, counts(exact), exact, step_w, given_gpus))
+    runs = exact.filter(pl.col("feasible"))
+    judged = judged_by_replay(runs, load, rate, own)
+    capped = runs.height - judged.height
     judged = costs.added(with_intervals(judged, load, models=[loaded], gpus=given_gpus), load.hours)
     sound = within(judged, bounds)
     if not sound.height:
         raise SpaceError(nearest(judged, bounds, loaded.spec.name, rate is not None))
     notes = traffic_notes(load, rate)
+    notes += [_CAPPED.format(capped)] if capped else []
     notes += [hours_words(load.hours, load.clock)] if costs.by_hour else []
     by_group = grouped_best(sound, groups) if groups else None
     notes += _lacking(points, by_group, groups) if by_group is not None else []
@@ -224,11 +230,11 @@ def _candidates(
     model = str(points["model"][0])
     first = load.fewer(*FEW)
     some = replicated(points, first, rate, run_options)
-    states = serve(some, first, rate, **run_options)
-    by_reason = counts(states)
-    if not states["feasible"].any():
-        raise SpaceError(nothing_runs(model, load, rate, by_reason, states))
-    feasible = costs.added(states.filter(pl.col("feasible")), load.hours)
+    steady, step_w = states(some, first, rate, **run_options)
+    by_reason = counts(steady)
+    if not steady["feasible"].any():
+        raise SpaceError(nothing_runs(model, load, rate, by_reason, steady, step_w, run_options["gpus"]))
+    feasible = costs.added(steady.filter(pl.col("feasible")), load.hours)
     inside, near = within(feasible, bounds), within(feasible, bounds, _SLACK if rate is not None else 1.0)
     if not near.height:
         raise SpaceError(nearest(feasible, bounds, model, rate is not None))
@@ -236,7 +242,7 @@ def _candidates(
     least = [part for frame in (inside, near) for part in cheapest(frame, objectives, _JUDGED, groups)]
     apart = [front(part) for part in inside.partition_by(groups)] if groups and inside.height else []
     short = pl.concat([fronts(inside, objectives), *least, *apart])
-    return short.select(points.columns).unique(maintain_order=True), states, by_reason
+    return short.select(points.columns).unique(maintain_order=True), steady, by_reason
 
 
 def _lacking(points: pl.DataFrame, by_group: pl.DataFrame, groups: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ from energylens.serving.deployments import (
     service_limits,
     within,
 )
-from energylens.serving.evaluate import SERVED, Role, checked_rate, serve
+from energylens.serving.evaluate import SERVED, Role, checked_rate, states
 from energylens.serving.judge import judged_by_replay
 from energylens.serving.notes import traffic_notes
 from energylens.serving.plan import FEW, question
@@ -183,17 +183,17 @@ def _side(
     own: dict[str, Any] = {"models": [loaded], "gpus": gpus, "threads": threads}
     few = load.fewer(*FEW)
     some = replicated(points, few, rate, own, role)
-    told = serve(some, few, rate, role=role, **own)
+    told, step_w = states(some, few, rate, role=role, **own)
     kept = told.filter(pl.col("feasible"))
     if not kept.height:
-        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(told), told))
+        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(told), told, step_w, gpus))
     time_of = "ttft_p90_s" if role == "prefill" else "tpot_p90_s"
     parts = kept.partition_by("kv_dtype", "gpu")
     most = max(4, _MOST_KEPT // len(parts))
     short = pl.concat([front(part, time_of, "energy_per_request_j").head(most) for part in parts])
-    exact = serve(short.select(some.columns), load, rate, role=role, **own)
+    exact, step_w = states(short.select(some.columns), load, rate, role=role, **own)
     if not exact["feasible"].any():
-        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(exact), exact))
+        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(exact), exact, step_w, gpus))
     exact = exact.filter(pl.col("feasible"))
     asked = load.first_tokens() if role == "prefill" else load
     exact = judged_by_replay(exact, asked, rate, own, role)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from energylens import _core
 from energylens.common.errors import EnergylensError, FrameError, InfeasibleError, Problem
 from energylens.common.memory import require_bytes
 from energylens.inputs.builder import Model
+from energylens.inputs.library import load_gpu
 from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.serving.caps import CapBinds, Reading, binds, replay_w
 from energylens.serving.evaluate import Role, caches, checked, checked_rate
 from energylens.serving.names import one_deployment, resolved
 from energylens.serving.notes import FEW_REQUESTS, few_words, p90_interval, traffic_notes
@@ -134,6 +137,7 @@ def replayed(
 
     With `only`, so many of its replicas are replayed, and sums are scaled to all. With `warm_s`, what happens before
     and after the last arrival is left out. `found_share` of each prompt is found where the requests have no blocks.
+    Raises `CapBinds` where a step may draw more than a cap and nobody knows what that does.
     """
     if deployment["draft_tokens"] > 0:
         raise FrameError(Problem("speculation is not replayed", hint="set draft_tokens to 0", code="draft"))
@@ -156,7 +160,7 @@ def replayed(
         "warm_s": warm_s,
     }
     steps = found.steps.of_core(row)
-    parts, sums = [], []
+    parts, sums, inputs = [], [], []
     turns = _by_prefix(asked, replicas) if prefixes else np.arange(asked.height) % replicas
     for turn in range(replicas if only is None else min(only, replicas)):
         own = asked.filter(pl.Series(turns == turn))
@@ -164,7 +168,8 @@ def replayed(
             continue
         blocks, starts = flat_blocks(own, load.block_tokens) if prefixes else ([], [])
         prompts, outputs = (own[name].cast(pl.UInt32).to_numpy() for name in ("input_tokens", "output_tokens"))
-        told = _core.replay(steps, engine, own["arrival_s"].to_numpy(), prompts, outputs, blocks, starts)
+        inputs.append((own["arrival_s"].to_numpy(), prompts, outputs, blocks, starts))
+        told = _core.replay(steps, engine, *inputs[-1])
         told["began_s"] = float(own["arrival_s"][0])
         made = own["output_tokens"].to_numpy()
         after, since = (made - 1.0, told["done_s"] - told["first_s"]) if reads else (made, told["done_s"])
@@ -181,6 +186,7 @@ def replayed(
         fault = f"workload `{load.name}` leaves nothing to {role if role != 'both' else 'serve'}"
         raise EnergylensError(Problem(fault, hint="requests of one output token need no decode pool", code="workload"))
     done = pl.concat(parts)
+    _check_cap(found, row, steps, engine, inputs)
     whole = _values(done, sums, engine["idle_w"], float(found.steps.gpus[row]), replicas)
     if warm_s > 0:
         began = min(one["began_s"] for one in sums)
@@ -190,6 +196,28 @@ def replayed(
             name: whole[name] * replicas / len(sums) for name in ("power_w", "output_tokens_per_s", "requests_per_s")
         }
     return Replay(done.sort("arrival_s", maintain_order=True), whole)
+
+
+def _check_cap(
+    found: Engines, row: int, steps: Mapping[str, Any], engine: Mapping[str, Any], inputs: Sequence[tuple[Any, ...]]
+) -> None:
+    """Raise `CapBinds` if a step of a replay may draw more than a cap whose effect nobody knows."""
+    if found.drawn is None or not np.isfinite(found.drawn.cap_w[row]):
+        return
+    unpaid = dict(engine) | {"idle_w": 0.0}
+    reads, prefixes = bool(engine["reads"]), any(len(blocks) for *_, blocks, _ in inputs)
+    lengths = [float(end) for _, prompts, *_ in inputs for end in (prompts.min(), prompts.max())]
+    shortest = 1.0 if prefixes else max(1.0, math.floor(min(lengths) * (1.0 - float(engine["found_share"]))))
+    mixes = bool(engine["chunked"]) and reads
+    reading = Reading(int(engine["token_budget"]), mixes, shortest, max(lengths) if reads else 0.0)
+
+    def joules(marked: dict[str, Any]) -> float:
+        return sum(float(_core.replay(marked, unpaid, *given)["energy_j"]) for given in inputs)
+
+    lowest = replay_w(found.drawn, row, steps, reading, joules)
+    if lowest is not None:
+        cap, gpus = float(found.drawn.cap_w[row]), [load_gpu(gpu) for gpu in found.gpus]
+        raise CapBinds(binds(str(found.frame["gpu"][row]), cap, lowest, "a step of this replay", gpus), lowest)
 
 
 _CROWDED = 1.25

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from energylens.engine.evaluate import evaluate
 from energylens.inputs.builder import Model
-from energylens.inputs.library import load_gpu
+from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LARGEST, LoadedGpu, LoadedModel
 from energylens.inputs.run_options import RUNNING
+from energylens.serving.caps import PIECE, Drawn, drawn, in_range, uncapped
 from energylens.serving.fixed_concurrency import ample, bare
 
 Column = NDArray[np.float64]
@@ -23,7 +24,6 @@ Column = NDArray[np.float64]
 ENGINE: Final = ("model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", *RUNNING)
 """Columns that say what an engine is."""
 
-_PIECE = 128
 _TOKENS = np.concatenate(
     [
         [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 80, 96, 112, 128, 256, 384, 512, 640, 768],
@@ -132,6 +132,8 @@ class Engines:
     """Why rows of the frame given cannot run at all, `ok` for those that are in `frame`, in the order given."""
     models: Sequence[str | Path | Model | LoadedModel] = ()
     gpus: Sequence[str | Path | LoadedGpu] = ()
+    drawn: Drawn | None = None
+    """Watts of steps, where some may draw more than a cap and nobody knows what that does; none if no step does."""
 
     @property
     def height(self) -> int:
@@ -176,7 +178,8 @@ class Engines:
 
     def _memory(self, each: int, prompt: int, output: int, budget: int) -> Column:
         """Return bytes of the fullest GPU with so many requests a data-parallel rank, read one at a time."""
-        points = self.frame.select(engine_columns(self.frame)).with_columns(
+        frame = uncapped(self.frame, _gpus_of(self.frame, self.gpus))
+        points = frame.select(engine_columns(frame)).with_columns(
             (each * pl.col("dp")).alias("batch").cast(pl.UInt32),
             pl.lit(prompt, dtype=pl.UInt32).alias("prompt_tokens"),
             pl.lit(output, dtype=pl.UInt32).alias("output_tokens"),
@@ -215,6 +218,11 @@ def engines(
     options: dict[str, Any] = {"models": models, "threads": threads}
     smallest = given.with_columns(pl.col("dp").alias("batch"), prompt_tokens=pl.lit(1), output_tokens=pl.lit(1))
     told = evaluate(smallest, gpus=known, **options)
+    # A cap is held against the steps that there will be, not against those of which lines are made here.
+    if (over := (told["reason"] == "power").to_numpy() & in_range(given, known)).any():
+        free = evaluate(uncapped(smallest, known), gpus=known, **options)
+        mask = pl.Series(over)
+        told = told.select(pl.when(mask).then(free[name]).otherwise(told[name]).alias(name) for name in told.columns)
     kept = given.filter(told["feasible"])
     reasons = told["reason"]
     if not kept.height:
@@ -222,7 +230,7 @@ def engines(
     ranks = (kept["dp"].cast(pl.Int64) * kept["pp"].cast(pl.Int64)).to_numpy()
     height = kept.height
     plain, real = [bare(loaded) for loaded in known], [ample(loaded) for loaded in known]
-    # Engines of which a step draws more than a cap that no clocks are known for.
+    # Engines of which a step at some line draws more than a cap that no clocks are known for.
     bound = np.zeros(height, dtype=np.bool_)
 
     def asked(
@@ -252,7 +260,7 @@ def engines(
         full = (stages / (2 * stages - 1))[:, None]
         return seconds * full, joules - idle_w[:, None] * seconds * (1.0 - full)
 
-    base_s, base_j = read(np.maximum(1, _TOKENS // _PIECE)[None, :], np.minimum(_TOKENS, _PIECE)[None, :])
+    base_s, base_j = read(np.maximum(1, _TOKENS // PIECE)[None, :], np.minimum(_TOKENS, PIECE)[None, :])
     tokens = (ranks[:, None] * _TOKENS[None, :]).astype(np.float64)
     long_s, long_j = read(np.ones((1, len(_LENGTHS)), dtype=np.int64), _LENGTHS[None, :])
     read_tokens = ranks[:, None] * _LENGTHS[None, :].astype(np.float64)
@@ -275,12 +283,9 @@ def engines(
     with_samples, without = (asked(many, np.array([[1024]]), 2, profiles) for profiles in (real, plain))
 
     if bound.any():
-        runs = told["feasible"].to_numpy().copy()
-        runs[runs] = ~bound
-        rest = engines(given.filter(runs), models=models, gpus=gpus, threads=threads) if runs.any() else None
-        capped = pl.Series(told["feasible"].to_numpy() & ~runs)
-        reasons = pl.Series("reason", ["power"] * len(runs), reasons.dtype).zip_with(capped, reasons)
-        return Engines(given.filter(runs), rest.steps if rest else _none(), reasons, models, gpus)
+        rest = engines(uncapped(kept, known), models=models, gpus=gpus, threads=threads)
+        specs = {"models": [load_model(name) for name in models], "gpus": known}
+        return Engines(kept, rest.steps, reasons, models, gpus, drawn(rest.steps, kept, bound, specs))
 
     def sampled(name: str) -> Column:
         found: Column = (with_samples[name].to_numpy() - without[name].to_numpy()) / many[rows, 0]

@@ -49,7 +49,7 @@ def sweep(
     alone = parts == 1
     merged = merged_result(storage, frozen) is not None
     own = [one for one in all_shards(frozen) if one.number % parts == part - 1]
-    done, damaged = survey(storage, frozen, own)
+    done, damaged = survey(storage, frozen, own, ends=True)
     for name in damaged:
         print(f"{name} is damaged: computing it again", file=sys.stderr)
     if merged and len(done) == len(own):

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from energylens.common.errors import EnergylensError
+from energylens.common.footer import TAIL, ends_whole
 from energylens.common.parquet_file import parquet_bytes, read_parquet_bytes
 from energylens.engine.reductions import Kept, point_frame
 from energylens.inputs.form import check
@@ -99,18 +100,23 @@ def write_shard(storage: Storage, sweep: Sweep, shard: Shard, threads: int) -> N
 def find_part(storage: Storage, sweep: Sweep, shard: Shard) -> Part | None:
     """Return what a shard kept, or none if its file is missing or damaged."""
     try:
-        return read_part(storage, sweep, shard)
+        return read_part(storage, sweep, shard, ends=True)
     except Damaged:
         return None
 
 
 def read_part(
-    storage: Storage, sweep: Sweep, shard: Shard, sizes: dict[str, int] | None = None, verify: bool = False
+    storage: Storage,
+    sweep: Sweep,
+    shard: Shard,
+    sizes: dict[str, int] | None = None,
+    verify: bool = False,
+    ends: bool = False,
 ) -> Part | None:
     """Return what a shard kept, or none if there is no file; raise `Damaged` if it or its file of rows is not whole.
 
     `sizes` are those of all files of rows, where they are known already. A file of rows is held against the size that
-    the shard's file tells, with `verify` against its SHA-256 too.
+    the shard's file tells, with `ends` it has to end as Parquet does, with `verify` its SHA-256 is held against it too.
     """
     name = shard_name(sweep, shard)
     data = storage.read(name)
@@ -135,6 +141,8 @@ def read_part(
         sizes = storage.sizes("rows") if sizes is None else sizes
         if told is None or sizes.get(beside) != told["bytes"]:
             raise Damaged(beside)
+        if ends and not ends_whole(storage.tail(beside, told["bytes"], TAIL), told["bytes"]):
+            raise Damaged(beside)
         if verify and hashlib.sha256(storage.read(beside) or b"").hexdigest() != told["sha256"]:
             raise Damaged(beside)
     rows = int(told["rows"]) if told is not None and sweep.rows != "none" else None
@@ -146,14 +154,14 @@ def read_part(
 
 
 def read_parts(
-    storage: Storage, sweep: Sweep, shards: Sequence[Shard], verify: bool = False
+    storage: Storage, sweep: Sweep, shards: Sequence[Shard], verify: bool = False, ends: bool = False
 ) -> Iterator[tuple[Shard, Part | Damaged | None]]:
     """Yield shards in order with what `read_part` returns or raises, some read ahead."""
     rows = storage.sizes("rows") if sweep.rows != "none" else {}
 
     def read(shard: Shard) -> Part | Damaged | None:
         try:
-            return read_part(storage, sweep, shard, rows, verify)
+            return read_part(storage, sweep, shard, rows, verify, ends)
         except Damaged as error:
             return error
 

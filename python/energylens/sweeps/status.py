@@ -64,14 +64,17 @@ def held_sweep(storage: Storage) -> Sweep:
 
 
 def survey(
-    storage: Storage, sweep: Sweep, shards: Iterable[Shard], verify: bool = False
+    storage: Storage, sweep: Sweep, shards: Iterable[Shard], verify: bool = False, ends: bool = False
 ) -> tuple[list[Shard], list[str]]:
-    """Return which of some shards are done, and the names of damaged files; with `verify` rows are read and hashed."""
+    """Return which of some shards are done, and the names of damaged files; with `verify` rows are read and hashed.
+
+    With `ends` the last bytes of each file of rows are read, which a disk that lost its contents has not.
+    """
     there = storage.sizes("shards")
     done: list[Shard] = []
     damaged: list[str] = []
     written = [shard for shard in shards if shard_name(sweep, shard) in there]
-    for shard, part in read_parts(storage, sweep, written, verify):
+    for shard, part in read_parts(storage, sweep, written, verify, ends):
         if isinstance(part, Damaged):
             damaged.append(str(part))
         elif part is not None:

@@ -31,6 +31,9 @@ class Storage(Protocol):
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the sizes in bytes of a folder's files by name, folder included."""
 
+    def tail(self, name: str, size: int, count: int) -> bytes:
+        """Return the last bytes of a file of that size, or none of them if there is no such file."""
+
     def delete(self, name: str) -> None:
         """Remove a file, if there is one."""
 
@@ -100,6 +103,17 @@ class LocalStorage:
                     sizes[f"{folder}/{path.name}"] = state.st_size
         return sizes
 
+    def tail(self, name: str, size: int, count: int) -> bytes:
+        """Return the last bytes of a file of that size, or none of them if there is no such file."""
+        try:
+            with (self.folder / name).open("rb") as file:
+                file.seek(max(0, size - count))
+                return file.read(count)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise self._fault("read", name, error) from None
+
     def delete(self, name: str) -> None:
         """Remove a file, if there is one."""
         try:
@@ -165,6 +179,17 @@ class ObjectStorage:
             return {item["path"]: item["size"] for part in obstore.list(self.store, folder) for item in part}
         except (obstore.exceptions.BaseError, OSError) as error:
             raise self._fault("list", folder, error) from None
+
+    def tail(self, name: str, size: int, count: int) -> bytes:
+        """Return the last bytes of an object of that size, or none of them if there is no such object."""
+        import obstore
+
+        try:
+            return bytes(obstore.get_range(self.store, name, start=max(0, size - count), end=size))
+        except FileNotFoundError:
+            return b""
+        except (obstore.exceptions.BaseError, OSError) as error:
+            raise self._fault("read", name, error) from None
 
     def delete(self, name: str) -> None:
         """Remove an object, if there is one."""

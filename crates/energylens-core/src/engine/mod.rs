@@ -116,9 +116,9 @@ impl Hasher for KeyHasher {
 type Mapped = Arc<Result<Mapping, Infeasible>>;
 
 impl Key {
-    /// What a layout depends on: of caps, that there is one.
-    fn laid_out(self) -> Self {
-        Self { running: self.running.laid_out(), ..self }
+    /// What a layout depends on.
+    fn laid_out(self, profile: &Profile) -> Self {
+        Self { running: self.running.laid_out(profile), ..self }
     }
 
     /// What all clocks share depends on.
@@ -226,7 +226,7 @@ impl Plan {
 
     fn made(&self, point: &Point) -> Result<Mapping, Infeasible> {
         let (graph, profile) = self.parts(point)?;
-        let laid_out = self.layout(point.key().laid_out(), graph, profile)?;
+        let laid_out = self.layout(point.key().laid_out(profile), graph, profile)?;
         Mapping::new(laid_out, profile, point.running)
     }
 

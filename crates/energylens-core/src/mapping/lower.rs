@@ -322,9 +322,7 @@ impl Lowering<'_> {
         let weighted = |class| matches!(class, Class::Gemm | Class::GroupedGemm);
         let mut operands = self.operands().filter(|(class, _)| weighted(*class));
         let known = operands.all(|(class, format)| self.time_set(class, Phase::Decode, format).1);
-        // Without clocks to lower, points under a cap run as they would without it, or not at all.
-        let cap = if self.profile.clock.range().is_some() { self.running.power_cap_w } else { 0 };
-        let measured = known && self.mesh.cp == 1 && Running { power_cap_w: cap, ..self.running }.measured();
+        let measured = known && self.mesh.cp == 1 && self.running.effective(self.profile).measured();
         if measured && f64::from(self.mesh.gpus()) <= range.gpus { range } else { Range { batch: 0.0, ..range } }
     }
 

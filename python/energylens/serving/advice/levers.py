@@ -16,8 +16,10 @@ from energylens.engine.space import Limit
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.results.prediction import engine_problem
+from energylens.serving.caps import binds
 from energylens.serving.deployments import deployments, replicated, service_limits, within
-from energylens.serving.evaluate import BATCHING, checked_rate, serve
+from energylens.serving.evaluate import BATCHING, checked_rate, states
 from energylens.serving.fixed_concurrency import UNMEASURED, Z_80
 from energylens.serving.intervals import with_intervals
 from energylens.serving.judge import judged_by_replay
@@ -90,14 +92,23 @@ def advise_levers(
         parts += [_sized(one, load, rate, bounds, own) for one in left.partition_by("lever_row")]
     asked = pl.concat(parts, how="diagonal_relaxed").sort("lever_row")
     order = asked["lever_row"].to_list()
-    told = serve(asked.drop("lever_row", "reason", strict=False), load, rate, **own)
+    told, step_w = states(asked.drop("lever_row", "reason", strict=False), load, rate, **own)
+    if told["reason"][0] == "power" and np.isfinite(step_w[0]):
+        raise SpaceError(
+            binds(row["gpu"], float(told["power_cap_w"][0]), float(step_w[0]), "a step in steady state", gpus)
+        )
     if not told["feasible"][0]:
+        if (problem := engine_problem(loaded, profile, row)) is not None:
+            raise SpaceError(problem)
         fault = f"the deployment cannot serve {load.name} ({told['reason'][0]})"
         why = str(told["reason"][0])
         hint = "give it more replicas, or a lower rate" if why == "overload" else "`energylens predict` says more"
         raise SpaceError(Problem(fault, hint=hint, code=why))
     keep = np.flatnonzero(told["feasible"].to_numpy())
-    judged = judged_by_replay(told[keep], load, rate, own)
+    judged = judged_by_replay(told[keep].with_columns(pl.Series("lever_row", keep)), load, rate, own)
+    keep, judged = judged["lever_row"].to_numpy(), judged.drop("lever_row")
+    if keep[0] != 0:
+        judged_by_replay(told[:1], load, rate, own)  # which says why it cannot run as it is
     sound = with_intervals(judged, load, models=[loaded], gpus=gpus)
     names = [("now", "as it is"), *((lever, words) for lever, words, _ in changes)]
     now = sound.row(0, named=True)
@@ -192,7 +203,7 @@ def _sized(
     """Return a deployment with the fewest replicas that carry the load and, if any do, keep the limits."""
     number = one["lever_row"][0]
     some = replicated(one.drop("lever_row"), load, rate, own).sort("replicas")
-    told = serve(some, load, rate, **own)
+    told = states(some, load, rate, **own)[0]
     some = some.with_columns(pl.lit(number, dtype=pl.UInt32).alias("lever_row"))
     kept = within(told.with_row_index("at").filter(pl.col("feasible")), bounds)["at"].to_list()
     runs = told.with_row_index("at").filter(pl.col("feasible"))["at"].to_list()
