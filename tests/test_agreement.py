@@ -126,6 +126,16 @@ WAYS: list[dict[str, Any]] = [
     {"sm_clock_mhz": 1275, "power_cap_w": 250, "cp": 4},
 ]
 
+UNCHANGING: list[dict[str, Any]] = [
+    {"power_cap_w": 400},
+    {"sm_clock_mhz": 1410},
+    {"sm_clock_mhz": 1410, "power_cap_w": 400},
+    {"sm_clock_mhz": 1410, "power_cap_w": 399},
+    {"sm_clock_mhz": 1395, "power_cap_w": 400},
+    {"power_cap_w": 399},
+]
+"""Locks and caps of an A100 at the highest clock and at the limit of the board, and just below."""
+
 
 def assert_same(plan: Plan, point: dict[str, Any], row: dict[str, Any]) -> None:
     expected = oracle.predict(json.loads(plan.json), point)
@@ -144,6 +154,17 @@ def assert_same(plan: Plan, point: dict[str, Any], row: dict[str, Any]) -> None:
                 cause,
                 point,
             )
+
+
+def test_locks_and_caps_that_change_nothing() -> None:
+    base = {"model": "llama-3.1-8b", "gpu": "a100-sxm-80gb", "tp": 2, "pp": 1, "dp": 1, "ep": 1, "batch": 24}
+    base |= {"prompt_tokens": 700, "output_tokens": 90, "weight_dtype": None, "kv_dtype": None} | PLAIN
+    asked = [base | way for way in UNCHANGING]
+    plan = Plan([load_model("llama-3.1-8b")], [load_gpu("a100-sxm-80gb")])
+    frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), breakdown=True)
+    for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+        assert_same(plan, point, row)
+    assert frame["extrapolated"].to_list() == [False, False, False, True, True, True]
 
 
 def test_where_the_board_limit_binds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar, get_type_hints, overload
 
-from energylens.cli.option import CommandError, Option, Parameter, default_of, key_of, option_of, plain, value_of
+from energylens.cli.option import (
+    CommandError,
+    Option,
+    Parameter,
+    default_of,
+    key_of,
+    named_as_options,
+    option_of,
+    plain,
+    value_of,
+)
 from energylens.common.errors import EnergylensError, Problem, did_you_mean
 from energylens.common.files import is_file, printable
 
@@ -92,7 +102,11 @@ class Command:
         if problems:
             raise CommandError(problems)
         made = {name: v[0](**v[1]) if isinstance(v, tuple) else v for name, v in arguments.items()}
-        return self.run(*positional, **made)
+        try:
+            return self.run(*positional, **made)
+        except EnergylensError as error:
+            named_as_options(error, [option for option in self.options if given.get(key_of(option)) is not None])
+            raise
 
     def _given(self, words: Sequence[str]) -> tuple[dict[str, list[str] | None], list[Problem]]:
         """Return the texts of each option, and what no option is."""

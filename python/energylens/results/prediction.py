@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from energylens.inputs.axes import POINT_DEFAULTS
 from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
 from energylens.inputs.library import load_gpu, load_model
-from energylens.inputs.plan import MAX_BATCHED_TOKENS, Plan
+from energylens.inputs.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan
 from energylens.results.breakdown import drawn_w, kernels
 
 
@@ -111,6 +112,25 @@ def predict(
     }
     values = {name: found[name] for name in (*RESULTS, "feasible", "reason")}
     return Prediction(chosen, values, causes, kernels(plan, found), account(loaded_gpu), plan.sha256)
+
+
+def engine_problem(model: LoadedModel, gpu: LoadedGpu, engine: Mapping[str, Any]) -> Problem | None:
+    """Return why an engine cannot be split or run as its columns say, whatever its load; None if it can.
+
+    Parameters
+    ----------
+    model, gpu
+        What it serves, and on what.
+    engine
+        Columns of `evaluate`; those left out have their defaults, others do not matter.
+    """
+    columns: dict[str, Any] = (
+        POINT_DEFAULTS | run_options.RUNNING | dict(engine) | {"model": model.spec.name, "gpu": gpu.spec.name}
+    )
+    plan = Plan([model], [gpu], MAX_BATCHED_TOKENS, routing.laws([columns["routing"]]))
+    mesh = (columns["tp"], columns["pp"], columns["dp"], columns["ep"])
+    fault = plan.core.why_not(0, 0, *mesh, run_options.way(columns, plan.routings))
+    return None if fault is None else why_not(plan, columns | {"reason": fault[0]})
 
 
 def why_not(plan: Plan, found: dict[str, Any]) -> Problem:

@@ -51,6 +51,7 @@ def search(
     memory are constraints; every feasible point met is kept, so the front is not capped by the population.
 
     With `patience`, a search ends when its hypervolume has grown by less than `tolerance` in that many generations.
+    Where `auto` evaluates every point, `threads` is all that matters of the options.
     `checkpoint` is a file to go on from after a break. `algorithm` is a name or an algorithm of pymoo and `termination`
     one of its terminations, see `energylens.searches.pymoo_engine.run`; either makes `auto` choose pymoo. Raises
     `SpecError` or `SpaceError`.

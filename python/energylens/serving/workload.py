@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -13,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from energylens.serving.lengths import lengths
 from energylens.common.errors import Problem, SpecError, did_you_mean
 from energylens.common.files import input_file, printable
 from energylens.common.process import check_process
@@ -37,7 +37,6 @@ KINDS: Final = 32
 """Kinds of requests that stand for a workload."""
 
 _MOST_DIGITS: Final = 12
-_CONSTANT = re.compile(r"^\s*(\d+)\s*[:x]\s*(\d+)\s*$")
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,8 @@ def load_workload(
     checked_options(time_unit, block_tokens)
     text = str(given)
     known = bundled("workloads")
-    path = known.get(text.lower(), Path(text)) if not isinstance(given, Workload) else Path()
+    tokens = None if isinstance(given, Workload) or text.lower() in known else lengths(text)
+    path = known.get(text.lower(), Path(text)) if not isinstance(given, Workload) and tokens is None else Path()
     if path.suffix and path.suffix.lower() not in {".yaml", ".yml", text.lower()}:
         input_file(path, "trace")
         return _from_trace(path, stamp(path), time_unit, block_tokens)
@@ -155,8 +155,8 @@ def load_workload(
         raise SpecError(Problem(fault, hint=hint, code="workload"))
     if isinstance(given, Workload):
         return given
-    if match := _CONSTANT.match(text):
-        return constant(match[1], match[2])
+    if tokens is not None:
+        return constant(*tokens)
     if path.suffix.lower() in {".yaml", ".yml"}:
         input_file(path, "workload")
         return _from_file(path, stamp(path))

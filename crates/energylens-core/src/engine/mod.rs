@@ -18,6 +18,7 @@ use crate::hardware::dtype::DTYPES;
 use crate::hardware::profile::Profile;
 use crate::input::plan::PlanSpec;
 use crate::input::run_options::Running;
+use crate::lowering::effective::of_layout;
 use crate::lowering::mapping::{Blocks, Formats, LaidOut, Mapping, Settings, Unclocked, blocks};
 use crate::lowering::mesh::{Infeasible, Mesh, Reason};
 use crate::numeric::simd::Level;
@@ -82,9 +83,9 @@ pub struct Key {
 type Mapped = Arc<Result<Mapping, Infeasible>>;
 
 impl Key {
-    /// What a layout depends on: of caps, that there is one.
-    fn laid_out(self) -> Self {
-        Self { running: self.running.laid_out(), ..self }
+    /// What a layout depends on.
+    fn laid_out(self, profile: &Profile) -> Self {
+        Self { running: of_layout(self.running, profile), ..self }
     }
 
     /// What all clocks share depends on.
@@ -192,7 +193,7 @@ impl Plan {
 
     fn made(&self, point: &Point) -> Result<Mapping, Infeasible> {
         let (graph, profile) = self.parts(point)?;
-        let laid_out = self.layout(point.key().laid_out(), graph, profile)?;
+        let laid_out = self.layout(point.key().laid_out(profile), graph, profile)?;
         Mapping::new(laid_out, profile, point.running)
     }
 

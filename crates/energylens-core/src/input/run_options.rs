@@ -38,12 +38,6 @@ impl Running {
         self.sm_clock_mhz > 0 || self.power_cap_w > 0
     }
 
-    /// The options that the layout of a mapping depends on. Layouts under a cap hold the seconds that follow the clock, so
-    /// that there is a cap matters; its watts do not.
-    pub fn laid_out(self) -> Self {
-        Self { power_cap_w: u16::from(self.power_cap_w > 0 && self.sm_clock_mhz == 0), ..self }
-    }
-
     /// Whether the measured serving runs behind the fits ran with these options.
     pub fn measured(&self) -> bool {
         *self == Self { overlap_stages: if self.overlaps() { 0 } else { self.overlap_stages }, ..Self::default() }

@@ -1,6 +1,6 @@
 //! Whether a mapping can run as its options say.
 
-use crate::hardware::profile::Profile;
+use crate::hardware::profile::{Power, Profile};
 use crate::input::run_options::Running;
 use crate::lowering::features::Features;
 use crate::lowering::mesh::{Infeasible, Mesh, Reason};
@@ -23,7 +23,7 @@ pub(super) fn options(
     norms(running, mesh, features)?;
     overlap(running, profile.compute.sms, mesh, features)?;
     clock(running, profile, locked)?;
-    cap(running, locked.unwrap_or(profile))
+    cap(running, profile, &locked.unwrap_or(profile).power)
 }
 
 /// Sequence parallelism and fused norms both change the all-reduces over tp.
@@ -77,11 +77,27 @@ fn clock(running: &Running, profile: &Profile, locked: Option<&Profile>) -> Resu
 }
 
 /// A cap must leave room above the waiting power, which no clock lowers, and cannot raise the limit of the board.
-fn cap(running: &Running, profile: &Profile) -> Result<(), Infeasible> {
-    let (cap_w, power) = (f64::from(running.power_cap_w), &profile.power);
+fn cap(running: &Running, profile: &Profile, power: &Power) -> Result<(), Infeasible> {
+    let cap_w = f64::from(running.power_cap_w);
     if cap_w > 0.0 && !(power.static_w < cap_w && cap_w <= power.tdp_w) {
-        let hint = format!("use more than {:.0} and at most {:.0} W", power.static_w, power.tdp_w);
-        return fault(Reason::Power, format!("a power cap of {cap_w} W"), hint);
+        return fault(Reason::Power, format!("a power cap of {cap_w} W"), caps(running, profile, power));
     }
     Ok(())
+}
+
+/// Which caps a GPU accepts, and at which clock: the waiting power falls with the clock.
+fn caps(running: &Running, profile: &Profile, power: &Power) -> String {
+    let (lowest, highest) = (power.static_w.floor() + 1.0, power.tdp_w.floor());
+    match (running.sm_clock_mhz, profile.clock.range()) {
+        _ if lowest > highest => format!(
+            "leave it out: there is none between the {:.0} W of a GPU that waits and the {highest:.0} W of its board",
+            power.static_w
+        ),
+        (0, Some((_, mhz))) => format!(
+            "use {lowest:.0} to {highest:.0} W: {lowest:.0} W is the lowest cap at its highest clock, {mhz:.0} MHz, \
+             and lower ones go with a lower clock"
+        ),
+        (mhz, Some(_)) => format!("use {lowest:.0} to {highest:.0} W: {lowest:.0} W is the lowest cap at {mhz} MHz"),
+        _ => format!("use {lowest:.0} to {highest:.0} W"),
+    }
 }

@@ -9,6 +9,7 @@ use crate::hardware::kernels::TimeSet;
 use crate::hardware::profile::Profile;
 use crate::hardware::uncertainty::Range;
 use crate::input::run_options::Running;
+use crate::lowering::effective::effective;
 use crate::lowering::mesh::Mesh;
 use crate::lowering::parts::Formats;
 use crate::phase::Phase;
@@ -121,9 +122,7 @@ impl Lowering<'_> {
         let gemm = |class| matches!(class, Class::Gemm | Class::GroupedGemm);
         let mut products = self.weight_products().filter(|(class, _)| gemm(*class));
         let formats_known = products.all(|(class, format)| self.time_set(class, Phase::Decode, format).1);
-        // Without clocks to lower, points under a cap run as they would without it, or not at all.
-        let power_cap_w = if self.profile.clock.range().is_some() { self.running.power_cap_w } else { 0 };
-        let options_known = self.mesh.cp == 1 && Running { power_cap_w, ..self.running }.measured();
+        let options_known = self.mesh.cp == 1 && effective(self.running, self.profile).measured();
         let measured = formats_known && options_known && f64::from(self.mesh.gpus()) <= range.gpus;
         if measured { range } else { Range { batch: 0.0, ..range } }
     }

@@ -6,6 +6,7 @@
 
 mod check;
 mod context;
+pub mod effective;
 mod exchanges;
 mod experts;
 mod features;

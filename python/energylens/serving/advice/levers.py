@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from energylens.results.prediction import engine_problem
 from energylens import _core
 from energylens.common.errors import Problem, SpaceError
 from energylens.engine.space import Limit
@@ -98,6 +99,8 @@ def advise_levers(
             binds(row["gpu"], float(told["power_cap_w"][0]), float(step_w[0]), "a step in steady state", gpus)
         )
     if not told["feasible"][0]:
+        if (problem := engine_problem(loaded, profile, row)) is not None:
+            raise SpaceError(problem)
         fault = f"the deployment cannot serve {load.name} ({told['reason'][0]})"
         why = str(told["reason"][0])
         hint = "give it more replicas, or a lower rate" if why == "overload" else "`energylens predict` says more"

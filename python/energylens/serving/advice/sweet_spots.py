@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from energylens.results.prediction import engine_problem
 from energylens.common import views
 from energylens.common.errors import InfeasibleError, Problem
 from energylens.engine.evaluate import evaluate
@@ -89,6 +90,8 @@ def sweet_spots(
     told = evaluate(frame_of(*rows), models=[loaded], gpus=[profile])
     kept = told.filter(pl.col("feasible"))
     if not kept.height:
+        if (problem := engine_problem(loaded, profile, engine)) is not None:
+            raise InfeasibleError(problem)
         fault = f"{loaded.spec.name} runs at none of these lengths ({told['reason'][0]})"
         raise InfeasibleError(
             Problem(fault, hint="use more GPUs (tp), or a smaller batch", code=str(told["reason"][0]))
