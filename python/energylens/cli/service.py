@@ -17,7 +17,6 @@ from energylens.cli.split import read_axes
 from energylens.common.errors import InfeasibleError, Problem, SpaceError
 from energylens.common.files import is_file
 from energylens.common.format import number, table
-from energylens.inputs import axis_text
 from energylens.inputs.axes import AXES, RUNNING
 
 _WORKLOAD = "A bundled workload (energylens workloads), lengths as 1024:256, a workload .yaml, or a trace."
@@ -241,11 +240,11 @@ def replay(
 
     Example: energylens replay llama-3.1-70b --workload trace.parquet --gpu h100-sxm --tp 4 --replicas 2 --rate 5
     """
+    from energylens.inputs.library import load_gpu, load_model
     from energylens.reports.text.service import replay_text
     from energylens.results.parquet import write_parquet
-    from energylens.results.words import deployment_words
-    from energylens.inputs.library import load_gpu, load_model
     from energylens.results.prediction import engine_problem
+    from energylens.results.words import deployment_words
     from energylens.serving.replay import replay as run
 
     check_out(out)

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from energylens.serving.lengths import lengths
 from energylens.common.errors import Problem, SpecError, did_you_mean
 from energylens.common.files import input_file, printable
 from energylens.common.process import check_process
@@ -26,6 +25,7 @@ from energylens.serving.arrivals import crowding as crowding
 from energylens.serving.arrivals import rate_profile as rate_profile
 from energylens.serving.coreset import coreset
 from energylens.serving.hours import hours_of
+from energylens.serving.lengths import lengths
 from energylens.serving.prefixes import flat_blocks as flat_blocks
 from energylens.serving.prefixes import prefix_curve as prefix_curve
 from energylens.serving.trace import Trace, checked_options, load_trace

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from energylens.results.prediction import engine_problem
 from energylens import _core
 from energylens.common.errors import Problem, SpaceError
 from energylens.engine.space import Limit
@@ -18,6 +17,7 @@ from energylens.inputs.batching import BATCHING
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.results.prediction import engine_problem
 from energylens.serving.caps import binds
 from energylens.serving.deployments import deployments, replicated, service_limits, within
 from energylens.serving.evaluate import checked_rate, states

@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from energylens.results.prediction import engine_problem
 from energylens.common import views
 from energylens.common.errors import InfeasibleError, Problem
 from energylens.engine.evaluate import evaluate
@@ -21,6 +20,7 @@ from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.results.prediction import engine_problem
 from energylens.serving.least_squares import nonnegative_least_squares
 from energylens.serving.sums import row_sums
 
