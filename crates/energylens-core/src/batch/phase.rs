@@ -3,7 +3,7 @@
 use crate::cost::kernel::Env;
 use crate::cost::power::{Stage as Ungoverned, limited};
 use crate::cost::program::{
-    BENT, Bent, CLOCKED_S, COMPUTE_J, EXPOSED_S, HIDDEN_S, JOULES, KERNEL_S, LINK_J, SUMS, Sums,
+    CLOCKED_S, COMPUTE_J, EXPOSED_S, HIDDEN_S, JOULES, KERNEL_S, LINK_J, NONLINEAR_SUMS, NonlinearSums, SUMS, Sums,
 };
 use crate::lowering::mapping::{MappedPhase, Mapping};
 use crate::numeric::lanes::{LANES, Lane};
@@ -78,8 +78,8 @@ pub struct Scratch<const L: usize = LANES> {
     env: Env<L>,
     divided: Vec<Env<L>>,
     /// Seconds that bend and do not see the context, by kind of stage.
-    pub fixed: Vec<Bent<L>>,
-    moving: Vec<Bent<L>>,
+    pub fixed: Vec<NonlinearSums<L>>,
+    moving: Vec<NonlinearSums<L>>,
     stage: Sums<L>,
     total: Totals<L>,
     /// Sequences of the fullest pass of the latest phase.
@@ -130,8 +130,8 @@ impl<const L: usize> Scratch<L> {
     #[inline(always)]
     pub fn fix(&mut self, mapping: &Mapping, phase: &MappedPhase, passes: &Passes<L>, tables: bool) {
         self.environments(mapping, phase, passes);
-        self.fixed.resize(mapping.kinds.len(), [[0.0; L]; BENT]);
-        phase.program.fix(&self.env, &self.divided, tables, &mut self.fixed);
+        self.fixed.resize(mapping.kinds.len(), [[0.0; L]; NONLINEAR_SUMS]);
+        phase.program.evaluate_context_free(&self.env, &self.divided, tables, &mut self.fixed);
     }
 }
 
@@ -150,11 +150,11 @@ pub fn phase_cost<const L: usize>(
 ) {
     scratch.environments(mapping, phase, passes);
     let kinds = mapping.kinds.len();
-    scratch.moving.resize(kinds, [[0.0; L]; BENT]);
-    scratch.fixed.resize(kinds, [[0.0; L]; BENT]);
+    scratch.moving.resize(kinds, [[0.0; L]; NONLINEAR_SUMS]);
+    scratch.fixed.resize(kinds, [[0.0; L]; NONLINEAR_SUMS]);
     let Scratch { env, divided, fixed, moving, stage, total, governed_s, drawn_w, .. } = scratch;
     *drawn_w = [0.0; L];
-    phase.program.bend(env, divided, tables, moving);
+    phase.program.evaluate_context_dependent(env, divided, tables, moving);
     let constants = &mapping.constants;
 
     let handed_s = match &phase.send {
@@ -181,7 +181,7 @@ pub fn phase_cost<const L: usize>(
             stage[COMPUTE_J][i] += constants.sequence_j * passes.b[i];
             stage[LINK_J][i] += constants.communication_w * stage[EXPOSED_S][i];
         }
-        if phase.program.hides() {
+        if phase.program.has_hidden_communication() {
             for i in 0..L {
                 stage[LINK_J][i] += constants.communication_w * stage[HIDDEN_S][i];
             }

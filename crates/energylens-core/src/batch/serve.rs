@@ -2,7 +2,7 @@
 
 use crate::batch::phase::{CAUSES, Passes, PhaseCost, PhaseView, Scratch, phase_cost};
 use crate::cost::attention::visible;
-use crate::cost::program::{BENT, Program};
+use crate::cost::program::{NONLINEAR_SUMS, Program};
 use crate::hardware::uncertainty::Range;
 use crate::lowering::mapping::Mapping;
 use crate::lowering::mesh::Reason;
@@ -183,7 +183,7 @@ impl<const L: usize> Work for Fix<'_, L> {
 
 /// Bytes of the table of fixed seconds of decode.
 pub(crate) fn fixed_bytes(program: &Program, kinds: usize) -> usize {
-    program.bent() * kinds * HELD_ROW * size_of::<f64>()
+    program.nonlinear_sums() * kinds * HELD_ROW * size_of::<f64>()
 }
 
 /// Puts the fixed seconds of decode into `scratch`; with `tables` they are looked up, with the same bits.
@@ -202,22 +202,22 @@ pub fn fix_decode<const L: usize>(
     if !tables || held.iter().any(|held| *held > MOST_HELD as f64) {
         return simd::run(level, Fix { mapping, batch, scratch });
     }
-    let (kinds, bent) = (mapping.kinds.len(), mapping.decode.program.bent());
+    let (kinds, nonlinear_sums) = (mapping.kinds.len(), mapping.decode.program.nonlinear_sums());
     let table = mapping.decode.fixed.get_or_init(|| {
-        let mut table = vec![0.0; bent * kinds * HELD_ROW];
+        let mut table = vec![0.0; nonlinear_sums * kinds * HELD_ROW];
         for first in (0..=MOST_HELD).step_by(L) {
             let batch: Lane<L> = std::array::from_fn(|i| dp * (first + i).max(1) as f64);
             simd::run(level, Fix { mapping, batch: &batch, scratch: &mut *scratch });
             for (row, lane) in
-                table.chunks_mut(HELD_ROW).zip(scratch.fixed.iter().flat_map(|own| own.iter().take(bent)))
+                table.chunks_mut(HELD_ROW).zip(scratch.fixed.iter().flat_map(|own| own.iter().take(nonlinear_sums)))
             {
                 row[first..first + L].copy_from_slice(lane);
             }
         }
         table
     });
-    scratch.fixed.resize(kinds, [[0.0; L]; BENT]);
-    let lanes = scratch.fixed.iter_mut().flat_map(|own| own.iter_mut().take(bent));
+    scratch.fixed.resize(kinds, [[0.0; L]; NONLINEAR_SUMS]);
+    let lanes = scratch.fixed.iter_mut().flat_map(|own| own.iter_mut().take(nonlinear_sums));
     for (row, lane) in table.chunks(HELD_ROW).zip(lanes) {
         for i in 0..L {
             lane[i] = row[(held[i] as usize).min(HELD_ROW - 1)];

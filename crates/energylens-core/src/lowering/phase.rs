@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use crate::cost::collective::{Collective, Group};
-use crate::cost::kernel::{Beside, Experts, KernelCost, Prices, Traffic};
+use crate::cost::kernel::{Concurrent, Experts, KernelCost, Prices, Traffic};
 use crate::cost::overlap::Order;
 use crate::cost::program::Program;
 use crate::einsum::count::Work;
@@ -174,19 +174,20 @@ impl Lowering<'_> {
             compute_j = compute_j.scaled(share);
             flops.count = flops.count.scaled(share);
         }
-        let (turning, beside) = self.beside(phase, block, kernel, &around, shared);
+        let (turning, concurrent) = self.concurrent(phase, block, kernel, &around, shared);
         shared.found.turns |= turning;
-        shared.found.overlapped |= turning || beside.as_ref().is_some_and(|beside| beside.order == Order::Stages);
+        shared.found.overlapped |=
+            turning || concurrent.as_ref().is_some_and(|concurrent| concurrent.order == Order::Stages);
         let energy = &self.profile.energy;
         let prices = Prices {
             weight_j: energy.hbm_weight_j_per_byte,
             cache_j: energy.hbm_kv_j_per_byte,
             activation_j: energy.hbm_activation_j_per_byte,
         };
-        let beside = beside.map(|mut beside| {
-            beside.timing.set.t0_s = if fused { 0.0 } else { beside.timing.set.t0_s };
-            beside.timing.vector.flops = timing.vector.flops.clone();
-            beside
+        let concurrent = concurrent.map(|mut concurrent| {
+            concurrent.timing.set.t0_s = if fused { 0.0 } else { concurrent.timing.set.t0_s };
+            concurrent.timing.vector.flops = timing.vector.flops.clone();
+            concurrent
         });
         KernelCost {
             timing,
@@ -197,27 +198,28 @@ impl Lowering<'_> {
             padding_j,
             prices,
             collectives: around.collectives,
-            beside,
+            concurrent,
         }
     }
 
     /// What a kernel runs beside, and whether as one that takes turns.
-    fn beside(
+    fn concurrent(
         &self,
         phase: Phase,
         block: &Block,
         kernel: &Kernel,
         around: &Around,
         shared: &mut Shared,
-    ) -> (bool, Option<Beside>) {
+    ) -> (bool, Option<Concurrent>) {
         let (link, sms) = (&self.profile.link, f64::from(self.profile.compute.sms));
         let running = &self.running;
         let contention = link.contention;
         if let Some(ring) = &around.ring {
             let timing = self.timing(phase, block, kernel, sms).timing;
             let (order, ring, stages) = (Order::Ring, Some(ring.clone()), f64::from(self.mesh.cp - 1));
-            let beside = Beside { order, timing, stages, slower: 1.0, drawing: 0.0, env: None, ring, contention };
-            return (false, Some(beside));
+            let concurrent =
+                Concurrent { order, timing, stages, slowdown: 1.0, power_share: 0.0, env: None, ring, contention };
+            return (false, Some(concurrent));
         }
         let (stages, taken) = match running.overlap_stages {
             0 => match kernel.overlap.filter(|own| own.phases().includes(phase) && f64::from(own.sms) < sms) {
@@ -234,17 +236,17 @@ impl Lowering<'_> {
         if around.collectives.is_empty() && !turns {
             return (false, None);
         }
-        let beside = Beside {
+        let concurrent = Concurrent {
             order: if turns { Order::Turns } else { Order::Stages },
             timing: self.timing(phase, block, kernel, sms - taken).timing,
             stages,
-            slower: link.slower(taken),
-            drawing: link.drawing(taken),
+            slowdown: link.slowdown(taken),
+            power_share: link.power_share(taken),
             env: Some(index_of(&mut shared.divisions, stages)),
             ring: None,
             contention,
         };
-        (turns, Some(beside))
+        (turns, Some(concurrent))
     }
 
     /// Bytes a kernel moves, but for tensors it finds in registers; and those that never leave the chip.
