@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::batch::phase::{Passes, PhaseCost, Scratch, phase_cost};
 use crate::batch::serve::{Requests, context, decode_passes, prefill_passes};
-use crate::cost::kernel::{How, KernelCost};
+use crate::cost::kernel::{KernelCost, TimingOptions};
 use crate::cost::overlap::Order;
 use crate::cost::power::{Cap, Governor};
 use crate::einsum::Rank;
@@ -286,13 +286,15 @@ fn phase(
 ) -> Vec<KernelCostStory> {
     let mut scratch = Scratch::default();
     let (env, divided) = scratch.environments(mapping, mapped, passes);
-    let turns = |kernel: &&KernelCost| kernel.beside.as_ref().is_some_and(|beside| beside.order == Order::Turns);
+    let turns =
+        |kernel: &&KernelCost| kernel.concurrent.as_ref().is_some_and(|concurrent| concurrent.order == Order::Turns);
     let mut stories = Vec::new();
     let mut hidden = Vec::new();
     for kernels in blocks {
         // What a block's micro-batches cannot hide is told of its kernels with collectives, each with its share.
         let together = KernelCost::overlapped(kernels.iter().map(|kernel| &kernel.cost).filter(turns));
-        let shared = together.map(|one| (one.seconds(env, divided, How::default()), one.collective_s(env)[0]));
+        let shared =
+            together.map(|one| (one.seconds(env, divided, TimingOptions::default()), one.collective_s(env)[0]));
         for kernel in kernels.iter().map(|kernel| &kernel.cost) {
             let own = shared.as_ref().filter(|_| turns(&kernel)).and_then(|(seconds, all)| {
                 let part = KernelCost::overlapped([kernel])?.collective_s(env)[0] / if *all > 0.0 { *all } else { 1.0 };

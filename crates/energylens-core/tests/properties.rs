@@ -82,7 +82,7 @@ proptest! {
     fn more_sms_and_fewer_bytes_never_slow_a_collective(sms in 1..130_u16, bytes in 1.0..1e9_f64, more in 1.0..10.0_f64, tp in 2..9_u32) {
         let plan = common::plan();
         let profile = &plan.profiles[0];
-        let (few, many) = (profile.link.slower(f64::from(sms)), profile.link.slower(f64::from(sms + 1)));
+        let (few, many) = (profile.link.slowdown(f64::from(sms)), profile.link.slowdown(f64::from(sms + 1)));
         prop_assert!(few >= many && many >= 1.0);
         let group = Group { size: tp, span: tp };
         let one = Collective::new(profile, Operation::AllReduce, group, Poly::constant(1.0)).unwrap();

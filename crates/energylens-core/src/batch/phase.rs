@@ -1,10 +1,10 @@
 //! One phase of a step: passes through the pipeline stages, elapsed seconds, joules by cause (section 8 of the physics page).
 
-use crate::cost::kernel::Env;
+use crate::cost::env::Env;
 use crate::cost::power::{Stage as MeasuredStage, limited};
 use crate::cost::program::{
-    ACTIVATIONS_J, BENT, Bent, CACHE_J, CLOCKED_S, COMPUTE_J, EXPOSED_S, HIDDEN_S, JOULES, KERNEL_S, LINK_J, SUMS,
-    Sums, WEIGHTS_J,
+    ACTIVATIONS_J, CACHE_J, CLOCKED_S, COMPUTE_J, EXPOSED_S, HIDDEN_S, JOULES, KERNEL_S, LINK_J, NONLINEAR_SUMS,
+    NonlinearSums, SUMS, Sums, WEIGHTS_J,
 };
 use crate::lowering::mapping::{MappedPhase, Mapping, StepConstants};
 use crate::numeric::lanes::{LANES, Lane};
@@ -85,8 +85,8 @@ pub struct Scratch<const L: usize = LANES> {
     env: Env<L>,
     divided: Vec<Env<L>>,
     /// Nonlinear seconds that do not depend on the context, by kind of stage.
-    pub context_free: Vec<Bent<L>>,
-    context_dependent: Vec<Bent<L>>,
+    pub context_free: Vec<NonlinearSums<L>>,
+    context_dependent: Vec<NonlinearSums<L>>,
     sums: Sums<L>,
     totals: Totals<L>,
     /// Sequences of the fullest pass of the latest phase.
@@ -139,8 +139,8 @@ impl<const L: usize> Scratch<L> {
     #[inline(always)]
     pub fn evaluate_context_free(&mut self, mapping: &Mapping, phase: &MappedPhase, passes: &Passes<L>, tables: bool) {
         self.environments(mapping, phase, passes);
-        self.context_free.resize(mapping.kinds.len(), [[0.0; L]; BENT]);
-        phase.program.fix(&self.env, &self.divided, tables, &mut self.context_free);
+        self.context_free.resize(mapping.kinds.len(), [[0.0; L]; NONLINEAR_SUMS]);
+        phase.program.evaluate_context_free(&self.env, &self.divided, tables, &mut self.context_free);
     }
 }
 
@@ -192,7 +192,7 @@ impl<'a, const L: usize> StagePass<'a, L> {
             sums[COMPUTE_J][i] += constants.sequence_j * passes.b[i];
             sums[LINK_J][i] += constants.communication_w * sums[EXPOSED_S][i];
         }
-        if phase.program.hides() {
+        if phase.program.has_hidden_communication() {
             for i in 0..L {
                 sums[LINK_J][i] += constants.communication_w * sums[HIDDEN_S][i];
             }
@@ -304,11 +304,11 @@ pub fn phase_cost<const L: usize>(
 ) {
     scratch.environments(mapping, phase, passes);
     let kinds = mapping.kinds.len();
-    scratch.context_dependent.resize(kinds, [[0.0; L]; BENT]);
-    scratch.context_free.resize(kinds, [[0.0; L]; BENT]);
+    scratch.context_dependent.resize(kinds, [[0.0; L]; NONLINEAR_SUMS]);
+    scratch.context_free.resize(kinds, [[0.0; L]; NONLINEAR_SUMS]);
     let Scratch { env, divided, context_free, context_dependent, sums, totals, governed_s, drawn_w, .. } = scratch;
     *drawn_w = [0.0; L];
-    phase.program.bend(env, divided, tables, context_dependent);
+    phase.program.evaluate_context_dependent(env, divided, tables, context_dependent);
 
     let send_s = match &phase.send {
         Some(send) => send.seconds(env, 1.0, 1.0),

@@ -1,9 +1,9 @@
-//! The power limit of a stage: by itself, under a locked clock, under a cap.
+//! The power limit of a stage: by itself (Eq. 8.4), under a locked clock and under a cap (Eq. 11.6, 11.7, 11.8, 11.9).
 
 use crate::hardware::clock::ClockRatio;
 use crate::numeric::lanes::Lane;
 
-/// Share of a stage's dynamic joules that is drawn if the GPU may not draw more than `tdp_w` on average: 1 below the limit.
+/// Share of a stage's dynamic joules that is drawn if the GPU may not draw more than `tdp_w` on average (Eq. 8.4); 1 below it.
 ///
 /// Kernel times were measured at that limit, so they hold its slow-down already; what is too much is the joules.
 #[inline(always)]
@@ -15,9 +15,9 @@ pub fn limited(time_s: f64, dynamic_j: f64, static_w: f64, tdp_w: f64) -> f64 {
 /// A cap on the power of a GPU below its limit, met by lowering the SM clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cap {
-    /// Watts.
+    /// Watts that a stage may draw on average.
     pub watts: f64,
-    /// Clocks below the point's, falling.
+    /// Clocks of the tables below the point's, falling, over the point's.
     pub clocks: Vec<ClockRatio>,
 }
 
@@ -26,57 +26,58 @@ pub struct Cap {
 pub struct Governor {
     /// The point's clock, over the highest.
     pub lock: ClockRatio,
-    /// Clocks below the highest, falling.
+    /// Clocks of the tables below the highest, falling, over the highest.
     pub clocks: Vec<ClockRatio>,
-    /// Cap.
+    /// Cap below the limit of the board, if the point has one.
     pub cap: Option<Cap>,
-    /// Waiting power at the point's clock.
+    /// Watts of a GPU that waits, at the point's clock.
     pub static_w: f64,
-    /// More while kernels run, at the point's clock.
+    /// Watts more while kernels run, at the point's clock.
     pub active_w: f64,
-    /// Limit of the board.
+    /// Limit of the board in watts.
     pub tdp_w: f64,
 }
 
-/// A stage at the point's clock, as kernels were measured.
+/// A stage of one pass at the point's clock, before its limits: `Θ⁺` of Eq. 8.2 with its joules (Eq. 8.3).
 #[derive(Clone, Debug)]
 pub struct Stage<const L: usize> {
-    /// Seconds.
+    /// All its seconds.
     pub time: Lane<L>,
     /// Those of kernels.
     pub kernel_s: Lane<L>,
-    /// Those that follow the clock.
+    /// Those that get longer as the clock falls (Eq. 11.5).
     pub clocked_s: Lane<L>,
     /// Joules of FLOPs, on-chip bytes and sampling.
     pub work_j: Lane<L>,
-    /// Joules that do not follow the clock.
+    /// All other dynamic joules, which do not change with the clock, without those of active kernels.
     pub rest_j: Lane<L>,
 }
 
-/// A stage as the GPU runs it.
+/// A stage of one pass as the GPU runs it within its limits.
 #[derive(Clone, Debug)]
 pub struct Governed<const L: usize> {
-    /// Seconds.
+    /// All its seconds.
     pub time: Lane<L>,
     /// Joules of compute.
     pub compute_j: Lane<L>,
-    /// Share of the dynamic joules that is drawn.
+    /// Factor of all dynamic joules at the limit of the board (Eq. 8.4).
     pub drawn: Lane<L>,
-    /// Waiting power over that at the point's clock.
+    /// Waiting watts over those at the point's clock.
     pub waiting: Lane<L>,
 }
 
-/// Clocks found for a stage.
-struct Found<const L: usize> {
+/// The clock that each lane settles at, with its squared voltage and waiting watts, as ratios.
+struct Settled<const L: usize> {
     clock: Lane<L>,
     voltage: Lane<L>,
     waiting: Lane<L>,
 }
 
-/// The highest of falling clocks at which no more than `watts` are drawn, between two of them by their watts; 1 where that is
-/// met anyway, the lowest where it never is. `drawn` gives the watts of a lane at a clock.
+/// The highest of falling clocks at which no more than `watts` are drawn, interpolated by watts (Eq. 11.10).
+///
+/// It is 1 where that holds anyway and the lowest where it never does. `drawn` gives the watts of a lane at a clock.
 #[inline(always)]
-fn highest<const L: usize>(watts: f64, clocks: &[ClockRatio], drawn: impl Fn(usize, ClockRatio) -> f64) -> Found<L> {
+fn highest<const L: usize>(watts: f64, clocks: &[ClockRatio], drawn: impl Fn(usize, ClockRatio) -> f64) -> Settled<L> {
     let (mut clock, mut voltage, mut waiting) = ([1.0; L], [1.0; L], [1.0; L]);
     let (mut above, mut searching) = ([0.0; L], [0.0; L]);
     let mut any = false;
@@ -98,11 +99,11 @@ fn highest<const L: usize>(watts: f64, clocks: &[ClockRatio], drawn: impl Fn(usi
             searching[i] = if meets { 0.0 } else { searching[i] };
         }
     }
-    Found { clock, voltage, waiting }
+    Settled { clock, voltage, waiting }
 }
 
 impl Governor {
-    /// The clock, over the highest, that the limit of the board enforced when kernels were measured.
+    /// The clock, over the highest, that the limit of the board enforced when kernels were measured (u_e of Eq. 11.6).
     #[inline(always)]
     fn enforced<const L: usize>(&self, stage: &Stage<L>) -> Lane<L> {
         let ClockRatio { clock: u, voltage, waiting } = self.lock;
@@ -120,19 +121,19 @@ impl Governor {
         highest(self.tdp_w, &self.clocks, drawn).clock
     }
 
-    /// The stage as it runs. See docs/physics.md, section 11.
+    /// The stage under its lock, the limit of the board and its cap (Eq. 11.7, 11.8, 11.9).
     #[inline(always)]
     pub fn govern<const L: usize>(&self, stage: &Stage<L>) -> Governed<L> {
         let enforced = self.enforced(stage);
         let (mut time, mut active_j, mut share, mut from) = ([0.0; L], [0.0; L], [0.0; L], [0.0; L]);
         for i in 0..L {
             let u = self.lock.clock;
-            let held = if enforced[i] > u { enforced[i] } else { u };
+            let held = if enforced[i] > u { enforced[i] } else { u }; // u_h of Eq. 11.7
             let sooner = stage.clocked_s[i] * (1.0 - held);
             time[i] = stage.time[i] - sooner;
             active_j[i] = self.active_w * (stage.kernel_s[i] - sooner);
-            share[i] = stage.clocked_s[i] * held / time[i];
-            from[i] = if enforced[i] < u { enforced[i] / u } else { 1.0 };
+            share[i] = stage.clocked_s[i] * held / time[i]; // q of Eq. 11.8
+            from[i] = if enforced[i] < u { enforced[i] / u } else { 1.0 }; // u_g: the cap slows below it only
         }
         let mut out = Governed { time, compute_j: [0.0; L], drawn: [1.0; L], waiting: [1.0; L] };
         let Some(cap) = &self.cap else {
@@ -142,16 +143,17 @@ impl Governor {
             }
             return out;
         };
+        // Θ(u)/Θ', J(u)/Θ(u) and the cap of Eq. 11.8.
         let longer = |i: usize, clock: f64| {
-            let slower = if clock < from[i] { from[i] / clock } else { 1.0 };
-            1.0 - share[i] + share[i] * slower
+            let slowdown = if clock < from[i] { from[i] / clock } else { 1.0 };
+            1.0 - share[i] + share[i] * slowdown
         };
         let drawn = |i: usize, at: ClockRatio| {
             let longer = longer(i, at.clock);
             let compute = at.voltage * (stage.work_j[i] + active_j[i] * at.clock * longer);
             (compute + stage.rest_j[i]) / (time[i] * longer) + self.static_w * at.waiting
         };
-        let Found { clock, voltage, waiting } = highest(cap.watts, &cap.clocks, drawn);
+        let Settled { clock, voltage, waiting } = highest(cap.watts, &cap.clocks, drawn);
         for i in 0..L {
             let longer = longer(i, clock[i]);
             let compute = voltage[i] * (stage.work_j[i] + active_j[i] * clock[i] * longer);
@@ -224,7 +226,7 @@ mod tests {
         assert_eq!(at(ClockRatio::SAME), (1.0, 400.0));
         let (time, joules) = at(lower(0.95, 0.925, 0.95));
         assert!((time - 1.0).abs() < 1e-12 && (joules - 400.0).abs() < 1e-9);
-        let (slower, fewer) = at(lower(0.7, 0.6, 0.8));
-        assert!(slower > 1.0 && slower < 1.0 / 0.7 && fewer < 400.0, "{slower} {fewer}");
+        let (slowdown, fewer) = at(lower(0.7, 0.6, 0.8));
+        assert!(slowdown > 1.0 && slowdown < 1.0 / 0.7 && fewer < 400.0, "{slowdown} {fewer}");
     }
 }

@@ -38,7 +38,7 @@ pub struct Link {
 
 impl Link {
     /// How many times slower a collective is on so many SMs than on as many as saturate the link (Eq. 7.11).
-    pub fn slower(&self, sms: f64) -> f64 {
+    pub fn slowdown(&self, sms: f64) -> f64 {
         let lacking = self.sms_to_saturate / sms;
         match self.sms_sharpness {
             None => lacking.max(1.0),
@@ -47,7 +47,7 @@ impl Link {
     }
 
     /// Share of the watts of communication that so many SMs draw (Eq. 7.14).
-    pub fn drawing(&self, sms: f64) -> f64 {
+    pub fn power_share(&self, sms: f64) -> f64 {
         (sms / self.sms_to_saturate).min(1.0)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::cost::collective::Collective;
-use crate::cost::kernel::{Beside, KernelCost, Prices, Traffic};
+use crate::cost::kernel::{Concurrent, KernelCost, Prices, Traffic};
 use crate::cost::overlap::Order;
 use crate::graph::flow::{KernelFlow, Kind, Move};
 use crate::graph::{Block, Kernel};
@@ -72,10 +72,10 @@ impl Lowering<'_> {
             compute_j = compute_j.scaled(share);
             flops.count = flops.count.scaled(share);
         }
-        let mut beside = self.overlapped(phase, block, kernel, &surroundings, tables);
-        if let Some(beside) = &mut beside {
-            beside.timing.set.t0_s = if fused { 0.0 } else { beside.timing.set.t0_s };
-            beside.timing.vector.flops = timing.vector.flops.clone();
+        let mut concurrent = self.overlapped(phase, block, kernel, &surroundings, tables);
+        if let Some(concurrent) = &mut concurrent {
+            concurrent.timing.set.t0_s = if fused { 0.0 } else { concurrent.timing.set.t0_s };
+            concurrent.timing.vector.flops = timing.vector.flops.clone();
         }
         let energy = &self.profile.energy;
         let prices = Prices {
@@ -84,7 +84,7 @@ impl Lowering<'_> {
             activation_j: energy.hbm_activation_j_per_byte,
         };
         let collectives = surroundings.collectives;
-        KernelCost { timing, traffic, mask, flops, compute_j, padding_j, prices, collectives, beside }
+        KernelCost { timing, traffic, mask, flops, compute_j, padding_j, prices, collectives, concurrent }
     }
 
     /// How a kernel runs at the same time as collectives; none if it runs by itself.
@@ -95,14 +95,23 @@ impl Lowering<'_> {
         kernel: &Kernel,
         surroundings: &Surroundings,
         tables: &mut PhaseTables,
-    ) -> Option<Beside> {
+    ) -> Option<Concurrent> {
         let (link, sms) = (&self.profile.link, f64::from(self.profile.compute.sms));
         let contention = link.contention;
         if let Some(ring) = &surroundings.ring {
             // The profile's curves of send_recv are of transfers without SMs: the kernel keeps all of them.
             let timing = self.timing(phase, block, kernel, sms).timing;
             let (order, ring, stages) = (Order::Ring, Some(ring.clone()), f64::from(self.mesh.cp - 1));
-            return Some(Beside { order, timing, stages, slower: 1.0, drawing: 0.0, env: None, ring, contention });
+            return Some(Concurrent {
+                order,
+                timing,
+                stages,
+                slowdown: 1.0,
+                power_share: 0.0,
+                env: None,
+                ring,
+                contention,
+            });
         }
         let (stages, communication_sms) = self.overlap_stages(phase, kernel)?;
         let turns = surroundings.dispatches && self.running.overlaps();
@@ -111,12 +120,12 @@ impl Lowering<'_> {
         }
         tables.features.turns |= turns;
         tables.features.overlapped = true;
-        Some(Beside {
+        Some(Concurrent {
             order: if turns { Order::Turns } else { Order::Stages },
             timing: self.timing(phase, block, kernel, sms - communication_sms).timing,
             stages,
-            slower: link.slower(communication_sms),
-            drawing: link.drawing(communication_sms),
+            slowdown: link.slowdown(communication_sms),
+            power_share: link.power_share(communication_sms),
             env: Some(index_of(&mut tables.divisions, stages)),
             ring: None,
             contention,

@@ -70,7 +70,7 @@ impl MappedPhase {
 
     /// Number of values of [`Self::fixed`] with so many kinds of pipeline stage.
     pub fn table_values(&self, kinds: usize) -> usize {
-        self.program.bent() * kinds * Self::TABLE_ROW
+        self.program.nonlinear_sums() * kinds * Self::TABLE_ROW
     }
 }
 

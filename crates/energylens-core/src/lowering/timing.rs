@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use crate::cost::attention::{Attention, Blocks, QUERY_ROWS};
 use crate::cost::elementwise::Vector;
 use crate::cost::gemm::{Grouped, Product, Tiling};
-use crate::cost::kernel::{Flops, Timing, Worked};
+use crate::cost::kernel::Flops;
+use crate::cost::timing::{Timing, WorkedExperts};
 use crate::einsum::count::{MatrixRanks, Work};
 use crate::einsum::{Function, Rank};
 use crate::graph::{Block, Class, Kernel, Line};
@@ -87,7 +88,7 @@ impl Lowering<'_> {
             tiling: Tiling::new(&tiles, sms, set.depth_0, set.split_s),
             added: self.added(&products, &set, bandwidth),
             expert_s: if class == Class::GroupedGemm { set.expert_s } else { 0.0 },
-            worked: Worked::new(self.experts.as_ref().map_or(0.0, |experts| experts.local), set.idle_experts),
+            worked: WorkedExperts::new(self.experts.as_ref().map_or(0.0, |experts| experts.local), set.idle_experts),
             set,
             products,
             attention,
