@@ -9,7 +9,7 @@ import pytest
 
 from energylens.cli import main
 from energylens.cli.explore import _EVOLVED
-from energylens.inputs.library import bundled, load_gpu
+from energylens.inputs.bundled import bundled, load_gpu
 from energylens.searches import search
 
 LOAD = ["llama-3.1-8b", "--workload", "100:100"]

@@ -21,6 +21,7 @@ from energylens.inputs import routing, run_options
 from energylens.inputs.axes import POINT_DEFAULTS
 from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
+from energylens.inputs.crossing import Point
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan
 from energylens.results.breakdown import drawn_w, kernels
@@ -128,9 +129,9 @@ def engine_problem(model: LoadedModel, gpu: LoadedGpu, engine: Mapping[str, Any]
         POINT_DEFAULTS | run_options.RUNNING | dict(engine) | {"model": model.spec.name, "gpu": gpu.spec.name}
     )
     plan = Plan([model], [gpu], MAX_BATCHED_TOKENS, routing.laws([columns["routing"]]))
-    mesh = (columns["tp"], columns["pp"], columns["dp"], columns["ep"])
-    fault = plan.core.why_not(0, 0, *mesh, run_options.way(columns, plan.routings))
-    return None if fault is None else why_not(plan, columns | {"reason": fault[0]})
+    degrees = {name: columns[name] for name in ("tp", "pp", "dp", "ep")}
+    infeasible = plan.core.why_not(Point(**degrees, run_options=run_options.for_core(columns, plan.routings)))
+    return None if infeasible is None else why_not(plan, columns | {"reason": infeasible.reason})
 
 
 def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
