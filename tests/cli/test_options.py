@@ -9,7 +9,8 @@ import pytest
 
 from energylens.cli import main
 from energylens.cli.explore import _EVOLVED
-from energylens.inputs.bundled import bundled, load_gpu
+from energylens.inputs.bundled import bundled
+from energylens.inputs.library import load_gpu
 from energylens.searches import search
 
 LOAD = ["llama-3.1-8b", "--workload", "100:100"]
