@@ -2,7 +2,7 @@
 
 `python benchmarks/instructions.py` exits with 1 if some work takes more than three per cent more instructions than
 `instructions.json` says; `--update` writes that file. `make test` runs it. Where nothing can be compared (no valgrind,
-another compiler or processor family than the counts are of), it says so and exits with 0. Valgrind has no 512-bit
+another compiler, C library or processor family than the counts are of), it says so and exits with 0. Valgrind has no 512-bit
 vectors, so the 256-bit copy is what is counted.
 """
 
@@ -49,7 +49,7 @@ def count(program: Path, work: str) -> int:
 def conditions() -> dict[str, str]:
     """Return what counts depend on besides the code."""
     compiler = subprocess.run(["rustc", "--version"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return {"rustc": compiler.split()[1], "machine": platform.machine()}
+    return {"rustc": compiler.split()[1], "machine": platform.machine(), "libc": " ".join(platform.libc_ver())}
 
 
 def main() -> None:
