@@ -238,6 +238,8 @@ def measure_energylens(model: str, seconds: float) -> tuple[list[Row], list[Poin
     from energylens import _core
     from energylens.common.units import RESULTS
     from energylens.engine.evaluate import default_threads
+    from energylens.inputs import run_options
+    from energylens.inputs.crossing import PointColumns
     from energylens.inputs.library import load_gpu, load_model
     from energylens.inputs.plan import Plan
 
@@ -250,14 +252,16 @@ def measure_energylens(model: str, seconds: float) -> tuple[list[Row], list[Poin
 
     core: Any = Plan([load_model(model)], [load_gpu("h100-sxm")]).core
     zeros, ones = np.zeros(frame.height, np.uint32), np.ones(frame.height, np.uint32)
-    tp, pp = (frame[name].to_numpy().astype(np.uint32) for name in mesh)
-    points = [zeros, zeros, zeros, zeros, tp, pp, ones, ones, *(frame[name].to_numpy().astype(float) for name in most)]
+    columns: dict[str, Any] = dict.fromkeys(("run_option", "model", "gpu", "weight_dtype", "kv_dtype"), zeros)
+    columns |= {name: frame[name].to_numpy().astype(np.uint32) for name in mesh} | dict.fromkeys(("dp", "ep"), ones)
+    columns |= {name: frame[name].to_numpy().astype(float) for name in most}
+    points = PointColumns(dtypes=[None], run_options=[run_options.for_core({})], **columns)
     axes: dict[str, Any] = {"tp": [2, 4, 8], "pp": [1, 2], "batch": list(range(1, 257))}
     axes |= {"prompt_tokens": list(range(64, 8193, 64)), "output_tokens": list(range(64, 2049, 64))}
     space = energylens.Space(models=model, gpus="h100-sxm", **axes)
     calls: dict[str, tuple[int, Callable[[int], object]]] = {
         "evaluate": (frame.height, lambda threads: energylens.evaluate(frame, threads=threads)),
-        "core": (frame.height, lambda threads: core.evaluate([None], *points, RESULTS, threads)),
+        "core": (frame.height, lambda threads: core.evaluate(points, RESULTS, threads)),
         "explore": (energylens.explore(space).feasible, lambda threads: energylens.explore(space, threads=threads)),
     }
     rows: list[Row] = []

@@ -21,6 +21,7 @@ from energylens.common.format import number, si, table
 from energylens.engine.evaluate import default_threads
 from energylens.engine.reductions import Keep
 from energylens.inputs import run_options
+from energylens.inputs.crossing import PointColumns
 
 CONTENT = "one point: prefill and decode of one batch of requests, every kernel and collective, energy by cause, memory"
 
@@ -94,31 +95,17 @@ def core_call(frame: pl.DataFrame, columns: list[str], threads: int) -> Callable
     """Return the core's call for a frame of one model and GPU, its columns ready as arrays."""
     space = Space(frame["model"][0], frame["gpu"][0])
     zeros, ones = np.zeros(frame.height, dtype=np.uint32), np.ones(frame.height, dtype=np.uint32)
-    codes = [frame[name].to_numpy().astype(np.uint32) if name in frame.columns else ones for name in ("tp", "pp")]
-    ep = frame["ep"].to_numpy().astype(np.uint32)
-    batch, prompt, output = (
-        frame[name].to_numpy().astype(np.float64) for name in ("batch", "prompt_tokens", "output_tokens")
-    )
-    core = space.plan.core
-    ways, way = run_options.ways(frame)
-    return lambda: core.evaluate(
-        [None],
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        codes[0],
-        codes[1],
-        ones,
-        ep,
-        ways,
-        way,
-        batch,
-        prompt,
-        output,
-        columns,
-        threads,
-    )
+    degrees: dict[str, Any] = {
+        name: frame[name].to_numpy().astype(np.uint32) if name in frame.columns else ones
+        for name in ("tp", "pp", "dp", "ep")
+    }
+    sizes: dict[str, Any] = {
+        name: frame[name].to_numpy().astype(np.float64) for name in ("batch", "prompt_tokens", "output_tokens")
+    }
+    options, option = run_options.columns_for_core(frame)
+    codes: dict[str, Any] = dict.fromkeys(("model", "gpu", "weight_dtype", "kv_dtype"), zeros)
+    points = PointColumns(dtypes=[None], run_options=options, run_option=option, **codes, **degrees, **sizes)
+    return lambda: space.plan.core.evaluate(points, columns, threads)
 
 
 def product(model: str, gpu: str, tp: list[int], ep: list[int], batches: int) -> Space:
@@ -133,7 +120,7 @@ def directly(space: Space, count: int, threads: int) -> Callable[[], object]:
     def work() -> object:
         reduction = Keep().reduction(space)
         reduction.run(0, count, threads, True)
-        return reduction.kept()
+        return reduction.contents()
 
     return work
 

@@ -35,7 +35,7 @@ TIME = {"t0_s": 1e-5, "compute_efficiency": 0.6, "memory_efficiency": 0.8, "root
 def every_term(gpu: str) -> LoadedGpu:
     """Return a bundled profile with a value for every coefficient that may be left out."""
     spec = load_gpu(gpu).spec
-    data = LoadedGpu(spec).completed[0]
+    data = LoadedGpu(spec).profile.sections
     tiles = [[16, 64, 0.5], [64, 64, 0.8], [128, 256, 1.0]]
     data["energy"] |= {"active_w": 31.0, "communication_w": 17.0, "sequence_j": 4e-3}
     data["host"]["stretch"] = {"gemm": 1.1, "attention": 1.3, "grouped_gemm": 0.9}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import os
 import subprocess
 import sys
@@ -18,6 +18,9 @@ from energylens import Space, _core
 from energylens.common.errors import EnergylensError
 from energylens.common.memory import MemoryBudgetError
 from energylens.engine.reductions import Keep
+from energylens.inputs import run_options
+from energylens.inputs.crossing import Point, PointColumns
+from energylens.inputs.plan import canonical
 
 NSGA: Any = _core.Nsga
 REDUCTION: Any = _core.Reduction
@@ -35,28 +38,27 @@ def codes(call: Callable[..., object]) -> list[str]:
     """Return the codes of the problems that a call is refused with."""
     with pytest.raises(_core.PlanError) as error:
         call()
-    return [problem["code"] for problem in json.loads(str(error.value))]
+    return [problem.code for problem in error.value.problems]
 
 
-WAY = (1, 0, 0, "prefill", False, False, 0, 0, 0, 0)
+OPTIONS = run_options.for_core({})
 
 
 @pytest.mark.parametrize("number", HUGE)
 def test_numbers_that_do_not_fit_are_refused_with_their_value(space: Space, number: int) -> None:
     core: Any = space.plan.core
-    for place in range(6):
-        arguments = [0, 0, 1, 1, 1, 1]
-        arguments[place] = number
+    for axis in ("model", "gpu", "tp", "pp", "dp", "ep"):
+        point = Point(**cast("Any", {axis: number}))
         with pytest.raises(_core.PlanError, match=str(number).replace("-", r"\-")):
-            core.why_not(*arguments, WAY)
-    for place in (0, 1, 2, 6, 7, 8, 9):
-        way = tuple(number if at == place else value for at, value in enumerate(WAY))
-        assert codes(lambda way=way: core.why_not(0, 0, 1, 1, 1, 1, way)) == ["number"]
+            core.why_not(point)
+    for axis in ("cp", "overlap_stages", "overlap_sms", "sm_clock_mhz", "power_cap_w", "routing", "placement"):
+        point = Point(run_options=OPTIONS | {axis: number})
+        assert codes(lambda point=point: core.why_not(point)) == ["number"]
     indices = np.array([0], dtype=np.uint64)
     if not 0 <= number < 2**64:
         assert codes(lambda: core.evaluate_space(space.json, indices, ["energy_j"], number)) == ["number"]
         assert codes(lambda: Keep().reduction(space).run(number, 4, 1)) == ["number"]
-        assert codes(lambda: _core.prefix_found([0], [0, 1], number, [16])) == ["number"]
+        assert codes(lambda: _core.prefix_hit_tokens([0], [0, 1], number, [16])) == ["number"]
         assert codes(lambda: _core.routing_fault('{"law":"uniform"}', number, 1)) == ["number"]
     law = '{"law":"uniform"}'
     assert codes(lambda: _core.routing_loads(law, number, 1, 1, 0, [1.0])) in (["number"], ["experts"])
@@ -70,22 +72,43 @@ def test_numbers_that_do_not_fit_are_refused_with_their_value(space: Space, numb
 def test_a_draw_of_watts_is_of_sizes_that_can_be_calculated_with(space: Space) -> None:
     core: Any = space.plan.core
     for number in HUGE:
-        arguments = 0, 0, None, None, number, 1, 1, 1, WAY
-        assert codes(lambda these=arguments: core.drawn_w(*these, 1.0, 1.0, 1.0)) == ["number"]
+        assert codes(lambda number=number: core.drawn_w(Point(tp=number))) == ["number"]
     for size in (0.0, -1.0, np.nan, np.inf):
-        for place in range(3):
-            sizes = [size if at == place else 1.0 for at in range(3)]
-            assert codes(lambda these=sizes: core.drawn_w(0, 0, None, None, 1, 1, 1, 1, WAY, *these)) == ["size"]
+        for name in ("batch", "prompt_tokens", "output_tokens"):
+            point = Point(**cast("Any", {name: size}))
+            assert codes(lambda point=point: core.drawn_w(point)) == ["size"]
+
+
+def test_a_point_without_one_of_its_axes_is_refused_by_name(space: Space) -> None:
+    core: Any = space.plan.core
+    for axis in OPTIONS:
+        point = Point(run_options={name: value for name, value in OPTIONS.items() if name != axis})
+        with pytest.raises(_core.PlanError, match=f"`{axis}` is missing"):
+            core.drawn_w(point)
+    with pytest.raises(AttributeError, match="run_options"):
+        core.drawn_w(object())
+
+
+def test_errors_of_the_core_have_attributes(space: Space) -> None:
+    content = copy.deepcopy(space.plan.content)
+    content["models"][0]["blocks"][0]["kernels"][0]["equations"][0] += " +"
+    with pytest.raises(_core.PlanError) as error:
+        _core.Plan(canonical(content))
+    (problem,) = error.value.problems
+    assert problem.path[:3] == ["models", 0, "blocks"]
+    assert problem.span is not None
+    assert problem.message == str(error.value)
+    assert problem.code in repr(problem)
+    assert _core.PlanError.problems == ()
 
 
 def test_a_rank_beyond_all_is_no_state_of_a_search(space: Space) -> None:
     search = NSGA(space.plan.core, space.json, [("energy_j", 1.0)], [], 4, 1)
     search.step(1)
     state = search.state()
-    order = "generation", "population", "rank", "crowding", "seen", "front", "counts"
-    search.restore(*[state[name] for name in order], 1)
+    search.restore(state, 1)
     state["rank"] = state["rank"] + np.uint64(1 << 32)
-    assert codes(lambda: search.restore(*[state[name] for name in order], 1)) == ["state"]
+    assert codes(lambda: search.restore(state, 1)) == ["state"]
 
 
 def test_degrees_of_parallelism_beyond_all_are_refused_by_name() -> None:
@@ -97,15 +120,14 @@ def test_degrees_of_parallelism_beyond_all_are_refused_by_name() -> None:
 
 
 def evaluated(space: Space, **changes: Any) -> dict[str, Any]:
-    columns = {name: np.ones(4, dtype=np.uint32) for name in ("tp", "pp", "dp", "ep")}
-    columns |= {name: np.zeros(4, dtype=np.uint32) for name in ("model", "gpu", "weights", "cache", "way")}
+    columns: dict[str, Any] = {name: np.ones(4, dtype=np.uint32) for name in ("tp", "pp", "dp", "ep")}
+    columns |= {
+        name: np.zeros(4, dtype=np.uint32) for name in ("model", "gpu", "weight_dtype", "kv_dtype", "run_option")
+    }
     columns |= {name: np.full(4, 8.0) for name in ("batch", "prompt_tokens", "output_tokens")}
     columns |= changes
-    first = [columns[name] for name in ("model", "gpu", "weights", "cache", "tp", "pp", "dp", "ep")]
-    last = [columns[name] for name in ("way", "batch", "prompt_tokens", "output_tokens")]
-    core: Any = space.plan.core
-    found: dict[str, Any] = core.evaluate([None], *first, [WAY], *last, ["energy_j"], 1)
-    return found
+    points = PointColumns(dtypes=[None], run_options=[OPTIONS], **columns)
+    return space.plan.core.evaluate(points, ["energy_j"], 1)
 
 
 def test_arrays_are_checked(space: Space) -> None:
@@ -119,8 +141,8 @@ def test_arrays_are_checked(space: Space) -> None:
             evaluated(space, **{name: array})
         assert not isinstance(error.value, OverflowError)
     assert codes(lambda: evaluated(space, ep=np.ones(3, dtype=np.uint32))) == ["rows"]
-    assert codes(lambda: evaluated(space, way=np.full(4, 1, dtype=np.uint32))) == ["way"]
-    assert codes(lambda: evaluated(space, weights=np.full(4, 9, dtype=np.uint32))) == ["dtype"]
+    assert codes(lambda: evaluated(space, run_option=np.full(4, 1, dtype=np.uint32))) == ["run-options"]
+    assert codes(lambda: evaluated(space, weight_dtype=np.full(4, 9, dtype=np.uint32))) == ["dtype"]
     for size in (0.0, -1.0, np.nan, np.inf, 1e300):
         for name in ("batch", "prompt_tokens", "output_tokens"):
             assert codes(lambda name=name, size=size: evaluated(space, **{name: np.array([1, 1, size, 1])})) == ["size"]
@@ -154,7 +176,7 @@ GRID: dict[str, Any] = {
 }  # fmt: skip
 ENGINE: dict[str, Any] = {
     "most_running": 8, "token_budget": 64, "cache_tokens": 1000, "chunked": True, "reads": True, "block_tokens": 16,
-    "found_share": 0.0, "lanes": 1, "idle_w": 10.0, "warm_s": 0.0,
+    "prefix_hit_share": 0.0, "lanes": 1, "idle_w": 10.0, "warm_s": 0.0,
 }  # fmt: skip
 
 
@@ -164,11 +186,11 @@ def replayed(blocks: list[int], starts: list[int], engine: dict[str, Any], grid:
 
 
 def test_blocks_are_numbered_without_gaps() -> None:
-    assert replayed([0, 1, 0, 1, 0, 2], [0, 2, 4, 6], ENGINE, GRID)["found_tokens"] == 48
-    assert _core.prefix_found([0, 3, 0, 3], [0, 2, 4], 16, [0, 16, 32]) == [0, 16, 32]
+    assert replayed([0, 1, 0, 1, 0, 2], [0, 2, 4, 6], ENGINE, GRID)["prefix_hit_tokens"] == 48
+    assert _core.prefix_hit_tokens([0, 3, 0, 3], [0, 2, 4], 16, [0, 16, 32]) == [0, 16, 32]
     for blocks, starts in (([1], [0, 1]), ([2**32 - 1], [0, 1]), ([0], [0, 2]), ([0, 0], [2, 0, 9, 1])):
         assert codes(lambda b=blocks, s=starts: replayed(b, s, ENGINE, GRID)) == ["requests"]
-        assert codes(lambda b=blocks, s=starts: _core.prefix_found(b, s, 16, [16])) == ["requests"]
+        assert codes(lambda b=blocks, s=starts: _core.prefix_hit_tokens(b, s, 16, [16])) == ["requests"]
     assert codes(lambda: replayed([2**32], [0, 1], ENGINE, GRID)) == ["number"]
 
 
@@ -177,7 +199,7 @@ def test_engines_of_no_size_are_refused(field: str) -> None:
     for number in (-1, 2**64, 10**30):
         assert codes(lambda number=number: replayed([], [], ENGINE | {field: number}, GRID)) == ["engine"]
     wrong: dict[str, Any]
-    for wrong in ({"idle_w": np.inf}, {"warm_s": np.nan}, {"found_share": 1.5}, {"found_share": np.nan}):
+    for wrong in ({"idle_w": np.inf}, {"warm_s": np.nan}, {"prefix_hit_share": 1.5}, {"prefix_hit_share": np.nan}):
         assert codes(lambda wrong=wrong: replayed([], [], ENGINE | wrong, GRID)) == ["engine"]
     for wrong in ({"base_s": [np.nan]}, {"sample_s": np.inf}, {"decode_j": [1.0, 2.0]}, {"tokens": []}):
         assert codes(lambda wrong=wrong: replayed([], [], ENGINE, GRID | wrong)) == ["steps"]

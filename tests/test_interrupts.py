@@ -39,7 +39,7 @@ grid = {"tokens": [1.0, 8192.0], "base_s": [1e-3, 1e-1], "base_j": [1.0, 9.0], "
         "contexts": [1.0, 1e6], "decode_s": [1e-3] * 4, "decode_j": [1.0] * 4, "sample_s": 0.0, "sample_j": 0.0,
         "lengths": [1.0, 1e5], "attend_s": [0.0, 1e-6], "attend_j": [0.0, 1e-6]}
 engine = {"most_running": 64, "token_budget": 8192, "cache_tokens": 10**8, "chunked": True, "reads": True,
-          "block_tokens": 16, "found_share": 0.0, "lanes": 1, "idle_w": 100.0, "warm_s": 0.0}
+          "block_tokens": 16, "prefix_hit_share": 0.0, "lanes": 1, "idle_w": 100.0, "warm_s": 0.0}
 sizes = np.full(100_000, 100_000, dtype=np.uint32)
 """
 
@@ -72,7 +72,7 @@ WORK = {
     "replay": GRID + "print('at work', flush=True)\n_core.replay(grid, engine, np.arange(1e5), sizes, sizes, [], [])",
     "prefixes": (
         "blocks = [i % 977 for i in range(4_000_000)]\nstarts = list(range(0, 4_000_001, 1000))\n"
-        "print('at work', flush=True)\n_core.prefix_found(blocks, starts, 16, list(range(1, 5000)))"
+        "print('at work', flush=True)\n_core.prefix_hit_tokens(blocks, starts, 16, list(range(1, 5000)))"
     ),
     "non-dominated": (
         "angle = np.random.default_rng(0).uniform(0, 1, (400_000, 4))\n"
@@ -127,7 +127,7 @@ def test_a_reduction_that_was_interrupted_has_taken_in_nothing_of_the_call(alarm
     with pytest.raises(TimeIsUp):
         reduction.run(100_000, whole.size, 2, True)
     other.run(0, 100_000, 1)
-    kept, expected = reduction.kept(), other.kept()
+    kept, expected = reduction.contents(), other.contents()
     assert kept["by_reason"].tolist() == expected["by_reason"].tolist()
     assert kept["front"].tolist() == expected["front"].tolist()
 
@@ -137,11 +137,11 @@ def test_merging_that_was_interrupted_has_taken_in_nothing(alarm: None) -> None:
     ends = [("energy_j", 1.0), ("energy_j", -1.0), ("latency_s", 1.0)]  # that no point is worse in than another
     reduction = _core.Reduction(whole.plan.core, whole.json, ends, [])
     reduction.run(0, 100, 1)
-    before = reduction.kept()
+    before = reduction.contents()
     signal.setitimer(signal.ITIMER_REAL, 1.0)
     with pytest.raises(TimeIsUp):
         reduction.merge(np.arange(0, 10**9, 2999, dtype=np.uint64), [], [1 << 20], 7, 2)
-    kept = reduction.kept()
+    kept = reduction.contents()
     assert kept["outside"] == 0
     for name in ("front", "by_reason"):
         np.testing.assert_array_equal(kept[name], before[name], err_msg=name)
@@ -152,7 +152,7 @@ def test_waiting_for_what_another_thread_is_at_work_on_is_interrupted(alarm: Non
     thread = threading.Thread(target=lambda: reduction.run(0, 1 << 24, 1, True))
     thread.start()
     time.sleep(0.2)
-    for wait in (reduction.kept, lambda: reduction.run(0, 10, 1)):
+    for wait in (reduction.contents, lambda: reduction.run(0, 10, 1)):
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         asked = time.perf_counter()
         with pytest.raises(TimeIsUp):
@@ -160,7 +160,7 @@ def test_waiting_for_what_another_thread_is_at_work_on_is_interrupted(alarm: Non
         assert time.perf_counter() - asked < 1.0
         assert thread.is_alive()
     thread.join()
-    assert reduction.kept()["by_reason"].sum() == 1 << 24
+    assert reduction.contents()["by_reason"].sum() == 1 << 24
 
 
 def test_a_search_that_was_interrupted_goes_on_as_if_it_had_not_been(alarm: None) -> None:
@@ -185,7 +185,7 @@ def test_a_handler_that_asks_what_is_at_work_gets_an_error_and_no_deadlock(alarm
 
     def ask(_number: int, _frame: object) -> None:
         try:
-            reduction.kept()
+            reduction.contents()
         except _core.PlanError as error:
             seen.append(str(error))
         raise TimeIsUp
@@ -196,7 +196,7 @@ def test_a_handler_that_asks_what_is_at_work_gets_an_error_and_no_deadlock(alarm
         reduction.run(0, 10**9, 2, True)
     assert len(seen) == 1
     assert "it is at work already" in seen[0]
-    assert reduction.kept()["by_reason"].sum() == 0
+    assert reduction.contents()["by_reason"].sum() == 0
 
 
 def test_a_handler_may_call_while_it_is_at_work(alarm: None) -> None:
@@ -211,7 +211,7 @@ def test_a_handler_may_call_while_it_is_at_work(alarm: None) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     reduction = Keep().reduction(space())
     reduction.run(0, 1 << 21, 1, True)
-    assert reduction.kept()["by_reason"].sum() == 1 << 21
+    assert reduction.contents()["by_reason"].sum() == 1 << 21
     assert len(found) == 1
     assert found[0].equals(expected)
 

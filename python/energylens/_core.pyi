@@ -6,6 +6,8 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
+from energylens.inputs.crossing import Point, PointColumns
+
 __all__ = [
     "AXES",
     "CAUSES",
@@ -15,13 +17,15 @@ __all__ = [
     "FUNCTIONS",
     "REASONS",
     "TILE_ROWS",
+    "Infeasible",
     "Nsga",
     "Plan",
     "PlanError",
+    "Problem",
     "Reduction",
     "__version__",
     "non_dominated",
-    "prefix_found",
+    "prefix_hit_tokens",
     "reach",
     "replay",
     "routing_fault",
@@ -38,8 +42,54 @@ REASONS: Final[list[str]]
 TILE_ROWS: Final[list[int]]
 __version__: Final[str]
 
+@final
+class Problem:
+    """One fault: a stable code, a sentence, a path and, inside a text, a span, and advice."""
+
+    @property
+    def code(self) -> str:
+        """Stable short name of the kind of fault, such as `unknown-rank`."""
+
+    @property
+    def message(self) -> str:
+        """One sentence, with the value at fault."""
+
+    @property
+    def path(self) -> list[str | int]:
+        """Names of fields and positions in lists that lead to the fault in the plan."""
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """Byte offsets within the text at `path`."""
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about it."""
+
 class PlanError(ValueError):
-    """A plan is faulty; the argument is the JSON list of problems."""
+    """Something the core was given is faulty; `problems` say what."""
+
+    problems: tuple[Problem, ...]
+
+@final
+class Infeasible:
+    """Why a configuration cannot be laid out."""
+
+    @property
+    def reason(self) -> str:
+        """One of `REASONS`."""
+
+    @property
+    def message(self) -> str:
+        """One sentence."""
+
+    @property
+    def hint(self) -> str:
+        """What to do about it; may be empty."""
+
+    @property
+    def rank(self) -> str | None:
+        """The rank at fault."""
 
 def reach(parts: float, experts: float, active: float) -> float:
     """Return of so many GPUs or nodes those that hold any of a token's experts, on average."""
@@ -59,17 +109,21 @@ def replay(
     steps: dict[str, Any],
     engine: dict[str, Any],
     arrival_s: NDArray[np.float64],
-    prompts: NDArray[np.uint32],
-    outputs: NDArray[np.uint32],
+    prompt_tokens: NDArray[np.uint32],
+    output_tokens: NDArray[np.uint32],
     blocks: Sequence[int],
     starts: Sequence[int],
 ) -> dict[str, Any]:
-    """Replay requests; steps by the names of `energylens.serving.step_table`, blocks of all and where each's begin."""
+    """Replay requests.
 
-def prefix_found(
+    `steps` go by the names of `energylens.serving.step_table`; `blocks` are the prefix blocks of all requests, those of
+    request i from `starts[i]` to `starts[i + 1]`.
+    """
+
+def prefix_hit_tokens(
     blocks: Sequence[int], starts: Sequence[int], block_tokens: int, capacities: Sequence[int]
 ) -> list[int]:
-    """Return tokens of prompts that least-recently-used caches of so many tokens would find."""
+    """Return prompt tokens that prefix caches of so many tokens each would hold (least recently used out first)."""
 
 @final
 class Nsga:
@@ -100,24 +154,13 @@ class Nsga:
     def step(self, /, threads: int) -> None:
         """Runs one generation."""
 
-    def found(self, /) -> tuple[NDArray[np.uint64], NDArray[np.float64], list[int], int]:
-        """The best of all points met: indices, objectives by row (minimised), counts by reason, outside the bounds."""
+    def best(self, /) -> dict[str, Any]:
+        """The best of all points met: `indices`, `objectives` by row (minimised), `by_reason` (counts), `outside`."""
 
     def state(self, /) -> dict[str, NDArray[np.uint64]]:
         """Arrays from which the search can go on."""
 
-    def restore(
-        self,
-        /,
-        generation: NDArray[np.uint64],
-        population: NDArray[np.uint64],
-        rank: NDArray[np.uint64],
-        crowding: NDArray[np.uint64],
-        seen: NDArray[np.uint64],
-        front: NDArray[np.uint64],
-        counts: NDArray[np.uint64],
-        threads: int,
-    ) -> None:
+    def restore(self, /, state: dict[str, NDArray[np.uint64]], threads: int) -> None:
         """Goes on from the arrays of `state`."""
 
 @final
@@ -149,68 +192,17 @@ class Plan:
     def cache_bytes(self, /, model: int, kv_dtype: str | None, tokens: float) -> float:
         """Bytes of the cache of one sequence of so many tokens, over all GPUs."""
 
-    def why_not(
-        self, /, model: int, gpu: int, tp: int, pp: int, dp: int, ep: int, way: tuple[Any, ...]
-    ) -> tuple[str, str, str, str | None] | None:
-        """Why a mesh cannot carry a model: reason, message, hint and the rank at fault; or none."""
+    def why_not(self, /, point: Point) -> Infeasible | None:
+        """Why a point cannot be laid out; none if it can."""
 
-    def explain_point(
-        self,
-        /,
-        model: int,
-        gpu: int,
-        weight_dtype: str | None,
-        kv_dtype: str | None,
-        tp: int,
-        pp: int,
-        dp: int,
-        ep: int,
-        way: tuple[Any, ...],
-        batch: float,
-        prompt_tokens: float,
-        output_tokens: float,
-    ) -> str:
+    def explain_point(self, /, point: Point) -> str:
         """Cost of one point kernel by kernel, as JSON."""
 
-    def drawn_w(
-        self,
-        /,
-        model: int,
-        gpu: int,
-        weight_dtype: str | None,
-        kv_dtype: str | None,
-        tp: int,
-        pp: int,
-        dp: int,
-        ep: int,
-        way: tuple[Any, ...],
-        batch: float,
-        prompt_tokens: float,
-        output_tokens: float,
-    ) -> list[float]:
+    def drawn_w(self, /, point: Point) -> list[float]:
         """Watts of the stage that draws the most, in prefill and in decode, under a cap without clock tables."""
 
-    def evaluate(
-        self,
-        /,
-        dtypes: Sequence[str | None],
-        model: NDArray[np.uint32],
-        gpu: NDArray[np.uint32],
-        weight_dtype: NDArray[np.uint32],
-        kv_dtype: NDArray[np.uint32],
-        tp: NDArray[np.uint32],
-        pp: NDArray[np.uint32],
-        dp: NDArray[np.uint32],
-        ep: NDArray[np.uint32],
-        ways: Sequence[tuple[Any, ...]],
-        way: NDArray[np.uint32],
-        batch: NDArray[np.float64],
-        prompt_tokens: NDArray[np.float64],
-        output_tokens: NDArray[np.float64],
-        columns: Sequence[str],
-        threads: int,
-    ) -> dict[str, NDArray[Any]]:
-        """Evaluates columns of points into the result columns named; format columns hold positions in `dtypes`."""
+    def evaluate(self, /, points: PointColumns, columns: Sequence[str], threads: int) -> dict[str, NDArray[Any]]:
+        """Evaluates columns of points into the result columns named."""
 
     def evaluate_space(
         self, /, space: str, indices: NDArray[np.uint64], columns: Sequence[str], threads: int
@@ -228,7 +220,7 @@ class Plan:
 
 @final
 class Reduction:
-    """What is kept of the points of a space: a front, the best few, the best of each group, distributions, counts."""
+    """Reductions over evaluated points of a space: front, top-k, best of each group, histograms, counts by reason."""
 
     def __new__(
         cls,
@@ -254,7 +246,7 @@ class Reduction:
         outside: int,
         threads: int,
     ) -> None:
-        """Takes in what another reduction of the same space kept: its points, bins and counts."""
+        """Takes in the contents of another reduction of the same space: its points, bins and counts."""
 
-    def kept(self, /) -> dict[str, Any]:
-        """Everything kept: front and top, groups and their best, bins, counts by reason, outside."""
+    def contents(self, /) -> dict[str, Any]:
+        """Everything so far: front and top, groups and their best, bins, counts by reason, outside."""

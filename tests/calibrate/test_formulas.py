@@ -14,10 +14,10 @@ from energylens.calibrate.device import device
 from energylens.calibrate.kernels.attention import Calls, DecodeModel, PrefillModel
 from energylens.calibrate.kernels.gemm import GemmModel, Products
 from energylens.inputs.builder import Model
+from energylens.inputs.crossing import Point
 from energylens.inputs.gpu import Host
 from energylens.inputs.library import load_gpu
 from energylens.inputs.plan import LoadedGpu, Plan
-from energylens.inputs.run_options import way
 
 PROFILES = ("h100-sxm", "b200", "l40s", "h100-sxm@trtllm", "b200@sglang")
 
@@ -33,7 +33,13 @@ def bare(name: str) -> LoadedGpu:
 def seconds(model: Model, gpu: LoadedGpu, phase: str, kernel: str, batch: int, prompt: int, **formats: str) -> float:
     plan = Plan([model.loaded()], [gpu], max_batched_tokens=2**31)
     told = plan.core.explain_point(
-        0, 0, formats.get("weights"), formats.get("cache"), 1, 1, 1, 1, way({}), float(batch), float(prompt), 2.0
+        Point(
+            weight_dtype=formats.get("weights"),
+            kv_dtype=formats.get("cache"),
+            batch=float(batch),
+            prompt_tokens=float(prompt),
+            output_tokens=2.0,
+        )
     )
     (found,) = [k for k in json.loads(told) if k["phase"] == phase and k["kernel"] == kernel]
     return float(found["kernel_s"])

@@ -111,4 +111,4 @@ def test_a_framework_has_kernels_of_its_own_and_wider_intervals() -> None:
         load_gpu("h100-sxm@tensorrt")
     with pytest.raises(SpecError, match="known: vllm"):
         load_gpu("mi300x@sglang")
-    json.dumps(other.completed[0])
+    json.dumps(other.profile.sections)

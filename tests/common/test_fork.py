@@ -34,7 +34,7 @@ def values(threads):
 def front(threads):
     reduction = Keep().reduction(space)
     reduction.run(0, space.size, threads)
-    return reduction.kept()["front"].tobytes()
+    return reduction.contents()["front"].tobytes()
 """
 
 AFTER_CALLS = (
@@ -151,7 +151,7 @@ def test_what_another_thread_was_at_work_on_is_refused_in_a_child() -> None:
 
     def work() -> int:
         try:
-            reduction.kept()
+            reduction.contents()
         except _core.PlanError as error:
             return 7 if "`spawn` or `forkserver`" in str(error) else 8
         return 9
@@ -159,7 +159,7 @@ def test_what_another_thread_was_at_work_on_is_refused_in_a_child() -> None:
     code = in_child(work)
     thread.join()
     assert code == 7
-    assert reduction.kept()["by_reason"].sum() == 1 << 23
+    assert reduction.contents()["by_reason"].sum() == 1 << 23
 
 
 def test_spawn_works_too() -> None:

@@ -255,7 +255,7 @@ def native_replay(source: random.Random) -> Case:
         "starts": [2 * i for i in range(count + 1)],
     }
     engine: dict[str, Any] = {"most_running": 4, "token_budget": 512, "cache_tokens": 1e5, "chunked": True}
-    engine |= {"reads": True, "block_tokens": 16, "found_share": 0.0, "lanes": 1, "idle_w": 50.0, "warm_s": 0.0}
+    engine |= {"reads": True, "block_tokens": 16, "prefix_hit_share": 0.0, "lanes": 1, "idle_w": 50.0, "warm_s": 0.0}
     name = source.choice((*arguments, *engine))
     hostile: Any = source.choice((0, -1, 1, 2**31, 2**32, 2**63, 1e300, -1e300, None, "x", [], True, 0.5, 2**20))
     if name in engine:

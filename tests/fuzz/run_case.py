@@ -116,19 +116,21 @@ def _frame(columns: dict[str, tuple[str, list[Any]]]) -> str | None:
 def _plan(text: str) -> str | None:
     from energylens import _core
     from energylens.inputs import run_options
+    from energylens.inputs.crossing import PointColumns
 
     try:
         plan = _core.Plan(text)
     except _core.PlanError:
         return None
     zeros, ones = np.zeros(1, dtype=np.uint32), np.ones(1, dtype=np.uint32)
-    ways, _ = run_options.ways(pl.DataFrame({"model": ["any"]}))
     columns = ["energy_j", "latency_s", "memory_bytes_per_gpu"]
     try:
-        table = plan.evaluate(
-            [None], zeros, zeros, zeros, zeros, ones, ones, ones, ones, ways, zeros,
-            np.array([4.0]), np.array([512.0]), np.array([64.0]), columns, 1,
+        points = PointColumns(
+            dtypes=[None], run_options=[run_options.for_core({})], run_option=zeros, model=zeros, gpu=zeros,
+            weight_dtype=zeros, kv_dtype=zeros, tp=ones, pp=ones, dp=ones, ep=ones,
+            batch=np.array([4.0]), prompt_tokens=np.array([512.0]), output_tokens=np.array([64.0]),
         )  # fmt: skip
+        table = plan.evaluate(points, columns, 1)
     except _core.PlanError:
         return None
     if not np.asarray(table["reason"])[0] and not all(math.isfinite(table[name][0]) for name in columns):

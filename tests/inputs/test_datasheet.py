@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from energylens.inputs import datasheet
 from energylens.inputs.library import load_gpu
+from energylens.inputs.profile import Profile
 
 TECHNOLOGY = {"a100-sxm-80gb": "HBM2e", "h100-sxm": "HBM3", "b200": "HBM3e"}
 
@@ -17,9 +17,9 @@ def both(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     memory = spec.memory.model_copy(update={"technology": TECHNOLOGY[name]})
     power = spec.power.model_copy(update={"static_w": None})
     bare = {"host": None, "kernels": None, "energy": None, "collectives": None, "memory": memory, "power": power}
-    (known, _), (ruled, modelled) = datasheet.complete(spec), datasheet.complete(spec.model_copy(update=bare))
-    assert modelled
-    return known, ruled
+    known, ruled = Profile.of(spec), Profile.of(spec.model_copy(update=bare))
+    assert ruled.modelled
+    return known.sections, ruled.sections
 
 
 @pytest.mark.parametrize("name", list(TECHNOLOGY))

@@ -48,7 +48,7 @@ def test_every_number_of_a_bundled_gpu_has_a_source(name: str) -> None:
 @pytest.mark.parametrize("name", list(bundled("hardware")))
 def test_a_bundled_gpu_is_complete_and_plausible(name: str) -> None:
     loaded = load_gpu(name)
-    profile, modelled = loaded.completed
+    profile, modelled = loaded.profile.sections, loaded.profile.modelled
     assert not modelled
     assert profile["power"]["static_w"] < profile["power"]["tdp_w"] / 2
     energy = profile["energy"]
@@ -81,7 +81,7 @@ def test_a_data_sheet_is_enough(tmp_path: Path) -> None:
 def test_a_large_matrix_product_on_a_data_sheet_gpu_draws_its_tdp(tmp_path: Path) -> None:
     path = tmp_path / "new-gpu.yaml"
     path.write_text(DATASHEET, encoding="utf-8")
-    profile, _ = load_gpu(path).completed
+    profile = load_gpu(path).profile.sections
     static, energy = profile["power"]["static_w"], profile["energy"]
     static += energy["active_w"]
     drawn = static + 0.78 * 500e12 * energy["flop_j"]["bf16"] + 0.1 * 1.6e12 * energy["hbm_weight_j_per_byte"]

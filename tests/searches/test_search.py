@@ -384,7 +384,7 @@ def test_a_search_that_is_interrupted_says_how_to_go_on(tmp_path: Path, monkeypa
     with pytest.raises(KeyboardInterrupt, match="after generation 8; the same command goes on from"):
         native.run(SPACE, generations=30, advance=interrupt, checkpoint=path, **usual)
     resumed = native.run(SPACE, generations=30, checkpoint=path, **usual)
-    assert np.array_equal(resumed.found()[0], native.run(SPACE, generations=30, **usual).found()[0])
+    assert np.array_equal(resumed.best()["indices"], native.run(SPACE, generations=30, **usual).best()["indices"])
 
 
 def test_two_threads_may_use_one_reduction() -> None:

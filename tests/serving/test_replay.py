@@ -37,7 +37,7 @@ ENGINE: dict[str, Any] = {
     "chunked": True,
     "reads": True,
     "block_tokens": 512,
-    "found_share": 0.0,
+    "prefix_hit_share": 0.0,
     "lanes": 1,
     "idle_w": 50.0,
     "warm_s": 0.0,
@@ -82,7 +82,7 @@ def test_faulty_grids_and_requests_are_refused() -> None:
         _core.replay(GRID, engine, *one, [1, 2], [0, 5])
     with pytest.raises(_core.PlanError):
         _core.replay(GRID, engine, *one, [4_000_000_000], [0, 1])
-    for fault in ({"most_running": 0}, {"found_share": 2.0}, {"lanes": 0}):
+    for fault in ({"most_running": 0}, {"prefix_hit_share": 2.0}, {"lanes": 0}):
         with pytest.raises(_core.PlanError):
             _core.replay(GRID, engine | fault, *one, [], [])
     for times in ([np.nan, 1.0], [2.0, 1.0]):

@@ -250,7 +250,7 @@ pub fn drawn_w(plan: &Plan, point: &Point) -> Result<[f64; 2], Infeasible> {
     let then = decode_passes(mapping, &requests.batch, &context(&requests));
     Ok([(&mapping.prefill, &first), (&mapping.decode, &then)].map(|(mapped, passes)| {
         let (mut scratch, mut cost) = (Scratch::default(), PhaseCost::NONE);
-        scratch.fix(mapping, mapped, passes, false);
+        scratch.evaluate_context_free(mapping, mapped, passes, false);
         phase_cost(mapping, mapped, passes, false, &mut scratch, &mut cost);
         scratch.drawn_w[0]
     }))
@@ -385,7 +385,7 @@ fn phase(
         let added = |cap: Option<Cap>| {
             let governed = mapping.governed(Governor { cap, ..governor.clone() });
             let (mut scratch, mut cost) = (Scratch::default(), PhaseCost::NONE);
-            scratch.fix(&governed, mapped, passes, false);
+            scratch.evaluate_context_free(&governed, mapped, passes, false);
             phase_cost(&governed, mapped, passes, false, &mut scratch, &mut cost);
             scratch.governed_s[0]
         };

@@ -40,9 +40,9 @@ fn clocks_and_caps_share_their_layouts_and_change_no_bits() {
     let points: Vec<Point> =
         [0, 600, 900, 1200, 1980, 3000].iter().flat_map(|clock| caps.map(|cap| clocked(*clock, cap))).collect();
     let shared = Plan::from_json(&text).unwrap();
-    let together = shared.evaluate(points.as_slice(), Columns::ALL, 2);
+    let together = shared.evaluate(points.as_slice(), Columns::ALL, 2).unwrap();
     for (row, point) in points.iter().enumerate() {
-        let alone = Plan::with_cache(&text, 0).unwrap().evaluate([*point].as_slice(), Columns::ALL, 1);
+        let alone = Plan::with_cache(&text, 0).unwrap().evaluate([*point].as_slice(), Columns::ALL, 1).unwrap();
         assert_eq!(alone.reasons[0], together.reasons[row], "{point:?}");
         for (one, all) in alone.columns.iter().zip(&together.columns) {
             assert_eq!(one[0].to_bits(), all[row].to_bits(), "{point:?}");
@@ -95,7 +95,7 @@ fn what_is_stopped_leaves_nothing_behind() {
     let mut searches = [Search::new(space.clone(), wanted.clone(), 64, 7), Search::new(space, wanted, 64, 7)];
     for _ in 0..3 {
         assert_eq!(interrupted(|| searches[0].step(&plan, 2)), Err(Stopped));
-        searches.iter_mut().for_each(|search| search.step(&plan, 1));
+        searches.iter_mut().for_each(|search| search.step(&plan, 1).unwrap());
         let [stopped, through] = &searches;
         assert_eq!(stopped.seen(), through.seen());
         assert_eq!(stopped.population(), through.population());
@@ -143,7 +143,7 @@ fn a_list_stops_between_two_mappings() {
     let points = StopsAfter { points: ways.collect(), asked: Arc::default() };
     let asked = Arc::clone(&points.asked);
     let wanted = move || asked.load(Ordering::Relaxed) >= StopsAfter::MAPPINGS;
-    let result = stoppable(wanted, || plan.evaluate(&points, Columns::ALL, 1));
+    let result = stoppable(wanted, || plan.evaluate(&points, Columns::ALL, 1).unwrap());
     assert!(matches!(result, Err(Stopped)));
     assert_eq!(points.asked.load(Ordering::Relaxed), StopsAfter::MAPPINGS);
 }
@@ -166,7 +166,7 @@ fn seconds_beyond_numbers_under_a_cap_are_no_matter_of_watts() {
     let reason = |json: &Value, power_cap_w: u16| {
         let plan = Plan::from_json(&json.to_string()).unwrap();
         let point = Point { batch: 1e6, prompt_tokens: 1e4, output_tokens: 1.0, ..clocked(0, power_cap_w) };
-        let reasons = plan.evaluate([point].as_slice(), Columns::ALL, 1).reasons;
+        let reasons = plan.evaluate([point].as_slice(), Columns::ALL, 1).unwrap().reasons;
         Reason::NAMES[usize::from(reasons[0])]
     };
     json["gpus"][0].as_object_mut().unwrap().remove("clock");
@@ -298,7 +298,7 @@ proptest! {
         let running = Running { sm_clock_mhz: 1200 * lock, power_cap_w: 250 * cap, ..Running::default() };
         let (batch, prompt_tokens, output_tokens) = (10_f64.powi(batch), 10_f64.powi(length), 10_f64.powi(11 - length));
         let row = Point { tp, pp, running, batch, prompt_tokens, output_tokens, ..common::point() };
-        let table = plan.evaluate([row].as_slice(), Columns::ALL, 1);
+        let table = plan.evaluate([row].as_slice(), Columns::ALL, 1).unwrap();
         if table.reasons[0] == Reason::Ok as u8 {
             for values in &table.columns {
                 prop_assert!(values[0].is_finite(), "{changes:?} {row:?} {:?}", table.columns);

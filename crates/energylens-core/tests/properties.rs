@@ -46,7 +46,7 @@ proptest! {
 
     #[test]
     fn energy_is_not_negative_and_causes_add_up(points in prop::collection::vec(points(), 1..40)) {
-        let table = common::plan().evaluate(points.as_slice(), ALL, 2);
+        let table = common::plan().evaluate(points.as_slice(), ALL, 2).unwrap();
         for row in 0..points.len() {
             for values in &table.columns {
                 prop_assert!(values[row].is_finite());
@@ -86,7 +86,7 @@ proptest! {
         prop_assert!(few >= many && many >= 1.0);
         let group = Group { size: tp, span: tp };
         let one = Collective::new(profile, Operation::AllReduce, group, Poly::constant(1.0)).unwrap();
-        let at = |bytes: f64, slower: f64| one.seconds(&Env::<1>::default(), bytes, slower)[0];
+        let at = |bytes: f64, slowdown: f64| one.seconds(&Env::<1>::default(), bytes, slowdown)[0];
         prop_assert!(at(bytes, few) >= at(bytes, many) && at(bytes * more, few) >= at(bytes, few));
         prop_assert!(one.joules().scaled(more).as_constant() >= one.joules().as_constant());
     }
@@ -132,7 +132,7 @@ fn reduced(
     threads: usize,
 ) -> Reduction {
     let mut kept = Reduction::new(wanted.clone());
-    let parts = plan.walk(space, range, wanted.columns(), schedule, threads, || kept.beside());
+    let parts = plan.walk(space, range, wanted.columns(), schedule, threads, || kept.empty_sibling());
     parts.into_iter().for_each(|part| kept.merge(part));
     kept
 }
@@ -212,7 +212,7 @@ proptest! {
             prop_assert_eq!(told(&one), told(&other));
         }
         let indices: Vec<u64> = direct.iter().map(|(index, _)| *index).step_by(7).collect();
-        let table = plan.evaluate(&Listed { space: &space, indices: &indices }, ALL, 1);
+        let table = plan.evaluate(&Listed { space: &space, indices: &indices }, ALL, 1).unwrap();
         for (row, index) in indices.iter().enumerate() {
             let bits = &direct[(index - range.start) as usize].1;
             prop_assert_eq!(u64::from(table.reasons[row]), bits[0]);
@@ -260,7 +260,7 @@ fn every_way_of_running_gives_the_same_bits_on_every_schedule() {
     assert_eq!(direct, walked(Schedule::Best));
     assert!(direct.values().filter(|values| values.len() > 1).count() > 200);
     let indices: Vec<u64> = (0..space.size()).collect();
-    let table = plan.evaluate(&Listed { space: &space, indices: &indices }, ALL, 1);
+    let table = plan.evaluate(&Listed { space: &space, indices: &indices }, ALL, 1).unwrap();
     for (row, index) in indices.iter().enumerate() {
         let bits: Vec<u64> = table.columns.iter().map(|values| values[row].to_bits()).collect();
         let walked = &direct[index];
@@ -303,10 +303,10 @@ fn every_instruction_set_gives_the_same_bits() {
     let wanted = everything(&space);
     plan.level = Level::Portable;
     let front = |plan: &Plan, threads| told(&reduced(plan, &space, 0..space.size(), &wanted, Schedule::Best, threads));
-    let (table, expected) = (plan.evaluate(points.as_slice(), ALL, 1), front(&plan, 1));
+    let (table, expected) = (plan.evaluate(points.as_slice(), ALL, 1).unwrap(), front(&plan, 1));
     for level in Level::available() {
         plan.level = level;
-        let again = plan.evaluate(points.as_slice(), ALL, 2);
+        let again = plan.evaluate(points.as_slice(), ALL, 2).unwrap();
         assert_eq!(again.reasons, table.reasons);
         for (a, b) in again.columns.iter().zip(&table.columns) {
             assert!(a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", level.name());
@@ -320,9 +320,9 @@ fn tables_change_no_bit() {
     let plan = common::plan();
     let space = large_space();
     let points: Vec<_> = (0..space.size()).map(|index| space.point(index)).collect();
-    let with_tables = plan.evaluate(points.as_slice(), ALL, 1);
+    let with_tables = plan.evaluate(points.as_slice(), ALL, 1).unwrap();
     for (first, chunk) in points.chunks(97).enumerate().step_by(11) {
-        let without = plan.evaluate(chunk, ALL, 1);
+        let without = plan.evaluate(chunk, ALL, 1).unwrap();
         for (a, b) in without.columns.iter().zip(&with_tables.columns) {
             assert!(a.iter().enumerate().all(|(i, a)| a.to_bits() == b[first * 97 + i].to_bits()));
         }
@@ -356,7 +356,7 @@ fn kernels_one_by_one_add_up_to_the_whole() {
 }
 
 fn assert_adds_up(plan: &Plan, point: &energylens_core::engine::Point, static_w: f64) {
-    let table = plan.evaluate([*point].as_slice(), ALL, 1);
+    let table = plan.evaluate([*point].as_slice(), ALL, 1).unwrap();
     assert_eq!(table.reasons, [0], "{point:?}");
     let stories = explain::point(plan, point).unwrap();
     let gpus = f64::from(point.tp * point.dp * point.cp);
@@ -395,7 +395,7 @@ fn digits_and_index_are_inverse() {
 fn every_reason_is_given_when_it_applies() {
     let plan = common::plan();
     let base = common::point();
-    let reason = |point| Reason::NAMES[usize::from(plan.evaluate([point].as_slice(), ALL, 1).reasons[0])];
+    let reason = |point| Reason::NAMES[usize::from(plan.evaluate([point].as_slice(), ALL, 1).unwrap().reasons[0])];
     let with = |tp, pp, dp, ep, batch| energylens_core::engine::Point { tp, pp, dp, ep, batch, ..base };
     assert_eq!(reason(with(1, 1, 1, 1, 8.0)), "ok");
     assert_eq!(reason(with(2, 1, 1, 4, 8.0)), "ep");

@@ -5,25 +5,27 @@ mod columns;
 mod errors;
 mod nsga;
 mod plan;
+mod points;
 mod reduction;
 mod replay;
 mod routing;
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 /// The compiled core of energylens.
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use super::errors::PlanError;
+    use super::errors::{PlanError, Problem};
     #[pymodule_export]
     use super::nsga::Nsga;
     #[pymodule_export]
-    use super::plan::Plan;
+    use super::plan::{Infeasible, Plan};
     #[pymodule_export]
     use super::reduction::Reduction;
     #[pymodule_export]
-    use super::replay::{prefix_found, replay};
+    use super::replay::{prefix_hit_tokens, replay};
     #[pymodule_export]
     use super::routing::{reach, routing_fault, routing_loads};
     use super::*;
@@ -43,6 +45,8 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // Each exception has its own tuple; the class has an empty one, so that the attribute exists however one is made.
+        module.py().get_type::<PlanError>().setattr("problems", PyTuple::empty(module.py()))?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
         module.add("COLUMNS", energylens_core::batch::serve::column_names().to_vec())?;

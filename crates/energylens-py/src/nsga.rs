@@ -1,16 +1,13 @@
 //! The `Nsga` class: a search in progress.
 
 use energylens_core::search::Search;
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray2, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::call::{Guarded, Held, detached, fits};
-use crate::errors::fault;
-use crate::plan::{Plan, asked};
-
-/// Indices, their objectives by row, counts by reason, points outside the bounds.
-type Found<'py> = (Bound<'py, PyArray1<u64>>, Bound<'py, PyArray2<f64>>, Vec<u64>, u64);
+use crate::errors::{CoreError, fault};
+use crate::plan::{Plan, read_reduction};
 
 /// Most points of a population.
 const MOST_POPULATION: usize = 1_000_000;
@@ -39,16 +36,16 @@ impl Nsga {
             return Err(fault("population", format!("a population has at most {MOST_POPULATION}, found {population}")));
         }
         let space = plan.bind(py).get().space(space)?;
-        let wanted = asked(&objectives, &bounds)?;
-        Ok(Self { plan, search: Guarded::new(Search::new(space, wanted, population, seed)) })
+        let requested = read_reduction(&objectives, &bounds)?;
+        Ok(Self { plan, search: Guarded::new(Search::new(space, requested, population, seed)) })
     }
 
     /// Runs one generation.
     fn step(&self, py: Python<'_>, #[pyo3(from_py_with = fits)] threads: usize) -> PyResult<()> {
         let plan = self.plan.bind(py).get();
         detached(py, || -> PyResult<()> {
-            self.search.lock_detached()?.step(&plan.0, threads);
-            Ok(())
+            let done = self.search.lock_detached()?.step(&plan.0, threads);
+            done.map_err(|problem| CoreError::from(problem).into())
         })?
     }
 
@@ -70,14 +67,20 @@ impl Nsga {
         Ok(self.lock(py)?.exhausted())
     }
 
-    /// The best of all points met: indices, objectives by row (all minimised), counts by reason, points outside the bounds.
-    fn found<'py>(&self, py: Python<'py>) -> PyResult<Found<'py>> {
+    /// The best of all points met: `indices`, `objectives` by row (all minimised), `by_reason` (counts), and `outside`, the number
+    /// of points outside the bounds.
+    fn best<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let search = self.lock(py)?;
         let members = search.archive.front.members();
         let indices: Vec<u64> = members.iter().map(|member| member.index).collect();
         let rows: Vec<Vec<f64>> = members.into_iter().map(|member| member.objectives).collect();
         let rows = PyArray2::from_vec2(py, &rows).map_err(|e| fault("internal", e.to_string()))?;
-        Ok((indices.into_pyarray(py), rows, search.archive.by_reason.to_vec(), search.archive.outside))
+        let out = PyDict::new(py);
+        out.set_item("indices", indices.into_pyarray(py))?;
+        out.set_item("objectives", rows)?;
+        out.set_item("by_reason", search.archive.by_reason.to_vec())?;
+        out.set_item("outside", search.archive.outside)?;
+        Ok(out)
     }
 
     /// Arrays from which the search can go on.
@@ -98,21 +101,18 @@ impl Nsga {
     }
 
     /// Goes on from the arrays of `state`.
-    #[expect(clippy::too_many_arguments, reason = "one argument for each array of the state")]
-    fn restore<'py>(
+    fn restore(
         &self,
-        py: Python<'py>,
-        generation: PyReadonlyArray1<'py, u64>,
-        population: PyReadonlyArray1<'py, u64>,
-        rank: PyReadonlyArray1<'py, u64>,
-        crowding: PyReadonlyArray1<'py, u64>,
-        seen: PyReadonlyArray1<'py, u64>,
-        front: PyReadonlyArray1<'py, u64>,
-        counts: PyReadonlyArray1<'py, u64>,
+        py: Python<'_>,
+        state: &Bound<'_, PyDict>,
         #[pyo3(from_py_with = fits)] threads: usize,
     ) -> PyResult<()> {
-        let plan = self.plan.bind(py).get();
         let damaged = || fault("state", "the state does not fit the search");
+        let array =
+            |name| -> PyResult<PyReadonlyArray1<'_, u64>> { Ok(state.get_item(name)?.ok_or_else(damaged)?.extract()?) };
+        let (generation, population, rank) = (array("generation")?, array("population")?, array("rank")?);
+        let (crowding, seen, front, counts) = (array("crowding")?, array("seen")?, array("front")?, array("counts")?);
+        let plan = self.plan.bind(py).get();
         let (population, seen, front) = (population.as_slice()?, seen.as_slice()?, front.as_slice()?);
         let standing = (rank.as_slice()?, crowding.as_slice()?);
         let (generation, counts) = (generation.as_slice()?, counts.as_slice()?);
@@ -131,7 +131,8 @@ impl Nsga {
         }
         detached(py, || -> PyResult<()> {
             let mut search = self.search.lock_detached()?;
-            if !search.restore(&plan.0, *generation, population, standing, seen, front, threads) {
+            let restored = search.restore(&plan.0, *generation, population, standing, seen, front, threads);
+            if !restored.map_err(CoreError::from)? {
                 return Ok(());
             }
             // Reasons added since a state was written come last.

@@ -1,4 +1,4 @@
-//! The `Reduction` class: what is kept of ranges of a space.
+//! The `Reduction` class: reductions over evaluated points of a space.
 
 use energylens_core::engine::Schedule;
 use energylens_core::engine::space::{Listed, Space};
@@ -10,20 +10,21 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::call::{Guarded, Held, detached, fits};
-use crate::errors::fault;
-use crate::plan::{Plan, asked, position};
+use crate::columns::position;
+use crate::errors::{CoreError, fault};
+use crate::plan::{Plan, read_reduction};
 
-/// Most of the best that are kept.
+/// Largest top-k.
 const MOST_TOP: usize = 1_000_000;
 
 type Column<'py, T> = PyReadonlyArray1<'py, T>;
 
-/// What is kept of the points of a space: a front, the best few, the best of each group, distributions, counts.
+/// Reductions over evaluated points of a space: Pareto front, top-k, best of each group, histograms, counts by reason.
 #[pyclass(frozen, module = "energylens._core")]
 pub struct Reduction {
     plan: Py<Plan>,
     space: Space,
-    kept: Guarded<CoreReduction>,
+    reduction: Guarded<CoreReduction>,
 }
 
 #[pymethods]
@@ -48,13 +49,13 @@ impl Reduction {
         if top > MOST_TOP {
             return Err(fault("top", format!("at most {MOST_TOP} of the best are kept, found {top}")));
         }
-        let mut wanted = Wanted { resolution, top, ..asked(&objectives, &bounds)? };
+        let mut requested = Wanted { resolution, top, ..read_reduction(&objectives, &bounds)? };
         for name in &distributions {
             let column = position(name)?;
-            if wanted.distributions.contains(&column) {
+            if requested.distributions.contains(&column) {
                 return Err(fault("distributions", format!("`{name}` is there twice")));
             }
-            wanted.distributions.push(column);
+            requested.distributions.push(column);
         }
         if let Some(names) = groups {
             let axis = |name: &String| Space::AXES.iter().position(|axis| axis == name);
@@ -65,9 +66,9 @@ impl Reduction {
             }
             let grouping = Grouping::new(&space, &axes)
                 .ok_or_else(|| fault("groups", format!("more than {} groups", Grouping::MOST)))?;
-            wanted.groups = Some(grouping);
+            requested.groups = Some(grouping);
         }
-        Ok(Self { plan, space, kept: Guarded::new(CoreReduction::new(wanted)) })
+        Ok(Self { plan, space, reduction: Guarded::new(CoreReduction::new(requested)) })
     }
 
     /// Takes in points `lo` to `hi` of the space; `direct` evaluates each from scratch, with the same result.
@@ -84,15 +85,15 @@ impl Reduction {
         let plan = self.plan.bind(py).get();
         let schedule = if direct { Schedule::Direct } else { Schedule::Best };
         detached(py, || -> PyResult<()> {
-            let mut kept = self.kept.lock_detached()?;
+            let mut reduction = self.reduction.lock_detached()?;
             if lo < hi {
-                kept.walk(&plan.0, &self.space, lo..hi, schedule, threads);
+                reduction.walk(&plan.0, &self.space, lo..hi, schedule, threads);
             }
             Ok(())
         })?
     }
 
-    /// Takes in what another reduction of the same space kept: points of its front, top and groups, bins and counts.
+    /// Takes in the contents of another reduction of the same space: points of its front, top and groups, bins and counts.
     fn merge<'py>(
         &self,
         py: Python<'py>,
@@ -111,6 +112,7 @@ impl Reduction {
         let objectives = self.lock(py)?.wanted().objectives.clone();
         let columns = objectives.iter().map(|(column, _)| *column).collect();
         let table = detached(py, || plan.0.evaluate(&Listed { space: &self.space, indices }, columns, threads))?;
+        let table = table.map_err(CoreError::from)?;
         let order: Vec<usize> = columns.iter().collect();
         let place = |column: usize| order.iter().position(|c| *c == column).unwrap_or(0);
         let points = indices.iter().enumerate().map(|(row, index)| {
@@ -118,32 +120,33 @@ impl Reduction {
             (*index, objectives.iter().map(value).collect::<Vec<f64>>())
         });
         detached(py, || -> PyResult<()> {
-            let mut kept = self.kept.lock_detached()?;
+            let mut reduction = self.reduction.lock_detached()?;
             // All of it or, if it is stopped, nothing.
-            let Some(mut all) = kept.with_points(points) else { return Ok(()) };
+            let Some(mut all) = reduction.with_points(points) else { return Ok(()) };
             for (column, bin, count) in bins {
-                if let Some(own) = all.bins.get_mut(column) {
-                    own.add(bin, count);
+                if let Some(counts) = all.bins.get_mut(column) {
+                    counts.add(bin, count);
                 }
             }
-            all.by_reason.iter_mut().zip(by_reason).for_each(|(own, other)| *own = own.saturating_add(other));
+            all.by_reason.iter_mut().zip(by_reason).for_each(|(sum, count)| *sum = sum.saturating_add(count));
             all.outside = all.outside.saturating_add(outside);
-            *kept = all;
+            *reduction = all;
             Ok(())
         })?
     }
 
-    /// Everything kept: `front` and `top` (indices), `group` and `best` (a group and its index), `bin_column`, `bin`,
+    /// Everything so far: `front` and `top` (indices), `group` and `best` (a group and its index), `bin_column`, `bin`,
     /// `bin_low`, `bin_high` and `bin_count`, `by_reason`, `outside`.
-    fn kept<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let kept = self.lock(py)?;
+    fn contents<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let reduction = self.lock(py)?;
         let out = PyDict::new(py);
-        out.set_item("front", array(py, kept.front.members().iter().map(|member| member.index)))?;
-        out.set_item("top", array(py, kept.top.indices().into_iter()))?;
-        out.set_item("group", array(py, kept.best.members().map(|(group, _)| group)))?;
-        out.set_item("best", array(py, kept.best.members().map(|(_, index)| index)))?;
-        let bins =
-            || kept.bins.iter().enumerate().flat_map(|(c, bins)| bins.members().map(move |(b, n)| (c as u64, b, n)));
+        out.set_item("front", array(py, reduction.front.members().iter().map(|member| member.index)))?;
+        out.set_item("top", array(py, reduction.top.indices().into_iter()))?;
+        out.set_item("group", array(py, reduction.best.members().map(|(group, _)| group)))?;
+        out.set_item("best", array(py, reduction.best.members().map(|(_, index)| index)))?;
+        let bins = || {
+            reduction.bins.iter().enumerate().flat_map(|(c, bins)| bins.members().map(move |(b, n)| (c as u64, b, n)))
+        };
         out.set_item("bin_column", array(py, bins().map(|(column, ..)| column)))?;
         out.set_item("bin", array(py, bins().map(|(_, bin, _)| bin)))?;
         out.set_item("bin_count", array(py, bins().map(|(.., count)| count)))?;
@@ -151,8 +154,8 @@ impl Reduction {
             |shift: u64| bins().map(|(_, bin, _)| Bins::low(bin + shift)).collect::<Vec<f64>>().into_pyarray(py);
         out.set_item("bin_low", edges(0))?;
         out.set_item("bin_high", edges(1))?;
-        out.set_item("by_reason", array(py, kept.by_reason.into_iter()))?;
-        out.set_item("outside", kept.outside)?;
+        out.set_item("by_reason", array(py, reduction.by_reason.into_iter()))?;
+        out.set_item("outside", reduction.outside)?;
         Ok(out)
     }
 }
@@ -163,6 +166,6 @@ fn array(py: Python<'_>, values: impl Iterator<Item = u64>) -> Bound<'_, PyArray
 
 impl Reduction {
     fn lock(&self, py: Python<'_>) -> PyResult<Held<'_, CoreReduction>> {
-        self.kept.lock(py)
+        self.reduction.lock(py)
     }
 }

@@ -62,7 +62,7 @@ def gpus(
     if (wanted := show if show is not None else name) is not None:
         loaded = load_gpu(wanted)
         if json:
-            emit(loaded.completed[0] | {"trust": loaded.trust})
+            emit(loaded.profile.sections | {"trust": loaded.trust})
         else:
             print(gpu_text(loaded))
         return

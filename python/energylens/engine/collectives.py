@@ -38,18 +38,18 @@ def collectives(
     sizes of groups. Raises `SpaceError`.
     """
     loaded = load_gpu(gpu)
-    plan, profile = Plan([], [loaded]), loaded.completed[0]
+    plan, profile = Plan([], [loaded]), loaded.profile
     _check(operations, gpus, sizes, sms)
-    known = {name: profile["collectives"].get(name) or profile["collectives"]["all_to_all"] for name in operations}
-    names = {one["name"].partition("-")[0] for name in operations for one in known[name]}
+    known_collectives = profile.sections["collectives"]
+    known = {name: known_collectives.get(name) or known_collectives["all_to_all"] for name in operations}
+    names = {curve["name"].partition("-")[0] for name in operations for curve in known[name]}
     if implementation is not None and implementation not in names:
         hint = did_you_mean(implementation, sorted(names))
         raise SpaceError(Problem(f"no implementation `{implementation}`", hint=hint, code="implementation"))
-    energy, power, per_node = profile["energy"], profile["power"], profile["link"]["gpus_per_node"]
-    watts = power["static_w"] + energy.get("communication_w", 0.0)
+    per_node, watts = profile.gpus_per_node, profile.static_w + profile.communication_w
     rows = []
     for operation in operations:
-        most = max(int(size) for one in known[operation] for size in one["by_gpus"])
+        most = max(int(size) for curve in known[operation] for size in curve["by_gpus"])
         for count in gpus:
             factor = {"all_reduce": 2 * (count - 1) / count, "send_recv": 1.0}.get(operation, (count - 1) / count)
             for taken in sms:

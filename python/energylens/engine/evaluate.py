@@ -21,6 +21,7 @@ from energylens.inputs import routing, run_options
 from energylens.inputs.axis_lists import listed
 from energylens.inputs.builder import Model
 from energylens.inputs.columns import Form, Whole, Words, convert
+from energylens.inputs.crossing import PointColumns
 from energylens.inputs.library import load_gpu, load_model, resolved
 from energylens.inputs.plan import LARGEST, MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, distinct
 
@@ -188,22 +189,19 @@ def evaluated(plan: Plan, points: pl.DataFrame, breakdown: bool, threads: int) -
         f"{points.height:,} points with {len(wanted)} result columns",
         "evaluate fewer rows at a time",
     )
-    ways, way = run_options.ways(points, plan.routings)
+    options, option = run_options.columns_for_core(points, plan.routings)
+    arrays = {name: points[name].to_numpy() for name in (*_CODES, *_SIZES)}
     columns = plan.core.evaluate(
-        dtypes,
-        codes("model", plan.model_names),
-        codes("gpu", plan.gpu_names),
-        codes("weight_dtype", dtypes),
-        codes("kv_dtype", dtypes),
-        points["tp"].to_numpy(),
-        points["pp"].to_numpy(),
-        points["dp"].to_numpy(),
-        points["ep"].to_numpy(),
-        ways,
-        way,
-        points["batch"].to_numpy(),
-        points["prompt_tokens"].to_numpy(),
-        points["output_tokens"].to_numpy(),
+        PointColumns(
+            dtypes=dtypes,
+            run_options=options,
+            run_option=option,
+            model=codes("model", plan.model_names),
+            gpu=codes("gpu", plan.gpu_names),
+            weight_dtype=codes("weight_dtype", dtypes),
+            kv_dtype=codes("kv_dtype", dtypes),
+            **arrays,
+        ),
         wanted,
         threads,
     )

@@ -85,7 +85,7 @@ class Keep:
                 list(self.distributions),
             )
         except _core.PlanError as error:
-            if '"groups"' not in str(error):
+            if all(problem.code != "groups" for problem in error.problems):
                 raise
             groups = math.prod(len(space.axes[axis]) for axis in self.best_per)
             message = f"`best_per` makes {groups:,} groups, 4,194,304 are the most"

@@ -19,7 +19,7 @@ _ERRORS = ("rows", "mape_percent", "median_percent", "p90_percent", "bias_percen
 
 def account(loaded: LoadedGpu) -> Account:
     """Return the level of trust of a profile, its source, and the errors of its fits on what they did not see."""
-    whole = loaded.completed[0]
+    whole = loaded.profile.sections
     told = {"trust": loaded.trust, "source": loaded.spec.source, "errors": _errors(whole, ())}
     lent = _LENT.match(str(whole.get("host", {}).get("source", "")))
     return told | ({"lender": lent[1]} if lent else {})

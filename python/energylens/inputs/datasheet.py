@@ -23,24 +23,19 @@ _MEMORY_J: Final = {
 }
 
 
-def complete(spec: GpuSpec) -> tuple[dict[str, Any], bool]:
-    """Return the profile as the plan holds it, and whether a rule had to fill anything in."""
-    data = spec.model_dump(exclude_none=True)
-    modelled = False
-    power = data["power"]
-    if "static_w" in data.get("energy", {}):
-        power["static_w"] = data["energy"].pop("static_w")
-    if "static_w" not in power:
-        power["static_w"] = 0.20 * spec.power.tdp_w  # A100 .21, H100 .17, H200 .17, B200 .24 of TDP
-        modelled = True
-    if "sms_to_saturate" not in data["link"]:
-        data["link"]["sms_to_saturate"] = 0.14 * spec.compute.sms  # DeepEP saturates at 18 of 132 and 23 of 148 SMs
-        modelled = True
+def missing(spec: GpuSpec, static_w: float | None) -> dict[str, dict[str, Any]]:
+    """Return what rules fill into a spec, by section, nothing if it lacks none; `static_w` is that of the spec."""
+    filled: dict[str, dict[str, Any]] = {}
+    if static_w is None:
+        static_w = 0.20 * spec.power.tdp_w  # A100 .21, H100 .17, H200 .17, B200 .24 of TDP
+        filled["power"] = {"static_w": static_w}
+    if spec.link.sms_to_saturate is None:
+        # DeepEP saturates at 18 of 132 and 23 of 148 SMs.
+        filled["link"] = {"sms_to_saturate": 0.14 * spec.compute.sms}
     for section, rule in (("host", _host), ("kernels", _kernels), ("energy", _energy), ("collectives", _collectives)):
-        if section not in data:
-            data[section] = rule(spec, power["static_w"])
-            modelled = True
-    return data, modelled
+        if getattr(spec, section) is None:
+            filled[section] = rule(spec, static_w)
+    return filled
 
 
 def _host(_spec: GpuSpec, _static_w: float) -> dict[str, Any]:

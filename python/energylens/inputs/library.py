@@ -254,7 +254,7 @@ def gpus() -> pl.DataFrame:
                 "bandwidth_bytes_per_s": spec.memory.bandwidth_bytes_per_s,
                 "bf16_flops_per_s": spec.compute.peak_flops.bf16,
                 "tdp_w": spec.power.tdp_w,
-                "static_w": loaded.completed[0]["power"]["static_w"],
+                "static_w": loaded.profile.static_w,
                 "gpus_per_node": spec.link.gpus_per_node,
                 "source": spec.source,
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,11 +14,13 @@ from energylens import _core
 from energylens.common.errors import Problem, SpecError
 from energylens.common.memory import budget_bytes
 from energylens.common.show import shown
-from energylens.inputs import datasheet, routing
+from energylens.inputs import routing, run_options
+from energylens.inputs.crossing import Point
 from energylens.inputs.file_forms import checked_plan
 from energylens.inputs.form import place_problem
 from energylens.inputs.gpu import GpuSpec
 from energylens.inputs.model import ModelSpec
+from energylens.inputs.profile import Profile
 from energylens.inputs.yaml import Document, Step
 
 LARGEST = 2**32 - 1
@@ -49,14 +51,14 @@ class LoadedGpu:
     document: Document | None = None
 
     @cached_property
-    def completed(self) -> tuple[dict[str, Any], bool]:
-        """The profile with rules filled in, and whether any was."""
-        return datasheet.complete(self.spec)
+    def profile(self) -> Profile:
+        """The profile with rules filled in."""
+        return Profile.of(self.spec)
 
     @property
     def trust(self) -> str:
         """How far the numbers are trusted; `modelled` if a rule filled in any."""
-        return "modelled" if self.completed[1] else self.spec.trust
+        return "modelled" if self.profile.modelled else self.spec.trust
 
 
 LoadedT = TypeVar("LoadedT", LoadedModel, LoadedGpu)
@@ -65,52 +67,6 @@ LoadedT = TypeVar("LoadedT", LoadedModel, LoadedGpu)
 def canonical(content: Any) -> str:
     """Return the one JSON text of plain data."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _canonical(gpu: LoadedGpu) -> dict[str, Any]:
-    """Return a profile as the core reads it: numbers only."""
-    profile: dict[str, Any] = _without_sources(gpu.completed[0])
-    profile.pop("frameworks", None)
-    energy, kernels, host = profile["energy"], profile["kernels"], profile["host"]
-    profile["power"] |= {name: energy.pop(name, 0.0) for name in ("active_w", "communication_w", "sequence_j")}
-    host.pop("task_input_tokens", None)
-    if "tiles" in kernels:
-        tiles = kernels.pop("tiles")["shapes"]
-        for sets in (kernels["gemm"], kernels["grouped_gemm"]):
-            for coefficients in sets.values():
-                coefficients.setdefault("tiles", tiles)
-    stretch = host.pop("stretch", {})
-    classes = {"gemm": [*kernels["gemm"].values()], "grouped_gemm": [*kernels["grouped_gemm"].values()]}
-    classes["attention"] = [*kernels["attention_prefill"].values(), *kernels["attention_decode"].values()]
-    for name, factor in stretch.items():
-        for coefficients in classes[name]:
-            _slow_down(coefficients, factor)
-    return profile
-
-
-def _slow_down(coefficients: dict[str, Any], factor: float) -> None:
-    """Multiply all seconds that coefficients give by a factor."""
-    for name in coefficients:
-        if name in _SHARES:
-            coefficients[name] /= factor
-        elif name in _SECONDS:
-            coefficients[name] *= factor
-
-
-_SHARES = frozenset({"compute_efficiency", "memory_efficiency"})
-_SECONDS = frozenset(
-    ("t0_s", "root_s_per_sqrt_byte", "split_s", "quantise_bytes", "expert_s", "routed_bytes", "sequence_head_s")
-)
-
-
-_TOLD = frozenset({"source", "fit", "prior"})
-"""Fields that tell where numbers come from, and change no result."""
-
-
-def _without_sources(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _without_sources(value) for key, value in node.items() if key not in _TOLD and value is not None}
-    return [_without_sources(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
 _CACHE_SHARE: Final = 16
@@ -148,7 +104,7 @@ class Plan:
             "format": 1,
             "settings": {"max_batched_tokens": float(max_batched_tokens)},
             "models": [model.spec.canonical(model.folder) for model in models],
-            "gpus": [_canonical(gpu) for gpu in gpus],
+            "gpus": [gpu.profile.canonical() for gpu in gpus],
         }
         if routings:
             content["routings"] = [{"name": text} | routing.read(text).canonical() for text in routings]
@@ -199,18 +155,35 @@ class Plan:
         try:
             self.core = _typed(self.json)
         except _core.PlanError as error:
-            raise SpecError([self._placed(problem) for problem in json.loads(str(error))]) from None
+            raise SpecError([self._placed(problem) for problem in error.problems]) from None
 
-    def _placed(self, raw: dict[str, Any]) -> Problem:
-        path: list[Step] = raw["path"]
+    def point(self, row: Mapping[str, Any]) -> Point:
+        """Return a row of results, which has the columns of `evaluate`, as the core takes a point."""
+        return Point(
+            model=self.model_names.index(row["model"]),
+            gpu=self.gpu_names.index(row["gpu"]),
+            weight_dtype=row["weight_dtype"],
+            kv_dtype=row["kv_dtype"],
+            tp=int(row["tp"]),
+            pp=int(row["pp"]),
+            dp=int(row["dp"]),
+            ep=int(row["ep"]),
+            run_options=run_options.for_core(row, self.routings),
+            batch=float(row["batch"]),
+            prompt_tokens=float(row["prompt_tokens"]),
+            output_tokens=float(row["output_tokens"]),
+        )
+
+    def _placed(self, fault: _core.Problem) -> Problem:
+        """Return a fault of the core with its place in the file of its model or GPU."""
+        path: list[Step] = fault.path
         document, what = None, "plan"
         items: Sequence[LoadedModel | LoadedGpu] = self.models if path[:1] == ["models"] else self.gpus
         if len(path) >= 2 and path[0] in {"models", "gpus"} and isinstance(path[1], int) and path[1] < len(items):
             loaded = items[path[1]]
             document, what, path = loaded.document, loaded.spec.name, path[2:]
-        span = tuple(raw["span"]) if raw["span"] else None
-        problem = Problem(raw["message"], hint=raw["hint"], code=raw["code"])
-        return place_problem(document, what, path, problem, span)
+        problem = Problem(fault.message, hint=fault.hint, code=fault.code)
+        return place_problem(document, what, path, problem, fault.span)
 
 
 def distinct(loaded: Sequence[LoadedT], what: str) -> list[LoadedT]:
@@ -227,6 +200,6 @@ def distinct(loaded: Sequence[LoadedT], what: str) -> list[LoadedT]:
 def core_problems(error: _core.PlanError) -> list[Problem]:
     """Return the problems of a core call that is not about a file."""
     return [
-        Problem(raw["message"], hint=raw["hint"], code=raw["code"], where=".".join(map(str, raw["path"])) or None)
-        for raw in json.loads(str(error))
+        Problem(fault.message, hint=fault.hint, code=fault.code, where=".".join(map(str, fault.path)) or None)
+        for fault in error.problems
     ]

@@ -131,19 +131,21 @@ def given(value: Any, axis: str, laws: Sequence[str] = ()) -> Any:
     return None if value == 0 and axis in RUNNING and RUNNING[axis] is None else value
 
 
-def way(row: Mapping[str, Any], laws: Sequence[str] = ()) -> tuple[Any, ...]:
-    """Return a row's values in the core's order."""
-    return tuple(plain(row.get(axis, default), axis, laws) for axis, default in RUNNING.items())
+def for_core(row: Mapping[str, Any], laws: Sequence[str] = ()) -> dict[str, int | bool | str]:
+    """Return the run options of a row by axis, as the core takes them."""
+    return {axis: plain(row.get(axis, default), axis, laws) for axis, default in RUNNING.items()}
 
 
-def ways(frame: pl.DataFrame, laws: Sequence[str] = ()) -> tuple[list[tuple[Any, ...]], NDArray[np.uint32]]:
-    """Return the different ways of running in a frame, and the position of each row's."""
-    given = [axis for axis in RUNNING if axis in frame.columns]
-    if not given:
-        return [way({})], np.zeros(frame.height, dtype=np.uint32)
-    different = frame.select(given).unique(maintain_order=True).with_row_index("way")
-    found = frame.select(given).join(different, on=given, how="left", nulls_equal=True, maintain_order="left")
-    return [way(row, laws) for row in different.iter_rows(named=True)], found["way"].to_numpy()
+def columns_for_core(
+    frame: pl.DataFrame, laws: Sequence[str] = ()
+) -> tuple[list[dict[str, int | bool | str]], NDArray[np.uint32]]:
+    """Return the different run options in a frame, and the position of each row's among them."""
+    present = [axis for axis in RUNNING if axis in frame.columns]
+    if not present:
+        return [for_core({})], np.zeros(frame.height, dtype=np.uint32)
+    different = frame.select(present).unique(maintain_order=True).with_row_index("position")
+    rows = frame.select(present).join(different, on=present, how="left", nulls_equal=True, maintain_order="left")
+    return [for_core(row, laws) for row in different.iter_rows(named=True)], rows["position"].to_numpy()
 
 
 def typed(axis: str) -> Any:

@@ -10,7 +10,6 @@ import polars as pl
 
 from energylens import _core
 from energylens.common.errors import EnergylensError
-from energylens.inputs import run_options
 from energylens.inputs.plan import Plan, core_problems
 
 PHASES: Final = ("prefill", "decode")
@@ -32,7 +31,7 @@ def kernels(plan: Plan, point: Mapping[str, Any]) -> pl.DataFrame:
     flops, hbm_bytes, peak_flops_per_s`, joules by cause, `bound`, `collectives`.
     """
     try:
-        told = plan.core.explain_point(*_arguments(plan, point))
+        told = plan.core.explain_point(plan.point(point))
     except _core.PlanError as error:
         raise EnergylensError(core_problems(error)) from None
     return pl.DataFrame(json.loads(told))
@@ -53,24 +52,7 @@ def drawn_w(plan: Plan, point: Mapping[str, Any]) -> dict[str, float]:
     dict
         Watts of `prefill` and of `decode`, at most the limit of the board: a cap of as many changes nothing.
     """
-    return dict(zip(("prefill", "decode"), plan.core.drawn_w(*_arguments(plan, point)), strict=True))
-
-
-def _arguments(plan: Plan, point: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (
-        plan.model_names.index(point["model"]),
-        plan.gpu_names.index(point["gpu"]),
-        point["weight_dtype"],
-        point["kv_dtype"],
-        int(point["tp"]),
-        int(point["pp"]),
-        int(point["dp"]),
-        int(point["ep"]),
-        run_options.way(point, plan.routings),
-        float(point["batch"]),
-        float(point["prompt_tokens"]),
-        float(point["output_tokens"]),
-    )
+    return dict(zip(("prefill", "decode"), plan.core.drawn_w(plan.point(point)), strict=True))
 
 
 def operations(plan: Plan, row: Mapping[str, Any]) -> pl.DataFrame:

@@ -98,7 +98,7 @@ def _front(space: Space, signs: Mapping[str, float]) -> NDArray[np.uint64]:
 
     reduction = _core.Reduction(space.plan.core, space.json, list(signs.items()), [], None, 0, None, [])
     reduce_range(reduction, 0, space.size, default_threads())
-    indices: NDArray[np.uint64] = reduction.kept()["front"]
+    indices: NDArray[np.uint64] = reduction.contents()["front"]
     return indices
 
 

@@ -144,12 +144,12 @@ def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
             hint = "a profile has numbers of the wrong size: `energylens gpus NAME` prints them all"
             return Problem(message, hint=hint, code="overflow")
         case reason:
-            told = plan.core.why_not(
-                0, 0, found["tp"], found["pp"], found["dp"], found["ep"], run_options.way(found, plan.routings)
-            )
-            if told is None and reason == "power":
+            infeasible = plan.core.why_not(plan.point(found))
+            if infeasible is None and reason == "power":
                 return _cap_binds(plan, found)
-            _, message, hint, rank = told or (reason, f"this configuration cannot run ({reason})", "", None)
+            if infeasible is None:
+                return Problem(f"this configuration cannot run ({reason})", code=str(reason))
+            message, hint, rank = infeasible.message, infeasible.hint, infeasible.rank
             if message.startswith("fused norm,") and found.get("sequence_parallel"):
                 message = (
                     "`fused_norm` and `sequence_parallel` exclude each other: sequence parallelism leaves no "
@@ -165,7 +165,7 @@ def _cap_binds(plan: Plan, found: dict[str, Any]) -> Problem:
     """Return that a cap binds on a GPU of which nobody knows what it would do, and the lowest cap that does not."""
     watts = drawn_w(plan, found)
     phase = max(watts, key=lambda name: watts[name])
-    tdp_w = plan.gpus[0].completed[0]["power"]["tdp_w"]
+    tdp_w = plan.gpus[0].profile.tdp_w
     lowest = min(math.ceil(watts[phase] * (1 - 1e-9)), math.floor(tdp_w))
     message = (
         f"a power cap of {found['power_cap_w']} W binds: {found['gpu']} would draw {watts[phase]:.1f} W in {phase}, "

@@ -52,7 +52,7 @@ def explore(
     with progress("exploring", space.size, show_progress) as advance:
         reduce_range(reduction, 0, space.size, threads, advance)
     seconds = time.perf_counter() - started
-    return kept_result(space, keep, reduction.kept(), "exhaustive", seconds, threads)
+    return kept_result(space, keep, reduction.contents(), "exhaustive", seconds, threads)
 
 
 def reduce_range(

@@ -52,7 +52,7 @@ def run(
     try:
         while not ended and nsga.generation < generations and not nsga.exhausted:
             nsga.step(threads)
-            ended = stalled is not None and stalled.ends(lambda: nsga.found()[1], nsga.generation)
+            ended = stalled is not None and stalled.ends(lambda: nsga.best()["objectives"], nsga.generation)
             advance(1)
             if file is not None and file.due:
                 file.save(_state(nsga, stalled))
@@ -77,8 +77,7 @@ def _take_up(
         arrays = [state[name] for name in _STATE]
         if any(array.dtype != np.uint64 or array.ndim != 1 for array in arrays) or not _fits(state):
             raise file.damaged()
-        generation, members, rank, crowding, seen, front, counts = arrays
-        nsga.restore(generation, members, rank, crowding, seen, front, counts, threads)
+        nsga.restore(dict(zip(_STATE, arrays, strict=True)), threads)
     except SpaceError:
         raise
     except (*DAMAGED, _core.PlanError):

@@ -85,7 +85,8 @@ def search(
             from energylens.searches import native
 
             nsga = native.run(space, stalled=stalled, advance=advance, checkpoint=checkpoint, **usual)
-            indices, _, counts, outside = nsga.found()
+            best = nsga.best()
+            indices, counts, outside = best["indices"], best["by_reason"], best["outside"]
             points, name = nsga.points, "native nsga2"
             by_reason = {reason: n for reason, n in zip(_core.REASONS, counts, strict=True) if n}
         else:

@@ -125,7 +125,7 @@ def bare(loaded: LoadedGpu) -> LoadedGpu:
 
 def _sampled(step: pl.DataFrame, batch: Column, gpus: dict[str, LoadedGpu]) -> pl.DataFrame:
     """Return steps with the seconds and joules of sampling for `batch` sequences added, within the power limit."""
-    told = [gpus[name].completed[0] for name in step["gpu"]]
+    told = [gpus[name].profile.sections for name in step["gpu"]]
 
     def value(section: str, name: str) -> Column:
         return np.array([float(one[section].get(name, 0.0)) for one in told])
@@ -190,7 +190,7 @@ def _deviation(found: pl.DataFrame, causes: dict[str, Column], energy_j: Column,
 
 def relative(loaded: LoadedGpu, cause: str) -> float:
     """Return the relative deviation of a profile's joules of a cause."""
-    uncertainty = loaded.completed[0].get("uncertainty")
+    uncertainty = loaded.profile.sections.get("uncertainty")
     return float((uncertainty or UNMEASURED)[cause])
 
 

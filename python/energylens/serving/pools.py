@@ -198,7 +198,7 @@ def _side(
     asked = load.first_tokens() if role == "prefill" else load
     exact = judged_by_replay(exact, asked, rate, own, role)
     plan = Plan([loaded], gpus)
-    links = {gpu.spec.name: gpu.completed[0] for gpu in gpus}
+    links = {gpu.spec.name: gpu.profile.sections for gpu in gpus}
     cache = {dtype: plan.core.cache_bytes(0, dtype, load.input_tokens) for dtype in exact["kv_dtype"].unique()}
     names = exact["gpu"].to_list()
     # One request's cache lies on one data-parallel rank.

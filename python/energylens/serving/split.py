@@ -217,7 +217,7 @@ def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
     per_request = f"energy_{side}_per_request_j"
     frame = frame.with_columns((pl.col(joules) / pl.col("batch")).alias(per_request), pl.col("gpus").cast(pl.UInt32))
     kept = pl.concat([_front(part, per_request, time) for part in frame.partition_by("kv_dtype", "gpu", "gpus")])
-    gpus = {gpu.spec.name: gpu.completed[0] for gpu in space.plan.gpus}
+    gpus = {gpu.spec.name: gpu.profile.sections for gpu in space.plan.gpus}
     prompt = float(listed(space.prompt_tokens)[0])
     core = space.plan.core
     cache = {dtype: core.cache_bytes(0, dtype, prompt) for dtype in kept["kv_dtype"].unique().to_list()}

@@ -310,7 +310,7 @@ def engines(
 def _idle(kept: pl.DataFrame, known: Sequence[LoadedGpu]) -> tuple[Column, Column]:
     """Return watts of a GPU that waits at its full clock, and the share of them at the engine's own clock."""
     told = {loaded.spec.name: loaded for loaded in known}
-    static = np.array([float(told[name].completed[0]["power"]["static_w"]) for name in kept["gpu"]])
+    static = np.array([told[name].profile.static_w for name in kept["gpu"]])
     share = np.ones(kept.height)
     if "sm_clock_mhz" in kept.columns:
         for row, (name, clock) in enumerate(kept.select("gpu", "sm_clock_mhz").iter_rows()):

@@ -91,7 +91,7 @@ def merge_shards(storage: Storage, sweep: Sweep, threads: int) -> Result:
             rows += part.rows or 0
     if missing:
         raise _incomplete(storage, sweep, missing)
-    result = kept_result(sweep.space, sweep.keep, reduction.kept(), "exhaustive", 0.0, threads)
+    result = kept_result(sweep.space, sweep.keep, reduction.contents(), "exhaustive", 0.0, threads)
     _write(storage, sweep, result, rows)
     return result
 

@@ -75,7 +75,7 @@ def write_shard(storage: Storage, sweep: Sweep, shard: Shard, threads: int) -> N
     space = sweep.space
     reduction = sweep.keep.reduction(space)
     reduce_range(reduction, shard.lo, shard.hi, threads)
-    kept = reduction.kept()
+    kept = reduction.contents()
     note = {
         "sweep": sweep.sha256,
         "lo": shard.lo,

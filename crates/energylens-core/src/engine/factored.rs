@@ -1,14 +1,17 @@
-//! Points of one mapping and batch over all lengths: what depends on the prompt alone, on the context alone or on the
-//! length alone is evaluated once for each value, and points only put these together.
+//! The factored schedule: points of one mapping and batch over all prompt and output lengths.
+//!
+//! A prefill depends on the prompt alone, a decode step on the mean context alone and the held cache on the total length
+//! alone. Each is evaluated once for each of its different values; a point only combines three values from tables.
 //!
 //! The longer of the two length axes lies along the lanes. Where its values are evenly spaced, sums with the other axis
-//! repeat, and their values are kept in an order that makes the lanes of a block neighbours.
+//! repeat, and they are stored in an order that makes the lanes of a block neighbours.
 
 use std::ops::Range;
 
 use super::bounds::{Bounds, Span, Spans};
-use super::range::{Desk, Stretch, Visitor};
-use super::sums::{Grid, Sums, pad};
+use super::run::{Buffers, MappingRun, Visitor};
+use super::sums::{Grid, pad};
+use super::tables::{Tables, lanes};
 use crate::batch::phase::{PhaseCost, PhaseView};
 use crate::batch::serve::{Columns, Parts, Requests, Workspace, decode, fill, fix_decode, held_bytes, prefill};
 use crate::engine::space::Space;
@@ -17,34 +20,22 @@ use crate::numeric::lanes::{LANES, Lane, ZERO};
 use crate::numeric::simd::{self, Work};
 use crate::system::stop::stopped;
 
-/// Shortest run of lanes worth it.
+/// Fewest lengths that are worth a block of lanes: half of one.
 const SHORTEST: usize = LANES / 2;
 
-/// Lengths along the lanes taken together, and points.
+/// Shortest part of a row that is worth tables; a shorter one is evaluated point by point.
+const SHORTEST_ROW: usize = 4 * SHORTEST;
+
+/// Most lengths along the lanes, and most points, that share tables, so that these stay in the processor's caches.
 const MOST_LANES: usize = 1 << 13;
 const MOST_POINTS: usize = 1 << 19;
 
-/// A phase's cost at many places.
-#[derive(Debug, Default)]
-struct PhaseTable {
-    elapsed_s: Vec<f64>,
-    energy_j: Vec<f64>,
-    joules: [Vec<f64>; 7],
-    elapsed_spans: Spans,
-    energy_spans: Spans,
-}
-
-/// Values of one phase or size wherever they are needed, kept from slab to slab.
-#[derive(Debug, Default)]
-pub(super) struct Tables {
-    prefill: PhaseTable,
-    activations: Vec<f64>,
-    contexts: Sums,
-    decode: PhaseTable,
-    lengths: Sums,
-    held: Vec<f64>,
-    held_spans: Spans,
-}
+/// Shares of the two phases in the work of a point evaluated from scratch, and how many points are combined from tables in
+/// the time of one evaluated from scratch. Rough on purpose: they only choose between two schedules of equal results and
+/// estimate the work of a search.
+const PREFILL_WORK: f64 = 0.6;
+const DECODE_WORK: f64 = 0.4;
+const COMBINED_PER_EVALUATION: f64 = 50.0;
 
 /// Work of all points of a space, as a number of points evaluated from scratch.
 pub fn evaluations(space: &Space) -> f64 {
@@ -52,88 +43,35 @@ pub fn evaluations(space: &Space) -> f64 {
     size / plane * plane.min(plane_work(space))
 }
 
-/// Whether a space is less work this way.
-pub(super) fn pays(space: &Space) -> bool {
+/// Whether a space is less work by this schedule than point by point.
+pub(super) fn is_cheaper(space: &Space) -> bool {
     plane_work(space) < space.plane() as f64
 }
 
-/// Work of the points of one batch: a prefill for each prompt, a decode step for each different context, in whole
-/// blocks; a prefill is some six tenths of a point, putting a point together a fiftieth.
+/// Work of the points of one batch, in points evaluated from scratch: a prefill for each prompt and a decode step for each
+/// different context, both in whole blocks, and combining them for each point.
 fn plane_work(space: &Space) -> f64 {
     let [prompts, outputs] = space.lengths();
     let doubled: Vec<f64> = prompts.iter().map(|prompt| 2.0 * prompt).collect();
-    let alone = outputs.len() > SHORTEST && outputs.len() >= prompts.len() && outputs[0] < 2.0;
-    let rest = &outputs[usize::from(alone)..];
+    // One output token is a part by itself, with its own prefill (see `Plane::rectangle`).
+    let apart = outputs.len() > SHORTEST && outputs.len() >= prompts.len() && outputs[0] < 2.0;
+    let rest = &outputs[usize::from(apart)..];
     let (rows, lanes) =
         if rest.len() >= prompts.len() { (doubled.as_slice(), rest) } else { (rest, doubled.as_slice()) };
     let contexts = Grid::of(rows, lanes).map_or((rows.len() * lanes.len()) as f64, |grid| grid.different);
     let blocks = |values: f64| (values / LANES as f64).ceil() * LANES as f64;
-    let once = blocks(prompts.len() as f64);
-    let put_together = rows.len() as f64 * blocks(lanes.len() as f64) / 50.0;
-    0.6 * once + 0.4 * blocks(contexts) + put_together + if alone { once } else { 0.0 }
+    let prefills = blocks(prompts.len() as f64);
+    let combining = rows.len() as f64 * blocks(lanes.len() as f64) / COMBINED_PER_EVALUATION;
+    PREFILL_WORK * prefills + DECODE_WORK * blocks(contexts) + combining + if apart { prefills } else { 0.0 }
 }
 
-#[inline(always)]
-fn lanes(values: &[f64], at: usize) -> &Lane {
-    const NONE: &Lane = &ZERO;
-    values.get(at..at + LANES).and_then(|slice| slice.try_into().ok()).unwrap_or(NONE)
-}
-
-impl PhaseTable {
-    fn clear(&mut self) {
-        self.elapsed_s.clear();
-        self.energy_j.clear();
-        self.joules.iter_mut().for_each(Vec::clear);
-    }
-
-    #[inline(always)]
-    fn push(&mut self, cost: &PhaseCost, causes: bool) {
-        self.elapsed_s.extend_from_slice(&cost.elapsed_s);
-        self.energy_j.extend_from_slice(&cost.energy_j);
-        if causes {
-            for (all, own) in self.joules.iter_mut().zip(&cost.joules) {
-                all.extend_from_slice(own);
-            }
-        }
-    }
-
-    fn fill_spans(&mut self) {
-        self.elapsed_spans.fill(&self.elapsed_s);
-        self.energy_spans.fill(&self.energy_j);
-    }
-
-    /// The lanes from a place on.
-    #[inline(always)]
-    fn at(&self, place: usize, causes: bool, joules: &mut [Lane; 7]) -> (&Lane, &Lane) {
-        if causes {
-            for (own, all) in joules.iter_mut().zip(&self.joules) {
-                *own = *lanes(all, place);
-            }
-        }
-        (lanes(&self.elapsed_s, place), lanes(&self.energy_j, place))
-    }
-
-    /// One place in all lanes.
-    #[inline(always)]
-    fn spread(&self, place: usize, causes: bool, cost: &mut PhaseCost) {
-        let one = |values: &[f64]| [values.get(place).copied().unwrap_or(0.0); LANES];
-        cost.elapsed_s = one(&self.elapsed_s);
-        cost.energy_j = one(&self.energy_j);
-        if causes {
-            for (own, all) in cost.joules.iter_mut().zip(&self.joules) {
-                *own = one(all);
-            }
-        }
-    }
-}
-
-impl Stretch<'_> {
-    /// Points of one batch.
-    pub(super) fn factored<V: Visitor>(&self, range: Range<u64>, desk: &mut Desk, visitor: &mut V) {
+impl MappingRun<'_> {
+    /// Evaluates points of one batch.
+    pub(super) fn factored<V: Visitor>(&self, range: Range<u64>, buffers: &mut Buffers, visitor: &mut V) {
         let [_, outputs] = self.space.lengths();
         let (row, plane) = (outputs.len() as u64, self.space.plane());
         let first = range.start / plane * plane;
-        let slab = Slab { of: *self, first };
+        let points = Plane { run: *self, first };
         // Whole rows of outputs are factored; what is left of a row at either end is not, unless it is long.
         let mut lo = range.start;
         while lo < range.end && !stopped() {
@@ -143,35 +81,42 @@ impl Stretch<'_> {
             if output > 0 || left < row {
                 let hi = range.end.min(first.saturating_add((from / row + 1).saturating_mul(row)));
                 let count = (hi - lo) as usize;
-                if count >= 4 * SHORTEST {
-                    slab.piece(prompt..prompt + 1, output..output + count, desk, visitor);
+                if count >= SHORTEST_ROW {
+                    points.rectangle(prompt..prompt + 1, output..output + count, buffers, visitor);
                 } else {
-                    self.direct(lo..hi, desk, visitor);
+                    self.direct(lo..hi, buffers, visitor);
                 }
                 lo = hi;
             } else {
                 let rows = (left / row) as usize;
-                slab.piece(prompt..prompt + rows, 0..outputs.len(), desk, visitor);
+                points.rectangle(prompt..prompt + rows, 0..outputs.len(), buffers, visitor);
                 lo += rows as u64 * row;
             }
         }
     }
 }
 
-/// Points of one mapping and batch, from the first on.
-struct Slab<'a> {
-    of: Stretch<'a>,
+/// Points of one mapping and batch; `first` is the index of the first of them in the space.
+struct Plane<'a> {
+    run: MappingRun<'a>,
     first: u64,
 }
 
-impl Slab<'_> {
-    /// A rectangle of prompts and outputs, in parts small enough for the caches.
-    fn piece<V: Visitor>(&self, prompts: Range<usize>, outputs: Range<usize>, desk: &mut Desk, visitor: &mut V) {
+impl Plane<'_> {
+    /// Evaluates a rectangle of prompts and outputs, in parts small enough for the processor's caches.
+    fn rectangle<V: Visitor>(
+        &self,
+        prompts: Range<usize>,
+        outputs: Range<usize>,
+        buffers: &mut Buffers,
+        visitor: &mut V,
+    ) {
         let along_outputs = outputs.len() >= prompts.len();
         let mut outputs = outputs;
-        // One output token decodes like two: it would make an even axis uneven.
-        if along_outputs && outputs.len() > SHORTEST && self.of.space.lengths()[1][outputs.start] < 2.0 {
-            self.part(false, outputs.start..outputs.start + 1, prompts.clone(), desk, visitor);
+        // A batch of one output token decodes nothing, and is given the context of two: among evenly spaced values it would be
+        // the one that is not.
+        if along_outputs && outputs.len() > SHORTEST && self.run.space.lengths()[1][outputs.start] < 2.0 {
+            self.part(false, outputs.start..outputs.start + 1, prompts.clone(), buffers, visitor);
             outputs.start += 1;
         }
         let (rows, lanes) = if along_outputs { (prompts, outputs) } else { (outputs, prompts) };
@@ -182,7 +127,7 @@ impl Slab<'_> {
             let mut row = rows.start;
             while row < rows.end && !stopped() {
                 let row_stop = rows.end.min(row + most_rows);
-                self.part(along_outputs, row..row_stop, lane..lane_stop, desk, visitor);
+                self.part(along_outputs, row..row_stop, lane..lane_stop, buffers, visitor);
                 row = row_stop;
             }
             lane = lane_stop;
@@ -194,14 +139,14 @@ impl Slab<'_> {
         along_outputs: bool,
         rows: Range<usize>,
         columns: Range<usize>,
-        desk: &mut Desk,
+        buffers: &mut Buffers,
         visitor: &mut V,
     ) {
-        let Stretch { level, mapping, space, columns: wanted, tables: looked_up } = self.of;
+        let MappingRun { level, mapping, space, columns: requested, tables: looked_up } = self.run;
         let [prompts, outputs] = space.lengths();
         let batch = [space.batch(self.first); LANES];
-        let Desk { workspace, tables } = desk;
-        let causes = wanted.has_causes();
+        let Buffers { workspace, tables } = buffers;
+        let causes = requested.has_causes();
         let (row_axis, lane_axis) = if along_outputs { (prompts, outputs) } else { (outputs, prompts) };
         let (row_values, lane_values) = (&row_axis[rows.clone()], &lane_axis[columns.clone()]);
         // Twice the context is a whole number: twice the prompt and the output, of which at least 2.
@@ -245,9 +190,9 @@ impl Slab<'_> {
         pad(&mut padded);
         let row_stride = if along_outputs { outputs.len() as u64 } else { 1 };
         let lane_stride = if along_outputs { 1 } else { outputs.len() as u64 };
-        let together = Together {
+        let combine = Combine {
             mapping,
-            wanted,
+            requested,
             along_outputs,
             batch: &batch,
             tables,
@@ -259,14 +204,14 @@ impl Slab<'_> {
             workspace,
             visitor,
         };
-        simd::run(level, together);
+        simd::run(level, combine);
     }
 }
 
-/// Points put together from the tables.
-struct Together<'a, V> {
+/// Combines points from the tables.
+struct Combine<'a, V> {
     mapping: &'a Mapping,
-    wanted: Columns,
+    requested: Columns,
     along_outputs: bool,
     batch: &'a Lane,
     tables: &'a Tables,
@@ -279,11 +224,11 @@ struct Together<'a, V> {
     visitor: &'a mut V,
 }
 
-impl<V: Visitor> Together<'_, V> {
+impl<V: Visitor> Combine<'_, V> {
     /// Whether the visitor can do without the points of a row and some lanes, from their bounds alone.
     #[inline(always)]
     fn settled(&mut self, row: usize, columns: Range<usize>) -> bool {
-        // Whether a stage draws more than it may is seen point by point.
+        // Whether a stage draws more than its cap shows only point by point.
         if !self.visitor.prunes() || self.mapping.most_w.is_some() {
             return false;
         }
@@ -293,9 +238,9 @@ impl<V: Visitor> Together<'_, V> {
         let held = tables.held_spans.over(length);
         let (lanes, output_tokens, prompts) = (&self.lane_values[columns.clone()], self.row_values[row], row..row + 1);
         let (output_tokens, prompts) =
-            if self.along_outputs { (Span::of(lanes), prompts) } else { (Span::one(output_tokens), columns.clone()) };
+            if self.along_outputs { (Span::of(lanes), prompts) } else { (Span::exact(output_tokens), columns.clone()) };
         let prefill = |values: &[f64], spans: &Spans| {
-            if self.along_outputs { Span::one(values[row]) } else { spans.over(prompts.clone()) }
+            if self.along_outputs { Span::exact(values[row]) } else { spans.over(prompts.clone()) }
         };
         let activations = Span::of(&tables.activations[prompts.clone()]);
         let bounds = Bounds {
@@ -313,11 +258,11 @@ impl<V: Visitor> Together<'_, V> {
     }
 }
 
-impl<V: Visitor> Work for Together<'_, V> {
+impl<V: Visitor> Work for Combine<'_, V> {
     #[inline(always)]
     fn run(mut self) {
         let Tables { prefill, activations, contexts, decode, lengths, held, .. } = self.tables;
-        let (causes, count) = (self.wanted.has_causes(), self.lane_values.len() - LANES);
+        let (causes, count) = (self.requested.has_causes(), self.lane_values.len() - LANES);
         for (i, row) in self.row_values.iter().enumerate() {
             if self.settled(i, 0..count) {
                 continue;
@@ -347,7 +292,7 @@ impl<V: Visitor> Work for Together<'_, V> {
                 let held = lanes(held, length + at);
                 let batch = self.batch;
                 let parts = Parts { batch, prompt_tokens, output_tokens, prefill, decode, held, activations };
-                fill(self.mapping, &parts, self.wanted, served);
+                fill(self.mapping, &parts, self.requested, served);
                 let index = self.first + i as u64 * self.row_stride + at as u64 * self.lane_stride;
                 self.visitor.block(index, self.lane_stride, LANES.min(count - at), served);
             }

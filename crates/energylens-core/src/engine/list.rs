@@ -8,10 +8,12 @@ use std::sync::Mutex;
 use super::threads::on_threads;
 use super::{POINTS_WORTH_A_TABLE, Plan, Point};
 use crate::batch::serve::{Columns, Requests, Served, Workspace, serve};
+use crate::error::Problem;
 use crate::lowering::mapping::Mapping;
 use crate::numeric::lanes::LANES;
 use crate::numeric::simd::Level;
 use crate::system::hash::KeyHasher;
+use crate::system::memory::filled;
 use crate::system::stop::stopped;
 
 /// Rows of a window: what it reads and writes should stay in a core's cache ...
@@ -22,7 +24,7 @@ const MOST_ROWS: usize = 1 << 17;
 /// Lanes of a block with few points.
 const NARROW: usize = 8;
 
-/// Points worth a thread of their own, and what a mapping counts as besides its points.
+/// Points that are worth a thread, and how many points the layout of a mapping counts as.
 const POINTS_OF_A_THREAD: usize = 4096;
 const POINTS_OF_A_MAPPING: usize = 32;
 
@@ -64,7 +66,7 @@ impl Points for [Point] {
 /// Result columns of a list of points; rows that cannot be laid out are zero.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    /// Those asked for, ascending, each by row.
+    /// The requested ones, ascending, each by row.
     pub columns: Vec<Vec<f64>>,
     /// By row.
     pub reasons: Vec<u8>,
@@ -90,20 +92,30 @@ struct Buffers<K> {
 }
 
 impl Plan {
-    /// Evaluates a list of points into the columns asked for; the result does not depend on `threads`.
-    pub fn evaluate<P: Points + ?Sized>(&self, points: &P, wanted: Columns, threads: usize) -> Table {
+    /// Evaluates a list of points into the requested columns; the result does not depend on `threads`.
+    ///
+    /// # Errors
+    /// If there is not memory for the columns.
+    pub fn evaluate<P: Points + ?Sized>(
+        &self,
+        points: &P,
+        requested: Columns,
+        threads: usize,
+    ) -> Result<Table, Problem> {
         let rows = points.rows();
-        let mut table = Table { columns: vec![vec![0.0; rows]; wanted.iter().count()], reasons: vec![0; rows] };
+        let what = format!("results of {rows} points");
+        let columns = requested.iter().map(|_| filled(0.0, rows, &what)).collect::<Result<_, _>>()?;
+        let mut table = Table { columns, reasons: filled(0, rows, &what)? };
         let columns = table.columns.iter_mut().map(Vec::as_mut_slice).collect();
-        self.evaluate_into(points, wanted, threads, columns, &mut table.reasons);
-        table
+        self.evaluate_into(points, requested, threads, columns, &mut table.reasons);
+        Ok(table)
     }
 
     /// The same into columns and reasons that are there already, each as long as the list, and zero.
     pub fn evaluate_into<P: Points + ?Sized>(
         &self,
         points: &P,
-        wanted: Columns,
+        requested: Columns,
         threads: usize,
         columns: Vec<&mut [f64]>,
         reasons: &mut [u8],
@@ -137,7 +149,7 @@ impl Plan {
                 if stopped() {
                     break;
                 }
-                self.window(points, window, wanted, tables, &mut buffers);
+                self.window(points, window, requested, tables, &mut buffers);
             }
         });
     }
@@ -146,7 +158,7 @@ impl Plan {
         &self,
         points: &P,
         window: Window,
-        wanted: Columns,
+        requested: Columns,
         tables: bool,
         buffers: &mut Buffers<P::Key>,
     ) {
@@ -176,13 +188,13 @@ impl Plan {
                             break;
                         }
                         if rows.len() > LANES / 4 {
-                            wide_block(self.level, mapping, rows, wanted, tables, workspace);
-                            scatter(rows, &workspace.served, wanted, &mut columns, reasons);
+                            wide_block(self.level, mapping, rows, requested, tables, workspace);
+                            scatter(rows, &workspace.served, requested, &mut columns, reasons);
                             continue;
                         }
                         for rows in rows.chunks(NARROW) {
-                            narrow_block(self.level, mapping, rows, wanted, tables, narrow);
-                            scatter(rows, &narrow.served, wanted, &mut columns, reasons);
+                            narrow_block(self.level, mapping, rows, requested, tables, narrow);
+                            scatter(rows, &narrow.served, requested, &mut columns, reasons);
                         }
                     }
                 }
@@ -192,7 +204,7 @@ impl Plan {
             }
             group.clear();
         }
-        // Room for rows is kept for the next window, but no more than a window needs.
+        // Buffers of rows are reused by the next window, but no more than a window needs.
         if groups.iter().map(Group::capacity).sum::<usize>() > 2 * MOST_ROWS {
             groups.clear();
         }
@@ -203,11 +215,11 @@ impl Plan {
 fn scatter<const L: usize>(
     rows: &[(u32, [f64; 3])],
     served: &Served<L>,
-    wanted: Columns,
+    requested: Columns,
     columns: &mut [&mut [f64]],
     reasons: &mut [u8],
 ) {
-    for (column, out) in wanted.iter().zip(columns) {
+    for (column, out) in requested.iter().zip(columns) {
         for ((row, _), value) in rows.iter().zip(&served.columns[column]) {
             out[*row as usize] = *value;
         }
@@ -221,8 +233,15 @@ type Rows<'a> = &'a [(u32, [f64; 3])];
 
 // Neither is generic, so that the hot loops are compiled in this crate alone, whoever hands over the points.
 #[inline(never)]
-fn wide_block(level: Level, mapping: &Mapping, rows: Rows, wanted: Columns, tables: bool, workspace: &mut Workspace) {
-    block(level, mapping, rows, wanted, tables, workspace);
+fn wide_block(
+    level: Level,
+    mapping: &Mapping,
+    rows: Rows,
+    requested: Columns,
+    tables: bool,
+    workspace: &mut Workspace,
+) {
+    block(level, mapping, rows, requested, tables, workspace);
 }
 
 #[inline(never)]
@@ -230,11 +249,11 @@ fn narrow_block(
     level: Level,
     mapping: &Mapping,
     rows: Rows,
-    wanted: Columns,
+    requested: Columns,
     tables: bool,
     workspace: &mut Workspace<NARROW>,
 ) {
-    block(level, mapping, rows, wanted, tables, workspace);
+    block(level, mapping, rows, requested, tables, workspace);
 }
 
 /// Evaluates some points of one mapping; lanes past the last repeat it.
@@ -242,7 +261,7 @@ fn block<const L: usize>(
     level: Level,
     mapping: &Mapping,
     rows: &[(u32, [f64; 3])],
-    wanted: Columns,
+    requested: Columns,
     tables: bool,
     workspace: &mut Workspace<L>,
 ) {
@@ -254,5 +273,5 @@ fn block<const L: usize>(
         requests.prompt_tokens[i] = prompt;
         requests.output_tokens[i] = output;
     }
-    serve(level, mapping, &requests, wanted, tables, workspace);
+    serve(level, mapping, &requests, requested, tables, workspace);
 }

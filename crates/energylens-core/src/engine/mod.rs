@@ -1,11 +1,13 @@
-//! Walks points: lists of them or ranges of a space, in blocks, on some threads.
+//! Evaluates points: lists of them or ranges of a space, in blocks of lanes, on several threads.
 
 mod bounds;
 mod factored;
 mod list;
 mod range;
+mod run;
 pub mod space;
 mod sums;
+mod tables;
 mod threads;
 
 use std::sync::Arc;
@@ -26,12 +28,13 @@ use crate::system::stop::stopped;
 pub use bounds::{Bounds, Span};
 pub use factored::evaluations;
 pub use list::{Points, Table};
-pub use range::{Schedule, Visitor};
+pub use range::Schedule;
+pub use run::Visitor;
 
 /// Points of one mapping from which tables of its matrix products pay.
 const POINTS_WORTH_A_TABLE: usize = 4096;
 
-/// Bytes of what is kept of mappings, unless a plan is given others; some thousand of them, with tables some hundred.
+/// Default size of the cache of mappings, in bytes: some thousand mappings, or some hundred with tables.
 pub const CACHE_BYTES: usize = 256 << 20;
 
 /// One configuration.
@@ -41,9 +44,9 @@ pub struct Point {
     pub model: u32,
     /// Position in the plan's GPUs.
     pub gpu: u32,
-    /// Code of the weight format; none is the spec's own.
+    /// Code of the weight format; none is the default of the spec.
     pub weights: Option<u8>,
-    /// Code of the cache format; none is the spec's own.
+    /// Code of the cache format; none is the default of the spec.
     pub cache: Option<u8>,
     /// Tensor parallelism.
     pub tp: u32,
@@ -137,7 +140,7 @@ impl Plan {
         Self::with_cache(text, CACHE_BYTES)
     }
 
-    /// The same, which keeps mappings of so many bytes at most.
+    /// The same with a cache of mappings of so many bytes at most.
     ///
     /// # Errors
     /// All problems of all models, with paths into the plan.
@@ -168,7 +171,7 @@ impl Plan {
         })
     }
 
-    /// The mapping a point belongs to, made at its first use and kept while there is room.
+    /// The mapping a point belongs to, made at its first use and cached while there is room.
     pub fn mapping(&self, point: &Point) -> Mapped {
         self.mapping_for(point, false)
     }
@@ -195,7 +198,7 @@ impl Plan {
 
     /// Everything of a mapping but how a cap holds its clock down.
     fn layout(&self, key: Key, graph: &Graph, profile: &Profile) -> Result<Arc<LaidOut>, Infeasible> {
-        if let Some(known) = self.layouts.get(&key, |known| known.as_ref().map_or(0, |own| own.bytes(false))) {
+        if let Some(known) = self.layouts.get(&key, |known| known.as_ref().map_or(0, |layout| layout.bytes(false))) {
             return known;
         }
         // Locked clocks share what does not follow the clock.
@@ -207,7 +210,7 @@ impl Plan {
             if let (Some(shared), Ok(made)) = (shared, &made) {
                 self.unclocked.put(shared, Arc::clone(made.unclocked()), made.unclocked().bytes());
             }
-            self.layouts.put(key, made.clone(), made.as_ref().map_or(0, |own| own.bytes(false)));
+            self.layouts.put(key, made.clone(), made.as_ref().map_or(0, |layout| layout.bytes(false)));
         }
         made
     }
@@ -236,7 +239,7 @@ impl Plan {
         Settings { max_batched_tokens: self.max_batched_tokens, routings: &self.routings }
     }
 
-    /// Mappings and what they share, as far as they are kept, and their bytes.
+    /// Cached mappings and layouts, and their bytes.
     pub fn cached(&self) -> (usize, usize) {
         let sizes = [self.mappings.size(), self.layouts.size(), self.unclocked.size()];
         sizes.into_iter().fold((0, 0), |(entries, bytes), (more, size)| (entries + more, bytes + size))

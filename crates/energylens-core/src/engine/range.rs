@@ -1,21 +1,18 @@
-//! Ranges of a space, cut where mappings change, each stretch by the schedule that suits it.
+//! Ranges of a space, cut into runs of points of one mapping, each evaluated by the schedule that suits it.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::bounds::Bounds;
-use super::factored::{self, Tables};
+use super::factored;
+use super::run::{Buffers, MappingRun, Visitor};
 use super::threads::on_threads;
 use super::{POINTS_WORTH_A_TABLE, Plan};
-use crate::batch::serve::{Columns, Served, Workspace, serve};
+use crate::batch::serve::Columns;
 use crate::engine::space::Space;
-use crate::lowering::mapping::Mapping;
-use crate::lowering::mesh::Reason;
-use crate::numeric::lanes::LANES;
-use crate::numeric::simd::{self, Level, Work};
 use crate::system::stop::stopped;
 
-/// Points of a piece of work; pieces begin at its multiples.
+/// Points of a piece of work, some hundredths of a second; pieces begin at its multiples, so that they do not depend on the
+/// number of threads.
 const CHUNK: u64 = 1 << 18;
 
 /// How points of a product are evaluated; the results are the same bits.
@@ -28,35 +25,9 @@ pub enum Schedule {
     Direct,
 }
 
-/// Takes the results of a walk, in any order.
-pub trait Visitor: Send {
-    /// Points `first..first + count` cannot run for one reason.
-    fn refuse(&mut self, first: u64, count: u64, reason: Reason);
-
-    /// Results of `count` points `first, first + stride, ...`, in the first lanes.
-    fn block(&mut self, first: u64, stride: u64, count: usize, served: &Served);
-
-    /// Whether it may do without some points' results, given bounds of them.
-    fn prunes(&self) -> bool {
-        false
-    }
-
-    /// Takes `count` points for settled, and counts them, if their bounds alone decide about all of them.
-    fn settle(&mut self, _count: u64, _bounds: &Bounds) -> bool {
-        false
-    }
-}
-
-/// What a thread keeps while walking.
-#[derive(Debug, Default)]
-pub(super) struct Desk {
-    pub(super) workspace: Workspace,
-    pub(super) tables: Tables,
-}
-
 impl Plan {
-    /// Walks a range of a space on some threads, each with a visitor of its own, and gives them back; of a walk that was
-    /// stopped they have seen a part.
+    /// Walks a range of a space on some threads, each with its visitor, and returns the visitors; if the walk was
+    /// stopped, they have seen a part of the points.
     pub fn walk<V: Visitor>(
         &self,
         space: &Space,
@@ -72,20 +43,20 @@ impl Plan {
             _ => CHUNK.max(space.row().min(4 * CHUNK) * (CHUNK / space.row().max(1)).max(1)),
         };
         let next = AtomicU64::new(range.start / chunk);
-        let factored = schedule == Schedule::Best && factored::pays(space);
+        let factored = schedule == Schedule::Best && factored::is_cheaper(space);
         let pieces = range.end.div_ceil(chunk).saturating_sub(range.start / chunk);
         // Each thread takes some hundredths of a second of work, or is not worth its start.
         let useful = if factored { pieces.div_ceil(2) } else { pieces };
         let threads = threads.min(usize::try_from(useful).unwrap_or(threads)).max(1);
         on_threads(threads, || {
-            let (mut desk, mut visitor) = (Desk::default(), visitor());
+            let (mut buffers, mut visitor) = (Buffers::default(), visitor());
             loop {
                 let lo = next.fetch_add(1, Ordering::Relaxed).saturating_mul(chunk);
                 if lo >= range.end || stopped() {
                     return visitor;
                 }
                 let piece = lo.max(range.start)..lo.saturating_add(chunk).min(range.end);
-                self.walk_piece(space, piece, columns, factored, &mut desk, &mut visitor);
+                self.walk_piece(space, piece, columns, factored, &mut buffers, &mut visitor);
             }
         })
     }
@@ -96,7 +67,7 @@ impl Plan {
         range: Range<u64>,
         columns: Columns,
         factored: bool,
-        desk: &mut Desk,
+        buffers: &mut Buffers,
         visitor: &mut V,
     ) {
         let (run, plane) = (space.run(), space.plane());
@@ -107,14 +78,14 @@ impl Plan {
             match self.mapping_for(&space.point(at), tables).as_ref() {
                 Err(infeasible) => visitor.refuse(at, stop - at, infeasible.reason),
                 Ok(mapping) => {
-                    let stretch = Stretch { level: self.level, mapping, space, columns, tables };
+                    let points = MappingRun { level: self.level, mapping, space, columns, tables };
                     if !factored {
-                        stretch.direct(at..stop, desk, visitor);
+                        points.direct(at..stop, buffers, visitor);
                     } else {
                         let mut lo = at;
                         while lo < stop && !stopped() {
                             let hi = stop.min((lo / plane + 1).saturating_mul(plane));
-                            stretch.factored(lo..hi, desk, visitor);
+                            points.factored(lo..hi, buffers, visitor);
                             lo = hi;
                         }
                     }
@@ -122,45 +93,5 @@ impl Plan {
             }
             at = stop;
         }
-    }
-}
-
-/// Consecutive points of one mapping.
-#[derive(Clone, Copy)]
-pub(super) struct Stretch<'a> {
-    pub(super) level: Level,
-    pub(super) mapping: &'a Mapping,
-    pub(super) space: &'a Space,
-    pub(super) columns: Columns,
-    pub(super) tables: bool,
-}
-
-impl Stretch<'_> {
-    /// Each from scratch.
-    pub(super) fn direct<V: Visitor>(&self, range: Range<u64>, desk: &mut Desk, visitor: &mut V) {
-        let Self { level, mapping, space, columns, tables } = *self;
-        let mut lo = range.start;
-        while lo < range.end && !stopped() {
-            let count = (range.end - lo).min(LANES as u64) as usize;
-            serve(level, mapping, &space.requests(lo, count), columns, tables, &mut desk.workspace);
-            let served = &desk.workspace.served;
-            simd::run(level, Show { first: lo, count, served, visitor: &mut *visitor });
-            lo += count as u64;
-        }
-    }
-}
-
-/// Shows a block of consecutive points to a visitor.
-struct Show<'a, V> {
-    first: u64,
-    count: usize,
-    served: &'a Served,
-    visitor: &'a mut V,
-}
-
-impl<V: Visitor> Work for Show<'_, V> {
-    #[inline(always)]
-    fn run(self) {
-        self.visitor.block(self.first, 1, self.count, self.served);
     }
 }

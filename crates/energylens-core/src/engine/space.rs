@@ -18,9 +18,9 @@ pub struct SpaceSpec {
     pub model: Vec<u32>,
     /// Positions in the plan's GPUs.
     pub gpu: Vec<u32>,
-    /// Weight formats; none is the spec's own.
+    /// Weight formats; none is the default of the spec.
     pub weight_dtype: Vec<Option<String>>,
-    /// Cache formats; none is the spec's own.
+    /// Cache formats; none is the default of the spec.
     pub kv_dtype: Vec<Option<String>>,
     /// Tensor parallelism.
     pub tp: Vec<u32>,
@@ -31,34 +31,34 @@ pub struct SpaceSpec {
     /// Expert parallelism.
     pub ep: Vec<u32>,
     /// Context parallelism.
-    #[serde(default = "one")]
+    #[serde(default = "first_degree")]
     pub cp: Vec<u32>,
     /// Stages of overlap; 0 leaves it to the spec.
-    #[serde(default = "none")]
+    #[serde(default = "unset")]
     pub overlap_stages: Vec<u16>,
     /// SMs of overlapped collectives.
-    #[serde(default = "none")]
+    #[serde(default = "unset")]
     pub overlap_sms: Vec<u16>,
     /// Phases of overlap.
-    #[serde(default = "usual")]
+    #[serde(default = "default_value")]
     pub overlap_where: Vec<Phases>,
     /// Sequence parallelism.
-    #[serde(default = "usual")]
+    #[serde(default = "default_value")]
     pub sequence_parallel: Vec<bool>,
     /// Norms inside the all-reduce before them.
-    #[serde(default = "usual")]
+    #[serde(default = "default_value")]
     pub fused_norm: Vec<bool>,
     /// SM clock; 0 is as measured.
-    #[serde(default = "none")]
+    #[serde(default = "unset")]
     pub sm_clock_mhz: Vec<u16>,
     /// Power cap; 0 is none.
-    #[serde(default = "none")]
+    #[serde(default = "unset")]
     pub power_cap_w: Vec<u16>,
     /// How tokens choose experts; 0 leaves it to the spec, else a law of the plan, from 1 on.
-    #[serde(default = "none")]
+    #[serde(default = "unset")]
     pub routing: Vec<u16>,
     /// Placement of experts, by code.
-    #[serde(default = "none")]
+    #[serde(default = "unset")]
     pub placement: Vec<u16>,
     /// Sequences.
     pub batch: Vec<f64>,
@@ -68,15 +68,15 @@ pub struct SpaceSpec {
     pub output_tokens: Vec<f64>,
 }
 
-fn one() -> Vec<u32> {
+fn first_degree() -> Vec<u32> {
     vec![1]
 }
 
-fn none() -> Vec<u16> {
+fn unset() -> Vec<u16> {
     vec![0]
 }
 
-fn usual<X: Default>() -> Vec<X> {
+fn default_value<X: Default>() -> Vec<X> {
     vec![X::default()]
 }
 
@@ -156,13 +156,13 @@ impl Space {
         at_least_one("model", spec.model.iter().any(|m| *m as usize >= models));
         at_least_one("gpu", spec.gpu.iter().any(|g| *g as usize >= gpus));
         let mut formats = |axis: &'static str, names: &[Option<String>]| -> Vec<Option<u8>> {
-            let mut found = Vec::new();
+            let mut codes = Vec::new();
             for name in names {
                 let read = name.as_deref().map(dtype).transpose().map_err(Problems::from);
                 let read = problems.gather(&["space".into(), axis.into()], read);
-                found.extend(read.map(|format| format.map(|format| format.code)));
+                codes.extend(read.map(|format| format.map(|format| format.code)));
             }
-            found
+            codes
         };
         let weights = formats("weight_dtype", &spec.weight_dtype);
         let cache = formats("kv_dtype", &spec.kv_dtype);

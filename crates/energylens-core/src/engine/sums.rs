@@ -9,6 +9,10 @@ pub(super) struct Sums {
     pub(super) begins: Vec<u32>,
 }
 
+/// Largest share of different sums for which looking them up is worth their order: below, at least a quarter is saved.
+const MOST_DIFFERENT: f64 = 0.75;
+
+/// Greatest common divisor of two whole numbers.
 fn divisor(a: f64, b: f64) -> f64 {
     let (mut a, mut b) = (a, b);
     while b > 0.0 {
@@ -27,7 +31,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// None if lane values are not evenly spaced, or too few sums repeat.
+    /// The grid of some rows and lanes; none if lane values are not evenly spaced, or too few sums repeat.
     pub(super) fn of(rows: &[f64], lanes: &[f64]) -> Option<Self> {
         let step = lanes.get(1)? - lanes[0];
         let even = step > 0.0 && lanes.windows(2).all(|pair| pair[1] - pair[0] == step);
@@ -35,19 +39,19 @@ impl Grid {
         let most = rows.iter().copied().fold(0.0, f64::max);
         let grid = rows.iter().fold(step, |grid, row| divisor(grid, row - least));
         let different = (most - least + step * (lanes.len() - 1) as f64) / grid + 1.0;
-        let pays = even && different <= 0.75 * (rows.len() * lanes.len()) as f64;
-        pays.then_some(Self { least, step, grid, different })
+        let worthwhile = even && different <= MOST_DIFFERENT * (rows.len() * lanes.len()) as f64;
+        worthwhile.then_some(Self { least, step, grid, different })
     }
 }
 
 impl Sums {
-    /// Of whole numbers; values are kept lane after lane for each row if few of them repeat.
+    /// Lists the sums of whole numbers, times `scale`; lane after lane for each row if few of them repeat.
     pub(super) fn fill(&mut self, rows: &[f64], lanes: &[f64], scale: f64) {
         let (values, begins) = (&mut self.values, &mut self.begins);
         values.clear();
         begins.clear();
         if let Some(Grid { least, step, grid, different }) = Grid::of(rows, lanes) {
-            // Every stride-th value is a neighbour of the next lane: those of one remainder are kept together.
+            // Every stride-th value is a neighbour of the next lane: those of one remainder are stored together.
             let (stride, different) = ((step / grid) as usize, different as usize);
             let length = different.div_ceil(stride);
             for remainder in 0..stride {

@@ -12,7 +12,7 @@ use crate::system::stop;
 /// Most threads of a call.
 const MOST: usize = 1024;
 
-/// Says that a helper is done, however it ends.
+/// Signals that a helper is done, however it ends.
 struct Done<'a> {
     left: &'a AtomicUsize,
     caller: &'a Thread,
@@ -44,7 +44,7 @@ pub(super) fn on_threads<R: Send>(threads: usize, work: impl Fn() -> R + Sync) -
         };
         let started: Vec<_> = (0..helpers).map_while(start).collect();
         let mut results = vec![work()];
-        // While others are at work, the caller still hears that it should stop.
+        // While others are at work, the caller still checks whether to stop.
         while left.load(Ordering::Acquire) > 0 {
             thread::park_timeout(stop::EVERY);
             stop::stopped();
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_thread_works_once_and_all_are_heard() {
+    fn each_thread_works_once_and_all_results_return() {
         let turns = AtomicUsize::new(0);
         for threads in [0, 1, 2, 7] {
             let mut results = on_threads(threads, || turns.fetch_add(1, Ordering::Relaxed));
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_has_nothing_left_to_do_still_hears_a_stop() {
+    fn a_caller_that_has_nothing_left_to_do_still_sees_a_stop() {
         let result = stop::stoppable(
             || true,
             || {

@@ -5,25 +5,25 @@ use serde::Deserialize;
 /// SM clocks of a GPU type.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Clock {
-    /// Highest clock, at which everything was measured.
+    /// Highest clock in MHz, at which everything was measured.
     #[serde(default)]
     pub max_mhz: f64,
-    /// Core voltage by clock.
+    /// Rows of clock (MHz) and core voltage (mV).
     #[serde(default)]
     pub voltage_mv: Vec<(f64, f64)>,
-    /// Power of a loaded GPU that waits, by clock.
+    /// Rows of clock (MHz) and watts of a loaded GPU that waits.
     #[serde(default)]
     pub idle_w: Vec<(f64, f64)>,
 }
 
-/// A clock, as a share of another, with what it does to joules and watts.
+/// A clock as a share of another, with the ratios of voltage and waiting power that follow (Eq. 11.2).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClockRatio {
-    /// Clock over the other one.
+    /// Clock over the other.
     pub clock: f64,
-    /// Squared voltage over the other one's.
+    /// Squared voltage over that at the other clock: the ratio of joules of the same work.
     pub voltage: f64,
-    /// Waiting power over the other one's.
+    /// Waiting power over that at the other clock.
     pub waiting: f64,
 }
 
@@ -43,13 +43,13 @@ fn at(table: &[(f64, f64)], mhz: f64) -> f64 {
 }
 
 impl Clock {
-    /// Clocks it can be locked to, lowest and highest; none if nothing is known of them.
+    /// Lowest and highest clock that it can be locked to, in MHz; none without tables.
     pub fn range(&self) -> Option<(f64, f64)> {
         let lowest = [&self.voltage_mv, &self.idle_w].into_iter().filter_map(|table| table.first());
         lowest.map(|(mhz, _)| *mhz).reduce(f64::max).filter(|lowest| *lowest <= self.max_mhz).map(|f| (f, self.max_mhz))
     }
 
-    /// Clocks of both tables below one, from the highest down.
+    /// Clocks of both tables below `mhz`, from the highest down, as ratios to it.
     pub fn below(&self, mhz: f64) -> Vec<ClockRatio> {
         let Some((lowest, _)) = self.range() else { return Vec::new() };
         let mut clocks: Vec<f64> = self.voltage_mv.iter().chain(&self.idle_w).map(|(f, _)| *f).collect();
@@ -59,7 +59,7 @@ impl Clock {
         clocks.into_iter().map(|f| self.lower(f, mhz)).collect()
     }
 
-    /// A clock over another.
+    /// Ratios of a clock to another (Eq. 11.2).
     pub fn lower(&self, mhz: f64, over_mhz: f64) -> ClockRatio {
         let ratio = at(&self.voltage_mv, mhz) / at(&self.voltage_mv, over_mhz);
         let waiting = at(&self.idle_w, mhz) / at(&self.idle_w, over_mhz);

@@ -9,19 +9,19 @@ use crate::phase::Phase;
 /// A collective operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// Sum, known to all.
+    /// Sums; every GPU has the result.
     AllReduce,
-    /// Concatenation, known to all.
+    /// Concatenates; every GPU has the result.
     AllGather,
-    /// Sum, each keeps its part.
+    /// Sums; every GPU has its part of the result.
     ReduceScatter,
-    /// Each to each.
+    /// Every GPU sends another message to every other.
     AllToAll,
-    /// One to one.
+    /// One GPU sends to one other.
     SendRecv,
-    /// Tokens to the GPUs of their experts.
+    /// Tokens travel to the GPUs of their experts.
     Dispatch,
-    /// And back.
+    /// Results of experts travel back to the GPUs of their tokens.
     Combine,
 }
 
@@ -60,13 +60,13 @@ pub struct Implementation {
     pub max_bytes: Option<f64>,
     /// Coefficients by number of GPUs.
     pub by_gpus: BTreeMap<u32, LinkCurve>,
-    /// Of a way to send tokens to their experts: the phase it is for; none is both.
+    /// Of `dispatch` and `combine`: the phase it is for; none is both.
     #[serde(default)]
     pub phase: Option<Phase>,
     /// Copies of a token it sends.
     #[serde(default)]
     pub copies: Copies,
-    /// Bytes it sends of one element, scales included; as many as activations have if nobody says.
+    /// Bytes it sends of one element, scales included; absent: those of an activation.
     #[serde(default)]
     pub bytes_per_element: Option<f64>,
 }
@@ -82,15 +82,15 @@ pub enum Copies {
     Gpu,
 }
 
-/// `t = alpha + root·√S + busfactor·S/bandwidth`.
+/// Coefficients of the seconds of a message of Y bytes inside a node: `alpha + root·√Y + bus factor·Y/bandwidth` (Eq. 7.6).
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 pub struct LinkCurve {
-    /// Latency of an empty message.
+    /// Seconds of an empty message.
     pub alpha_s: f64,
-    /// Middle-size penalty.
+    /// Seconds per square root of a byte: messages of middle size take longer than latency and bandwidth say.
     #[serde(default)]
     pub root_s_per_sqrt_byte: f64,
-    /// Asymptotic bus bandwidth.
+    /// Bandwidth of the bus for large messages.
     pub bandwidth_bytes_per_s: f64,
     /// Largest message it holds for.
     #[serde(default)]
@@ -98,7 +98,7 @@ pub struct LinkCurve {
 }
 
 impl Implementation {
-    /// Coefficients for `members` GPUs.
+    /// Coefficients for `members` GPUs: those of the smallest listed number that is not smaller, else of the largest.
     pub fn curve(&self, members: u32) -> Option<LinkCurve> {
         self.by_gpus.range(members..).next().or_else(|| self.by_gpus.iter().next_back()).map(|(_, curve)| *curve)
     }
@@ -126,9 +126,10 @@ pub struct Collectives {
 }
 
 impl Collectives {
-    /// Implementations of an operation; tokens go to their experts as all else does where there are none for them.
+    /// Implementations of an operation in a phase. Without any for `dispatch` and `combine`, tokens travel by those of
+    /// `all_to_all`.
     pub fn of(&self, operation: Operation, phase: Option<Phase>) -> Vec<&Implementation> {
-        let own = match operation {
+        let listed = match operation {
             Operation::AllReduce => &self.all_reduce,
             Operation::AllGather => &self.all_gather,
             Operation::ReduceScatter => &self.reduce_scatter,
@@ -137,8 +138,8 @@ impl Collectives {
             Operation::Dispatch => &self.dispatch,
             Operation::Combine => &self.combine,
         };
-        let fits = |one: &&Implementation| phase.is_none_or(|asked| one.phase.is_none_or(|own| own == asked));
-        let found: Vec<&Implementation> = own.iter().filter(fits).collect();
-        if found.is_empty() { self.all_to_all.iter().collect() } else { found }
+        let fits = |item: &&Implementation| phase.is_none_or(|wanted| item.phase.is_none_or(|only| only == wanted));
+        let fitting: Vec<&Implementation> = listed.iter().filter(fits).collect();
+        if fitting.is_empty() { self.all_to_all.iter().collect() } else { fitting }
     }
 }

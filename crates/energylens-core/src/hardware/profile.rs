@@ -12,7 +12,7 @@ use super::link::Link;
 use super::uncertainty::{Range, Uncertainty};
 use crate::error::Problem;
 
-/// Everything known of one GPU type.
+/// What is known of one GPU type.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Profile {
     /// Name, unique in its plan.
@@ -51,7 +51,7 @@ pub struct Memory {
     pub capacity_bytes: f64,
     /// Peak bandwidth.
     pub bandwidth_bytes_per_s: f64,
-    /// Taken by context, graphs and communication buffers.
+    /// Bytes taken by the CUDA context, graphs and communication buffers.
     pub reserve_bytes: f64,
 }
 
@@ -80,14 +80,14 @@ pub struct Peaks {
 /// Power limits and floors.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Power {
-    /// Board limit.
+    /// Limit of the board in watts.
     pub tdp_w: f64,
-    /// Draw of a loaded GPU that waits.
+    /// Watts of a loaded GPU that waits.
     pub static_w: f64,
-    /// More while a kernel runs, whatever it does.
+    /// Watts besides while a kernel runs, whatever it does.
     #[serde(default)]
     pub active_w: f64,
-    /// More during exposed communication.
+    /// Watts besides during exposed communication.
     #[serde(default)]
     pub communication_w: f64,
     /// Joules of a step for each of its sequences: sampling.
@@ -170,9 +170,9 @@ impl Profile {
         }
         let mut tiled =
             kernels.gemm.iter().map(|x| ("gemm", x)).chain(kernels.grouped_gemm.iter().map(|x| ("grouped_gemm", x)));
-        let whole = |&(m, n, share): &(u32, u32, f64)| m.is_power_of_two() && n.is_power_of_two() && share > 0.0;
+        let valid = |&(m, n, share): &(u32, u32, f64)| m.is_power_of_two() && n.is_power_of_two() && share > 0.0;
         if let Some((class, (format, _))) =
-            tiled.find(|(_, (_, set))| set.tiles.is_empty() || !set.tiles.iter().all(whole))
+            tiled.find(|(_, (_, set))| set.tiles.is_empty() || !set.tiles.iter().all(valid))
         {
             let problem = Problem::new("tiles", "tiles have powers of two as rows and columns, and a share above 0");
             return Err(problem.inside(&["kernels".into(), class.into(), format.as_str().into(), "tiles".into()]));
@@ -180,7 +180,8 @@ impl Profile {
         Ok(())
     }
 
-    /// Arithmetic really used for a number format: 16-bit where there are no narrower units.
+    /// Arithmetic that products of a number format are computed in: 16-bit where the GPU has no narrower units, or no
+    /// coefficients of theirs.
     pub fn arithmetic(&self, format: Dtype) -> Arithmetic {
         let wanted = format.arithmetic;
         let has = |peak: Option<f64>| {

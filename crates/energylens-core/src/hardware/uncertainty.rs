@@ -29,7 +29,7 @@ pub struct Uncertainty {
 }
 
 impl Default for Uncertainty {
-    /// What a profile without measurements is taken to miss: a quarter, more for what varies most.
+    /// Deviations assumed of a profile without measurements: a quarter, more for what varies most.
     fn default() -> Self {
         Self {
             compute: 0.25,
@@ -47,12 +47,12 @@ impl Default for Uncertainty {
 }
 
 impl Uncertainty {
-    /// Those that are of all joules.
+    /// Deviations that apply to all joules.
     pub fn others(&self) -> [f64; 3] {
         [self.common, self.routed, self.narrow]
     }
 
-    /// By cause, in the order of [`crate::batch::phase::CAUSES`].
+    /// Deviations by cause, in the order of [`crate::batch::phase::CAUSES`].
     pub fn causes(&self) -> [f64; 7] {
         [
             self.compute,

@@ -1,4 +1,4 @@
-//! How values are distributed: counts in bins of equal relative width, 128 to each doubling.
+//! Histograms: counts in bins of equal relative width, 128 to each doubling.
 
 use crate::numeric::lanes::{LANES, Lane};
 
@@ -28,8 +28,8 @@ impl Bins {
     /// Adds to a bin.
     pub fn add(&mut self, bin: u64, count: u64) {
         self.counts.resize(1 << (64 - SHIFT), 0);
-        if let Some(own) = self.counts.get_mut(bin as usize) {
-            *own += count;
+        if let Some(counted) = self.counts.get_mut(bin as usize) {
+            *counted += count;
         }
     }
 
@@ -39,7 +39,7 @@ impl Bins {
             self.counts = other.counts;
             return;
         }
-        self.counts.iter_mut().zip(other.counts).for_each(|(own, other)| *own += other);
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, other)| *count += other);
     }
 
     /// Bins that are not empty: number and count.

@@ -4,16 +4,16 @@ use super::MOST_OBJECTIVES;
 use crate::numeric::lanes::{LANES, Lane};
 use crate::system::stop::stopped;
 
-/// Vectors that lately beat others: tried first, on whole blocks.
+/// Members that lately dominated others (pivots): tried first, on whole blocks.
 const PIVOTS: usize = 24;
 
-/// Points with equal objectives that are kept: those of the lowest indices.
+/// Most points with equal objectives: those of the lowest indices are on the front.
 const MOST_TIES: usize = 4096;
 
 /// Objectives; those beyond the width are zero.
 pub type Vector = [f64; MOST_OBJECTIVES];
 
-/// Points no other point beats. Ties are kept; with a resolution, one point for each distinguishable vector.
+/// The Pareto front: points that no other dominates. Ties are on it; with a resolution, one point for each distinguishable vector.
 ///
 /// Members are sorted by their objectives. With two objectives the second falls as the first rises, so one look decides.
 #[derive(Clone, Debug, Default)]
@@ -49,14 +49,14 @@ fn before(a: &[f64], b: &[f64]) -> bool {
     a.iter().zip(b).find(|(x, y)| x != y).is_some_and(|(x, y)| x < y)
 }
 
-/// Points between two looks at whether to stop.
-pub(super) const OFFERS_A_LOOK: usize = 64;
+/// Points between two checks of whether to stop.
+pub(super) const OFFERS_PER_CHECK: usize = 64;
 
 /// Positions of rows of one width that nothing dominates, ascending; any, if it is stopped.
 pub fn non_dominated(rows: &[Vec<f64>]) -> Vec<u64> {
     let mut front = Front::new(rows.first().map_or(0, Vec::len), None);
     for (index, row) in rows.iter().enumerate() {
-        if index % OFFERS_A_LOOK == 0 && stopped() {
+        if index % OFFERS_PER_CHECK == 0 && stopped() {
             break;
         }
         front.offer(index as u64, row);
@@ -65,13 +65,13 @@ pub fn non_dominated(rows: &[Vec<f64>]) -> Vec<u64> {
 }
 
 impl Front {
-    /// An empty front in `width` objectives, told apart by so many bits of their mantissas, or by all.
+    /// An empty front in `width` objectives, which differ in the first `resolution` bits of their mantissas, or in any.
     pub fn new(width: usize, resolution: Option<u32>) -> Self {
         let mask = resolution.map(|bits| !0_u64 << (52 - bits.min(52)));
         Self { width: width.min(MOST_OBJECTIVES), mask, ..Self::default() }
     }
 
-    /// Tries first what beat others in another front of the same points.
+    /// Starts from the pivots of another front over the same space.
     pub fn learn(&mut self, other: &Self) {
         self.pivots = other.pivots.clone();
     }
@@ -79,7 +79,7 @@ impl Front {
     /// Offers a point.
     pub fn offer(&mut self, index: u64, objectives: &[f64]) {
         let mut vector = [0.0; MOST_OBJECTIVES];
-        vector.iter_mut().zip(objectives).for_each(|(own, value)| *own = *value);
+        vector.iter_mut().zip(objectives).for_each(|(slot, value)| *slot = *value);
         self.offer_all(&[index], vector);
     }
 
@@ -98,10 +98,10 @@ impl Front {
             let mut left = 0;
             let mut beaten = *alive;
             let mut strictly = [0_u64; LANES];
-            for (own, value) in keys.iter().zip(vector).take(self.width) {
+            for (key, value) in keys.iter().zip(vector).take(self.width) {
                 for i in 0..LANES {
-                    beaten[i] &= u64::from(*value <= own[i]);
-                    strictly[i] |= u64::from(*value < own[i]);
+                    beaten[i] &= u64::from(*value <= key[i]);
+                    strictly[i] |= u64::from(*value < key[i]);
                 }
             }
             for i in 0..LANES {
@@ -116,8 +116,8 @@ impl Front {
         self.survivors(first, stride, objectives, alive);
     }
 
-    /// Whether every point that is nowhere better than this is dominated, as far as the vectors tried first tell.
-    pub fn turns_away(&mut self, least: &Vector) -> bool {
+    /// Whether every point that is nowhere better than this is dominated, as far as the pivots show.
+    pub fn rejects(&mut self, least: &Vector) -> bool {
         let (key, width) = (self.key(least), self.width);
         let beats = |pivot: &Vector| dominates(&pivot[..width], &key[..width]);
         let Some(at) = self.pivots.iter().position(beats) else { return false };
@@ -129,7 +129,7 @@ impl Front {
     fn survivors(&mut self, first: u64, stride: u64, objectives: &[Lane; MOST_OBJECTIVES], alive: &[u64; LANES]) {
         for i in (0..LANES).filter(|i| alive[*i] != 0) {
             let mut vector = [0.0; MOST_OBJECTIVES];
-            vector.iter_mut().zip(objectives).take(self.width).for_each(|(own, lane)| *own = lane[i]);
+            vector.iter_mut().zip(objectives).take(self.width).for_each(|(slot, lane)| *slot = lane[i]);
             self.offer_all(&[first + i as u64 * stride], vector);
         }
     }
@@ -163,10 +163,10 @@ impl Front {
         } else {
             if self.keys[place..].iter().any(beats) {
                 let keep: Vec<bool> = self.keys.iter().enumerate().map(|(i, have)| i < place || !beats(have)).collect();
-                let mut kept = keep.iter().copied();
-                self.keys.retain(|_| kept.next().unwrap_or(true));
-                let mut kept = keep.iter().copied();
-                self.members.retain(|_| kept.next().unwrap_or(true));
+                let mut flags = keep.iter().copied();
+                self.keys.retain(|_| flags.next().unwrap_or(true));
+                let mut flags = keep.iter().copied();
+                self.members.retain(|_| flags.next().unwrap_or(true));
             }
             self.keys.insert(place, key);
             self.members.insert(place, (vector, indices.to_vec()));
@@ -204,7 +204,7 @@ impl Front {
     /// Takes over another front; part of it, if it is stopped.
     pub fn merge(&mut self, other: Self) {
         for (at, (vector, indices)) in other.members.into_iter().enumerate() {
-            if at % OFFERS_A_LOOK == 0 && stopped() {
+            if at % OFFERS_PER_CHECK == 0 && stopped() {
                 return;
             }
             self.offer_all(&indices, vector);
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_what_nothing_beats_whatever_the_order() {
+    fn the_front_does_not_depend_on_the_order() {
         let points = [[1.0, 5.0], [2.0, 2.0], [3.0, 3.0], [5.0, 1.0], [2.0, 2.0], [1.0, 6.0]];
         let run = |order: &[usize]| {
             let mut halves = [Front::new(2, None), Front::new(2, None)];

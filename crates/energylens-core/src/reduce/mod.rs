@@ -1,4 +1,4 @@
-//! What is kept of the points of a walk: a front, the best few, the best of each group, distributions, counts.
+//! Reductions over evaluated points: Pareto front, top-k, best of each group, histograms, counts by reason.
 //!
 //! Every reduction is a function of the set of points alone: it can be made in parts, in any order, and merged.
 
@@ -14,7 +14,7 @@ use crate::lowering::mesh::Reason;
 use crate::numeric::lanes::{LANES, Lane, ZERO};
 use crate::system::stop::stopped;
 use bins::Bins;
-use front::{Front, OFFERS_A_LOOK};
+use front::{Front, OFFERS_PER_CHECK};
 use groups::{Best, Grouping};
 use std::ops::Range;
 use top::Top;
@@ -22,20 +22,20 @@ use top::Top;
 /// Most objectives of a front.
 pub const MOST_OBJECTIVES: usize = 6;
 
-/// What is kept.
+/// Which reductions to make.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Result column and sign (1 to minimise, −1 to maximise); the first is what top and groups go by.
     pub objectives: Vec<(usize, f64)>,
     /// Column, lowest and highest allowed value.
     pub bounds: Vec<(usize, f64, f64)>,
-    /// Bits of mantissa by which objectives of a front are told apart; all if none.
+    /// Bits of mantissa in which objectives of a front may differ; all if none.
     pub resolution: Option<u32>,
-    /// How many of the best.
+    /// k of the top-k by the first objective; 0 is none.
     pub top: usize,
-    /// Axes of which each combination keeps its best.
+    /// Axes, the best point of each combination of which is wanted.
     pub groups: Option<Grouping>,
-    /// Columns whose distribution is counted.
+    /// Columns of which there is a histogram.
     pub distributions: Vec<usize>,
 }
 
@@ -50,17 +50,17 @@ impl Wanted {
     }
 }
 
-/// Everything kept so far.
+/// The reductions over the points so far.
 #[derive(Clone, Debug)]
 pub struct Reduction {
     wanted: Wanted,
     /// Points nothing dominates.
     pub front: Front,
-    /// The best few.
+    /// Top-k.
     pub top: Top,
     /// The best of each group.
     pub best: Best,
-    /// Distributions.
+    /// Histograms.
     pub bins: Vec<Bins>,
     /// Points by reason code.
     pub by_reason: [u64; Reason::NAMES.len()],
@@ -69,7 +69,7 @@ pub struct Reduction {
 }
 
 impl Reduction {
-    /// Nothing yet.
+    /// Over no points yet.
     pub fn new(wanted: Wanted) -> Self {
         Self {
             front: Front::new(wanted.objectives.len(), wanted.resolution),
@@ -82,9 +82,9 @@ impl Reduction {
         }
     }
 
-    /// Nothing yet, but with what helps to turn dominated points away.
+    /// An empty reduction for another thread, which rejects at once what this one would.
     #[must_use]
-    pub fn beside(&self) -> Self {
+    pub fn empty_sibling(&self) -> Self {
         let mut other = Self::new(self.wanted.clone());
         other.front.learn(&self.front);
         other.top.learn(&self.top);
@@ -98,7 +98,7 @@ impl Reduction {
 
     /// Takes in a range of a space, walked on some threads; nothing of a walk that was stopped.
     pub fn walk(&mut self, plan: &Plan, space: &Space, range: Range<u64>, schedule: Schedule, threads: usize) {
-        let parts = plan.walk(space, range, self.wanted.columns(), schedule, threads, || self.beside());
+        let parts = plan.walk(space, range, self.wanted.columns(), schedule, threads, || self.empty_sibling());
         if stopped() {
             return;
         }
@@ -113,7 +113,7 @@ impl Reduction {
     pub fn with_points<O: AsRef<[f64]>>(&self, points: impl IntoIterator<Item = (u64, O)>) -> Option<Self> {
         let mut all = self.clone();
         for (turn, (index, objectives)) in points.into_iter().enumerate() {
-            if turn % OFFERS_A_LOOK == 0 && stopped() {
+            if turn % OFFERS_PER_CHECK == 0 && stopped() {
                 return None;
             }
             let group = self.wanted.groups.as_ref().map(|groups| groups.of(index));
@@ -122,13 +122,13 @@ impl Reduction {
         (!stopped()).then_some(all)
     }
 
-    /// Takes over another reduction of the same wishes; part of it, if it is stopped.
+    /// Merges another reduction of the same request; part of it, if it is stopped.
     pub fn merge(&mut self, other: Self) {
         self.front.merge(other.front);
         self.top.merge(other.top);
         self.best.merge(other.best);
-        self.bins.iter_mut().zip(other.bins).for_each(|(own, other)| own.merge(other));
-        self.by_reason.iter_mut().zip(other.by_reason).for_each(|(own, other)| *own += other);
+        self.bins.iter_mut().zip(other.bins).for_each(|(bins, other)| bins.merge(other));
+        self.by_reason.iter_mut().zip(other.by_reason).for_each(|(count, other)| *count += other);
         self.outside += other.outside;
     }
 
@@ -149,7 +149,7 @@ impl Visitor for Reduction {
         self.bins.is_empty() && self.wanted.groups.is_none()
     }
 
-    /// A run is settled if all of it lacks memory, or all of it is outside one bound, or inside all of them but dominated.
+    /// Points are settled if all of them lack memory, are outside the same bound, or are inside all bounds but dominated.
     fn settle(&mut self, count: u64, bounds: &Bounds) -> bool {
         if bounds.memory_bytes.low > bounds.capacity_bytes {
             self.by_reason[Reason::Memory as usize] += count;
@@ -158,7 +158,7 @@ impl Visitor for Reduction {
         if bounds.memory_bytes.high > bounds.capacity_bytes {
             return false;
         }
-        // Whether results are finite is seen point by point where they come near the largest numbers.
+        // Near the largest numbers, only the results themselves show whether they are finite.
         if !bounds.finite() {
             return false;
         }
@@ -173,11 +173,11 @@ impl Visitor for Reduction {
             inside &= span.low >= *low && span.high <= *high;
         }
         let mut least = [0.0; MOST_OBJECTIVES];
-        for (own, (column, sign)) in least.iter_mut().zip(&self.wanted.objectives) {
+        for (value, (column, sign)) in least.iter_mut().zip(&self.wanted.objectives) {
             let span = bounds.column(*column);
-            *own = if *sign < 0.0 { -span.high } else { span.low };
+            *value = if *sign < 0.0 { -span.high } else { span.low };
         }
-        if !inside || !self.top.turns_away(least[0]) || !self.front.turns_away(&least) {
+        if !inside || !self.top.rejects(least[0]) || !self.front.rejects(&least) {
             return false;
         }
         self.by_reason[Reason::Ok as usize] += count;
@@ -227,9 +227,9 @@ impl Visitor for Reduction {
             self.best.block(groups, first, stride, count, &leading, &alive);
         }
         let mut objectives: [Lane; MOST_OBJECTIVES] = [ZERO; MOST_OBJECTIVES];
-        for (own, (column, sign)) in objectives.iter_mut().zip(&self.wanted.objectives) {
+        for (lane, (column, sign)) in objectives.iter_mut().zip(&self.wanted.objectives) {
             for i in 0..LANES {
-                own[i] = sign * served.columns[*column][i];
+                lane[i] = sign * served.columns[*column][i];
             }
         }
         self.front.block(first, stride, &objectives, &mut alive);

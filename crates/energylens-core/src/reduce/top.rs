@@ -1,4 +1,4 @@
-//! The best few points by one value, ties by index.
+//! Top-k: the points of the smallest values, ties by index.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -64,13 +64,13 @@ impl Top {
         self.worst_first.peek().filter(|_| full).map_or(self.limit, |worst| worst.value.min(self.limit))
     }
 
-    /// Turns away what another of the same points would.
+    /// Rejects from now on what another over the same space would.
     pub fn learn(&mut self, other: &Self) {
         self.limit = other.worst();
     }
 
-    /// Whether no point of at least this value would be taken.
-    pub fn turns_away(&self, least: f64) -> bool {
+    /// Whether no point of at least this value can be among the best.
+    pub fn rejects(&self, least: f64) -> bool {
         self.most == 0 || least > self.worst()
     }
 

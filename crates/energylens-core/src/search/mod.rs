@@ -15,6 +15,7 @@ use rand_xoshiro::rand_core::SeedableRng;
 use crate::batch::serve::Columns;
 use crate::engine::Plan;
 use crate::engine::space::{Listed, Space};
+use crate::error::Problem;
 use crate::lowering::mesh::Reason;
 use crate::reduce::{Reduction, Wanted};
 use crate::system::hash::KeyHasher;
@@ -25,8 +26,14 @@ use vary::Genes;
 /// Result column of the memory a point needs.
 const MEMORY: usize = 11;
 
-/// Violation of a point that cannot be laid out, beyond any that can.
-const CANNOT: f64 = 1e6;
+/// Violations order what is infeasible, from near to far: points outside bounds by the excess relative to the bound, then
+/// those that lack memory by their bytes (in units of a terabyte), then those that cannot be laid out.
+const LACKS_MEMORY: f64 = 1e3;
+const PER_BYTE: f64 = 1e-12;
+const NO_LAYOUT: f64 = 1e6;
+
+/// A bound of 0 has no relative excess.
+const SMALLEST_BOUND: f64 = 1e-300;
 
 type Keys = HashSet<u64, BuildHasherDefault<KeyHasher>>;
 
@@ -96,7 +103,10 @@ impl Search {
     }
 
     /// One generation: random points first, then children of the population. If it is stopped, nothing has happened.
-    pub fn step(&mut self, plan: &Plan, threads: usize) {
+    ///
+    /// # Errors
+    /// If there is not memory for the results of a generation.
+    pub fn step(&mut self, plan: &Plan, threads: usize) -> Result<(), Problem> {
         let mut random =
             Xoshiro256PlusPlus::seed_from_u64(self.seed ^ self.generation.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let keys = if self.generation == 0 {
@@ -104,7 +114,7 @@ impl Search {
         } else {
             self.genes.children(&self.population, &self.standing, self.size, &mut self.seen, &mut random)
         };
-        let (met, reasons) = self.measure(plan, &keys, threads);
+        let (met, reasons) = self.measure(plan, &keys, threads)?;
         let before = self.population.len();
         self.population.extend(met);
         let order = if stopped() { Vec::new() } else { rank::survivors(&self.population, self.size) };
@@ -113,11 +123,12 @@ impl Search {
             keys.iter().for_each(|key| {
                 self.seen.remove(key);
             });
-            return;
+            return Ok(());
         }
         self.count(before, &reasons);
         self.survive(order);
         self.generation += 1;
+        Ok(())
     }
 
     /// The space.
@@ -131,7 +142,10 @@ impl Search {
     }
 
     /// Goes on from [`Search::generation`], [`Search::population`] with its [`Search::standing`] (as long), [`Search::seen`]
-    /// and the points of the archive; if it is stopped, nothing has happened.
+    /// and the points of the archive; false if it is stopped, and then nothing has happened.
+    ///
+    /// # Errors
+    /// If there is not memory for the results of the population.
     #[expect(clippy::too_many_arguments, reason = "one argument for each part of the state")]
     pub fn restore(
         &mut self,
@@ -142,10 +156,10 @@ impl Search {
         seen: &[u64],
         front: &[u64],
         threads: usize,
-    ) -> bool {
-        let (best, population) = (self.measure(plan, front, threads).0, self.measure(plan, population, threads).0);
+    ) -> Result<bool, Problem> {
+        let (best, population) = (self.measure(plan, front, threads)?.0, self.measure(plan, population, threads)?.0);
         let Some(archive) = self.archive.with_points(best.into_iter().map(|best| (best.key, best.objectives))) else {
-            return false;
+            return Ok(false);
         };
         self.archive = archive;
         self.generation = generation;
@@ -155,14 +169,14 @@ impl Search {
         let ranked =
             places.map(|(at, (rank, bits))| Ranked { at, rank: *rank as u32, crowding: f64::from_bits(*bits) });
         self.standing = ranked.collect();
-        true
+        Ok(true)
     }
 
     /// Evaluates points; returns them with why each cannot run.
-    fn measure(&self, plan: &Plan, keys: &[u64], threads: usize) -> (Vec<Individual>, Vec<u8>) {
+    fn measure(&self, plan: &Plan, keys: &[u64], threads: usize) -> Result<(Vec<Individual>, Vec<u8>), Problem> {
         let wanted = self.archive.wanted();
         let columns: Columns = wanted.columns().iter().chain([MEMORY]).collect();
-        let table = plan.evaluate(&Listed { space: &self.space, indices: keys }, columns, threads);
+        let table = plan.evaluate(&Listed { space: &self.space, indices: keys }, columns, threads)?;
         let order: Vec<usize> = columns.iter().collect();
         let column = |wanted: usize| order.iter().position(|c| *c == wanted).map_or(&[][..], |at| &table.columns[at]);
         let memory = column(MEMORY);
@@ -172,25 +186,25 @@ impl Search {
         let measure = |(row, key): (usize, &u64)| {
             let runs = table.reasons[row] == Reason::Ok as u8;
             let violation = if runs {
-                // Each bound by its own size; together they add up.
+                // Each relative to its bound, summed over the bounds.
                 bounds
                     .iter()
                     .map(|(values, low, high)| {
                         let (value, bound) = (values[row], if high.is_finite() { *high } else { *low });
                         let beyond = (value - high).max(low - value).max(0.0);
-                        beyond / bound.abs().max(1e-300)
+                        beyond / bound.abs().max(SMALLEST_BOUND)
                     })
-                    .fold(0.0, |sum, own| sum + own)
+                    .fold(0.0, |sum, violation| sum + violation)
             } else if memory[row] > 0.0 && table.reasons[row] != Reason::Overflow as u8 {
-                1e3 + memory[row] * 1e-12
+                LACKS_MEMORY + memory[row] * PER_BYTE
             } else {
-                CANNOT
+                NO_LAYOUT
             };
             let objectives = objectives.iter().map(|(values, sign)| sign * values[row]).collect();
             Individual { key: *key, objectives, violation }
         };
         let met: Vec<Individual> = keys.iter().enumerate().map(measure).collect();
-        (met, table.reasons)
+        Ok((met, table.reasons))
     }
 
     /// Takes the latest of the population, from a place on, into account.

@@ -4,8 +4,8 @@ use super::Individual;
 use crate::reduce::front::dominates;
 use crate::system::stop::stopped;
 
-/// Points ranked between two looks at whether to stop.
-const TURNS_A_LOOK: usize = 64;
+/// Points ranked between two checks of whether to stop.
+const ROWS_PER_CHECK: usize = 64;
 
 /// Standing of an individual: its place in the list, its rank (0 is best), and how far its neighbours are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,28 +36,28 @@ pub fn survivors(all: &[Individual], most: usize) -> Vec<Ranked> {
     let fronts = ranks.iter().max().map_or(0, |rank| rank + 1);
     let mut by_rank: Vec<Vec<usize>> = vec![Vec::new(); fronts as usize];
     ranks.iter().enumerate().for_each(|(row, rank)| by_rank[*rank as usize].push(row));
-    let mut kept = Vec::with_capacity(most.min(all.len()));
+    let mut chosen = Vec::with_capacity(most.min(all.len()));
     for (rank, members) in by_rank.iter().enumerate() {
-        if kept.len() >= most || stopped() {
-            return kept;
+        if chosen.len() >= most || stopped() {
+            return chosen;
         }
         let distances = crowding(&rows, members);
-        let mut own: Vec<Ranked> = members
+        let mut front: Vec<Ranked> = members
             .iter()
             .zip(distances)
             .map(|(row, crowding)| Ranked { at: feasible[*row], rank: rank as u32, crowding })
             .collect();
-        if kept.len() + own.len() > most {
-            own.sort_by(|a, b| b.crowding.total_cmp(&a.crowding).then(a.at.cmp(&b.at)));
-            own.truncate(most - kept.len());
+        if chosen.len() + front.len() > most {
+            front.sort_by(|a, b| b.crowding.total_cmp(&a.crowding).then(a.at.cmp(&b.at)));
+            front.truncate(most - chosen.len());
         }
-        kept.extend(own);
+        chosen.extend(front);
     }
     let mut violating: Vec<usize> = (0..all.len()).filter(|i| all[*i].violation > 0.0).collect();
     violating.sort_by(|a, b| all[*a].violation.total_cmp(&all[*b].violation).then(a.cmp(b)));
-    let places = violating.into_iter().zip(fronts..).take(most - kept.len());
-    kept.extend(places.map(|(at, rank)| Ranked { at, rank, crowding: 0.0 }));
-    kept
+    let places = violating.into_iter().zip(fronts..).take(most - chosen.len());
+    chosen.extend(places.map(|(at, rank)| Ranked { at, rank, crowding: 0.0 }));
+    chosen
 }
 
 /// Points of one rank, ready to tell whether one of them dominates a point that sorts after all of them.
@@ -74,7 +74,7 @@ impl Layer {
             [] | [_] => !self.rows.is_empty(),
             [_, second] => self.stairs.last().is_some_and(|(_, least)| least <= second),
             [_, second, third] => {
-                let place = self.stairs.partition_point(|(own, _)| own <= second);
+                let place = self.stairs.partition_point(|(other, _)| other <= second);
                 place > 0 && self.stairs[place - 1].1 <= *third
             }
             _ => self.rows.iter().rev().any(|have| dominates(rows[*have], row)),
@@ -85,8 +85,8 @@ impl Layer {
         match row {
             [_, second] => self.stairs = vec![(0.0, *second)],
             [_, second, third] => {
-                let from = self.stairs.partition_point(|(own, _)| own < second);
-                let until = from + self.stairs[from..].iter().take_while(|(_, own)| own >= third).count();
+                let from = self.stairs.partition_point(|(other, _)| other < second);
+                let until = from + self.stairs[from..].iter().take_while(|(_, other)| other >= third).count();
                 self.stairs.splice(from..until, [(*second, *third)]);
             }
             _ => {}
@@ -107,7 +107,7 @@ pub fn ranks(rows: &[&[f64]]) -> Vec<u32> {
     let mut ranks = vec![0; rows.len()];
     let mut previous: Option<usize> = None;
     for (turn, at) in order.into_iter().enumerate() {
-        if turn % TURNS_A_LOOK == 0 && stopped() {
+        if turn % ROWS_PER_CHECK == 0 && stopped() {
             break;
         }
         let row = rows[at];
@@ -160,11 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn the_crowded_leave_first() {
+    fn the_most_crowded_are_dropped_first() {
         let point = |key: u64, x: f64| Individual { key, objectives: vec![x, 10.0 - x], violation: 0.0 };
         let all = [point(0, 0.0), point(1, 1.0), point(2, 1.5), point(3, 5.0), point(4, 10.0)];
-        let mut kept: Vec<usize> = survivors(&all, 4).iter().map(|ranked| ranked.at).collect();
-        kept.sort_unstable();
-        assert_eq!(kept, [0, 2, 3, 4]);
+        let mut chosen: Vec<usize> = survivors(&all, 4).iter().map(|ranked| ranked.at).collect();
+        chosen.sort_unstable();
+        assert_eq!(chosen, [0, 2, 3, 4]);
     }
 }

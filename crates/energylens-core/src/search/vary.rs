@@ -100,16 +100,16 @@ impl Genes {
         while children.len() < count && !stopped() {
             let (a, b) = (pick(random), pick(random));
             let mut child = self.cross(&parents[a], &parents[b], random);
-            let mut born = None;
+            let mut child_key = None;
             for _ in 0..ATTEMPTS {
                 self.mutate(&mut child, random);
                 let key = self.key(&child);
                 if seen.insert(key) {
-                    born = Some(key);
+                    child_key = Some(key);
                     break;
                 }
             }
-            match born.or_else(|| self.fresh(seen, &mut left, random)) {
+            match child_key.or_else(|| self.fresh(seen, &mut left, random)) {
                 Some(key) => children.push(key),
                 None => break,
             }

@@ -1,5 +1,9 @@
-//! Requests served one by one: continuous batching replayed, prefixes cached.
+//! Requests served one by one: continuous batching replayed, prompt prefixes cached.
 
+pub mod engine;
+mod kv_cache;
+pub mod outcome;
 pub mod prefix;
 pub mod replay;
-pub mod steps;
+mod scheduler;
+pub mod step_table;

@@ -1,35 +1,40 @@
-//! Prefixes kept: blocks of prompts whose cache is still there, and how many a cache of a size would find.
+//! Prefix caching: blocks of prompts whose KV cache is still there, and how many a cache of a size would hold.
 
 use std::collections::VecDeque;
 
-use super::replay::WORK_A_LOOK;
 use crate::error::Problem;
 use crate::system::memory::filled;
-use crate::system::stop::stopped;
+use crate::system::stop::{WORK_PER_CHECK, stopped};
+
+/// Entries of the list of eviction candidates may be stale; beyond so many for each block, and so many in any case, they are
+/// swept out, which costs a constant time an entry.
+const STALE_PER_BLOCK: u64 = 4;
+const STALE_ALLOWED: u64 = 4096;
 
 /// A block that some prompt begins with.
 #[derive(Clone, Copy, Debug, Default)]
 struct Block {
     /// Requests that hold it.
-    held: u32,
-    /// When it was last let go, if it is cached and nobody holds it; else 0.
-    free_since: u64,
+    references: u32,
+    /// Tick at which the last reference was dropped, if it is cached and nobody holds it; else 0.
+    unreferenced_since: u64,
     cached: bool,
 }
 
-/// Blocks in the caches of an engine: those held by requests, and others until their room is needed, the longest unused first.
+/// Blocks in the KV cache of an engine: those held by requests, and others until their room is needed; the least recently used
+/// are evicted first.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
+pub struct PrefixCache {
     blocks: Vec<Block>,
-    /// Candidates to be given up, the longest unused first; stale where times differ.
-    unused: VecDeque<(u32, u64)>,
-    clock: u64,
-    /// Blocks kept that no request holds.
-    pub free: u64,
+    /// Blocks to evict with the tick of their last use, the oldest first; an entry whose tick is not that of its block is stale.
+    lru: VecDeque<(u32, u64)>,
+    tick: u64,
+    /// Cached blocks that no request holds.
+    pub unreferenced: u64,
 }
 
-impl Kept {
-    /// None kept of so many different blocks.
+impl PrefixCache {
+    /// An empty cache for so many different blocks.
     ///
     /// # Errors
     /// If there is not memory for so many.
@@ -38,78 +43,92 @@ impl Kept {
         Ok(Self { blocks, ..Self::default() })
     }
 
-    /// How many of the first blocks of a prompt are kept, and how many of these no request holds.
-    pub fn found(&self, prompt: &[u32]) -> (usize, u64) {
-        let kept = prompt.iter().take_while(|id| self.blocks[**id as usize].cached);
-        kept.fold((0, 0), |(all, free), id| (all + 1, free + u64::from(self.blocks[*id as usize].held == 0)))
+    /// How many of the first blocks of a prompt are cached, and how many of these no request holds.
+    pub fn lookup(&self, prompt: &[u32]) -> (usize, u64) {
+        let (mut hits, mut unreferenced) = (0, 0);
+        for id in prompt {
+            let block = &self.blocks[*id as usize];
+            if !block.cached {
+                break;
+            }
+            hits += 1;
+            unreferenced += u64::from(block.references == 0);
+        }
+        (hits, unreferenced)
     }
 
-    /// Holds blocks that are kept.
-    pub fn hold(&mut self, blocks: &[u32]) {
+    /// Adds a reference to cached blocks.
+    pub fn acquire(&mut self, blocks: &[u32]) {
         for id in blocks {
             let block = &mut self.blocks[*id as usize];
-            self.free -= u64::from(block.held == 0);
-            block.held += 1;
+            self.unreferenced -= u64::from(block.references == 0);
+            block.references += 1;
         }
     }
 
-    /// Keeps and holds those blocks that are not kept yet; returns which.
-    pub fn keep(&mut self, blocks: &[u32]) -> Vec<u32> {
+    /// Caches those blocks that are not cached yet, with a reference to each; returns which.
+    pub fn insert(&mut self, blocks: &[u32]) -> Vec<u32> {
         let mut fresh = Vec::new();
         for id in blocks {
             let block = &mut self.blocks[*id as usize];
             if !block.cached {
-                *block = Block { held: 1, free_since: 0, cached: true };
+                *block = Block { references: 1, unreferenced_since: 0, cached: true };
                 fresh.push(*id);
             }
         }
         fresh
     }
 
-    /// Lets go of blocks, the last of a prompt to be given up first; returns how many nobody holds any more.
+    /// Drops a reference to blocks, the last of a prompt to be evicted first; returns how many nobody holds any more.
     pub fn release(&mut self, blocks: &[u32]) -> u64 {
-        let before = self.free;
+        let before = self.unreferenced;
         for id in blocks.iter().rev() {
             let block = &mut self.blocks[*id as usize];
-            block.held -= 1;
-            if block.held == 0 {
-                self.clock += 1;
-                block.free_since = self.clock;
-                self.free += 1;
-                self.unused.push_back((*id, self.clock));
+            block.references -= 1;
+            if block.references == 0 {
+                self.tick += 1;
+                block.unreferenced_since = self.tick;
+                self.unreferenced += 1;
+                self.lru.push_back((*id, self.tick));
             }
         }
-        if self.unused.len() as u64 > 4 * self.free + 4096 {
+        if self.lru.len() as u64 > STALE_PER_BLOCK * self.unreferenced + STALE_ALLOWED {
             let blocks = &self.blocks;
-            self.unused.retain(|(id, since)| {
+            self.lru.retain(|(id, since)| {
                 let block = blocks[*id as usize];
-                block.cached && block.held == 0 && block.free_since == *since
+                block.cached && block.references == 0 && block.unreferenced_since == *since
             });
         }
-        self.free - before
+        self.unreferenced - before
     }
 
-    /// Gives up blocks that nobody holds until at most so many are left.
+    /// Evicts blocks that nobody holds until at most so many are left.
     pub fn shrink(&mut self, most: u64) {
-        while self.free > most {
-            let Some((id, since)) = self.unused.pop_front() else { break };
+        while self.unreferenced > most {
+            let Some((id, since)) = self.lru.pop_front() else { break };
             let block = &mut self.blocks[id as usize];
-            if block.cached && block.held == 0 && block.free_since == since {
+            if block.cached && block.references == 0 && block.unreferenced_since == since {
                 block.cached = false;
-                self.free -= 1;
+                self.unreferenced -= 1;
             }
         }
     }
 }
 
-/// Tokens of prompts that caches of so many tokens would find, were all of it kept for prefixes (least recently used out first).
+/// Prompt tokens that prefix caches of each of these capacities (in tokens) would hold, the least recently used block evicted
+/// first.
 ///
-/// `blocks[i]` are those that prompt i begins with. A block is found if all before it are, and if the different blocks touched since
-/// its last use, itself included, fit: one walk answers for all sizes (Mattson's stack distances).
+/// `blocks[i]` are those that prompt i begins with. A block is a hit if all before it are, and if the different blocks touched
+/// since its last use, itself included, fit: one walk answers for all sizes (Mattson's stack distances).
 ///
 /// # Errors
 /// If there is not memory for so many blocks.
-pub fn found(blocks: &[&[u32]], different: usize, block_tokens: u64, capacities: &[u64]) -> Result<Vec<u64>, Problem> {
+pub fn hit_tokens(
+    blocks: &[&[u32]],
+    different: usize,
+    block_tokens: u64,
+    capacities: &[u64],
+) -> Result<Vec<u64>, Problem> {
     let touches: usize = blocks.iter().map(|prompt| prompt.len()).sum();
     let what = format!("prefixes of {touches} blocks");
     let mut marks = filled(0_i64, touches + 1, &what)?;
@@ -133,7 +152,7 @@ pub fn found(blocks: &[&[u32]], different: usize, block_tokens: u64, capacities:
     };
     for prompt in blocks {
         work += prompt.len() * (capacities.len() + 1);
-        if work > WORK_A_LOOK {
+        if work > WORK_PER_CHECK {
             work = 0;
             if stopped() {
                 break;
@@ -170,36 +189,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn found_is_what_an_lru_of_that_size_finds() {
+    fn hits_are_those_of_an_lru_of_that_size() {
         // Prompts that share beginnings, in an order that lets some fall out.
         let prompts: Vec<Vec<u32>> =
             (0..400_u32).map(|i| (0..1 + i % 5).map(|depth| 100 * ((i * i) % 13) + depth).collect()).collect();
-        let told: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let slices: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
         for room in [0_usize, 1, 5, 17, 40, 1000] {
             let mut lru: Vec<u32> = Vec::new();
             let mut hits = 0;
             for prompt in &prompts {
                 hits += prompt.iter().take_while(|id| lru.contains(id)).count() as u64;
                 for id in prompt.iter().rev() {
-                    lru.retain(|kept| kept != id);
+                    lru.retain(|cached| cached != id);
                     lru.insert(0, *id);
                 }
                 lru.truncate(room);
             }
-            assert_eq!(found(&told, 1400, 1, &[room as u64]).unwrap()[0], hits, "{room} blocks");
+            assert_eq!(hit_tokens(&slices, 1400, 1, &[room as u64]).unwrap()[0], hits, "{room} blocks");
         }
     }
 
     #[test]
-    fn blocks_held_are_never_given_up() {
-        let mut kept = Kept::new(4).unwrap();
-        assert_eq!(kept.keep(&[0, 1, 2]), [0, 1, 2]);
-        kept.hold(&[0]);
-        assert_eq!(kept.release(&[0, 1, 2]), 2);
-        kept.shrink(1);
-        assert_eq!((kept.found(&[0, 1, 2]), kept.free), ((2, 1), 1));
-        kept.shrink(0);
-        assert_eq!(kept.found(&[0, 1, 2]), (1, 0));
-        assert_eq!(kept.found(&[3]), (0, 0));
+    fn blocks_in_use_are_never_evicted() {
+        let mut cache = PrefixCache::new(4).unwrap();
+        assert_eq!(cache.insert(&[0, 1, 2]), [0, 1, 2]);
+        cache.acquire(&[0]);
+        assert_eq!(cache.release(&[0, 1, 2]), 2);
+        cache.shrink(1);
+        assert_eq!((cache.lookup(&[0, 1, 2]), cache.unreferenced), ((2, 1), 1));
+        cache.shrink(0);
+        assert_eq!(cache.lookup(&[0, 1, 2]), (1, 0));
+        assert_eq!(cache.lookup(&[3]), (0, 0));
     }
 }

@@ -1,4 +1,4 @@
-//! What was made lately, up to a number of bytes: the least recently used goes first.
+//! A cache of at most so many bytes: the least recently used entry is evicted first.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash};
@@ -59,7 +59,7 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     /// Keeps a value of so many bytes.
     pub fn put(&self, key: K, value: V, bytes: usize) {
         let bytes = bytes + ENTRY_BYTES;
-        // What goes out is let go after unlocking.
+        // What is evicted is dropped after unlocking.
         let _out = self.with(|entries| {
             let latest =
                 entries.latest.get_or_insert_with(|| Latest::unbounded_with_hasher(BuildHasherDefault::default()));

@@ -1,21 +1,21 @@
-//! Memory whose amount is decided by what a person gives: taken in a way that can fail, never by aborting.
+//! Memory whose amount follows from what a user wrote: allocated in a way that can fail with an error, never by aborting.
 
 use crate::error::Problem;
 
-/// So many equal values.
+/// A vector of so many equal values.
 ///
 /// # Errors
-/// With the number of bytes that cannot be had, and what for.
+/// With the number of bytes that cannot be allocated, and what for.
 pub fn filled<T: Clone>(value: T, count: usize, what: &str) -> Result<Vec<T>, Problem> {
     let mut values = reserved(count, what)?;
     values.resize(count, value);
     Ok(values)
 }
 
-/// Room for so many values.
+/// An empty vector with room for so many values.
 ///
 /// # Errors
-/// With the number of bytes that cannot be had, and what for.
+/// With the number of bytes that cannot be allocated, and what for.
 pub fn reserved<T>(count: usize, what: &str) -> Result<Vec<T>, Problem> {
     let mut values = Vec::new();
     let lacking = |_| {
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_had_is_said() {
+    fn too_much_memory_is_an_error() {
         assert_eq!(filled(7_u8, 3, "three bytes"), Ok(vec![7; 3]));
         let refused = filled(0.0_f64, usize::MAX / 8, "a replay").unwrap_err();
         assert_eq!(refused.code, "memory");

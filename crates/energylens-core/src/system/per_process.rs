@@ -1,8 +1,8 @@
-//! What a process keeps for itself, behind a lock that a forked child never waits for in vain.
+//! A value for each process, behind a lock that a forked child never waits for in vain.
 //!
 //! A child has none of its parent's threads: a lock that one of them held at the fork is never opened there, and a value
-//! that one of them was making is never finished. So a child takes a place of its own, with a lock of its own, and leaves
-//! its parent's unseen.
+//! that one of them was making is never finished. So a child takes another place, with another lock, and leaves its parent's
+//! alone.
 
 use std::process;
 use std::sync::Mutex;
@@ -113,8 +113,8 @@ mod tests {
     fn processes_without_a_place_have_no_value() {
         let value = PerProcess::new();
         let processes = 1..=PLACES as u32 + 1;
-        let found: Vec<_> = processes.map(|process| value.with_in(process, || process, |value| *value)).collect();
-        assert_eq!(found[..PLACES], (1..=PLACES as u32).map(Some).collect::<Vec<_>>());
-        assert_eq!(found[PLACES], None);
+        let values: Vec<_> = processes.map(|process| value.with_in(process, || process, |value| *value)).collect();
+        assert_eq!(values[..PLACES], (1..=PLACES as u32).map(Some).collect::<Vec<_>>());
+        assert_eq!(values[PLACES], None);
     }
 }

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How often the caller is asked whether to go on.
 pub const EVERY: Duration = Duration::from_millis(50);
 
+/// Small units of work (a lane, a request, a block of a prompt) between two checks of [`stopped`].
+pub const WORK_PER_CHECK: usize = 4096;
+
 /// The flag of a call, as threads that help it have it.
 #[derive(Clone, Debug, Default)]
 pub struct Flag(Option<Arc<AtomicBool>>);
@@ -25,7 +28,7 @@ struct Call {
     flag: Flag,
     /// Asks the caller whether to stop; only its own thread does.
     wanted: Option<Box<dyn Fn() -> bool>>,
-    asked: Cell<Instant>,
+    last_check: Cell<Instant>,
 }
 
 thread_local! {
@@ -49,23 +52,23 @@ impl Call {
 
     fn stopped(&self) -> bool {
         let Some(flag) = &self.flag.0 else { return false };
-        if let Some(wanted) = self.wanted.as_ref().filter(|_| self.asked.get().elapsed() >= EVERY) {
+        if let Some(wanted) = self.wanted.as_ref().filter(|_| self.last_check.get().elapsed() >= EVERY) {
             if !flag.load(Ordering::Relaxed) && wanted() {
                 flag.store(true, Ordering::Relaxed);
             }
-            self.asked.set(Instant::now());
+            self.last_check.set(Instant::now());
         }
         flag.load(Ordering::Relaxed)
     }
 }
 
-/// Does some work, stopped soon after `wanted` says so; it is asked on this thread, some twenty times a second.
+/// Does some work, stopped soon after `wanted` says so; it is called on this thread, some twenty times a second.
 ///
 /// # Errors
 /// If the work was stopped.
 pub fn stoppable<R>(wanted: impl Fn() -> bool + 'static, work: impl FnOnce() -> R) -> Result<R, Stopped> {
     let flag = Flag(Some(Arc::default()));
-    let call = Call { flag: flag.clone(), wanted: Some(Box::new(wanted)), asked: Cell::new(Instant::now()) };
+    let call = Call { flag: flag.clone(), wanted: Some(Box::new(wanted)), last_check: Cell::new(Instant::now()) };
     let entered = call.enter();
     let result = work();
     drop(entered);
@@ -75,7 +78,7 @@ pub fn stoppable<R>(wanted: impl Fn() -> bool + 'static, work: impl FnOnce() -> 
 
 /// Whether the call that this thread works for is to stop; cheap enough for every block of points.
 pub fn stopped() -> bool {
-    // The caller may call again while it is asked, so nothing stays borrowed.
+    // The caller may call again from within `wanted`, so nothing stays borrowed.
     let call = CALL.with(|call| call.borrow().clone());
     call.is_some_and(|call| call.stopped())
 }
@@ -88,7 +91,7 @@ pub fn flag() -> Flag {
 impl Flag {
     /// Helps with the work of a call from another thread.
     pub fn help<R>(self, work: impl FnOnce() -> R) -> R {
-        let call = Call { flag: self, wanted: None, asked: Cell::new(Instant::now()) };
+        let call = Call { flag: self, wanted: None, last_check: Cell::new(Instant::now()) };
         let entered = call.enter();
         let result = work();
         drop(entered);

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from energylens import _core
 from energylens.common.errors import EnergylensError, Problem
-from energylens.inputs import routing
+from energylens.inputs import routing, run_options
+from energylens.inputs.crossing import Point
 from energylens.inputs.gpu import Energy
 from energylens.inputs.library import load_model
 from energylens.inputs.plan import LoadedGpu, Plan, core_problems
-from energylens.inputs.run_options import way
 from energylens.serving.fixed_concurrency import steps
 
 Column = NDArray[np.float64]
@@ -132,10 +132,18 @@ def _sums(plan: Plan, row: dict[str, Any], sequences: float, context: float, ene
     tp, dp, ep = degrees
     try:
         told = plan.core.explain_point(
-            0, 0, row["weight_dtype"], row.get("kv_dtype"), tp, 1, dp, ep,
-            way({"routing": row.get("routing")}, plan.routings),
-            max(1.0, round(sequences)), max(1.0, round(context - 1)), 2.0,
-        )  # fmt: skip
+            Point(
+                weight_dtype=row["weight_dtype"],
+                kv_dtype=row.get("kv_dtype"),
+                tp=tp,
+                dp=dp,
+                ep=ep,
+                run_options=run_options.for_core({"routing": row.get("routing")}, plan.routings),
+                batch=max(1.0, round(sequences)),
+                prompt_tokens=max(1.0, round(context - 1)),
+                output_tokens=2.0,
+            )
+        )
     except _core.PlanError as error:
         mesh = ", ".join(f"{name} {row[name]}" for name in ("tp", "dp", "ep"))
         problem = core_problems(error)[0]

@@ -169,7 +169,7 @@ def fit_prices(runs: Runs, t: dict[str, float], gpu: LoadedGpu, freedom: str) ->
 
     energy, tdp_w = gpu.spec.energy, gpu.spec.power.tdp_w
     assert energy is not None
-    static_w = gpu.completed[0]["power"]["static_w"]
+    static_w = gpu.profile.static_w
     inputs, batch, watts = _inputs(runs, t["chat_input_tokens"]), runs.column("batch"), runs.column("power_w_per_gpu")
     share = reading(batch / runs.column("output_tokens"))
     step = mean(between(runs.alone, inputs), between(runs.mixed, inputs), share)

@@ -150,7 +150,7 @@ def _kernels(found: OwnGpu) -> None:
     made = kernels.kernels(found.free, found.base.spec, found.source, found.told)
     if not made:
         raise _missing("kernels", GO_ON)
-    known = found.file.sections.get("kernels") or found.base.completed[0]["kernels"]
+    known = found.file.sections.get("kernels") or found.base.profile.sections["kernels"]
     kept: dict[str, Any] = {}
     for kind, own in known.items():
         mine = made.get(kind, own)
@@ -164,7 +164,7 @@ def _kernels(found: OwnGpu) -> None:
 
 
 def _energy(found: OwnGpu, prices: Prices) -> None:
-    before, completed = found.file.sections.get("energy"), found.base.completed[0]["energy"]
+    before, completed = found.file.sections.get("energy"), found.base.profile.sections["energy"]
     values = {name: value for name, value in prices.values.items() if value > 0}
     flop = {name: value for name, value in completed["flop_j"].items() if value is not None}
     told = {name: values[f"flop_{name}"] for name in ("bf16", "fp8") if f"flop_{name}" in values}

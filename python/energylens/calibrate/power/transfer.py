@@ -14,9 +14,9 @@ from energylens.calibrate.power.report import Fit, rounded
 from energylens.common.errors import Problem, SpecError
 from energylens.common.files import is_there
 from energylens.common.tables import read_table
-from energylens.inputs.datasheet import complete
 from energylens.inputs.gpu import GpuSpec, Kernels
 from energylens.inputs.library import load_gpu
+from energylens.inputs.profile import Profile
 
 FITTED = "fitted: AIConfigurator repository kernel power tables (Apache-2.0)"
 NEIGHBOUR = {"h100-sxm": "h200-sxm", "gb200": "b200", "a100-sxm-80gb": "h200-sxm", "l40s": "h200-sxm",
@@ -132,7 +132,7 @@ def _at_most_tdp(
 
 def reached(spec: GpuSpec, form: str) -> float:
     """Return the share of the peak that large matrix products reach."""
-    kernels = (spec.kernels or Kernels.model_validate(complete(spec)[0]["kernels"])).gemm
+    kernels = (spec.kernels or Kernels.model_validate(Profile.of(spec).sections["kernels"])).gemm
     found = getattr(kernels, form) or kernels.bf16
     return float(found.compute_efficiency * max((share for _, _, share in found.tiles or ()), default=1.0))
 

@@ -77,7 +77,7 @@ _SECTIONS = (
 
 def gpu_text(loaded: LoadedGpu) -> str:
     """Return every number of a profile with its source."""
-    data, modelled = loaded.completed
+    data, modelled = loaded.profile.sections, loaded.profile.modelled
     lines = [f"{loaded.spec.name}: trust {loaded.trust}", f"source: {loaded.spec.source}"]
     if modelled:
         lines.append("sections not given follow from the data sheet by rules, marked `modelled` below")

@@ -113,7 +113,7 @@ def _replicas(at: pl.DataFrame, load: Workload, gpu: LoadedGpu, own: dict[str, A
     capacity = gpu.spec.memory.capacity_bytes
     needed = capacity - float(free[0]) + row["batch"] / row["dp"] * float(request[0])
     most = max(1, int(capacity / needed))
-    host_s = float(gpu.completed[0].get("host", {}).get("host_s", 0.0)) + row["batch"] * float(found.steps.sample_s[0])
+    host_s = gpu.profile.host_s + row["batch"] * float(found.steps.sample_s[0])
     step_s = row["batch"] / row["output_tokens_per_s"]
     busy = max(0.05, 1.0 - host_s / step_s)
     shared = float(row["share_static"] + row["share_waiting"])
@@ -121,7 +121,7 @@ def _replicas(at: pl.DataFrame, load: Workload, gpu: LoadedGpu, own: dict[str, A
     for copies in range(1, most + 1):
         more = copies / max(1.0, copies * busy)
         alone = row["energy_per_output_token_j"] * row["output_tokens_per_s"]
-        limit = float(gpu.completed[0]["power"]["tdp_w"]) * row["gpus"]
+        limit = gpu.profile.tdp_w * row["gpus"]
         more = max(1.0, min(more, (limit - shared * alone) / ((1.0 - shared) * alone)))
         energy = row["energy_per_output_token_j"] * ((1.0 - shared) + shared / more)
         told.append(

@@ -232,7 +232,7 @@ def _causes(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _deviations(gpu: LoadedGpu, routed: bool) -> tuple[dict[str, float], float, float]:
     """Return relative deviations of each cause, of all joules, and of narrow formats."""
-    told = gpu.completed[0].get("uncertainty")
+    told = gpu.profile.sections.get("uncertainty")
     if not told:
         return dict(UNMEASURED), 0.2 * (2**0.5 if routed else 1.0), 0.2
     common = np.hypot(float(told.get("common", 0.0)), float(told.get("routed", 0.0)) if routed else 0.0)
