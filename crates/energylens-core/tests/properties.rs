@@ -86,7 +86,7 @@ proptest! {
         prop_assert!(few >= many && many >= 1.0);
         let group = Group { size: tp, span: tp };
         let one = Collective::new(profile, Operation::AllReduce, group, Poly::constant(1.0)).unwrap();
-        let at = |bytes: f64, slower: f64| one.seconds(&Env::<1>::default(), bytes, slower)[0];
+        let at = |bytes: f64, slowdown: f64| one.seconds(&Env::<1>::default(), bytes, slowdown)[0];
         prop_assert!(at(bytes, few) >= at(bytes, many) && at(bytes * more, few) >= at(bytes, few));
         prop_assert!(one.joules().scaled(more).as_constant() >= one.joules().as_constant());
     }

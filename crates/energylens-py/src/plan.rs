@@ -128,9 +128,9 @@ impl Plan {
         let group = Group { size: gpus, span: gpus };
         let collective = Collective::only(profile, operation, group, Poly::constant(1.0), &named);
         let collective = collective.ok_or_else(|| fault("gpus", "a collective needs two GPUs or more"))?;
-        let slower = sms.map_or(1.0, |sms| profile.link.slower(sms));
+        let slowdown = sms.map_or(1.0, |sms| profile.link.slowdown(sms));
         let joules = collective.joules().as_constant().unwrap_or(0.0);
-        let seconds = sizes.iter().map(|size| collective.seconds(&Env::<1>::default(), *size, slower)[0]).collect();
+        let seconds = sizes.iter().map(|size| collective.seconds(&Env::<1>::default(), *size, slowdown)[0]).collect();
         Ok((seconds, sizes.iter().map(|size| size * joules).collect()))
     }
 
