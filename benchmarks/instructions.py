@@ -1,8 +1,8 @@
 """Counts the core's instructions under valgrind, whatever the load on the machine, and compares with committed counts.
 
 `python benchmarks/instructions.py` exits with 1 if some work takes more than three per cent more instructions than
-`instructions.json` says; `--update` writes that file. `make test` runs it. Where nothing can be compared (no valgrind, or
-another compiler, C library or processor family than the counts are of), it says so and exits with 0. Valgrind has no
+`instructions.json` says; `--update` writes that file. `make test` runs it. Where nothing can be compared (no valgrind,
+or another compiler, C library or processor family than the counts are of), it says so and exits with 0. Valgrind has no
 512-bit vectors, so the 256-bit copy is what is counted.
 """
 
