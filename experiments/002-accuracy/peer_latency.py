@@ -2,7 +2,7 @@
 
 `python experiments/002-accuracy/peer_latency.py --aic-python VENV/bin/python [--cache aic.jsonl] [--csv FILE]`
 
-The constants of `energylens.serving.closed_loop` are fitted on rows outside the validation, and on none of its
+The constants of `closed_loop` are fitted on rows outside the validation, and on none of its
 configurations.
 `--json FILE` writes the headline tables, and the same errors for other seeds and with the suspect groups kept;
 where ENERGYLENS_DATA is set, AIConfigurator is also asked for the serving runs of `run.py`.
@@ -25,11 +25,11 @@ import numpy as np
 import polars as pl
 import serving_peer
 import silicon
+from closed_loop import Column, Load, Serving, Steady, steady_state
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from energylens.common.format import table
-from energylens.serving.closed_loop import Column, Load, Serving, Steady, steady_state
 
 sys.path.append(str(Path(__file__).parents[1]))  # pages.py, which all experiments share
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from closed_loop import Column, Load
 
 import energylens
 from energylens.inputs.gpu import GpuSpec
 from energylens.inputs.library import load_gpu
 from energylens.inputs.plan import LoadedGpu
-from energylens.serving.closed_loop import Column, Load
 
 GPUS = {"h100_sxm": "h100-sxm", "h200_sxm": "h200-sxm", "b200_sxm": "b200", "gb200": "gb200"}
 """GPUs with a profile of ours; `b300_sxm` and `gb300` enter here once they have one."""

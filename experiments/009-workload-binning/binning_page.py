@@ -100,9 +100,9 @@ def write(load: Workload, name: str) -> None:
     ]
     if load.crowded:
         lines.append(f"crowd: {{share: {load.crowded:.3g}, others: {load.crowd:.3g}}}  # within 20 ms, beyond chance")
-    if load.found:
-        result = ", ".join(f"[{tokens:.0f}, {share:.4g}]" for tokens, share in load.found)
-        lines.append(f"prefix: {{block_tokens: {load.block_tokens}, found: [{result}]}}")
+    if load.prefix_hits:
+        hits = ", ".join(f"[{tokens:.0f}, {share:.4g}]" for tokens, share in load.prefix_hits)
+        lines.append(f"prefix: {{block_tokens: {load.block_tokens}, found: [{hits}]}}")
     lines += ["kinds:  # prompt tokens, output tokens, share of the requests", *kinds]
     (SPECS / f"{name}.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -48,7 +48,7 @@ def poisson(load: Workload) -> Workload:
     """Return the requests of a trace with steady Poisson arrivals in random order, without prefixes."""
     assert load.requests is not None
     requests = load.requests.drop("blocks", strict=False).with_columns(arrival_s=pl.lit(None, dtype=pl.Float64))
-    return replace(load, rates=((1.0, 1.0),), found=(), crowded=0.0, requests=requests)
+    return replace(load, rates=((1.0, 1.0),), prefix_hits=(), crowded=0.0, requests=requests)
 
 
 def compared(name: str, engine: Mapping[str, Any], load: Workload, arrivals: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from energylens.serving.trace import Trace, load_trace
 from energylens.serving.trace_blocks import block_size
 from energylens.serving.workload import load_workload
 
-ONE = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
+DEPLOYMENT = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
 
 
 def csv(folder: Path, header: str, *rows: str) -> Path:
@@ -56,11 +56,11 @@ def test_seconds_and_blocks_of_16_tokens(tmp_path: Path) -> None:
     assert trace.notes == ["`timestamp` read as seconds: 2/s", "blocks of 16 tokens, as the numbers of blocks say"]
     load = load_workload(path)
     assert load.rate_per_s == pytest.approx(2.0, rel=0.01)
-    told = replay(ONE, load)
-    assert told["span_s"] == pytest.approx(150, rel=0.02)
+    replayed = replay(DEPLOYMENT, load)
+    assert replayed["span_s"] == pytest.approx(150, rel=0.02)
     mean = load.input_tokens
-    assert told["found_share"] == pytest.approx(299 / 300 * 320 / mean, rel=0.01)
-    assert told.notes == tuple(trace.notes)
+    assert replayed["found_share"] == pytest.approx(299 / 300 * 320 / mean, rel=0.01)
+    assert replayed.notes == tuple(trace.notes)
 
 
 def test_seconds_without_the_columns_of_bailian(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_sizes_of_blocks_that_rows_do_not_decide_are_said(tmp_path: Path) -> Non
     assert load_trace(csv(tmp_path, header, "0,1100,3,7;9"), block_tokens=1024).notes == []
 
 
-def test_sizes_of_blocks_that_nothing_explains_are_asked_for(tmp_path: Path) -> None:
+def test_sizes_of_blocks_that_nothing_explains_must_be_stated(tmp_path: Path) -> None:
     path = csv(tmp_path, "arrival_s,input_tokens,output_tokens,blocks", "0,40,3,1;2;3;4;5;6;7;8", "1,5000,3,1;2")
     text = fault(path)
     assert "a prompt of 40 tokens has 8 blocks, in blocks of 512 tokens it would have 1" in text
@@ -124,7 +124,7 @@ def test_units_that_rows_decide(tmp_path: Path, column: str, times: list[str], s
     assert trace.requests["arrival_s"][-1] == pytest.approx(seconds, abs=1e-6)
 
 
-def test_units_that_rows_do_not_decide_are_asked_for(tmp_path: Path) -> None:
+def test_units_that_rows_do_not_decide_must_be_stated(tmp_path: Path) -> None:
     header, rows = "timestamp,input_tokens,output_tokens", [f"{4000 * i},9,9" for i in range(5)]
     path = csv(tmp_path, header, *rows)
     text = fault(path)
@@ -237,7 +237,7 @@ def test_wrong_tokens_have_row_and_value(tmp_path: Path) -> None:
     assert "row 152" in text
 
 
-def test_numbers_that_begin_whole_and_numbers_in_quotes(tmp_path: Path) -> None:
+def test_numbers_that_begin_as_integers_and_numbers_in_quotes(tmp_path: Path) -> None:
     rows = [f"{i},9,9" for i in range(150)]
     trace = load_trace(csv(tmp_path, "arrival_s,input_tokens,output_tokens", *rows, '150.5,"12",9'))
     assert trace.requests["arrival_s"][-1] == 150.5

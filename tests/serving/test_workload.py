@@ -37,8 +37,8 @@ STATED = {  # mean prompt and output tokens, as the sources state them
 def test_bundled_workloads_have_the_means_their_sources_state() -> None:
     assert set(bundled("workloads")) == set(STATED)
     for row in workloads().iter_rows(named=True):
-        given_tokens, made = STATED[row["workload"]]
-        assert row["input_tokens"] == pytest.approx(given_tokens, rel=0.01), row["workload"]
+        stated_tokens, made = STATED[row["workload"]]
+        assert row["input_tokens"] == pytest.approx(stated_tokens, rel=0.01), row["workload"]
         assert row["output_tokens"] == pytest.approx(made, rel=0.015), row["workload"]
         assert row["source"]
 
@@ -102,11 +102,11 @@ def test_prefix_curves_rise_to_all_that_recurs() -> None:
     curve = prefix_curve(requests)
     shares = [share for _, share in curve]
     assert shares == sorted(shares)
-    different = len({block for own in blocks for block in own})
+    different = len({block for request_blocks in blocks for block in request_blocks})
     assert shares[-1] == pytest.approx((180 - different) * 512 / (60 * 1600.0))
 
 
-def test_a_sample_has_the_rate_asked_for() -> None:
+def test_a_sample_has_the_requested_rate() -> None:
     for name in ("azure-conv", "burstgpt"):
         rows = load_workload(name).sample(20_000, 7.0)
         assert rows.height == 20_000
@@ -135,13 +135,13 @@ def test_traces_are_workloads(tmp_path: Path) -> None:
         ("nothing.yaml", "cannot read"),
     ],
 )
-def test_what_is_no_workload_is_told(text: str, said: str) -> None:
-    with pytest.raises(SpecError) as told:
+def test_what_is_no_workload_is_an_error(text: str, said: str) -> None:
+    with pytest.raises(SpecError) as raised:
         load_workload(text)
-    assert said in told.value.render()
+    assert said in raised.value.render()
 
 
-def test_a_workload_of_ones_own(tmp_path: Path) -> None:
+def test_a_user_workload(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nsource: me\nkinds: [[100, 10, 3], [50, 20, 1]]\nrate_per_s: 2\n", encoding="utf-8")
     load = load_workload(path)
@@ -163,10 +163,10 @@ def test_a_workload_of_ones_own(tmp_path: Path) -> None:
 def test_faults_of_a_workload_file_have_a_place(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"name: mine\nsource: me\n{text}\n", encoding="utf-8")
-    with pytest.raises(SpecError) as told:
+    with pytest.raises(SpecError) as raised:
         load_workload(path)
-    assert said in told.value.render()
-    assert "mine.yaml" in told.value.render()
+    assert said in raised.value.render()
+    assert "mine.yaml" in raised.value.render()
 
 
 def test_constant_lengths() -> None:

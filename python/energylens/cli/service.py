@@ -159,7 +159,7 @@ def serve_plan(
         threads=threads,
         **(options or DeploymentOptions()).axes(),
     )
-    found = replace(found, asked={**found.asked, "workload": workload, **reading.reading()})
+    found = replace(found, arguments={**found.arguments, "workload": workload, **reading.reading()})
     if out is not None:
         found.write(out)
         print(f"wrote {out}: {found.frame.height} deployments", file=sys.stderr)

@@ -113,12 +113,12 @@ def search(
 def _nothing_to_break_off(patience: int | None, checkpoint: str | Path | None) -> None:
     """Raise `SpaceError` for options that say when to end, or where to go on, if every point is to be evaluated."""
     reasons = {"patience": "there are no generations to wait for", "checkpoint": "there is no state to go on from"}
-    given = {"patience": patience, "checkpoint": checkpoint}
+    options = {"patience": patience, "checkpoint": checkpoint}
     hint = "leave one of them out, or use method `native` or `pymoo`"
     problems = [
         Problem(f"`{name}` and method `exhaustive` exclude each other: {reason}", hint=hint, code="search")
         for name, reason in reasons.items()
-        if given[name] is not None
+        if options[name] is not None
     ]
     if problems:
         raise SpaceError(problems)

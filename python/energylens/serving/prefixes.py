@@ -17,9 +17,9 @@ def prefix_curve(requests: pl.DataFrame, block_tokens: int = BLOCK_TOKENS) -> li
     Every request looks up its blocks in order until one is missing; blocks of the last token are never found.
     """
     blocks, starts = flat_blocks(requests, block_tokens)
-    found = _core.prefix_hit_tokens(blocks, starts, block_tokens, _CAPACITIES)
+    hit_tokens = _core.prefix_hit_tokens(blocks, starts, block_tokens, _CAPACITIES)
     total = float(requests["input_tokens"].sum())
-    curve = [(float(size), tokens / total) for size, tokens in zip(_CAPACITIES, found, strict=True)]
+    curve = [(float(size), tokens / total) for size, tokens in zip(_CAPACITIES, hit_tokens, strict=True)]
     last = next((at for at, (_, share) in enumerate(curve) if share >= curve[-1][1]), len(curve) - 1)
     return curve[: last + 1]
 

@@ -143,8 +143,8 @@ def checked_options(time_unit: str | None, block_tokens: int | None) -> None:
     if time_unit is not None and time_unit not in UNITS:
         hint = f"use {', '.join(UNITS)}"
         problems.append(Problem(f"`{time_unit}` is no unit of time of a trace", hint=hint, code="trace"))
-    whole = isinstance(block_tokens, int) and not isinstance(block_tokens, bool)
-    if block_tokens is not None and not (whole and 1 <= block_tokens <= MOST_BLOCK_TOKENS):
+    is_whole_number = isinstance(block_tokens, int) and not isinstance(block_tokens, bool)
+    if block_tokens is not None and not (is_whole_number and 1 <= block_tokens <= MOST_BLOCK_TOKENS):
         fault = f"prefix blocks hold 1 to {MOST_BLOCK_TOKENS:,} tokens, found {block_tokens}"
         problems.append(Problem(fault, hint="servers use 16, 64 or 512", code="trace"))
     if problems:
@@ -265,5 +265,7 @@ def _numbered(blocks: pl.Series) -> pl.Series:
         else pl.Series([], dtype=pl.String)
     )
     known = {value: number for number, value in enumerate(flat.unique(maintain_order=True).drop_nulls().to_list())}
-    numbered = [list(dict.fromkeys(known[v] for v in own or [] if v is not None)) for own in blocks.to_list()]
+    numbered = [
+        list(dict.fromkeys(known[v] for v in row_blocks or [] if v is not None)) for row_blocks in blocks.to_list()
+    ]
     return pl.Series("blocks", numbered, dtype=pl.List(pl.UInt32))

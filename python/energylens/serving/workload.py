@@ -55,7 +55,7 @@ class Workload:
     kinds: pl.DataFrame
     rate_per_s: float | None = None
     rates: Sequence[tuple[float, float]] = ((1.0, 1.0),)
-    found: Sequence[tuple[float, float]] = ()
+    prefix_hits: Sequence[tuple[float, float]] = ()
     block_tokens: int = BLOCK_TOKENS
     crowded: float = 0.0
     crowd: float = 0.0
@@ -87,17 +87,17 @@ class Workload:
 
     def first_tokens(self) -> Workload:
         """Return the same requests, each making but its first token."""
-        one = pl.lit(1.0).alias("output_tokens")
-        requests = None if self.requests is None else self.requests.with_columns(one)
-        return replace(self, kinds=self.kinds.with_columns(one), requests=requests)
+        single_token = pl.lit(1.0).alias("output_tokens")
+        requests = None if self.requests is None else self.requests.with_columns(single_token)
+        return replace(self, kinds=self.kinds.with_columns(single_token), requests=requests)
 
-    def share_found(self, tokens: Column) -> Column:
+    def prefix_hit_share(self, tokens: Column) -> Column:
         """Return the share of prompt tokens found in caches that hold so many tokens."""
-        if not self.found:
+        if not self.prefix_hits:
             return np.zeros_like(tokens)
-        held, share = np.array(self.found).T
-        told: Column = np.interp(np.log(np.maximum(tokens, 1.0)), np.log(np.maximum(held, 1.0)), share, left=0.0)
-        return told
+        held, share = np.array(self.prefix_hits).T
+        shares: Column = np.interp(np.log(np.maximum(tokens, 1.0)), np.log(np.maximum(held, 1.0)), share, left=0.0)
+        return shares
 
     def sample(self, number: int, rate_per_s: float, seed: int = 2026) -> pl.DataFrame:
         """Return requests to replay at a rate: those of the trace with its arrivals, or kinds drawn with Poisson
@@ -127,7 +127,7 @@ class Workload:
 
 
 def load_workload(
-    given: str | Path | Workload, *, time_unit: str | None = None, block_tokens: int | None = None
+    source: str | Path | Workload, *, time_unit: str | None = None, block_tokens: int | None = None
 ) -> Workload:
     """Return a workload from a name, lengths such as `1024:256`, a workload file or a trace; raise `SpecError`.
 
@@ -142,10 +142,10 @@ def load_workload(
     """
     check_process()
     checked_options(time_unit, block_tokens)
-    text = str(given)
+    text = str(source)
     known = bundled("workloads")
-    tokens = None if isinstance(given, Workload) or text.lower() in known else lengths(text)
-    path = known.get(text.lower(), Path(text)) if not isinstance(given, Workload) and tokens is None else Path()
+    tokens = None if isinstance(source, Workload) or text.lower() in known else lengths(text)
+    path = known.get(text.lower(), Path(text)) if not isinstance(source, Workload) and tokens is None else Path()
     if path.suffix and path.suffix.lower() not in {".yaml", ".yml", text.lower()}:
         input_file(path, "trace")
         return _from_trace(path, stamp(path), time_unit, block_tokens)
@@ -153,8 +153,8 @@ def load_workload(
         hint = "they are of a trace: leave them out"
         fault = "a unit of time and a size of blocks are read with a trace alone"
         raise SpecError(Problem(fault, hint=hint, code="workload"))
-    if isinstance(given, Workload):
-        return given
+    if isinstance(source, Workload):
+        return source
     if tokens is not None:
         return constant(*tokens)
     if path.suffix.lower() in {".yaml", ".yml"}:
@@ -208,7 +208,7 @@ def from_spec(spec: WorkloadSpec) -> Workload:
     if spec.crowd is not None:
         arrivals |= {"crowded": spec.crowd.share, "crowd": spec.crowd.others}
     if spec.prefix is not None:
-        arrivals |= {"found": tuple(spec.prefix.found), "block_tokens": spec.prefix.block_tokens}
+        arrivals |= {"prefix_hits": tuple(spec.prefix.found), "block_tokens": spec.prefix.block_tokens}
     return Workload(spec.name, spec.source, kinds, **arrivals)
 
 
@@ -221,31 +221,31 @@ def _narrower(drawn: pl.DataFrame, name: Literal["input", "output"], spec: Workl
     return f"`{name}` has an sd of {lengths.sd:g}; the lengths that stand for it, cut and rounded, one of {scatter:.3g}"
 
 
-def _drawn(given: Lengths, made: Lengths) -> pl.DataFrame:
+def _drawn(prompts: Lengths, outputs: Lengths) -> pl.DataFrame:
     """Return a grid of equally likely log-normal lengths with the means asked for."""
     from scipy.special import ndtri
 
-    def lengths(own: Lengths) -> Column:
-        sigma = np.sqrt(np.log1p((own.sd / own.mean) ** 2))
+    def lengths(target: Lengths) -> Column:
+        sigma = np.sqrt(np.log1p((target.sd / target.mean) ** 2))
         nodes = ndtri((np.arange(64) + 0.5) / 64)
-        drawn, scale = np.exp(sigma * nodes - sigma**2 / 2), own.mean
+        drawn, scale = np.exp(sigma * nodes - sigma**2 / 2), target.mean
         for _ in range(30):  # the mean asked for, although lengths are cut
-            found: Column = np.clip(np.round(scale * drawn), 1.0, own.longest or MOST_TOKENS)
-            scale *= own.mean / found.mean()
-        return found
+            clipped: Column = np.clip(np.round(scale * drawn), 1.0, target.longest or MOST_TOKENS)
+            scale *= target.mean / clipped.mean()
+        return clipped
 
-    first, second = np.meshgrid(lengths(given), lengths(made), indexing="ij")
+    first, second = np.meshgrid(lengths(prompts), lengths(outputs), indexing="ij")
     return pl.DataFrame({"input_tokens": first.ravel(), "output_tokens": second.ravel()})
 
 
 def from_trace(trace: Trace, name: str, source: str) -> Workload:
     """Return the workload of a trace, with what was inferred of it and the hours of the day that it covers."""
-    load = from_requests(trace.requests, name, source, trace.block_tokens)
+    workload = from_requests(trace.requests, name, source, trace.block_tokens)
     hours: tuple[tuple[float, float], ...] = ()
     if trace.clock_s is not None:
         arrival_s, output_tokens = (trace.requests[name].to_numpy() for name in ("arrival_s", "output_tokens"))
         hours = hours_of(arrival_s, output_tokens, trace.clock_s)
-    return replace(load, notes=tuple(trace.notes), hours=hours, clock=trace.clock)
+    return replace(workload, notes=tuple(trace.notes), hours=hours, clock=trace.clock)
 
 
 def from_requests(requests: pl.DataFrame, name: str, source: str, block_tokens: int = BLOCK_TOKENS) -> Workload:
@@ -264,16 +264,16 @@ def workloads() -> pl.DataFrame:
     """Return the bundled workloads: name, mean lengths, requests a second, share of prompts found again, source."""
     rows: list[dict[str, Any]] = []
     for name in bundled("workloads"):
-        own = load_workload(name)
+        workload = load_workload(name)
         rows.append(
             {
                 "workload": name,
-                "input_tokens": own.input_tokens,
-                "output_tokens": own.output_tokens,
-                "rate_per_s": own.rate_per_s,
-                "largest_rate": max(rate for rate, _ in own.rates),
-                "found": own.found[-1][1] if own.found else None,
-                "source": own.source,
+                "input_tokens": workload.input_tokens,
+                "output_tokens": workload.output_tokens,
+                "rate_per_s": workload.rate_per_s,
+                "largest_rate": max(rate for rate, _ in workload.rates),
+                "found": workload.prefix_hits[-1][1] if workload.prefix_hits else None,
+                "source": workload.source,
             }
         )
     return pl.DataFrame(rows)

@@ -14,7 +14,7 @@ def split_sentence(found: Split) -> str:
     best = found.best
     if best is None:
         return "no pair keeps the limits"
-    within = f" within {', '.join(found.asked['limits'])}" if found.asked["limits"] else ""
+    within = f" within {', '.join(found.arguments['limits'])}" if found.arguments["limits"] else ""
     return (
         f"least energy{within}: {number(best['energy_per_output_token_j'])} J per output token - {found.model}, "
         f"{pair_words(best)}; TTFT {si(best['ttft_s'], 's')}, "
