@@ -26,7 +26,7 @@ _PARTS = (0.1, 0.25, 0.3, 0.25, 0.1)
 class Mix:
     """Requests by kind, with `weight` adding up to 1."""
 
-    input_tokens: Column
+    prompt_tokens: Column
     output_tokens: Column
     weight: Column
     crowded: float = 0.0
@@ -43,19 +43,19 @@ class Mix:
     def context(self) -> float:
         """Mean tokens that a decoded token sees."""
         steps = self.weight * (self.output_tokens - 1.0)
-        seen = self.input_tokens + self.output_tokens / 2.0
+        seen = self.prompt_tokens + self.output_tokens / 2.0
         total = float(np.add.reduce(steps))
         return weighted_sum(steps, seen) / total if total > 0 else self.read
 
     @property
     def read(self) -> float:
         """Mean prompt tokens."""
-        return weighted_sum(self.weight, self.input_tokens)
+        return weighted_sum(self.weight, self.prompt_tokens)
 
     @property
     def square(self) -> float:
         """Mean square of prompt tokens that arrive together, for each request."""
-        return weighted_sum(self.weight, self.input_tokens**2) + 2.0 * self.crowded * self.crowd * self.read**2
+        return weighted_sum(self.weight, self.prompt_tokens**2) + 2.0 * self.crowded * self.crowd * self.read**2
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _reading(steps: Steps, how: Batching, mix: Mix, running: Column, along: Colu
     each, free = how.take(at), how.free(running)
     plain_s, plain_j = _step(steps, how, mix, running, np.zeros(count), how.chunked)
     lanes = steps.lanes[each.rows]
-    length = np.tile(mix.input_tokens, count)
+    length = np.tile(mix.prompt_tokens, count)
     unread = np.maximum(length * each.read_share, 1.0)
     together = unread + along[at]
     pieces = np.ceil(together / free[at])
@@ -161,7 +161,7 @@ def _reading(steps: Steps, how: Batching, mix: Mix, running: Column, along: Colu
     tokens = np.maximum(mix.read * how.read_share, 1.0)
     most = np.minimum(2.0 * (tokens + along), free)
     ends = [_step(steps, how, mix, running, most * part, how.chunked)[0] for part in (0.5, 1.0)]
-    attended = weighted_sum(mix.weight, mix.input_tokens**2) / mix.read
+    attended = weighted_sum(mix.weight, mix.prompt_tokens**2) / mix.read
     more_s = 2.0 * (ends[1] - ends[0]) / most + _attending(steps, how, np.full(count, attended))[0]
     return total(part_s, plain_s, attend_s) / tokens, total(part_j, plain_j, attend_j) / tokens, more_s
 
@@ -252,7 +252,7 @@ def latency(steps: Steps, how: Batching, mix: Mix, flow: Flow, shares: Column, m
     """
     groups = len(how.rows) // many
     rate, token_s = flow.rate_per_s, flow.token_s
-    unread = mix.input_tokens[None, :] * how.read_share[:, None]
+    unread = mix.prompt_tokens[None, :] * how.read_share[:, None]
     tokens = row_sums(unread, mix.weight)
     free = how.free(flow.running)
     mean_read = rate * flow.step_s * tokens
