@@ -50,7 +50,7 @@ def joules(requests: pl.DataFrame, batch: int) -> float:
     points = requests.select(
         *(pl.lit(value).alias(name) for name, value in POINT.items()),
         pl.lit(batch).alias("batch"),
-        pl.col("input_tokens").cast(pl.UInt32).alias("prompt_tokens"),
+        pl.col("prompt_tokens").cast(pl.UInt32),
         pl.col("output_tokens").cast(pl.UInt32),
     )
     summary = el.evaluate(points, gpus=[ample(load_gpu(POINT["gpu"]))])["energy_per_request_j"]
@@ -76,9 +76,9 @@ def measured(folder: Path) -> dict[str, Any]:
             "kept_by_bins": round(100.0 * float(binned(requests)["weight"].sum()) / requests.height, 2),
             "binned": error(binned(requests)),
             "mean": error(
-                pl.DataFrame({"input_tokens": [load.input_tokens], "output_tokens": [load.output_tokens]}).with_columns(
-                    pl.all().round()
-                )
+                pl.DataFrame(
+                    {"prompt_tokens": [load.prompt_tokens], "output_tokens": [load.output_tokens]}
+                ).with_columns(pl.all().round())
             ),
             "coreset": {str(number): error(coreset(requests, number)) for number in KINDS},
         }

@@ -108,11 +108,11 @@ def test_traces_without_times_and_of_one_moment_are_said(tmp_path: Path) -> None
 )
 def test_a_coreset_of_as_many_as_there_are_is_all_of_them(rows: list[tuple[int, int, int]], number: int) -> None:
     requests = pl.DataFrame(
-        [(i, o) for i, o, times in rows for _ in range(times)], schema=["input_tokens", "output_tokens"], orient="row"
+        [(i, o) for i, o, times in rows for _ in range(times)], schema=["prompt_tokens", "output_tokens"], orient="row"
     )
     few = coreset(requests, number)
     assert few.height == requests.unique().height
-    for name in ("input_tokens", "output_tokens"):
+    for name in ("prompt_tokens", "output_tokens"):
         assert (few[name] * few["weight"]).sum() == pytest.approx(requests[name].mean())
 
 
@@ -129,9 +129,9 @@ def test_a_coreset_of_as_many_as_there_are_is_all_of_them(rows: list[tuple[int, 
 def test_few_kinds_are_served_as_they_are(tmp_path: Path, text: str, means: tuple[float, float], capsys: Any) -> None:
     path = workload(tmp_path, text)
     load = load_workload(path)
-    assert (load.input_tokens, load.output_tokens) == pytest.approx(means, rel=0.01)
+    assert (load.prompt_tokens, load.output_tokens) == pytest.approx(means, rel=0.01)
     replayed = replay(DEPLOYMENT, load, requests=300)
-    assert replayed.requests["input_tokens"].mean() == pytest.approx(means[0], rel=0.05)
+    assert replayed.requests["prompt_tokens"].mean() == pytest.approx(means[0], rel=0.05)
     for command in (["serve-plan", "--gpu", "h100-sxm", "--tp", "1"], ["advise", "levers"]):
         name = ["llama-3.1-8b", "--workload", str(path), "--replicas", "1", "--token-budget", "8192"]
         at = 2 if command[0] == "advise" else 1

@@ -37,7 +37,7 @@ def test_published_names_are_known(tmp_path: Path, header: str, times: list[str]
     requests = read_trace(write(tmp_path, f"{header}\n{times[0]},374,44\n{times[1]},396,109\n"))
     assert requests["arrival_s"][0] == 0.0
     assert requests["arrival_s"][1] == pytest.approx(4.31, abs=0.35)
-    assert requests["input_tokens"].to_list() == [374.0, 396.0]
+    assert requests["prompt_tokens"].to_list() == [374.0, 396.0]
     assert requests["output_tokens"].to_list() == [44.0, 109.0]
 
 
@@ -78,7 +78,7 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
     [
         ("input_tokens,output_tokens\n", "trace.csv", "the trace has no requests"),
         ("", "trace.csv", "the trace has no requests"),
-        ("a,b\n1,2\n", "trace.csv", "the trace has no column `input_tokens`"),
+        ("a,b\n1,2\n", "trace.csv", "the trace has no column `prompt_tokens`"),
         ("input_tokens,output_tokens\nx,2\n", "trace.csv", "should hold numbers of tokens"),
         ("input_tokens,output_tokens\n1.5,2\n", "trace.csv", "`input_tokens` is 1.5"),
         ("arrival_s,input_tokens,output_tokens\nnever,1,2\n", "trace.csv", "should hold times"),

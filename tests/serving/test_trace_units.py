@@ -58,7 +58,7 @@ def test_seconds_and_blocks_of_16_tokens(tmp_path: Path) -> None:
     assert load.rate_per_s == pytest.approx(2.0, rel=0.01)
     replayed = replay(DEPLOYMENT, load)
     assert replayed["span_s"] == pytest.approx(150, rel=0.02)
-    mean = load.input_tokens
+    mean = load.prompt_tokens
     assert replayed["found_share"] == pytest.approx(299 / 300 * 320 / mean, rel=0.01)
     assert replayed.notes == tuple(trace.notes)
 
@@ -242,7 +242,7 @@ def test_numbers_that_begin_as_integers_and_numbers_in_quotes(tmp_path: Path) ->
     trace = load_trace(csv(tmp_path, "arrival_s,input_tokens,output_tokens", *rows, '150.5,"12",9'))
     assert trace.requests["arrival_s"][-1] == 150.5
     text = [{"arrival_s": i, "input_tokens": "12", "output_tokens": 3} for i in range(2)]
-    assert load_trace(jsonl(tmp_path, *text)).requests["input_tokens"].to_list() == [12.0, 12.0]
+    assert load_trace(jsonl(tmp_path, *text)).requests["prompt_tokens"].to_list() == [12.0, 12.0]
 
 
 def test_a_trace_larger_than_the_memory_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_bundled_workloads_have_the_means_their_sources_state() -> None:
     assert set(bundled("workloads")) == set(STATED)
     for row in workloads().iter_rows(named=True):
         stated_tokens, made = STATED[row["workload"]]
-        assert row["input_tokens"] == pytest.approx(stated_tokens, rel=0.01), row["workload"]
+        assert row["prompt_tokens"] == pytest.approx(stated_tokens, rel=0.01), row["workload"]
         assert row["output_tokens"] == pytest.approx(made, rel=0.015), row["workload"]
         assert row["source"]
 
@@ -46,12 +46,12 @@ def test_bundled_workloads_have_the_means_their_sources_state() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, 50_000), st.integers(1, 5_000)), min_size=1, max_size=300), st.integers(1, 64))
 def test_a_coreset_keeps_weights_and_lengths(rows: list[tuple[int, int]], number: int) -> None:
-    requests = pl.DataFrame(rows, schema=["input_tokens", "output_tokens"], orient="row")
+    requests = pl.DataFrame(rows, schema=["prompt_tokens", "output_tokens"], orient="row")
     few = coreset(requests, number)
     assert few.height <= max(number, 1)
     assert few["weight"].sum() == pytest.approx(1.0)
     assert (few["weight"] > 0).all()
-    pairs = set(map(tuple, few.select("input_tokens", "output_tokens").rows()))
+    pairs = set(map(tuple, few.select("prompt_tokens", "output_tokens").rows()))
     assert pairs <= {(float(i), float(o)) for i, o in rows}
 
 
@@ -59,18 +59,18 @@ def test_a_coreset_of_many_kinds_keeps_the_moments() -> None:
     random = np.random.default_rng(5)
     requests = pl.DataFrame(
         {
-            "input_tokens": np.ceil(random.lognormal(6.5, 1.0, 4000)),
+            "prompt_tokens": np.ceil(random.lognormal(6.5, 1.0, 4000)),
             "output_tokens": np.ceil(random.lognormal(4.5, 1.2, 4000)),
         }
     )
     few = coreset(requests, 32)
-    wanted = moments(requests["input_tokens"].to_numpy(), requests["output_tokens"].to_numpy()).mean(axis=1)
-    held = moments(few["input_tokens"].to_numpy(), few["output_tokens"].to_numpy()) @ few["weight"].to_numpy()
+    wanted = moments(requests["prompt_tokens"].to_numpy(), requests["output_tokens"].to_numpy()).mean(axis=1)
+    held = moments(few["prompt_tokens"].to_numpy(), few["output_tokens"].to_numpy()) @ few["weight"].to_numpy()
     np.testing.assert_allclose(held, wanted, rtol=0.01)
 
 
 def test_bins_round_up_and_drop_what_is_longer() -> None:
-    requests = pl.DataFrame({"input_tokens": [33.0, 64.0, 9000.0, 5.0], "output_tokens": [8.0, 9.0, 5.0, 600.0]})
+    requests = pl.DataFrame({"prompt_tokens": [33.0, 64.0, 9000.0, 5.0], "output_tokens": [8.0, 9.0, 5.0, 600.0]})
     assert binned(requests).rows() == [(64.0, 8.0, 1.0), (64.0, 16.0, 1.0)]
 
 
@@ -98,7 +98,7 @@ def test_crowds_are_those_beyond_chance() -> None:
 
 def test_prefix_curves_rise_to_all_that_recurs() -> None:
     blocks = [[0, i % 5 + 1, i % 3 + 10 * (i % 5 + 1)] for i in range(60)]
-    requests = pl.DataFrame({"input_tokens": [1600.0] * 60, "output_tokens": [1.0] * 60, "blocks": blocks})
+    requests = pl.DataFrame({"prompt_tokens": [1600.0] * 60, "output_tokens": [1.0] * 60, "blocks": blocks})
     curve = prefix_curve(requests)
     shares = [share for _, share in curve]
     assert shares == sorted(shares)
@@ -115,11 +115,11 @@ def test_a_sample_has_the_requested_rate() -> None:
 
 
 def test_traces_are_workloads(tmp_path: Path) -> None:
-    rows = pl.DataFrame({"arrival_s": np.arange(50) * 0.5, "input_tokens": [100] * 50, "output_tokens": [9] * 50})
+    rows = pl.DataFrame({"arrival_s": np.arange(50) * 0.5, "prompt_tokens": [100] * 50, "output_tokens": [9] * 50})
     rows.write_csv(tmp_path / "own.csv")
     load = load_workload(tmp_path / "own.csv")
     assert load.rate_per_s == pytest.approx(2.0)
-    assert (load.input_tokens, load.output_tokens) == (100.0, 9.0)
+    assert (load.prompt_tokens, load.output_tokens) == (100.0, 9.0)
     fast = load.sample(120, 8.0)
     assert fast.height == 120
     assert 119 / fast["arrival_s"][-1] == pytest.approx(8.0, rel=1e-6)
@@ -145,7 +145,7 @@ def test_a_user_workload(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nsource: me\nkinds: [[100, 10, 3], [50, 20, 1]]\nrate_per_s: 2\n", encoding="utf-8")
     load = load_workload(path)
-    assert load.input_tokens == pytest.approx(87.5)
+    assert load.prompt_tokens == pytest.approx(87.5)
     assert load.rate_per_s == 2.0
 
 

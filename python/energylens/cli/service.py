@@ -288,7 +288,7 @@ def workloads(*, json: Json = False) -> None:
     rows = [
         [
             row["workload"],
-            number(row["input_tokens"]),
+            number(row["prompt_tokens"]),
             number(row["output_tokens"]),
             "-" if row["rate_per_s"] is None else number(row["rate_per_s"]),
             number(row["largest_rate"]),

@@ -28,17 +28,17 @@ def binned(
 ) -> pl.DataFrame:
     """Return bins with the number of requests in each, as published: lengths rounded up, longer ones dropped.
 
-    Columns `input_tokens`, `output_tokens`, `weight`.
+    Columns `prompt_tokens`, `output_tokens`, `weight`.
     """
 
     def up(name: str, bins: Sequence[int]) -> pl.Series:
         edges = np.array([*bins, 0], dtype=np.float64)
         return pl.Series(name, edges[np.searchsorted(edges[:-1], requests[name].to_numpy())])
 
-    both = pl.DataFrame([up("input_tokens", inputs), up("output_tokens", outputs)])
-    counted = both.filter((pl.col("input_tokens") > 0) & (pl.col("output_tokens") > 0))
-    bins = counted.group_by("input_tokens", "output_tokens").agg(weight=pl.len().cast(pl.Float64))
-    return bins.sort("input_tokens", "output_tokens")
+    both = pl.DataFrame([up("prompt_tokens", inputs), up("output_tokens", outputs)])
+    counted = both.filter((pl.col("prompt_tokens") > 0) & (pl.col("output_tokens") > 0))
+    bins = counted.group_by("prompt_tokens", "output_tokens").agg(weight=pl.len().cast(pl.Float64))
+    return bins.sort("prompt_tokens", "output_tokens")
 
 
 def _strata(points: Column, weight: Column, number: int) -> NDArray[np.int64]:
@@ -71,23 +71,23 @@ def coreset(requests: pl.DataFrame, number: int = 32) -> pl.DataFrame:
     Weighted k-medoids of log lengths (the first medoids are those of quantiles of outputs within quantiles of
     prompts, so that the outcome is always the same), then weights near the sizes of the clusters that keep the means
     of `moments` (non-negative least squares). Where no more than that differ in length, all of them with their shares.
-    Columns `input_tokens`, `output_tokens`, `weight`.
+    Columns `prompt_tokens`, `output_tokens`, `weight`.
     """
-    lengths = [pl.col(name).cast(pl.Float64) for name in ("input_tokens", "output_tokens")]
+    lengths = [pl.col(name).cast(pl.Float64) for name in ("prompt_tokens", "output_tokens")]
     share = pl.col("weight") if "weight" in requests.columns else pl.lit(1.0).alias("weight")
-    alike = requests.select(*lengths, share).group_by("input_tokens", "output_tokens").agg(pl.col("weight").sum())
+    alike = requests.select(*lengths, share).group_by("prompt_tokens", "output_tokens").agg(pl.col("weight").sum())
     if alike.height > _MOST_DISTINCT:  # lengths within 2 % of each other count as one
-        near = [(pl.col(name).log() / 0.02).round() for name in ("input_tokens", "output_tokens")]
+        near = [(pl.col(name).log() / 0.02).round() for name in ("prompt_tokens", "output_tokens")]
         means = [
             (pl.col(name) * pl.col("weight")).sum() / pl.col("weight").sum()
-            for name in ("input_tokens", "output_tokens")
+            for name in ("prompt_tokens", "output_tokens")
         ]
         alike = alike.group_by(near[0].alias("i"), near[1].alias("o")).agg(*means, pl.col("weight").sum())
-    alike = alike.sort("input_tokens", "output_tokens")
-    prompts, outputs, weight = (alike[name].to_numpy() for name in ("input_tokens", "output_tokens", "weight"))
+    alike = alike.sort("prompt_tokens", "output_tokens")
+    prompts, outputs, weight = (alike[name].to_numpy() for name in ("prompt_tokens", "output_tokens", "weight"))
     weight = weight / weight.sum()
     if len(prompts) <= number:  # all of them
-        return alike.select("input_tokens", "output_tokens", pl.Series("weight", weight))
+        return alike.select("prompt_tokens", "output_tokens", pl.Series("weight", weight))
     points = np.stack([np.log(prompts), np.log(outputs)], axis=1)
     points = (points - points.mean(axis=0)) / np.maximum(points.std(axis=0), 1e-9)
     centres = points[_strata(points, weight, number)]
@@ -116,8 +116,8 @@ def coreset(requests: pl.DataFrame, number: int = 32) -> pl.DataFrame:
     solution = nonnegative_least_squares(left, right)
     positive = solution > 0
     columns = {
-        "input_tokens": prompts[chosen][positive],
+        "prompt_tokens": prompts[chosen][positive],
         "output_tokens": outputs[chosen][positive],
         "weight": solution[positive] / solution.sum(),
     }
-    return pl.DataFrame(columns).sort("input_tokens", "output_tokens")
+    return pl.DataFrame(columns).sort("prompt_tokens", "output_tokens")

@@ -259,7 +259,7 @@ def caches(
     drafts: Sequence[Engines | None] = (),
 ) -> Caches:
     """Return the room of engines for caches of requests of the mean length, less what draft models take."""
-    lengths = (workload.input_tokens, workload.output_tokens)
+    lengths = (workload.prompt_tokens, workload.output_tokens)
     free, request = (values[rows] for values in runnable.cache(*lengths, budget, rows))
     for draft in {id(engine): engine for engine in drafts if engine is not None}.values():
         uses_draft = np.array([engine is draft for engine in drafts])
@@ -282,7 +282,7 @@ def _served(
 ) -> tuple[dict[str, Column], list[str]]:
     """Return results and reasons of deployments whose engines can run."""
     kinds = workload.kinds
-    lengths = [kinds[name].to_numpy() for name in ("input_tokens", "output_tokens", "weight")]
+    lengths = [kinds[name].to_numpy() for name in ("prompt_tokens", "output_tokens", "weight")]
     mix = Mix(lengths[0], lengths[1], lengths[2], workload.crowded, workload.crowd)
     budget = frame["token_budget"].cast(pl.Float64).to_numpy()
     gamma = frame["draft_tokens"].cast(pl.Float64).to_numpy()
@@ -380,7 +380,7 @@ def _step_w(runnable: Engines, drafts: Sequence[Engines], how: Batching, mix: Mi
         if mix.decoded > 0:
             most = runnable.drawn.of(how.rows, decoding, context, none, none)
         mixed_decoding = np.where(how.chunked & (mix.decoded > 0), decoding, 0.0)
-        for length in mix.input_tokens if role != "decode" else ():
+        for length in mix.prompt_tokens if role != "decode" else ():
             unread = np.maximum(length * how.read_share, 1.0)
             read = unread / np.ceil(unread / how.free(running))
             most = np.maximum(most, runnable.drawn.of(how.rows, mixed_decoding, context, read, np.full(count, length)))

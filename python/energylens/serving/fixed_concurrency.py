@@ -1,4 +1,8 @@
-"""Continuous batching in steady state: so many requests always running, new prompts read beside the decode steps."""
+"""The mean step at a known number of running requests, new prompts read along with the decode steps.
+
+It is what measured runs are compared with, since these state their batch size; no queue, no latency of requests. From
+arrival rates to batch sizes and waiting times: `steady_state`. Columns are those of measured runs (`input_tokens`).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ Z_80 = 1.281_551_565_544_6
 
 
 def steps(points: pl.DataFrame) -> tuple[Column, Column, Column]:
-    """Return prompts that start in a step, and (sequences, context) of a step that reads some beside its decoding.
+    """Return prompts that start in a step, and (sequences, context) of a step that reads some along with its decoding.
 
     With B running requests of `input_tokens` + `output_tokens`, a step starts λ = B/output prompts (Poisson). The share
     w = 1 - exp(-λ) of the steps starts any, and then λ/w, with p = λ/w·input tokens; such a step is taken as a decode
@@ -56,13 +60,13 @@ def steady_state(
     gpus: Sequence[str | Path | LoadedGpu] = (),
     threads: int | None = None,
 ) -> pl.DataFrame:
-    """Return what serving does at constant concurrency, for each point.
+    """Return the mean step, power and joules at constant concurrency, for each point.
 
     Points: as in `evaluate`, but with `batch` (mean running requests), `input_tokens` and `output_tokens` (means) as
     real numbers. Results: `itl_s` (median inter-token latency), `step_s` (mean step, with and without prompts),
     `output_tokens_per_s = batch/step_s`, `power_w_per_gpu`, `energy_per_output_token_j` with its interval
     `energy_per_output_token_lo_j`, `_hi_j`, `extrapolated`, and `share_<cause>` of the joules.
-    Whether the requests fit in memory is not asked.
+    Whether the requests fit in memory is not checked.
     The median step reads no prompt while fewer than ln 2 start in one; beyond, it approaches the step that does.
     """
     by_name = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}

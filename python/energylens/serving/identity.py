@@ -35,6 +35,8 @@ def answer_sha256(
 
 def _rows_sha256(rows: pl.DataFrame) -> str:
     """Return the SHA-256 of requests as CSV, lists of blocks written with `;` between."""
+    # The name that the column had when the first plans were written: the same question keeps its hash.
+    rows = rows.rename({"prompt_tokens": "input_tokens"})
     lists = [name for name, kind in rows.schema.items() if isinstance(kind, pl.List)]
     text = rows.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(";") for name in lists).write_csv()
     return hashlib.sha256(text.encode()).hexdigest()

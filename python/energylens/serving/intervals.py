@@ -37,7 +37,7 @@ def with_intervals(
     while_busy = frame["running"].to_numpy() / np.maximum(frame["busy_share"].to_numpy(), 1e-9)
     points = frame.select(engine_columns(frame)).with_columns(
         pl.Series("batch", np.maximum(frame["dp"].cast(pl.Float64).to_numpy(), while_busy)),
-        pl.lit(max(1.0, workload.input_tokens)).alias("input_tokens"),
+        pl.lit(max(1.0, workload.prompt_tokens)).alias("input_tokens"),
         pl.lit(max(1.0, workload.output_tokens)).alias("output_tokens"),
     )
     known = [named.get(name) or load_gpu(name) for name in frame["gpu"].unique(maintain_order=True)]

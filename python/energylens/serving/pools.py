@@ -202,7 +202,7 @@ def _side(
     exact = judged_by_replay(exact, side_workload, rate, options, role)
     plan = Plan([loaded], gpus)
     links = {gpu.spec.name: gpu.profile.sections for gpu in gpus}
-    cache = {dtype: plan.core.cache_bytes(0, dtype, workload.input_tokens) for dtype in exact["kv_dtype"].unique()}
+    cache = {dtype: plan.core.cache_bytes(0, dtype, workload.prompt_tokens) for dtype in exact["kv_dtype"].unique()}
     names = exact["gpu"].to_list()
     # One request's cache lies on one data-parallel rank.
     each = (exact["gpus"] / exact["replicas"] / exact["dp"]).to_numpy()

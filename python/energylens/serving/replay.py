@@ -167,7 +167,7 @@ def replayed(
         if not share.height:
             continue
         blocks, starts = flat_blocks(share, workload.block_tokens) if prefixes else ([], [])
-        prompts, outputs = (share[name].cast(pl.UInt32).to_numpy() for name in ("input_tokens", "output_tokens"))
+        prompts, outputs = (share[name].cast(pl.UInt32).to_numpy() for name in ("prompt_tokens", "output_tokens"))
         inputs.append((share["arrival_s"].to_numpy(), prompts, outputs, blocks, starts))
         engine_replay = _core.replay(steps, engine, *inputs[-1])
         engine_replay["began_s"] = float(share["arrival_s"][0])
@@ -237,7 +237,7 @@ def _by_prefix(requests: pl.DataFrame, replicas: int) -> NDArray[np.int64]:
         return turns
     reader: dict[int, int] = {}
     assigned = np.zeros(replicas)
-    tokens = (requests["input_tokens"] + requests["output_tokens"]).to_numpy()
+    tokens = (requests["prompt_tokens"] + requests["output_tokens"]).to_numpy()
     for at, blocks in enumerate(requests["blocks"].to_list()):
         replica = next((reader[block] for block in reversed(blocks[1:]) if block in reader), None)
         if replica is None or assigned[replica] > _CROWDED * (assigned.sum() + tokens[at]) / replicas:
@@ -308,7 +308,7 @@ def _values(
     idle = sum(float(engine["energy_idle_j"]) for engine in sums) + off * idle_w
     energy = sum(float(engine["energy_j"]) for engine in sums) + off * idle_w
     made, gpus = float(served["output_tokens"].sum()), gpus_each * replicas
-    prompts = float(done["input_tokens"].sum())
+    prompts = float(done["prompt_tokens"].sum())
     return _times(served) | {
         "gpus": int(gpus),
         "requests": served.height,

@@ -63,14 +63,14 @@ class Engines:
         return np.array([place.get(key, -1) for key in deployments.select(names).iter_rows()], dtype=np.int64)
 
     def cache(
-        self, input_tokens: float, output_tokens: float, token_budget: Column, rows: NDArray[np.int64]
+        self, prompt_tokens: float, output_tokens: float, token_budget: Column, rows: NDArray[np.int64]
     ) -> tuple[Column, Column]:
         """Return bytes of a GPU free for caches beside weights and work on a full step, and those one request takes.
 
         One of each engine: `token_budget` is that of deployments on the engines of `rows`, the largest counting.
         Bytes are of the fullest GPU; a data-parallel rank holds its own requests.
         """
-        prompt, output = max(1, round(input_tokens)), max(1, round(output_tokens))
+        prompt, output = max(1, round(prompt_tokens)), max(1, round(output_tokens))
         largest = np.ones(self.height)
         np.maximum.at(largest, rows, token_budget)
         request = self._memory(2, prompt, output, prompt) - self._memory(1, prompt, output, prompt)

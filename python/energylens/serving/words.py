@@ -28,7 +28,7 @@ def reasons_words(counts: Mapping[str, int]) -> str:
 def workload_words(workload: Workload, rate: float | None) -> str:
     """Return a workload in words."""
     words = (
-        f"{workload.name}: {number(workload.input_tokens)} prompt and {number(workload.output_tokens)} output tokens"
+        f"{workload.name}: {number(workload.prompt_tokens)} prompt and {number(workload.output_tokens)} output tokens"
     )
     if rate is None:
         return f"{words}, engines always full"

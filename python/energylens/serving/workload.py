@@ -43,7 +43,7 @@ _MOST_DIGITS: Final = 12
 class Workload:
     """Requests by kind, their arrivals, and prefixes that recur.
 
-    `kinds`: `input_tokens`, `output_tokens`, `weight` (adding up to 1). `rates`: rates over their mean with the share
+    `kinds`: `prompt_tokens`, `output_tokens`, `weight` (adding up to 1). `rates`: rates over their mean with the share
     of the time at each, `[(1, 1)]` for steady arrivals. `found`: tokens that caches hold and the share of prompt tokens
     found in them. `crowded`: the share of requests just before which others arrive beyond chance, `crowd`: how many.
     `requests`: those of a trace. `notes`: sentences on what was inferred of it. `hours`: the share of the time and of
@@ -65,9 +65,9 @@ class Workload:
     clock: str = ""
 
     @cached_property
-    def input_tokens(self) -> float:
+    def prompt_tokens(self) -> float:
         """Mean prompt tokens."""
-        return float((self.kinds["input_tokens"] * self.kinds["weight"]).sum())
+        return float((self.kinds["prompt_tokens"] * self.kinds["weight"]).sum())
 
     @cached_property
     def output_tokens(self) -> float:
@@ -78,7 +78,7 @@ class Workload:
     def longest(self) -> float:
         """Prompt and output tokens of the longest request."""
         rows = self.kinds if self.requests is None else self.requests
-        return float((rows["input_tokens"] + rows["output_tokens"]).max())  # type: ignore[arg-type]
+        return float((rows["prompt_tokens"] + rows["output_tokens"]).max())  # type: ignore[arg-type]
 
     def fewer(self, kinds: int, rates: int) -> Workload:
         """Return the workload with at most so many kinds of requests and rates of arrival, for a first look."""
@@ -166,15 +166,15 @@ def load_workload(
     raise SpecError(Problem(f"unknown workload `{printable(text)}`", hint=hint, code="unknown-workload"))
 
 
-def constant(input_tokens: int | str, output_tokens: int | str) -> Workload:
+def constant(prompt_tokens: int | str, output_tokens: int | str) -> Workload:
     """Return requests all alike; raise `SpecError` if lengths are not positive."""
-    for name, tokens in (("prompt", input_tokens), ("output", output_tokens)):
+    for name, tokens in (("prompt", prompt_tokens), ("output", output_tokens)):
         if len(str(tokens)) > _MOST_DIGITS or not 1 <= int(tokens) <= MOST_TOKENS:
             fault = f"{name} tokens of a workload are 1 to {MOST_TOKENS:,}, found {str(tokens)[:40]}"
             raise SpecError(Problem(fault, hint="write 1024:256, prompt and output tokens", code="workload"))
-    input_tokens, output_tokens = int(input_tokens), int(output_tokens)
-    kinds = {"input_tokens": [float(input_tokens)], "output_tokens": [float(output_tokens)], "weight": [1.0]}
-    return Workload(f"{input_tokens}:{output_tokens}", "all requests alike", pl.DataFrame(kinds))
+    prompt_tokens, output_tokens = int(prompt_tokens), int(output_tokens)
+    kinds = {"prompt_tokens": [float(prompt_tokens)], "output_tokens": [float(output_tokens)], "weight": [1.0]}
+    return Workload(f"{prompt_tokens}:{output_tokens}", "all requests alike", pl.DataFrame(kinds))
 
 
 @lru_cache(maxsize=64)
@@ -193,7 +193,7 @@ def from_spec(spec: WorkloadSpec) -> Workload:
     notes: list[str] = []
     if spec.kinds is not None:
         columns = np.array(spec.kinds, dtype=np.float64).T
-        kinds = pl.DataFrame(dict(zip(("input_tokens", "output_tokens", "weight"), columns, strict=True)))
+        kinds = pl.DataFrame(dict(zip(("prompt_tokens", "output_tokens", "weight"), columns, strict=True)))
     else:
         assert spec.input is not None and spec.output is not None
         drawn = _drawn(spec.input, spec.output)
@@ -215,7 +215,8 @@ def from_spec(spec: WorkloadSpec) -> Workload:
 def _narrower(drawn: pl.DataFrame, name: Literal["input", "output"], spec: WorkloadSpec) -> str:
     """Return a warning where lengths that stand for a distribution scatter much less than it: its tail is too long."""
     lengths = spec.input if name == "input" else spec.output
-    scatter = float(drawn[f"{name}_tokens"].std(ddof=0) or 0.0)  # type: ignore[arg-type]
+    column = "prompt_tokens" if name == "input" else "output_tokens"
+    scatter = float(drawn[column].std(ddof=0) or 0.0)  # type: ignore[arg-type]
     if lengths is None or scatter >= 0.75 * lengths.sd:
         return ""
     return f"`{name}` has an sd of {lengths.sd:g}; the lengths that stand for it, cut and rounded, one of {scatter:.3g}"
@@ -235,7 +236,7 @@ def _drawn(prompts: Lengths, outputs: Lengths) -> pl.DataFrame:
         return clipped
 
     first, second = np.meshgrid(lengths(prompts), lengths(outputs), indexing="ij")
-    return pl.DataFrame({"input_tokens": first.ravel(), "output_tokens": second.ravel()})
+    return pl.DataFrame({"prompt_tokens": first.ravel(), "output_tokens": second.ravel()})
 
 
 def from_trace(trace: Trace, name: str, source: str) -> Workload:
@@ -268,7 +269,7 @@ def workloads() -> pl.DataFrame:
         rows.append(
             {
                 "workload": name,
-                "input_tokens": workload.input_tokens,
+                "prompt_tokens": workload.prompt_tokens,
                 "output_tokens": workload.output_tokens,
                 "rate_per_s": workload.rate_per_s,
                 "largest_rate": max(rate for rate, _ in workload.rates),

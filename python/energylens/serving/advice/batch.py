@@ -113,7 +113,7 @@ def _replicas(at: pl.DataFrame, workload: Workload, gpu: LoadedGpu, options: dic
     runnable = engines(at.select(engine_columns(at)), **options)
     row_zero = np.zeros(1, dtype=np.int64)
     free, request = runnable.cache(
-        workload.input_tokens, workload.output_tokens, np.array([float(row["token_budget"])]), row_zero
+        workload.prompt_tokens, workload.output_tokens, np.array([float(row["token_budget"])]), row_zero
     )
     capacity = gpu.spec.memory.capacity_bytes
     needed = capacity - float(free[0]) + row["batch"] / row["dp"] * float(request[0])
