@@ -1,4 +1,4 @@
-"""The documentation site: whole, without a network, on a desk and a phone."""
+"""The documentation site: complete, without a network, on a wide and a narrow screen."""
 
 from __future__ import annotations
 

@@ -45,5 +45,5 @@ def test_what_was_edited_or_is_not_bundled_is_parsed(tmp_path: Path) -> None:
 
 def test_places_of_a_parsed_form_are_those_of_its_yaml() -> None:
     path = bundled("models")["llama-3.1-8b"]
-    step = ["blocks", 0, "repeat"]
+    step: list[str | int] = ["blocks", 0, "repeat"]
     assert Document.read(path).place(step) == Document(path.read_text(encoding="utf-8"), str(path)).place(step)

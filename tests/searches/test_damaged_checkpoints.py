@@ -35,7 +35,7 @@ def run(method: str, path: Path, generations: int = 4) -> Result:
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes, Result]:
+def intact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes, Result]:
     path = tmp_path_factory.mktemp("search") / "search.npz"
     run(request.param, path)
     data = path.read_bytes()
@@ -53,8 +53,8 @@ def file_of(state: dict[str, Any], allow_pickle: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def test_damaged_bytes_are_refused_or_change_nothing(whole: tuple[str, bytes, Result], tmp_path: Path) -> None:
-    method, data, result = whole
+def test_damaged_bytes_are_refused_or_change_nothing(intact: tuple[str, bytes, Result], tmp_path: Path) -> None:
+    method, data, result = intact
     path = tmp_path / "search.npz"
     refused = 0
     for seed in range(80):
@@ -78,8 +78,8 @@ ODD_ARRAYS = [
 ]  # fmt: skip
 
 
-def test_arrays_of_a_wrong_kind_are_refused(whole: tuple[str, bytes, Result], tmp_path: Path) -> None:
-    method, data, _ = whole
+def test_arrays_of_a_wrong_kind_are_refused(intact: tuple[str, bytes, Result], tmp_path: Path) -> None:
+    method, data, _ = intact
     state = arrays(data)
     path = tmp_path / "search.npz"
     draw = random.Random(5)
@@ -96,8 +96,8 @@ def test_arrays_of_a_wrong_kind_are_refused(whole: tuple[str, bytes, Result], tm
                 run(method, path, 5)
 
 
-def test_values_that_do_not_fit_the_space_are_refused(whole: tuple[str, bytes, Result], tmp_path: Path) -> None:
-    method, data, _ = whole
+def test_values_that_do_not_fit_the_space_are_refused(intact: tuple[str, bytes, Result], tmp_path: Path) -> None:
+    method, data, _ = intact
     state = arrays(data)
     path = tmp_path / "search.npz"
     draw = random.Random(4)
@@ -116,8 +116,8 @@ def test_values_that_do_not_fit_the_space_are_refused(whole: tuple[str, bytes, R
     assert refused > 30
 
 
-def test_objects_are_never_unpickled(whole: tuple[str, bytes, Result], tmp_path: Path) -> None:
-    method, data, _ = whole
+def test_objects_are_never_unpickled(intact: tuple[str, bytes, Result], tmp_path: Path) -> None:
+    method, data, _ = intact
     path = tmp_path / "search.npz"
     path.write_bytes(file_of(arrays(data) | {"seen": np.array([{"a": 1}, None], dtype=object)}, allow_pickle=True))
     with pytest.raises(SpaceError, match="is damaged or no checkpoint"):
@@ -125,9 +125,9 @@ def test_objects_are_never_unpickled(whole: tuple[str, bytes, Result], tmp_path:
 
 
 def test_a_header_that_tells_of_a_huge_array_makes_no_room_for_it(
-    whole: tuple[str, bytes, Result], tmp_path: Path
+    intact: tuple[str, bytes, Result], tmp_path: Path
 ) -> None:
-    method, data, _ = whole
+    method, data, _ = intact
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<u8", "fortran_order": False, "shape": (10**12,)})
     path = tmp_path / "search.npz"

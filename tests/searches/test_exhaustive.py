@@ -83,26 +83,26 @@ def test_nsga2_finds_the_exact_front_of_a_small_space(method: str) -> None:
         batch=list(range(1, 65)),
         limits=["tpot<=40ms"],
     )
-    exact, found = explore(space), search(space, method=method, population=100, generations=60, seed=3)
+    exact, result = explore(space), search(space, method=method, population=100, generations=60, seed=3)
     names = [name for name, _ in space.signed_objectives]
     reference = exact.frame.select(names).to_numpy().max(axis=0) * 1.1
-    assert hypervolume(found, reference) / hypervolume(exact, reference) >= 0.99
-    assert found.points < space.size
-    assert search(space, method=method, population=100, generations=60, seed=3).frame.equals(found.frame)
+    assert hypervolume(result, reference) / hypervolume(exact, reference) >= 0.99
+    assert result.points < space.size
+    assert search(space, method=method, population=100, generations=60, seed=3).frame.equals(result.frame)
 
 
 def test_search_says_what_it_chose() -> None:
     assert search(SMALL).method == "exhaustive"
     assert search(SMALL).frame.equals(explore(SMALL).frame)
     large = Space("llama-3.1-70b", "h100-sxm", pp=[1, 2, 4, 5, 8], batch="1:8000", prompt_tokens="1:8000")
-    found = search(large, population=20, generations=3)
-    assert (found.method, found.points) == ("native nsga2", 60)
+    result = search(large, population=20, generations=3)
+    assert (result.method, result.points) == ("native nsga2", 60)
 
 
 def test_search_counts_what_it_met() -> None:
-    found = search(SMALL, method="native", population=20, generations=5)
-    assert sum(found.by_reason.values()) == found.points
-    assert found.frame["feasible"].all()
+    result = search(SMALL, method="native", population=20, generations=5)
+    assert sum(result.by_reason.values()) == result.points
+    assert result.frame["feasible"].all()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_search_counts_what_it_met() -> None:
         ({"limits": ["speed<=3"]}, "unknown limit `speed`"),
     ],
 )
-def test_a_faulty_space_is_told(fields: dict[str, Any], message: str) -> None:
+def test_a_faulty_space_is_an_error(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SpaceError, match=message):
         explore(models="llama-3.1-8b", gpus="b200", **fields)
 
@@ -142,11 +142,11 @@ def test_frameworks_and_intervals_are_axes_and_limits_like_others() -> None:
     }
     lengths: dict[str, Any] = {"prompt_tokens": list(range(256, 4097, 256)), "output_tokens": list(range(64, 1025, 64))}
     limits = ["energy_hi_j<=3000", "extrapolated<=0"]
-    found = explore(**space, **lengths, objectives=["energy_hi_j", "tpot_s"], limits=limits)
+    result = explore(**space, **lengths, objectives=["energy_hi_j", "tpot_s"], limits=limits)
     every = explore(**space, **lengths, objectives=["energy_hi_j", "tpot_s"], limits=limits, top=10**6).top
     assert every is not None
     assert every["energy_hi_j"].max() <= 3000  # type: ignore[operator]
     assert not every["extrapolated"].any()
-    assert found.frame["energy_hi_j"].min() == every["energy_hi_j"].min()
+    assert result.frame["energy_hi_j"].min() == every["energy_hi_j"].min()
     assert set(every["gpu"]) == {"h100-sxm", "h100-sxm@sglang"}
     assert (every["energy_lo_j"] < every["energy_j"]).all() and (every["energy_j"] < every["energy_hi_j"]).all()

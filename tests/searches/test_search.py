@@ -73,13 +73,13 @@ def test_the_archive_is_the_front_of_all_points_met(
     assert len(generations) == 15
     assert all(len(np.unique(keys)) == len(keys) == 60 for keys in generations[1:])
     met = np.unique(np.concatenate(generations))
-    found = SpaceProblem(space, 1).measure(met)
-    inside, rows = met[found.inside], found.objectives[found.inside]
-    kept = non_dominated(rows.tolist())
-    assert np.array_equal(archive.keys, inside[kept])
-    assert np.array_equal(archive.values, rows[kept])
+    measured = SpaceProblem(space, 1).measure(met)
+    inside, rows = met[measured.inside], measured.objectives[measured.inside]
+    best = non_dominated(rows.tolist())
+    assert np.array_equal(archive.keys, inside[best])
+    assert np.array_equal(archive.values, rows[best])
     assert archive.points == len(met)
-    counts = np.bincount(found.reasons, minlength=len(REASONS))
+    counts = np.bincount(measured.reasons, minlength=len(REASONS))
     assert archive.by_reason == {name: n for name, n in zip(REASONS, counts.tolist(), strict=True) if n}
     assert archive.outside == archive.by_reason["ok"] - len(inside)
 
@@ -140,16 +140,16 @@ def test_survival_and_tournament_are_those_of_pymoo(objectives: int) -> None:
     pop.columns |= {"F": f, "cv": np.maximum(g, 0).sum(1), "CV": np.maximum(g, 0).sum(1)[:, None]}
     for survivors in (100, 280):
         expected = RankAndCrowding().do(problem, plain, n_survive=survivors, random_state=np.random.default_rng(3))
-        found = ColumnSurvival().do(problem, pop, n_survive=survivors, random_state=np.random.default_rng(3))
-        assert np.array_equal(found.get("place"), expected.get("place"))
-        feasible = found.get("cv") <= 0
+        selected = ColumnSurvival().do(problem, pop, n_survive=survivors, random_state=np.random.default_rng(3))
+        assert np.array_equal(selected.get("place"), expected.get("place"))
+        feasible = selected.get("cv") <= 0
         for name in ("rank", "crowding"):
-            assert np.array_equal(found.get(name)[feasible], expected.get(name)[feasible].astype(float))
-    pairs = random.integers(0, len(found), (400, 2))
+            assert np.array_equal(selected.get(name)[feasible], expected.get(name)[feasible].astype(float))
+    pairs = random.integers(0, len(selected), (400, 2))
     nsga2 = NSGA2()
     nsga2.random_state = random
     a = binary_tournament(expected, pairs, nsga2)
-    b = tournament(dominance_then_crowding).func_comp(found, pairs, random_state=random)
+    b = tournament(dominance_then_crowding).func_comp(selected, pairs, random_state=random)
     shown = [expected[side[:, 0]].get("F", "CV", "crowding") for side in (a, b)]
     for name, left, right in zip(("F", "CV", "crowding"), *shown, strict=True):
         tied = (shown[0][1] == shown[1][1]).all(axis=1) & (name == "F")
@@ -165,17 +165,17 @@ def test_the_same_seed_gives_the_same_front() -> None:
 @pytest.mark.parametrize("space", [SPACE, THREE])
 @pytest.mark.parametrize("algorithm", ["nsga3", "unsga3", "smsemoa", "spea2", "rvea", "ctaea"])
 def test_other_algorithms_run(space: Space, algorithm: str) -> None:
-    found = run(space, algorithm=algorithm, generations=8)
-    assert found.points > 300
-    assert len(found.keys)
-    assert same(found, run(space, algorithm=algorithm, generations=8))
+    result = run(space, algorithm=algorithm, generations=8)
+    assert result.points > 300
+    assert len(result.keys)
+    assert same(result, run(space, algorithm=algorithm, generations=8))
 
 
 @pytest.mark.parametrize("algorithm", [NSGA2(pop_size=40), GDE3(pop_size=20)])
-def test_an_algorithm_of_ones_own_runs(algorithm: Any) -> None:
-    found = run(algorithm=algorithm, termination=get_termination("n_eval", 400))
-    assert 100 < found.points <= 400
-    assert same(found, run(algorithm=algorithm, termination=get_termination("n_eval", 400)))
+def test_a_user_algorithm_runs(algorithm: Any) -> None:
+    result = run(algorithm=algorithm, termination=get_termination("n_eval", 400))
+    assert 100 < result.points <= 400
+    assert same(result, run(algorithm=algorithm, termination=get_termination("n_eval", 400)))
     assert search(SPACE, algorithm=algorithm, generations=3).method == f"pymoo {type(algorithm).__name__.lower()}"
 
 
@@ -187,38 +187,38 @@ def test_an_algorithm_of_ones_own_runs(algorithm: Any) -> None:
         (MOEAD(np.eye(2)), "pymoo cannot run `MOEAD`"),
     ],
 )
-def test_what_cannot_run_is_told(algorithm: Any, message: str) -> None:
+def test_what_cannot_run_is_an_error(algorithm: Any, message: str) -> None:
     with pytest.raises(SpaceError, match=message):
         run(algorithm=algorithm)
 
 
 def test_one_objective_has_no_directions() -> None:
-    one = replace(SPACE, objectives=["energy_per_request_j"])
+    single = replace(SPACE, objectives=["energy_per_request_j"])
     with pytest.raises(SpaceError, match="needs two or more objectives"):
-        run(one, algorithm="nsga3")
-    best = explore(one).frame["energy_per_request_j"][0]
-    assert run(one, generations=40).values.min() == pytest.approx(best, rel=0.02)
+        run(single, algorithm="nsga3")
+    best = explore(single).frame["energy_per_request_j"][0]
+    assert run(single, generations=40).values.min() == pytest.approx(best, rel=0.02)
 
 
 @pytest.mark.parametrize(("objectives", "population"), [(2, 2), (2, 101), (3, 100), (6, 30), (6, 300)])
 def test_directions_fit_the_population(objectives: int, population: int) -> None:
-    found = pymoo_engine.directions(objectives, population)
-    assert population / 3 <= len(found) <= population
-    assert np.allclose(found.sum(axis=1), 1.0)
+    directions = pymoo_engine.directions(objectives, population)
+    assert population / 3 <= len(directions) <= population
+    assert np.allclose(directions.sum(axis=1), 1.0)
 
 
 def test_a_termination_of_pymoo_ends_a_search() -> None:
-    told: list[int] = []
-    run(termination=get_termination("moo", n_max_gen=6), advance=told.append)
-    assert told == [1] * 6
+    advances: list[int] = []
+    run(termination=get_termination("moo", n_max_gen=6), advance=advances.append)
+    assert advances == [1] * 6
 
 
 @pytest.mark.parametrize("points", [1, 2, 5])
 def test_a_tiny_space_is_searched(points: int) -> None:
     tiny = Space(models="llama-3.1-8b", gpus="h100-sxm", tp=1, batch=list(range(1, points + 1)))
-    found = search(tiny, method="pymoo", population=10, generations=20)
-    assert found.points == points
-    assert found.frame.equals(explore(tiny).frame)
+    result = search(tiny, method="pymoo", population=10, generations=20)
+    assert result.points == points
+    assert result.frame.equals(explore(tiny).frame)
     nothing = search(replace(tiny, models="llama-3.1-405b"), method="pymoo", population=10, generations=5)
     assert nothing.by_reason == {"memory": points}
     assert nothing.frame.height == 0
@@ -250,9 +250,9 @@ def test_a_broken_off_search_goes_on(space: Space, tmp_path: Path, monkeypatch: 
     for generation in (1, 6, 11):
         broken_off(path, generation, space)
     assert [file.name for file in path.parent.iterdir()] == ["search.npz"]
-    told: list[int] = []
-    assert same(run(space, checkpoint=path, advance=told.append), undisturbed)
-    assert told == [11, 1, 1, 1, 1]
+    advances: list[int] = []
+    assert same(run(space, checkpoint=path, advance=advances.append), undisturbed)
+    assert advances == [11, 1, 1, 1, 1]
     assert same(run(space, checkpoint=path), undisturbed)
     assert same(run(space, checkpoint=path, generations=25, threads=1), run(space, generations=25))
     with pytest.raises(SpaceError, match="is at generation 25, beyond 20"):
@@ -278,8 +278,8 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_refused(length: float, tmp_path: Path) -> None:
     path = tmp_path / "search.npz"
     run(generations=2, checkpoint=path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(length if length not in (0.5, 0.9) else length * len(whole))])
+    intact = path.read_bytes()
+    path.write_bytes(intact[: int(length if length not in (0.5, 0.9) else length * len(intact))])
     with pytest.raises(SpaceError, match="is damaged or no checkpoint"):
         run(generations=2, checkpoint=path)
 
@@ -287,15 +287,15 @@ def test_a_damaged_checkpoint_is_refused(length: float, tmp_path: Path) -> None:
 def test_a_checkpoint_out_of_the_space_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "search.npz"
     run(generations=2, checkpoint=path)
-    whole = dict(np.load(path))
+    arrays = dict(np.load(path))
     for name, value in (
         ("front", np.array([SPACE.size])),
-        ("population", whole["population"][:-1]),
-        ("seen", whole["seen"].astype(float)),
+        ("population", arrays["population"][:-1]),
+        ("seen", arrays["seen"].astype(float)),
         ("numbers", np.array("{}")),
     ):
         with path.open("wb") as file:
-            np.savez(file, **whole | {name: value})
+            np.savez(file, **arrays | {name: value})
         with pytest.raises(SpaceError, match="is damaged or no checkpoint"):
             run(generations=2, checkpoint=path)
 
@@ -307,40 +307,47 @@ def test_only_nsga2_has_checkpoints(arguments: dict[str, Any], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("space", [SPACE, THREE])
-def test_the_front_found_is_near_the_exact_one(space: Space) -> None:
-    exact, found = explore(space), run(space, population=200, generations=60)
+def test_the_searched_front_is_near_the_exact_front(space: Space) -> None:
+    exact, result = explore(space), run(space, population=200, generations=60)
     signs = [sign for _, sign in space.signed_objectives]
     rows = exact.frame.select(list(space.objectives)).to_numpy() * signs
     reference = rows.max(axis=0) + 0.1 * np.ptp(rows, axis=0)
-    assert found.points < space.size / 4
-    assert hypervolume(found.values, reference) >= 0.995 * hypervolume(rows, reference)
+    assert result.points < space.size / 4
+    assert hypervolume(result.values, reference) >= 0.995 * hypervolume(rows, reference)
 
 
 def test_native_is_the_same_on_any_number_of_threads_and_counts_what_it_met() -> None:
-    one, two = (search(THREE, method="native", population=80, generations=20, seed=9, threads=n) for n in (1, 2))
-    assert one.frame.equals(two.frame)
-    assert one.points == sum(one.by_reason.values()) == 80 * 20
-    assert (one.by_reason, one.outside_limits) == (two.by_reason, two.outside_limits)
-    assert not one.frame.equals(search(THREE, method="native", population=80, generations=20, seed=10).frame)
+    single_threaded, two_threaded = (
+        search(THREE, method="native", population=80, generations=20, seed=9, threads=n) for n in (1, 2)
+    )
+    assert single_threaded.frame.equals(two_threaded.frame)
+    assert single_threaded.points == sum(single_threaded.by_reason.values()) == 80 * 20
+    assert (single_threaded.by_reason, single_threaded.outside_limits) == (
+        two_threaded.by_reason,
+        two_threaded.outside_limits,
+    )
+    assert not single_threaded.frame.equals(
+        search(THREE, method="native", population=80, generations=20, seed=10).frame
+    )
 
 
 def test_native_meets_every_point_of_a_space_that_is_small_enough() -> None:
     tiny = replace(SPACE, batch=[1, 8, 64], models="llama-3.1-70b", gpus="h100-sxm")
-    found, exact = search(tiny, method="native", population=50, generations=1000), explore(tiny)
-    assert found.points == tiny.size
-    assert found.by_reason == exact.by_reason
-    assert found.outside_limits == exact.outside_limits
-    assert found.frame.equals(exact.frame)
+    result, exact = search(tiny, method="native", population=50, generations=1000), explore(tiny)
+    assert result.points == tiny.size
+    assert result.by_reason == exact.by_reason
+    assert result.outside_limits == exact.outside_limits
+    assert result.frame.equals(exact.frame)
 
 
 def test_native_goes_on_from_its_checkpoint_as_if_never_broken_off(tmp_path: Path) -> None:
     path = tmp_path / "search.npz"
     usual: dict[str, Any] = {"method": "native", "population": 70, "seed": 3}
-    whole = search(THREE, generations=30, **usual)
+    uninterrupted = search(THREE, generations=30, **usual)
     search(THREE, generations=11, checkpoint=path, **usual)
     resumed = search(THREE, generations=30, checkpoint=path, **usual)
-    assert resumed.frame.equals(whole.frame)
-    assert (resumed.points, resumed.by_reason) == (whole.points, whole.by_reason)
+    assert resumed.frame.equals(uninterrupted.frame)
+    assert (resumed.points, resumed.by_reason) == (uninterrupted.points, uninterrupted.by_reason)
     with pytest.raises(SpaceError, match="beyond 5"):
         search(THREE, generations=5, checkpoint=path, **usual)
     with pytest.raises(SpaceError, match="another search: not the same seed"):
@@ -352,8 +359,8 @@ def test_native_goes_on_from_its_checkpoint_as_if_never_broken_off(tmp_path: Pat
 
 @pytest.mark.parametrize("method", ["native", "pymoo"])
 def test_a_search_ends_when_the_hypervolume_stalls(method: str) -> None:
-    found = search(SPACE, method=method, population=60, generations=100_000, patience=15, tolerance=1e-3)
-    assert 60 * 15 < found.points < 60 * 1000
+    result = search(SPACE, method=method, population=60, generations=100_000, patience=15, tolerance=1e-3)
+    assert 60 * 15 < result.points < 60 * 1000
     with pytest.raises(SpaceError, match="`patience` should be 1 or more"):
         search(SPACE, method=method, patience=0)
 
@@ -361,12 +368,12 @@ def test_a_search_ends_when_the_hypervolume_stalls(method: str) -> None:
 @pytest.mark.parametrize("method", ["native", "pymoo"])
 def test_patience_goes_on_from_a_checkpoint_where_it_was(method: str, tmp_path: Path) -> None:
     usual: dict[str, Any] = {"method": method, "population": 60, "patience": 8, "tolerance": 1e-3}
-    whole = search(SPACE, generations=1000, **usual)
+    uninterrupted = search(SPACE, generations=1000, **usual)
     path = tmp_path / "search.npz"
     for generations in (5, 12, 1000, 1000):
-        found = search(SPACE, generations=generations, checkpoint=path, **usual)
-    assert found.points == whole.points
-    assert found.frame.equals(whole.frame)
+        result = search(SPACE, generations=generations, checkpoint=path, **usual)
+    assert result.points == uninterrupted.points
+    assert result.frame.equals(uninterrupted.frame)
 
 
 def test_a_search_that_is_interrupted_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,11 +383,11 @@ def test_a_search_that_is_interrupted_says_how_to_go_on(tmp_path: Path, monkeypa
     usual: dict[str, Any] = {"population": 60, "seed": 1, "threads": 1}
 
     def interrupt(_generations: int) -> None:
-        if path.exists() or len(told) == 7:
+        if path.exists() or len(advances) == 7:
             raise KeyboardInterrupt
-        told.append(1)
+        advances.append(1)
 
-    told: list[int] = []
+    advances: list[int] = []
     with pytest.raises(KeyboardInterrupt, match="after generation 8; the same command goes on from"):
         native.run(SPACE, generations=30, advance=interrupt, checkpoint=path, **usual)
     resumed = native.run(SPACE, generations=30, checkpoint=path, **usual)
@@ -401,11 +408,11 @@ def test_two_threads_may_use_one_reduction() -> None:
 
 def test_a_search_of_a_nearly_exhausted_space_ends() -> None:
     space = Space("llama-3.1-8b", "h100-sxm", tp=1, batch=range(1, 301), prompt_tokens=range(1, 334))
-    found = search(space, method="native", population=9_000, generations=100)
-    assert found.points == space.size
+    result = search(space, method="native", population=9_000, generations=100)
+    assert result.points == space.size
 
 
-def test_a_method_is_told() -> None:
+def test_an_unknown_method_is_an_error() -> None:
     with pytest.raises(SpaceError, match="unknown method `nativ`"):
         search(SPACE, method="nativ")
     with pytest.raises(

@@ -15,24 +15,24 @@ from energylens.serving.replay import replay
 
 
 def test_the_batch_is_the_largest_that_the_rule_keeps() -> None:
-    found = advise_batch("llama-3.1-8b", "h100-sxm", "250:230", epsilon=0.2, slowdown=3.0)
-    curve = found.curve
+    advice = advise_batch("llama-3.1-8b", "h100-sxm", "250:230", epsilon=0.2, slowdown=3.0)
+    curve = advice.curve
     alone = curve["output_tokens_per_s"][0]
     usual = curve.filter(batch=REFERENCE)["tpot_s"][0]
-    kept = [
+    fitting = [
         row["batch"]
         for row in curve.iter_rows(named=True)
         if row["output_tokens_per_s"] / (row["batch"] * alone) > 0.2 and row["tpot_s"] <= 3.0 * usual
     ]
-    assert found.batch == max(kept)
+    assert advice.batch == max(fitting)
     joules = curve["energy_per_output_token_j"]
     assert (curve["energy_per_output_token_lo_j"] < joules).all()
     assert (curve["energy_per_output_token_hi_j"] > joules).all()
 
 
 def test_copies_share_what_waits() -> None:
-    found = advise_batch("llama-3.1-8b", "b200", "250:230")
-    first, *more = found.replicas.iter_rows(named=True)
+    advice = advise_batch("llama-3.1-8b", "b200", "250:230")
+    first, *more = advice.replicas.iter_rows(named=True)
     assert first["replicas"] == 1
     for row in more:
         assert (
@@ -43,29 +43,29 @@ def test_copies_share_what_waits() -> None:
 
 
 def test_batches_that_do_not_fit_are_left_out() -> None:
-    found = advise_batch("llama-3.1-70b", "h100-sxm", "4000:500", tp=2)
-    assert found.curve["batch"].max() < 64  # type: ignore[operator]
+    advice = advise_batch("llama-3.1-70b", "h100-sxm", "4000:500", tp=2)
+    assert advice.curve["batch"].max() < 64  # type: ignore[operator]
     with pytest.raises(InfeasibleError, match="cannot run"):
         advise_batch("llama-3.1-70b", "h100-sxm", tp=1)
     with pytest.raises(SpaceError, match="epsilon"):
         advise_batch("llama-3.1-8b", epsilon=2.0)
 
 
-def test_a_surface_of_the_law_is_found_again() -> None:
-    given, made = (grid.ravel() for grid in np.meshgrid([64.0, 256.0, 1024.0, 4096.0], [64.0, 512.0, 4096.0]))
+def test_the_fit_recovers_the_coefficients_of_its_equation() -> None:
+    prompts, outputs = (grid.ravel() for grid in np.meshgrid([64.0, 256.0, 1024.0, 4096.0], [64.0, 512.0, 4096.0]))
     true = np.array([3.0, 0.01, 2e-6, 0.4, 3e-5, 1e-5])
-    np.testing.assert_allclose(surface(given, made, terms(given, made) @ true), true, rtol=1e-6)
+    np.testing.assert_allclose(surface(prompts, outputs, terms(prompts, outputs) @ true), true, rtol=1e-6)
 
 
 def test_sweet_spots_are_the_extremes_of_the_map() -> None:
-    found = sweet_spots("llama-3.1-8b", batch=32)
-    joules = found.cells["energy_per_output_token_j"]
-    assert found.best["energy_per_output_token_j"] == joules.min()
-    assert found.worst["energy_per_output_token_j"] == joules.max()
-    assert (found.worst["prompt_tokens"], found.worst["output_tokens"]) == (4096, 64)
-    assert found.error_percent < 1
-    assert tuple(found.coefficients) == TERMS
-    lowest = found.best_output_tokens(512.0)
+    spots = sweet_spots("llama-3.1-8b", batch=32)
+    joules = spots.cells["energy_per_output_token_j"]
+    assert spots.best["energy_per_output_token_j"] == joules.min()
+    assert spots.worst["energy_per_output_token_j"] == joules.max()
+    assert (spots.worst["prompt_tokens"], spots.worst["output_tokens"]) == (4096, 64)
+    assert spots.error_percent < 1
+    assert tuple(spots.coefficients) == TERMS
+    lowest = spots.best_output_tokens(512.0)
     line = sweet_spots(
         "llama-3.1-8b", batch=32, prompt_tokens=[512], output_tokens=[round(lowest * f) for f in (0.5, 1, 2)]
     )
@@ -75,8 +75,8 @@ def test_sweet_spots_are_the_extremes_of_the_map() -> None:
 
 
 def test_levers_are_differences_of_deployments() -> None:
-    found = advise_levers("llama-3.1-70b", "azure-conv", tp=4, replicas=2, limits=["tpot<=50ms"], other_gpus=["b200"])
-    frame = found.frame
+    levers = advise_levers("llama-3.1-70b", "azure-conv", tp=4, replicas=2, limits=["tpot<=50ms"], other_gpus=["b200"])
+    frame = levers.frame
     assert frame["saved_j"].to_list() == sorted(frame["saved_j"].to_list(), reverse=True)
     assert (frame["saved_lo_j"] <= frame["saved_j"]).all()
     assert (frame["saved_hi_j"] >= frame["saved_j"]).all()
@@ -94,7 +94,7 @@ def test_levers_are_differences_of_deployments() -> None:
     assert fewer["tpot_p90_s"] == pytest.approx(judged["tpot_p90_s"], rel=0.1)
 
 
-def test_a_deployment_that_cannot_serve_is_told() -> None:
+def test_a_deployment_that_cannot_serve_is_an_error() -> None:
     with pytest.raises(SpaceError, match="cannot serve azure-conv"):
         advise_levers("llama-3.1-70b", "azure-conv", tp=2, rate_per_s=50.0)
     with pytest.raises(SpaceError, match="one deployment"):

@@ -70,51 +70,51 @@ def test_the_lowest_cap_that_a_replay_names_is_the_lowest() -> None:
 
 
 @pytest.mark.parametrize("prompt", [128, 1024, 8192])
-def test_requests_that_run_alone_draw_what_their_own_steps_do(prompt: int) -> None:
+def test_requests_that_run_alone_draw_the_watts_of_their_steps(prompt: int) -> None:
     """Minutes lie between requests: steps read one prompt, or decode one sequence."""
     with pytest.raises(EnergylensError) as caught:
         replay(ROW | {"power_cap_w": 100, "token_budget": 16384}, f"{prompt}:32", 0.001, requests=50)
     points = pl.DataFrame([ROW | {"prompt_tokens": prompt, "output_tokens": n} for n in (2, 32)])
-    told = evaluate(points)
+    evaluated = evaluate(points)
     phases = (("energy_prefill_j", "ttft_s"), ("energy_decode_step_j", "tpot_s"))
-    watts = max(float((told[joules] / told[seconds]).to_numpy().max()) for joules, seconds in phases)
+    watts = max(float((evaluated[joules] / evaluated[seconds]).to_numpy().max()) for joules, seconds in phases)
     assert watts <= lowest(caught.value) <= 1.02 * watts + 1
 
 
-def test_steady_state_holds_a_cap_against_its_own_steps() -> None:
+def test_steady_state_holds_a_cap_against_its_steps() -> None:
     points = pl.DataFrame([ROW | {"max_num_seqs": n, "power_cap_w": 400} for n in (1, 4, 16, 32)])
-    told = serve(points, "1024:128")
+    served = serve(points, "1024:128")
     free = serve(points.drop("power_cap_w"), "1024:128")
     decode = pl.DataFrame([ROW | {"batch": n, "prompt_tokens": 1087, "output_tokens": 2} for n in (1, 4, 16, 32)])
     alone = evaluate(decode)
     watts = (alone["energy_decode_step_j"] / alone["tpot_s"]).to_list()
     assert [w > 400 for w in watts] == [False, False, False, True]
-    assert told["reason"].to_list() == ["ok", "ok", "ok", "power"]
-    assert told[:3].drop("power_cap_w").equals(free[:3])
-    assert told["energy_per_output_token_j"][3] is None
+    assert served["reason"].to_list() == ["ok", "ok", "ok", "power"]
+    assert served[:3].drop("power_cap_w").equals(free[:3])
+    assert served["energy_per_output_token_j"][3] is None
 
 
 def test_a_stage_that_draws_the_most_counts() -> None:
     points = pl.DataFrame([ROW | {"pp": pp, "power_cap_w": 300} for pp in (1, 2)])
-    found = engines(points)
-    assert found.drawn is not None
-    assert found.drawn.cap_w.tolist() == [300, 300]
+    runnable = engines(points)
+    assert runnable.drawn is not None
+    assert runnable.drawn.cap_w.tolist() == [300, 300]
     for row, pp in enumerate((1, 2)):
         for batch, context, at, line in ((64, 512, 11, 2), (32, 1024, 9, 3)):
-            cap = found.drawn.decode_w[row][at, line]
+            cap = runnable.drawn.decode_w[row][at, line]
             point = ROW | {"pp": pp, "batch": batch, "prompt_tokens": context, "output_tokens": 2}
             caps = [point | {"power_cap_w": math.floor(cap)}, point | {"power_cap_w": math.ceil(cap)}]
             assert evaluate(pl.DataFrame(caps))["reason"].to_list() == ["power", "ok"]
-    mean = found.steps.base_j / found.steps.base_s / found.steps.gpus[:, None]
-    assert (found.drawn.base_w[1] > 1.01 * mean[1]).any()
-    np.testing.assert_allclose(found.drawn.base_w[0], mean[0])
+    mean = runnable.steps.base_j / runnable.steps.base_s / runnable.steps.gpus[:, None]
+    assert (runnable.drawn.base_w[1] > 1.01 * mean[1]).any()
+    np.testing.assert_allclose(runnable.drawn.base_w[0], mean[0])
 
 
 def test_engines_that_draw_too_much_are_left_for_more_of_them() -> None:
     """At 400 W one engine would be too much, two that share the load are not."""
-    found = serve_plan("llama-3.1-8b", "chat", rate_per_s=2.0, power_cap_w=400, **CARD)
-    assert found.best["replicas"] > serve_plan("llama-3.1-8b", "chat", rate_per_s=2.0, **CARD).best["replicas"] == 1
-    assert any("a replayed step would draw more than the cap" in note for note in found.notes)
+    plan = serve_plan("llama-3.1-8b", "chat", rate_per_s=2.0, power_cap_w=400, **CARD)
+    assert plan.best["replicas"] > serve_plan("llama-3.1-8b", "chat", rate_per_s=2.0, **CARD).best["replicas"] == 1
+    assert any("a replayed step would draw more than the cap" in note for note in plan.notes)
 
 
 def test_a_plan_under_a_cap_that_always_binds_says_by_how_much() -> None:
@@ -135,9 +135,11 @@ def test_pools_levers_and_drafts_hold_caps_alike() -> None:
         for cap in ({}, {"power_cap_w": 440})
     ]
     assert pools[1].drop("prefill_power_cap_w", "decode_power_cap_w").equals(pools[0])
-    told = advise_levers("llama-3.1-8b", "512:64", gpu="rtx-4090", rate_per_s=1.0, weight_dtype="int4", power_cap_w=440)
+    levers = advise_levers(
+        "llama-3.1-8b", "512:64", gpu="rtx-4090", rate_per_s=1.0, weight_dtype="int4", power_cap_w=440
+    )
     free = advise_levers("llama-3.1-8b", "512:64", gpu="rtx-4090", rate_per_s=1.0, weight_dtype="int4")
-    assert told.now["energy_per_output_token_j"] == free.now["energy_per_output_token_j"]
+    assert levers.now["energy_per_output_token_j"] == free.now["energy_per_output_token_j"]
     with pytest.raises(EnergylensError, match="a power cap of 200 W binds"):
         advise_levers("llama-3.1-8b", "512:64", gpu="rtx-4090", rate_per_s=1.0, weight_dtype="int4", power_cap_w=200)
     drafted = ROW | {"draft": "llama-3.1-8b", "draft_tokens": 3, "max_num_seqs": 4, "tp": 2}

@@ -71,9 +71,9 @@ def test_the_best_of_each_gpu(priced: ServicePlan) -> None:
 
 
 def test_a_group_that_nothing_serves_is_said() -> None:
-    found = serve_plan("llama-3.1-70b", "azure-conv", best_per=["gpu"], **AXES | {"gpus": ["h200-sxm", "l40s"]})
-    assert found.best_per is not None and found.best_per["gpu"].to_list() == ["h200-sxm"]
-    assert "no deployment serves the load within the limits: gpu l40s" in found.notes
+    plan = serve_plan("llama-3.1-70b", "azure-conv", best_per=["gpu"], **AXES | {"gpus": ["h200-sxm", "l40s"]})
+    assert plan.best_per is not None and plan.best_per["gpu"].to_list() == ["h200-sxm"]
+    assert "no deployment serves the load within the limits: gpu l40s" in plan.notes
     with pytest.raises(SpaceError, match="unknown axis `gpuu` in `best_per`"):
         serve_plan("llama-3.1-8b", "azure-conv", best_per="gpuu", **AXES)
     many = {"max_num_seqs": list(range(1, 100))}
@@ -91,9 +91,9 @@ def test_limits_on_any_column_of_numbers(priced: ServicePlan) -> None:
     assert within.frame.height
     assert (within.frame[MONEY] <= 0.7 * dearest).all()
     for limit in ("share_static<=0.9", "steady_ttft_p90_s<=1", "energy_per_output_token_hi_j<=5", "replicas<=3"):
-        found = serve_plan("llama-3.1-8b", "azure-conv", limits=[limit], **AXES | {"gpus": "h100-sxm"})
+        plan = serve_plan("llama-3.1-8b", "azure-conv", limits=[limit], **AXES | {"gpus": "h100-sxm"})
         column, _, bound = limit.partition("<=")
-        assert (found.frame[column] <= float(bound)).all()
+        assert (plan.frame[column] <= float(bound)).all()
 
 
 @pytest.mark.parametrize(
@@ -171,24 +171,24 @@ def test_carbon_is_weighted_by_when_joules_are_spent(tmp_path: Path) -> None:
     assert time[18:20].tolist() == pytest.approx([0.5, 0.5], abs=0.02)
     assert work[18:20].tolist() == pytest.approx([0.8, 0.2], abs=0.01)
     grams = [100.0] * 18 + [300.0, 700.0] + [5000.0] * 4
-    found = serve_plan(
+    plan = serve_plan(
         "llama-3.1-8b", path, costs=Costs(carbon_g_per_kwh=grams), **AXES | {"gpus": "h100-sxm", "replicas": 1}
     )
-    best = found.best
+    best = plan.best
     kwh = best["energy_facility_per_output_token_j"] / 3.6
     steady = best["share_static"]
     expected = steady * (time @ np.array(grams)) + (1 - steady) * (work @ np.array(grams))
     assert best["carbon_g_per_million_output_tokens"] == pytest.approx(kwh * expected, rel=1e-9)
     assert 300 < expected < 600
     assert best["carbon_g_per_million_output_tokens_worst"] == pytest.approx(kwh * 5000)
-    assert "carbon by hour: weighted by when joules are spent" in found.notes[-1]
+    assert "carbon by hour: weighted by when joules are spent" in plan.notes[-1]
     even = serve_plan("llama-3.1-8b", "512:64", rate_per_s=1.0, costs=Costs(carbon_g_per_kwh=grams), gpus="l40s", tp=1)
     assert "evenly over the day" in even.notes[-1]
     mean = even.best["energy_facility_per_output_token_j"] / 3.6 * np.mean(grams)
     assert even.best["carbon_g_per_million_output_tokens"] == pytest.approx(mean)
 
 
-def test_servers_beside_gpus_draw_evenly() -> None:
+def test_servers_draw_evenly_over_the_day() -> None:
     row = {"gpu": "a", "gpus": 2, "energy_per_output_token_j": 0.5, "output_tokens_per_s": 1000.0, "share_static": 0.2}
     frame = pl.DataFrame([row])
     hours = tuple((0.5, 1.0 if h == 0 else 0.0) if h < 2 else (0.0, 0.0) for h in range(24))

@@ -20,7 +20,7 @@ import energylens as el
 from energylens.serving.workload import from_requests
 random = np.random.default_rng(11)
 requests = pl.DataFrame({"arrival_s": np.cumsum(random.exponential(0.2, 1500)),
-    "input_tokens": np.ceil(random.lognormal(6.5, 1.1, 1500)),
+    "prompt_tokens": np.ceil(random.lognormal(6.5, 1.1, 1500)),
     "output_tokens": np.ceil(random.lognormal(4.0, 1.0, 1500))})
 load = from_requests(requests, "drawn", "a test")
 engine = {"gpus": "h100-sxm", "tp": [1, 2], "token_budget": 8192, "replicas": 1}

@@ -37,7 +37,7 @@ def card(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_profile_of_ones_own_is_replayed_however_it_is_named(card: Path) -> None:
+def test_a_user_profile_is_replayed_however_it_is_named(card: Path) -> None:
     expected = replay({"model": "llama-3.1-8b", "gpu": "card-x"}, "512:64", 4.0, requests=200, gpus=[card]).values
     for gpu in (str(card), card, load_gpu(card)):
         again = replay({"model": "llama-3.1-8b", "gpu": gpu}, "512:64", 4.0, requests=200)
@@ -58,16 +58,16 @@ def test_every_verb_takes_every_spelling(model: Any, gpu: Any) -> None:
     row = replay({"model": model, "gpu": gpu, "tp": 2}, "128:16", 5.0, requests=20)
     assert row.values == replay(plain | {"tp": 2}, "128:16", 5.0, requests=20).values
     if isinstance(model, str) and isinstance(gpu, str):
-        told = serve(pl.DataFrame([{"model": model, "gpu": gpu}]), "128:16", 5.0)
-        assert told.equals(serve(pl.DataFrame([plain]), "128:16", 5.0))
+        served = serve(pl.DataFrame([{"model": model, "gpu": gpu}]), "128:16", 5.0)
+        assert served.equals(serve(pl.DataFrame([plain]), "128:16", 5.0))
 
 
-def test_plans_and_advice_of_a_profile_of_ones_own(card: Path) -> None:
+def test_plans_and_advice_of_a_user_profile(card: Path) -> None:
     for gpu in (str(card), card, load_gpu(card)):
         costs = Costs(gpu_hour={str(card): 1.0}, kwh=0.1)
-        found = serve_plan("LLAMA-3.1-8B", "128:16", rate_per_s=2.0, gpus=[gpu], tp=1, token_budget=8192, costs=costs)
-        assert found.best["gpu"] == "card-x"
-        assert found.best["model"] == "llama-3.1-8b"
+        plan = serve_plan("LLAMA-3.1-8B", "128:16", rate_per_s=2.0, gpus=[gpu], tp=1, token_budget=8192, costs=costs)
+        assert plan.best["gpu"] == "card-x"
+        assert plan.best["model"] == "llama-3.1-8b"
     side: dict[str, Any] = {"gpus": [card], "tp": 1, "token_budget": 8192, "replicas": 1}
     assert (
         serve_pools("LLAMA-3.1-8B", "128:16", prefill=side, decode=side, rate_per_s=2.0).best["decode_gpu"] == "card-x"
@@ -112,7 +112,7 @@ def test_what_names_no_deployment(deployment: Any, error: type[Exception], said:
         replay(deployment, "128:16", 1.0)
 
 
-def test_two_profiles_of_one_name_are_told_apart(card: Path, tmp_path: Path) -> None:
+def test_two_profiles_of_one_name_are_an_error(card: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(CARD.replace("tdp_w: 600", "tdp_w: 500"), encoding="utf-8")
     frame = pl.DataFrame({"model": "llama-3.1-8b", "gpu": [str(card), str(other)]})

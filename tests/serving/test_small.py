@@ -24,7 +24,7 @@ from energylens.serving.plan import serve_plan
 from energylens.serving.replay import replay
 from energylens.serving.workload import load_workload
 
-ONE = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
+DEPLOYMENT = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
 
 
 def workload(folder: Path, text: str) -> Path:
@@ -54,10 +54,10 @@ def test_percentiles_of_few_requests_are_said_to_be_coarse(tmp_path: Path, capsy
     trace = tmp_path / "three.csv"
     trace.write_text("arrival_s,input_tokens,output_tokens\n0,300,9\n1,700,9\n2,900,9\n", encoding="utf-8")
     said = "the trace has 3 requests: percentiles of fewer than 50 are coarse"
-    found = replay(ONE, trace)
-    assert found.notes == (said,)
-    assert found["ttft_p90_lo_s"] == sorted(found.requests["ttft_s"])[1]
-    assert found["ttft_p90_hi_s"] is None
+    replayed = replay(DEPLOYMENT, trace)
+    assert replayed.notes == (said,)
+    assert replayed["ttft_p90_lo_s"] == sorted(replayed.requests["ttft_s"])[1]
+    assert replayed["ttft_p90_hi_s"] is None
     assert said in serve_plan("llama-3.1-8b", trace, gpus="h100-sxm", tp=1, token_budget=8192, replicas=1).note["notes"]
     command = ["replay", "llama-3.1-8b", "--workload", str(trace)]
     assert main(command) == 0
@@ -67,10 +67,10 @@ def test_percentiles_of_few_requests_are_said_to_be_coarse(tmp_path: Path, capsy
     assert " to any; P90 TPOT " in text
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["notes"] == [said]
-    assert replay(ONE, "512:16", 2.0, requests=7).notes == (
+    assert replay(DEPLOYMENT, "512:16", 2.0, requests=7).notes == (
         "replayed 7 requests: percentiles of fewer than 50 are coarse",
     )
-    many = replay(ONE, "512:16", 2.0, requests=500)
+    many = replay(DEPLOYMENT, "512:16", 2.0, requests=500)
     assert many.notes == ()
     assert many["ttft_p90_lo_s"] <= many["ttft_p90_s"] <= many["ttft_p90_hi_s"]
 
@@ -83,12 +83,12 @@ def test_a_rate_that_is_not_the_traces_is_said(tmp_path: Path) -> None:
     assert traffic_notes(load, load.rate_per_s) == []
     assert traffic_notes(load, 6.4) == ["the trace is sped up 3.2x: from 2 to 6.4 requests/s"]
     assert traffic_notes(load, 0.5) == ["the trace is slowed down 4x: from 2 to 0.5 requests/s"]
-    found = replay(ONE, load, 6.4, requests=303)
-    assert found.notes == (
+    replayed = replay(DEPLOYMENT, load, 6.4, requests=303)
+    assert replayed.notes == (
         "the trace is sped up 3.2x: from 2 to 6.4 requests/s",
         "requests replayed: 303, by repeating its 101",
     )
-    assert replay(ONE, load, requests=60).notes == ("requests replayed: the first 60 of its 101",)
+    assert replay(DEPLOYMENT, load, requests=60).notes == ("requests replayed: the first 60 of its 101",)
 
 
 def test_traces_without_times_and_of_one_moment_are_said(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_traces_without_times_and_of_one_moment_are_said(tmp_path: Path) -> None
     ):
         trace = tmp_path / f"{len(header)}.csv"
         trace.write_text("\n".join([header, *[row] * 60]) + "\n", encoding="utf-8")
-        assert replay(ONE, trace, 2.0).notes[0].startswith(said)
+        assert replay(DEPLOYMENT, trace, 2.0).notes[0].startswith(said)
 
 
 @settings(deadline=None, max_examples=60)
@@ -108,11 +108,11 @@ def test_traces_without_times_and_of_one_moment_are_said(tmp_path: Path) -> None
 )
 def test_a_coreset_of_as_many_as_there_are_is_all_of_them(rows: list[tuple[int, int, int]], number: int) -> None:
     requests = pl.DataFrame(
-        [(i, o) for i, o, times in rows for _ in range(times)], schema=["input_tokens", "output_tokens"], orient="row"
+        [(i, o) for i, o, times in rows for _ in range(times)], schema=["prompt_tokens", "output_tokens"], orient="row"
     )
     few = coreset(requests, number)
     assert few.height == requests.unique().height
-    for name in ("input_tokens", "output_tokens"):
+    for name in ("prompt_tokens", "output_tokens"):
         assert (few[name] * few["weight"]).sum() == pytest.approx(requests[name].mean())
 
 
@@ -129,9 +129,9 @@ def test_a_coreset_of_as_many_as_there_are_is_all_of_them(rows: list[tuple[int, 
 def test_few_kinds_are_served_as_they_are(tmp_path: Path, text: str, means: tuple[float, float], capsys: Any) -> None:
     path = workload(tmp_path, text)
     load = load_workload(path)
-    assert (load.input_tokens, load.output_tokens) == pytest.approx(means, rel=0.01)
-    found = replay(ONE, load, requests=300)
-    assert found.requests["input_tokens"].mean() == pytest.approx(means[0], rel=0.05)
+    assert (load.prompt_tokens, load.output_tokens) == pytest.approx(means, rel=0.01)
+    replayed = replay(DEPLOYMENT, load, requests=300)
+    assert replayed.requests["prompt_tokens"].mean() == pytest.approx(means[0], rel=0.05)
     for command in (["serve-plan", "--gpu", "h100-sxm", "--tp", "1"], ["advise", "levers"]):
         name = ["llama-3.1-8b", "--workload", str(path), "--replicas", "1", "--token-budget", "8192"]
         at = 2 if command[0] == "advise" else 1
@@ -180,19 +180,19 @@ def test_a_tail_that_the_lengths_do_not_have_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("requests", [0, -1, 10**12, 1.5, True, "5"])
 def test_replays_of_no_number_of_requests(requests: Any) -> None:
     with pytest.raises(EnergylensError, match="takes 1 to"):
-        replay(ONE, "128:8", 1.0, requests=requests)
+        replay(DEPLOYMENT, "128:8", 1.0, requests=requests)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, 1e-300, 1e300, float("nan"), float("inf"), "5", None])
 def test_rates_that_are_none(rate: Any) -> None:
     with pytest.raises(EnergylensError, match="no rate of arrival"):
-        replay(ONE, "128:8", rate)
+        replay(DEPLOYMENT, "128:8", rate)
 
 
 def test_a_replay_beyond_the_memory_is_refused_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENERGYLENS_MEMORY", "200MB")
     with pytest.raises(MemoryBudgetError, match="a replay of 5,000,000 requests would need"):
-        replay(ONE, "128:8", 1.0, requests=5_000_000)
+        replay(DEPLOYMENT, "128:8", 1.0, requests=5_000_000)
 
 
 @pytest.mark.parametrize("text", ["4294967297:5", "5:99999999999999999999999", "1" * 5000 + ":1", "0:5"])

@@ -22,8 +22,8 @@ DECODE: dict[str, Any] = {
 
 
 def test_a_pair_is_made_of_its_two_configurations() -> None:
-    found = split("llama-3.1-70b", prefill=PREFILL, decode=DECODE, prompt_tokens=2000, output_tokens=100)
-    best = found.best
+    pairs = split("llama-3.1-70b", prefill=PREFILL, decode=DECODE, prompt_tokens=2000, output_tokens=100)
+    best = pairs.best
     assert best is not None
     common = {"model": "llama-3.1-70b", "prompt_tokens": 2000}
     points = [
@@ -49,15 +49,15 @@ def test_a_pair_is_made_of_its_two_configurations() -> None:
 
 
 def test_the_front_holds_every_pair_that_nothing_beats() -> None:
-    found = split("llama-3.1-70b", prefill=PREFILL, decode=DECODE, limits=["tpot<=40ms"])
-    rows = found.frame.select("energy_per_request_j", "latency_s").rows()
+    pairs = split("llama-3.1-70b", prefill=PREFILL, decode=DECODE, limits=["tpot<=40ms"])
+    rows = pairs.frame.select("energy_per_request_j", "latency_s").rows()
     assert len(_core.non_dominated([list(row) for row in rows])) == len(rows)
-    assert found.frame["tpot_s"].max() <= 0.04  # type: ignore[operator]
-    assert found.together is not None
-    assert found.together["energy_per_request_j"] > 0
+    assert pairs.frame["tpot_s"].max() <= 0.04  # type: ignore[operator]
+    assert pairs.together is not None
+    assert pairs.together["energy_per_request_j"] > 0
 
 
-def test_mistakes_are_told() -> None:
+def test_mistakes_are_named() -> None:
     with pytest.raises(SpaceError, match="unknown limit `gpus`"):
         split("llama-3.1-70b", prefill=PREFILL, decode=DECODE, limits=["gpus<=8"])
     with pytest.raises(SpaceError, match="no prefill configuration runs"):

@@ -34,12 +34,12 @@ def test_near_a_replay_of_poisson_arrivals(name: str, engine: dict[str, object],
     load = replace(load_workload(name), rates=((1.0, 1.0),), crowded=0.0)
     frame = pl.DataFrame([engine])
     rate = utilisation * serve(frame, load)["requests_per_s"][0]
-    told = serve(frame, load, rate).row(0, named=True)
+    served = serve(frame, load, rate).row(0, named=True)
     judged = replay(engine, load, rate, requests=40_000)
-    assert told["utilisation"] == pytest.approx(utilisation)
-    assert told["tpot_s"] == pytest.approx(judged["tpot_s"], rel=0.05)
-    assert told["energy_per_output_token_j"] == pytest.approx(judged["energy_per_output_token_j"], rel=0.05)
-    assert told["ttft_p50_s"] == pytest.approx(judged["ttft_p50_s"], rel=0.15)
+    assert served["utilisation"] == pytest.approx(utilisation)
+    assert served["tpot_s"] == pytest.approx(judged["tpot_s"], rel=0.05)
+    assert served["energy_per_output_token_j"] == pytest.approx(judged["energy_per_output_token_j"], rel=0.05)
+    assert served["ttft_p50_s"] == pytest.approx(judged["ttft_p50_s"], rel=0.15)
 
 
 def test_capacity_is_what_a_replay_can_serve() -> None:
@@ -96,22 +96,22 @@ def test_speculation_pays_by_what_is_accepted() -> None:
     assert drafted["energy_per_output_token_j"] > plain["energy_per_output_token_j"]
 
 
-def test_roles_are_parts_of_the_whole() -> None:
+def test_roles_add_up_to_both() -> None:
     frame = pl.DataFrame([ENGINE])
-    whole, prefill, decode = (serve(frame, "1024:128", 1.0, role=role).row(0, named=True) for role in get_args(Role))
-    assert prefill["ttft_p50_s"] < 2 * whole["ttft_p50_s"]
-    assert decode["tpot_s"] < whole["tpot_s"]
+    both, prefill, decode = (serve(frame, "1024:128", 1.0, role=role).row(0, named=True) for role in get_args(Role))
+    assert prefill["ttft_p50_s"] < 2 * both["ttft_p50_s"]
+    assert decode["tpot_s"] < both["tpot_s"]
     idle = 4 * 120 / 128
     parts = prefill["energy_per_request_j"] / 128 + decode["energy_per_output_token_j"]
-    assert whole["energy_per_output_token_j"] < parts < whole["energy_per_output_token_j"] + 1.3 * idle
+    assert both["energy_per_output_token_j"] < parts < both["energy_per_output_token_j"] + 1.3 * idle
 
 
 def test_overload_and_memory_are_reasons() -> None:
     frame = pl.DataFrame({"model": "llama-3.1-70b", "gpu": "h100-sxm", "tp": [1, 2, 4]})
-    told = serve(frame, "azure-conv", 8.0)
-    assert told["reason"].to_list() == ["memory", "overload", "ok"]
-    assert told["energy_per_output_token_j"].null_count() == 2
-    assert told["utilisation"][1] > 1
+    served = serve(frame, "azure-conv", 8.0)
+    assert served["reason"].to_list() == ["memory", "overload", "ok"]
+    assert served["energy_per_output_token_j"].null_count() == 2
+    assert served["utilisation"][1] > 1
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_overload_and_memory_are_reasons() -> None:
         ({"draft_tokens": 2, "draft": "llama-3.1-405b"}, "cannot run"),
     ],
 )
-def test_faults_of_deployments_are_told(change: dict[str, object], said: str) -> None:
+def test_faults_of_deployments_are_named(change: dict[str, object], said: str) -> None:
     with pytest.raises(FrameError, match=said):
         serve(pl.DataFrame([ENGINE | change]), "1024:128")
 
@@ -146,8 +146,10 @@ def test_what_comes_above_capacity_is_served_later() -> None:
 @pytest.mark.parametrize("engine", [{"dp": 4}, {"pp": 4}])
 def test_a_prompt_is_read_on_one_rank_or_stage(engine: dict[str, int]) -> None:
     alone = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
-    one, many = (serve(pl.DataFrame([alone | own]), "8000:64", 0.05).row(0, named=True) for own in ({}, engine))
-    assert many["ttft_p50_s"] == pytest.approx(one["ttft_p50_s"], rel=0.25)
+    single, many = (
+        serve(pl.DataFrame([alone | parallelism]), "8000:64", 0.05).row(0, named=True) for parallelism in ({}, engine)
+    )
+    assert many["ttft_p50_s"] == pytest.approx(single["ttft_p50_s"], rel=0.25)
     judged = replay(alone | engine, "8000:64", 0.05, requests=500)
     assert many["ttft_p50_s"] == pytest.approx(judged["ttft_p50_s"], rel=0.05)
     assert many["energy_per_request_j"] == pytest.approx(judged["energy_per_request_j"], rel=0.05)
@@ -157,10 +159,10 @@ def test_requests_wait_for_slots() -> None:
     engine = {"model": "llama-3.1-8b", "gpu": "h100-sxm", "max_num_seqs": 8}
     most = serve(pl.DataFrame([engine]), "500:200")["requests_per_s"][0]
     free = serve(pl.DataFrame([engine | {"max_num_seqs": 256}]), "500:200", 0.9 * most)["ttft_p90_s"][0]
-    told = serve(pl.DataFrame([engine]), "500:200", 0.9 * most)["ttft_p90_s"][0]
+    served = serve(pl.DataFrame([engine]), "500:200", 0.9 * most)["ttft_p90_s"][0]
     judged = replay(engine, "500:200", 0.9 * most, requests=50_000)["ttft_p90_s"]
     assert free < 0.1 * judged
-    assert told == pytest.approx(judged, rel=0.6)
+    assert served == pytest.approx(judged, rel=0.6)
 
 
 def test_a_draft_model_takes_memory() -> None:

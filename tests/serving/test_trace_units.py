@@ -10,13 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from energylens.cli import main
 from energylens.common.errors import SpecError
 from energylens.serving.replay import replay
 from energylens.serving.trace import Trace, load_trace
 from energylens.serving.trace_blocks import block_size
 from energylens.serving.workload import load_workload
 
-ONE = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
+DEPLOYMENT = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
 
 
 def csv(folder: Path, header: str, *rows: str) -> Path:
@@ -55,11 +56,11 @@ def test_seconds_and_blocks_of_16_tokens(tmp_path: Path) -> None:
     assert trace.notes == ["`timestamp` read as seconds: 2/s", "blocks of 16 tokens, as the numbers of blocks say"]
     load = load_workload(path)
     assert load.rate_per_s == pytest.approx(2.0, rel=0.01)
-    told = replay(ONE, load)
-    assert told["span_s"] == pytest.approx(150, rel=0.02)
-    mean = load.input_tokens
-    assert told["found_share"] == pytest.approx(299 / 300 * 320 / mean, rel=0.01)
-    assert told.notes == tuple(trace.notes)
+    replayed = replay(DEPLOYMENT, load)
+    assert replayed["span_s"] == pytest.approx(150, rel=0.02)
+    mean = load.prompt_tokens
+    assert replayed["found_share"] == pytest.approx(299 / 300 * 320 / mean, rel=0.01)
+    assert replayed.notes == tuple(trace.notes)
 
 
 def test_seconds_without_the_columns_of_bailian(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_sizes_of_blocks_that_rows_do_not_decide_are_said(tmp_path: Path) -> Non
     assert load_trace(csv(tmp_path, header, "0,1100,3,7;9"), block_tokens=1024).notes == []
 
 
-def test_sizes_of_blocks_that_nothing_explains_are_asked_for(tmp_path: Path) -> None:
+def test_sizes_of_blocks_that_nothing_explains_must_be_stated(tmp_path: Path) -> None:
     path = csv(tmp_path, "arrival_s,input_tokens,output_tokens,blocks", "0,40,3,1;2;3;4;5;6;7;8", "1,5000,3,1;2")
     text = fault(path)
     assert "a prompt of 40 tokens has 8 blocks, in blocks of 512 tokens it would have 1" in text
@@ -123,7 +124,7 @@ def test_units_that_rows_decide(tmp_path: Path, column: str, times: list[str], s
     assert trace.requests["arrival_s"][-1] == pytest.approx(seconds, abs=1e-6)
 
 
-def test_units_that_rows_do_not_decide_are_asked_for(tmp_path: Path) -> None:
+def test_units_that_rows_do_not_decide_must_be_stated(tmp_path: Path) -> None:
     header, rows = "timestamp,input_tokens,output_tokens", [f"{4000 * i},9,9" for i in range(5)]
     path = csv(tmp_path, header, *rows)
     text = fault(path)
@@ -236,12 +237,12 @@ def test_wrong_tokens_have_row_and_value(tmp_path: Path) -> None:
     assert "row 152" in text
 
 
-def test_numbers_that_begin_whole_and_numbers_in_quotes(tmp_path: Path) -> None:
+def test_numbers_that_begin_as_integers_and_numbers_in_quotes(tmp_path: Path) -> None:
     rows = [f"{i},9,9" for i in range(150)]
     trace = load_trace(csv(tmp_path, "arrival_s,input_tokens,output_tokens", *rows, '150.5,"12",9'))
     assert trace.requests["arrival_s"][-1] == 150.5
     text = [{"arrival_s": i, "input_tokens": "12", "output_tokens": 3} for i in range(2)]
-    assert load_trace(jsonl(tmp_path, *text)).requests["input_tokens"].to_list() == [12.0, 12.0]
+    assert load_trace(jsonl(tmp_path, *text)).requests["prompt_tokens"].to_list() == [12.0, 12.0]
 
 
 def test_a_trace_larger_than_the_memory_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,3 +261,56 @@ def test_lists_of_blocks_larger_than_the_memory_are_not_read(tmp_path: Path, mon
     monkeypatch.setenv("ENERGYLENS_MEMORY", "70MB")
     with pytest.raises(MemoryError, match=r"the trace .* with 1 rows would need .* of memory"):
         load_trace(path)
+
+
+def prefix_trace(folder: Path, size: int, number: int = 60, kept: float = 1.0) -> Path:
+    """Write a trace whose lists name each block of a prompt, or the first share of them."""
+    tokens = np.random.default_rng(size).integers(1500, 6000, number)
+    lists = [";".join(map(str, range(max(1, int(kept * -(-int(count) // size)))))) for count in tokens]
+    rows = [f"{at},{count},3,{blocks}" for at, (count, blocks) in enumerate(zip(tokens, lists, strict=True))]
+    return csv(folder, "arrival_s,input_tokens,output_tokens,blocks", *rows)
+
+
+@pytest.mark.parametrize(("size", "said"), [(64, 512), (64, 16), (512, 64), (16, 512), (16, 17), (64, 65_536)])
+def test_a_size_of_blocks_that_the_lists_contradict_is_refused(tmp_path: Path, size: int, said: int) -> None:
+    path = prefix_trace(tmp_path, size)
+    with pytest.raises(SpecError) as caught:
+        load_trace(path, block_tokens=said)
+    (problem,) = caught.value.problems
+    assert problem.message.startswith(f"blocks of {said:,} tokens do not fit the lists: a prompt of ")
+    assert problem.hint == f"blocks of {size} tokens fit: leave --block-tokens out (in Python block_tokens)"
+    row = int(str(problem.where).rpartition(" ")[2]) - 1
+    prompt = pl.read_csv(path)["input_tokens"][row]
+    count = -(-prompt // size)
+    assert (
+        f"a prompt of {prompt:,} tokens has {-(-prompt // said):,} such blocks, its list names {count:,};"
+        in problem.message
+    )
+    assert load_trace(path, block_tokens=size).notes == []
+
+
+def test_lists_that_no_size_explains_are_taken_as_said_with_a_note(tmp_path: Path) -> None:
+    path = prefix_trace(tmp_path, 16, kept=0.3)
+    beginnings = load_trace(path, block_tokens=16)
+    assert beginnings.block_tokens == 16
+    assert beginnings.notes == ["blocks of 16 tokens, as said: 60 of 60 lists name but the beginnings of prompts"]
+    rows = ("0,1100,3,7;9", "1,40,3,1;2;3;4;5;6;7;8")
+    odd = load_trace(csv(tmp_path, "arrival_s,input_tokens,output_tokens,blocks", *rows), block_tokens=512)
+    assert odd.notes == ["blocks of 512 tokens, as said, although 1 of 2 lists have other numbers of blocks"]
+
+
+def test_a_few_odd_lists_do_not_contradict_a_size(tmp_path: Path) -> None:
+    path = prefix_trace(tmp_path, 64, number=200)
+    rows = path.read_text(encoding="utf-8").splitlines()
+    rows[7] = "6,2000,3,1;2"
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert load_trace(path, block_tokens=64).notes == []
+
+
+def test_the_command_says_which_size_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = prefix_trace(tmp_path, 64)
+    assert main(["serve-plan", "llama-3.1-8b", "--workload", str(path), "--block-tokens", "512"]) == 2
+    message = capsys.readouterr().err
+    assert "blocks of 512 tokens do not fit" in message
+    assert "blocks of 64 tokens fit" in message
+    assert f" --> {path}: row " in message

@@ -91,7 +91,7 @@ def text_blocks(folder: Path) -> Path:
     return table(folder / "text.csv", "arrival_s,input_tokens,output_tokens,blocks", rows)
 
 
-def one_block(folder: Path) -> Path:
+def single_block(folder: Path) -> Path:
     rows = [(s, 40, o, 5 * i) for i, (s, o) in enumerate(zip(SECONDS, OUTPUTS, strict=True))]
     return table(folder / "short.csv", "arrival_s,input_tokens,output_tokens,blocks", rows)
 
@@ -108,7 +108,7 @@ def untimed(folder: Path) -> Path:
 
 
 TRACES: list[Callable[[Path], Path]] = [
-    azure, mooncake, bailian, burstgpt, plain, completions, text_blocks, one_block, parquet, untimed,
+    azure, mooncake, bailian, burstgpt, plain, completions, text_blocks, single_block, parquet, untimed,
 ]  # fmt: skip
 TIMED = {trace.__name__ for trace in TRACES} - {"untimed"}
 LISTED = {"mooncake", "bailian", "text_blocks", "parquet"}
@@ -121,17 +121,17 @@ POOL = "gpus=h100-sxm; tp=1; token_budget=8192; replicas=1"
 def test_traces_go_through_every_command(trace: Callable[[Path], Path], tmp_path: Path, capsys: Any) -> None:
     rate = [] if trace.__name__ in TIMED else ["--rate", "1.6"]
     everything(str(trace(tmp_path)), rate, tmp_path, capsys)
-    told = called(["replay", "llama-3.1-8b", "--workload", str(trace(tmp_path)), *rate, *ENGINE, "--json"], capsys)
-    assert told["requests"] == COUNT
-    assert told["span_s"] == pytest.approx(COUNT / 1.6, rel=0.35)
-    assert (told["found_share"] > 0.1) == (trace.__name__ in LISTED)
+    output = called(["replay", "llama-3.1-8b", "--workload", str(trace(tmp_path)), *rate, *ENGINE, "--json"], capsys)
+    assert output["requests"] == COUNT
+    assert output["span_s"] == pytest.approx(COUNT / 1.6, rel=0.35)
+    assert (output["found_share"] > 0.1) == (trace.__name__ in LISTED)
     # Replicas that each have a share, a part of the trace, and several times it.
     for replicas, requests in ((3, COUNT), (8, 25), (2, 130)):
         more = ["--replicas", str(replicas), "--requests", str(requests)]
         argv = ["replay", "llama-3.1-8b", "--workload", str(trace(tmp_path)), *rate, *ENGINE, *more, "--json"]
         again = called(argv, capsys)
         assert again["requests"] == requests
-        assert 0.0 <= again["found_share"] <= (1.0 if requests > COUNT else told["found_share"] + 0.1)
+        assert 0.0 <= again["found_share"] <= (1.0 if requests > COUNT else output["found_share"] + 0.1)
 
 
 @pytest.mark.parametrize("name", bundled("workloads"))
@@ -143,11 +143,11 @@ def everything(workload: str, rate: list[str], folder: Path, capsys: Any) -> Non
     """Run every command that takes a workload, and those that take what it wrote."""
     plan, pairs = folder / "plan.parquet", folder / "pairs.parquet"
     traffic = ["--workload", workload, *rate]
-    told = called(
+    output = called(
         ["serve-plan", "llama-3.1-8b", *traffic, *ENGINE, "--replicas", "1", "--out", str(plan), "--json"], capsys
     )
-    assert told["front"][0]["replayed"]
-    assert np.isfinite(told["front"][0]["energy_per_output_token_j"])
+    assert output["front"][0]["replayed"]
+    assert np.isfinite(output["front"][0]["energy_per_output_token_j"])
     sides = ["--prefill", POOL, "--decode", POOL]
     called(["serve-pools", "llama-3.1-8b", *traffic, *sides, "--out", str(pairs), "--json"], capsys)
     requests = ["--requests", "40"] if workload in bundled("workloads") else []

@@ -37,8 +37,8 @@ STATED = {  # mean prompt and output tokens, as the sources state them
 def test_bundled_workloads_have_the_means_their_sources_state() -> None:
     assert set(bundled("workloads")) == set(STATED)
     for row in workloads().iter_rows(named=True):
-        given_tokens, made = STATED[row["workload"]]
-        assert row["input_tokens"] == pytest.approx(given_tokens, rel=0.01), row["workload"]
+        stated_tokens, made = STATED[row["workload"]]
+        assert row["prompt_tokens"] == pytest.approx(stated_tokens, rel=0.01), row["workload"]
         assert row["output_tokens"] == pytest.approx(made, rel=0.015), row["workload"]
         assert row["source"]
 
@@ -46,12 +46,12 @@ def test_bundled_workloads_have_the_means_their_sources_state() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, 50_000), st.integers(1, 5_000)), min_size=1, max_size=300), st.integers(1, 64))
 def test_a_coreset_keeps_weights_and_lengths(rows: list[tuple[int, int]], number: int) -> None:
-    requests = pl.DataFrame(rows, schema=["input_tokens", "output_tokens"], orient="row")
+    requests = pl.DataFrame(rows, schema=["prompt_tokens", "output_tokens"], orient="row")
     few = coreset(requests, number)
     assert few.height <= max(number, 1)
     assert few["weight"].sum() == pytest.approx(1.0)
     assert (few["weight"] > 0).all()
-    pairs = set(map(tuple, few.select("input_tokens", "output_tokens").rows()))
+    pairs = set(map(tuple, few.select("prompt_tokens", "output_tokens").rows()))
     assert pairs <= {(float(i), float(o)) for i, o in rows}
 
 
@@ -59,18 +59,18 @@ def test_a_coreset_of_many_kinds_keeps_the_moments() -> None:
     random = np.random.default_rng(5)
     requests = pl.DataFrame(
         {
-            "input_tokens": np.ceil(random.lognormal(6.5, 1.0, 4000)),
+            "prompt_tokens": np.ceil(random.lognormal(6.5, 1.0, 4000)),
             "output_tokens": np.ceil(random.lognormal(4.5, 1.2, 4000)),
         }
     )
     few = coreset(requests, 32)
-    wanted = moments(requests["input_tokens"].to_numpy(), requests["output_tokens"].to_numpy()).mean(axis=1)
-    held = moments(few["input_tokens"].to_numpy(), few["output_tokens"].to_numpy()) @ few["weight"].to_numpy()
+    wanted = moments(requests["prompt_tokens"].to_numpy(), requests["output_tokens"].to_numpy()).mean(axis=1)
+    held = moments(few["prompt_tokens"].to_numpy(), few["output_tokens"].to_numpy()) @ few["weight"].to_numpy()
     np.testing.assert_allclose(held, wanted, rtol=0.01)
 
 
 def test_bins_round_up_and_drop_what_is_longer() -> None:
-    requests = pl.DataFrame({"input_tokens": [33.0, 64.0, 9000.0, 5.0], "output_tokens": [8.0, 9.0, 5.0, 600.0]})
+    requests = pl.DataFrame({"prompt_tokens": [33.0, 64.0, 9000.0, 5.0], "output_tokens": [8.0, 9.0, 5.0, 600.0]})
     assert binned(requests).rows() == [(64.0, 8.0, 1.0), (64.0, 16.0, 1.0)]
 
 
@@ -98,15 +98,15 @@ def test_crowds_are_those_beyond_chance() -> None:
 
 def test_prefix_curves_rise_to_all_that_recurs() -> None:
     blocks = [[0, i % 5 + 1, i % 3 + 10 * (i % 5 + 1)] for i in range(60)]
-    requests = pl.DataFrame({"input_tokens": [1600.0] * 60, "output_tokens": [1.0] * 60, "blocks": blocks})
+    requests = pl.DataFrame({"prompt_tokens": [1600.0] * 60, "output_tokens": [1.0] * 60, "blocks": blocks})
     curve = prefix_curve(requests)
     shares = [share for _, share in curve]
     assert shares == sorted(shares)
-    different = len({block for own in blocks for block in own})
+    different = len({block for request_blocks in blocks for block in request_blocks})
     assert shares[-1] == pytest.approx((180 - different) * 512 / (60 * 1600.0))
 
 
-def test_a_sample_has_the_rate_asked_for() -> None:
+def test_a_sample_has_the_requested_rate() -> None:
     for name in ("azure-conv", "burstgpt"):
         rows = load_workload(name).sample(20_000, 7.0)
         assert rows.height == 20_000
@@ -115,11 +115,11 @@ def test_a_sample_has_the_rate_asked_for() -> None:
 
 
 def test_traces_are_workloads(tmp_path: Path) -> None:
-    rows = pl.DataFrame({"arrival_s": np.arange(50) * 0.5, "input_tokens": [100] * 50, "output_tokens": [9] * 50})
+    rows = pl.DataFrame({"arrival_s": np.arange(50) * 0.5, "prompt_tokens": [100] * 50, "output_tokens": [9] * 50})
     rows.write_csv(tmp_path / "own.csv")
     load = load_workload(tmp_path / "own.csv")
     assert load.rate_per_s == pytest.approx(2.0)
-    assert (load.input_tokens, load.output_tokens) == (100.0, 9.0)
+    assert (load.prompt_tokens, load.output_tokens) == (100.0, 9.0)
     fast = load.sample(120, 8.0)
     assert fast.height == 120
     assert 119 / fast["arrival_s"][-1] == pytest.approx(8.0, rel=1e-6)
@@ -135,17 +135,17 @@ def test_traces_are_workloads(tmp_path: Path) -> None:
         ("nothing.yaml", "cannot read"),
     ],
 )
-def test_what_is_no_workload_is_told(text: str, said: str) -> None:
-    with pytest.raises(SpecError) as told:
+def test_what_is_no_workload_is_an_error(text: str, said: str) -> None:
+    with pytest.raises(SpecError) as raised:
         load_workload(text)
-    assert said in told.value.render()
+    assert said in raised.value.render()
 
 
-def test_a_workload_of_ones_own(tmp_path: Path) -> None:
+def test_a_user_workload(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nsource: me\nkinds: [[100, 10, 3], [50, 20, 1]]\nrate_per_s: 2\n", encoding="utf-8")
     load = load_workload(path)
-    assert load.input_tokens == pytest.approx(87.5)
+    assert load.prompt_tokens == pytest.approx(87.5)
     assert load.rate_per_s == 2.0
 
 
@@ -163,10 +163,10 @@ def test_a_workload_of_ones_own(tmp_path: Path) -> None:
 def test_faults_of_a_workload_file_have_a_place(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"name: mine\nsource: me\n{text}\n", encoding="utf-8")
-    with pytest.raises(SpecError) as told:
+    with pytest.raises(SpecError) as raised:
         load_workload(path)
-    assert said in told.value.render()
-    assert "mine.yaml" in told.value.render()
+    assert said in raised.value.render()
+    assert "mine.yaml" in raised.value.render()
 
 
 def test_constant_lengths() -> None:

@@ -49,26 +49,26 @@ except EnergylensError as error:
 
 
 @needs_ray
-def test_a_fault_in_a_ray_worker_is_told_as_one_here(tmp_path: Path) -> None:
+def test_a_fault_in_a_ray_worker_is_the_same_error_as_a_local_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     work = ShardWork(prepared(JOB).manifest, str(tmp_path / "file"), 1)
-    with pytest.raises(EnergylensError, match="is a file, not a folder") as found:
+    with pytest.raises(EnergylensError, match="is a file, not a folder") as raised:
         work(0)
-    assert pickle.loads(pickle.dumps(found.value)).render() == found.value.render()
+    assert pickle.loads(pickle.dumps(raised.value)).render() == raised.value.render()
     command = [sys.executable, "-c", FAULTY, work.manifest, work.location]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ran.stdout == f"{found.value.render()}\n", ran.stderr
+    assert ran.stdout == f"{raised.value.render()}\n", ran.stderr
 
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
-def test_a_missing_ray_is_told_by_its_extra(tmp_path: Path) -> None:
+def test_a_missing_ray_names_its_extra(tmp_path: Path) -> None:
     with pytest.raises(EnergylensError, match=r"needs Ray\n.*energylens\[ray\]"):
         energylens.sweep(JOB, tmp_path / "out", executor="ray")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(find_spec("obstore") is not None, reason="obstore is installed")
-def test_a_missing_obstore_is_told_by_its_extra() -> None:
+def test_a_missing_obstore_names_its_extra() -> None:
     with pytest.raises(EnergylensError, match=r"needs obstore\n.*energylens\[cloud\]"):
         energylens.sweep(JOB, "s3://bucket/sweep")
 
@@ -115,6 +115,6 @@ def test_an_object_store_holds_the_files_of_a_folder(
 
 
 @needs_obstore
-def test_an_unknown_scheme_is_told() -> None:
+def test_an_unknown_scheme_is_an_error() -> None:
     with pytest.raises(EnergylensError, match="cannot open `nowhere://x`"):
         energylens.status("nowhere://x")

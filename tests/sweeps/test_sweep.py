@@ -41,7 +41,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def merged_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("whole")
     assert energylens.sweep(JOB, folder).merged
     return files(folder)
@@ -64,14 +64,14 @@ def test_shards_lie_end_to_end_whatever_their_number() -> None:
     assert prepared(JOB | {"keep": {"rows": "all"}, "shards": 1}).count == 1
 
 
-def test_a_sweep_keeps_what_exploring_keeps(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_a_sweep_keeps_what_exploring_keeps(tmp_path: Path, merged_files: dict[str, bytes]) -> None:
     axes: dict[str, Any] = SPACE | {
         "batch": range(1, 17),
         "prompt_tokens": range(512, 8193, 512),
         "output_tokens": range(16, 129, 16),
     }
     explored = energylens.explore(**KEEP, **axes)
-    assert explored.write(tmp_path / "front.parquet").read_bytes() == whole["front.parquet"]
+    assert explored.write(tmp_path / "front.parquet").read_bytes() == merged_files["front.parquet"]
     energylens.sweep(JOB, tmp_path / "out")
     merged = energylens.merge(tmp_path / "out")
     assert merged.frame.equals(explored.frame)
@@ -83,21 +83,21 @@ def test_a_sweep_keeps_what_exploring_keeps(tmp_path: Path, whole: dict[str, byt
     assert read_parquet(tmp_path / "out" / "front.parquet")[1]["plan_sha256"] == explored.plan_sha256
 
 
-def test_the_same_bytes_in_any_share_order_and_on_any_threads(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_the_same_bytes_in_any_share_order_and_on_any_threads(tmp_path: Path, merged_files: dict[str, bytes]) -> None:
     for share in ("3/3", "1/3", "2/3"):
         done = energylens.sweep(JOB, tmp_path, shard=share, threads=1)
         assert not done.merged and done.computed == 4
     assert done.complete
     assert energylens.merge(tmp_path, threads=2).frame.height
-    assert files(tmp_path) == whole
+    assert files(tmp_path) == merged_files
 
 
-def test_the_results_do_not_depend_on_the_number_of_shards(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_the_results_do_not_depend_on_the_number_of_shards(tmp_path: Path, merged_files: dict[str, bytes]) -> None:
     for shards in (1, 61):
         energylens.sweep(JOB | {"shards": shards}, tmp_path / str(shards))
         have = files(tmp_path / str(shards))
         for name in ("front", "top", "best_per", "distributions"):
-            assert have[f"{name}.parquet"] == whole[f"{name}.parquet"]
+            assert have[f"{name}.parquet"] == merged_files[f"{name}.parquet"]
 
 
 @pytest.mark.parametrize("wanted", ["all", "feasible"])
@@ -117,7 +117,7 @@ def test_rows_are_a_data_set_of_every_point(tmp_path: Path, wanted: str) -> None
 
 
 def test_a_complete_sweep_does_nothing(
-    tmp_path: Path, whole: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, merged_files: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     energylens.sweep(JOB, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -125,26 +125,26 @@ def test_a_complete_sweep_does_nothing(
     assert main(["sweep", str(tmp_path / "manifest.json"), "--out", str(tmp_path)]) == 0
     assert "nothing to do" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert files(tmp_path) == whole
+    assert files(tmp_path) == merged_files
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "swapped"])
-def test_a_damaged_shard_is_told_and_made_again(
-    tmp_path: Path, whole: dict[str, bytes], damage: str, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_shard_is_named_and_computed_again(
+    tmp_path: Path, merged_files: dict[str, bytes], damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     energylens.sweep(JOB, tmp_path, shard="1/1")
     (tmp_path / "_SUCCESS").unlink()
-    one, two = sorted((tmp_path / "shards").iterdir())[3:5]
-    data = bytearray(one.read_bytes())
+    damaged, other = sorted((tmp_path / "shards").iterdir())[3:5]
+    data = bytearray(damaged.read_bytes())
     data[len(data) // 4] ^= 1
-    whats = {"cut": bytes(data[:-10]), "flipped": bytes(data), "empty": b"", "swapped": two.read_bytes()}
-    one.write_bytes(whats[damage])
-    assert energylens.status(tmp_path).damaged == [f"shards/{one.name}"]
+    whats = {"cut": bytes(data[:-10]), "flipped": bytes(data), "empty": b"", "swapped": other.read_bytes()}
+    damaged.write_bytes(whats[damage])
+    assert energylens.status(tmp_path).damaged == [f"shards/{damaged.name}"]
     with pytest.raises(EnergylensError, match=r"1 of 12 shards are missing: .* \(damaged\)"):
         energylens.merge(tmp_path)
     assert energylens.sweep(JOB, tmp_path).computed == 1
-    assert capsys.readouterr().err == f"shards/{one.name} is damaged: computing it again\n"
-    assert files(tmp_path) == whole
+    assert capsys.readouterr().err == f"shards/{damaged.name} is damaged: computing it again\n"
+    assert files(tmp_path) == merged_files
 
 
 def test_what_is_damaged_after_the_merge_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,8 +152,8 @@ def test_what_is_damaged_after_the_merge_is_made_again(tmp_path: Path, capsys: p
     energylens.sweep(job, tmp_path)
     before = files(tmp_path)
     for folder in ("shards", "rows"):
-        one = sorted((tmp_path / folder).iterdir())[3]
-        one.write_bytes(one.read_bytes()[:-50])
+        damaged = sorted((tmp_path / folder).iterdir())[3]
+        damaged.write_bytes(damaged.read_bytes()[:-50])
         capsys.readouterr()
         assert energylens.sweep(job, tmp_path).computed == 1
         assert "is damaged: computing it again" in capsys.readouterr().err
@@ -174,18 +174,18 @@ def test_missing_rows_and_results_are_made_again(tmp_path: Path) -> None:
     assert files(tmp_path) == want
 
 
-def test_another_sweep_is_refused_and_nothing_is_touched(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_another_sweep_is_refused_and_nothing_is_touched(tmp_path: Path, merged_files: dict[str, bytes]) -> None:
     energylens.sweep(JOB, tmp_path)
     stale = json.loads((tmp_path / "manifest.json").read_text())
-    for change, told in (
+    for change, message in (
         ({"shards": 13}, "13 shards instead of 12"),
         ({"space": SPACE | {"batch": "1:15"}}, "another `batch`"),
         ({"space": SPACE | {"gpus": ["h100-sxm", "b200"]}}, "no GPU `rtx-4090`, a GPU `b200`"),
         ({"keep": KEEP | {"top": 21}}, "another `top`"),
     ):
-        with pytest.raises(EnergylensError, match="holds another sweep, `small`; this one has " + told):
+        with pytest.raises(EnergylensError, match="holds another sweep, `small`; this one has " + message):
             energylens.sweep(JOB | change, tmp_path)
-    assert files(tmp_path) == whole
+    assert files(tmp_path) == merged_files
     assert energylens.sweep(JOB | {"name": "renamed"}, tmp_path).merged, "a name is not part of what a sweep is"
     profile = stale["sweep"]["plan"]["gpus"][0]["power"]
     profile["tdp_w"] += 1
@@ -207,16 +207,18 @@ def test_another_sweep_is_refused_and_nothing_is_touched(tmp_path: Path, whole: 
         energylens.merge(tmp_path)
 
 
-def rewrite(folder: Path, told: dict[str, Any]) -> None:
+def rewrite(folder: Path, manifest: dict[str, Any]) -> None:
     import hashlib
 
     from energylens.inputs.plan import canonical
 
-    told["sweep_sha256"] = hashlib.sha256(canonical(told["sweep"]).encode()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(told))
+    manifest["sweep_sha256"] = hashlib.sha256(canonical(manifest["sweep"]).encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_damaged_manifest_is_told_and_deleting_it_keeps_the_shards(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_a_damaged_manifest_is_an_error_and_deleting_it_keeps_the_shards(
+    tmp_path: Path, merged_files: dict[str, bytes]
+) -> None:
     energylens.sweep(JOB, tmp_path, shard="1/2")
     for text in (
         "{",
@@ -230,10 +232,10 @@ def test_a_damaged_manifest_is_told_and_deleting_it_keeps_the_shards(tmp_path: P
                 verb(tmp_path)
     (tmp_path / "manifest.json").unlink()
     assert energylens.sweep(JOB, tmp_path).computed == 6
-    assert files(tmp_path) == whole
+    assert files(tmp_path) == merged_files
 
 
-def test_a_full_disk_is_one_message_and_finished_shards_stay(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_a_full_disk_is_one_message_and_finished_shards_stay(tmp_path: Path, merged_files: dict[str, bytes]) -> None:
     out = tmp_path / "out"
     energylens.sweep(JOB, out, shard="1/3")
     done = files(out)
@@ -249,11 +251,11 @@ def test_a_full_disk_is_one_message_and_finished_shards_stay(tmp_path: Path, who
     assert "hint: 4 of 12 shards are done and kept; make room and run the same command again" in run.stderr
     assert files(out) == done
     assert energylens.sweep(JOB, out).computed == 8
-    assert files(out) == whole
+    assert files(out) == merged_files
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_an_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     with pytest.raises(EnergylensError, match=r"cannot write .*Permission denied"):
         energylens.sweep(JOB, tmp_path)
@@ -296,5 +298,5 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
 def test_killed_sweeps_give_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "kill.py"
     runpy.run_path(str(script))["main"](["--times", "6", "--shards", "24", "--kind", "local"])
-    told = capsys.readouterr().out
-    assert told.startswith("local: 6 kills") and "the same bytes" in told
+    output = capsys.readouterr().out
+    assert output.startswith("local: 6 kills") and "the same bytes" in output

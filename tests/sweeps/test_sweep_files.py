@@ -50,23 +50,23 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def rehashed(told: dict[str, Any]) -> str:
+def rehashed(manifest: dict[str, Any]) -> str:
     """Return a manifest whose hash fits what it says, as a hostile one's would."""
-    content = told.get("sweep")
+    content = manifest.get("sweep")
     try:
         text = canonical(content)
     except ValueError:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return json.dumps(told | {"sweep_sha256": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()})
+    return json.dumps(manifest | {"sweep_sha256": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()})
 
 
 def changed(manifest: str, path: list[str | int], value: Any) -> str:
-    told = json.loads(manifest)
-    node = told["sweep"]
+    fields = json.loads(manifest)
+    node = fields["sweep"]
     for step in path[:-1]:
         node = node[step]
     node[path[-1]] = value
-    return rehashed(told)
+    return rehashed(fields)
 
 
 @pytest.mark.parametrize(
@@ -127,20 +127,20 @@ def nodes(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | i
 
 
 def with_value(data: Any, path: tuple[str | int, ...], value: Any) -> Any:
-    told = copy.deepcopy(data)
-    node = told
+    changed = copy.deepcopy(data)
+    node = changed
     for step in path[:-1]:
         node = node[step]
     node[path[-1]] = value
-    return told
+    return changed
 
 
 def test_any_value_of_a_manifest_may_be_wrong(done: Path) -> None:
-    told = json.loads((done / "manifest.json").read_text())
+    manifest = json.loads((done / "manifest.json").read_text())
     draw = random.Random(1)
-    paths = [path for path in nodes(told) if path[:2] != ("sweep", "plan") or len(path) < 5]
+    paths = [path for path in nodes(manifest) if path[:2] != ("sweep", "plan") or len(path) < 5]
     for seed in range(300):
-        wrong = with_value(told, draw.choice(paths), draw.choice(ODD))
+        wrong = with_value(manifest, draw.choice(paths), draw.choice(ODD))
         try:
             sweep = thaw_here(rehashed(wrong), f"manifest {seed}")
             assert len(all_shards(sweep)) == sweep.count
@@ -149,11 +149,11 @@ def test_any_value_of_a_manifest_may_be_wrong(done: Path) -> None:
 
 
 def test_many_shards_are_held_against_the_memory(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = json.loads((done / "manifest.json").read_text())
-    told["sweep"]["shards"] = {"points": 10**9, "count": 10**7, "step": 1}
+    manifest = json.loads((done / "manifest.json").read_text())
+    manifest["sweep"]["shards"] = {"points": 10**9, "count": 10**7, "step": 1}
     monkeypatch.setenv(memory.VARIABLE, "1GB")
     with pytest.raises(memory.MemoryBudgetError, match=r"a sweep of 10,000,000 shards would need 6 GB"):
-        all_shards(thaw(rehashed(told), "manifest"))
+        all_shards(thaw(rehashed(manifest), "manifest"))
 
 
 def test_a_job_of_too_many_shards_is_refused() -> None:
@@ -291,33 +291,33 @@ def test_what_is_no_file_is_never_opened(name: str, kind: str, folder: Path) -> 
 
 def test_rows_zeroed_at_equal_size_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = max((folder / "rows").iterdir())
-    whole = path.read_bytes()
-    path.write_bytes(bytes(len(whole)))
+    intact = path.read_bytes()
+    path.write_bytes(bytes(len(intact)))
     assert energylens.status(folder).complete, "sizes alone do not tell"
-    told = energylens.status(folder, verify=True)
-    assert (told.damaged, told.shards_done, told.complete) == ([f"rows/{path.name}"], 3, False)
+    state = energylens.status(folder, verify=True)
+    assert (state.damaged, state.shards_done, state.complete) == ([f"rows/{path.name}"], 3, False)
     assert main(["status", str(folder), "--verify"]) == 2
     out, err = capsys.readouterr()
     assert f"damaged: rows/{path.name}" in out
     assert err.startswith("error: 1 file of the sweep is damaged\nhint: delete it")
     path.unlink()
     assert energylens.sweep(JOB, folder).computed == 1
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == intact
     assert main(["status", str(folder), "--verify"]) == 0
 
 
 @pytest.mark.parametrize("lost", ["all", "end", "length"])
 def test_rows_zeroed_at_equal_size_are_made_again(lost: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = max((folder / "rows").iterdir())
-    whole = path.read_bytes()
-    left = {"all": b"", "end": whole[:-4096], "length": whole[:-8]}[lost]
-    path.write_bytes(left + bytes(len(whole) - len(left) - 4) + (whole[-4:] if lost == "length" else bytes(4)))
-    assert path.stat().st_size == len(whole)
+    intact = path.read_bytes()
+    left = {"all": b"", "end": intact[:-4096], "length": intact[:-8]}[lost]
+    path.write_bytes(left + bytes(len(intact) - len(left) - 4) + (intact[-4:] if lost == "length" else bytes(4)))
+    assert path.stat().st_size == len(intact)
     capsys.readouterr()
-    told = energylens.sweep(JOB, folder)
-    assert (told.computed, told.complete, told.merged) == (1, True, True)
+    state = energylens.sweep(JOB, folder)
+    assert (state.computed, state.complete, state.merged) == (1, True, True)
     assert capsys.readouterr().err == f"rows/{path.name} is damaged: computing it again\n"
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == intact
     assert energylens.sweep(JOB, folder).computed == 0
 
 
@@ -325,11 +325,11 @@ def test_merged_files_that_are_damaged_are_named(folder: Path) -> None:
     path = folder / "top.parquet"
     path.write_bytes(bytes(path.stat().st_size))
     assert energylens.status(folder).damaged == []
-    told = energylens.status(folder, verify=True)
-    assert (told.damaged, told.merged) == (["top.parquet"], False)
+    state = energylens.status(folder, verify=True)
+    assert (state.damaged, state.merged) == (["top.parquet"], False)
 
 
-def test_anything_may_be_damaged_and_the_same_sweep_mends_it(folder: Path) -> None:
+def test_anything_may_be_damaged_and_the_same_sweep_repairs_it(folder: Path) -> None:
     want = contents(folder)
     draw = random.Random(2)
     for _ in range(12):
@@ -340,12 +340,12 @@ def test_anything_may_be_damaged_and_the_same_sweep_mends_it(folder: Path) -> No
         else:
             data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
         (folder / name).write_bytes(data)
-        told = energylens.status(folder, verify=True)
-        assert told.damaged or name.startswith(("_SUCCESS", "shards"))
-        if not told.damaged and name.startswith("shards"):  # a byte that says nothing of what was kept
-            assert told.complete
+        state = energylens.status(folder, verify=True)
+        assert state.damaged or name.startswith(("_SUCCESS", "shards"))
+        if not state.damaged and name.startswith("shards"):  # a byte that says nothing of what was kept
+            assert state.complete
             (folder / name).write_bytes(want[name])
-        for damaged in told.damaged:
+        for damaged in state.damaged:
             (folder / damaged).unlink()
         energylens.sweep(JOB, folder)
         assert contents(folder) == want

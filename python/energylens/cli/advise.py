@@ -38,6 +38,7 @@ def batch(
     Example: energylens advise batch llama-3.1-8b --gpu h100-sxm --workload 250:230
     """
     from energylens.inputs.batching import BATCHING
+    from energylens.inputs.library import load_model
     from energylens.reports.text.advice import batch_text
     from energylens.serving.advice.batch import advise_batch
 
@@ -56,7 +57,7 @@ def batch(
         }
         emit(data | {"curve": advice.curve.to_dicts(), "replicas": advice.replicas.to_dicts()})
     else:
-        print(batch_text(model, advice))
+        print(batch_text(load_model(model).spec.name, advice))
 
 
 @advise.command(name="sweet-spots")
@@ -76,6 +77,7 @@ def sweet_spots(
 
     Example: energylens advise sweet-spots llama-3.1-8b --gpu h100-sxm --batch 32
     """
+    from energylens.inputs.library import load_gpu, load_model
     from energylens.reports.text.advice import sweet_spots_text
     from energylens.serving.advice.sweet_spots import sweet_spots as run
 
@@ -83,12 +85,13 @@ def sweet_spots(
         axes.numbers(text, name) for name, text in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens))
     ]
     formats: dict[str, Any] = {} if is_default(weight_dtype) else {"weight_dtype": axes.formats(weight_dtype)[0]}
-    spots = run(model, gpu, batch=batch, prompt_tokens=lengths[0], output_tokens=lengths[1], tp=tp, **formats)
+    loaded, profile = load_model(model), load_gpu(gpu)
+    spots = run(loaded, profile, batch=batch, prompt_tokens=lengths[0], output_tokens=lengths[1], tp=tp, **formats)
     if json:
         data = {"coefficients_j": spots.coefficients, "error_percent": spots.error_percent}
         emit(data | {"best": spots.best, "worst": spots.worst, "cells": spots.cells.to_dicts()})
     else:
-        print(sweet_spots_text(f"{model} on {gpu}, tp {tp}, batch {batch}", spots))
+        print(sweet_spots_text(f"{loaded.spec.name} on {profile.spec.name}, tp {tp}, batch {batch}", spots))
 
 
 @advise.command(name="levers")

@@ -150,9 +150,9 @@ def mine(
 
     if columns:
         if json:
-            emit({"columns": own.COLUMNS_TOLD})
+            emit({"columns": own.REPORT_COLUMNS})
         else:
-            print(own.COLUMNS_TOLD)
+            print(own.REPORT_COLUMNS)
         return
     if runs is None:
         hint = "`energylens calibrate mine --columns` says what a file needs"

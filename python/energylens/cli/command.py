@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar, get_type_hints, overload
 
 from energylens.cli.layout import columns, filled, sentence
-from energylens.cli.option import CommandError, Option, Parameter, default_of, key_of, option_of, plain, value_of
+from energylens.cli.option import (
+    CommandError,
+    Option,
+    Parameter,
+    default_of,
+    key_of,
+    named_as_options,
+    option_of,
+    plain,
+    value_of,
+)
 from energylens.common.errors import EnergylensError, Problem, did_you_mean
 from energylens.common.files import is_file, printable
 
@@ -112,7 +122,11 @@ class Command:
                 positional.append(arguments[taken.name])
             else:
                 named[taken.name] = arguments[taken.name]
-        return self.run(*positional, **named)
+        try:
+            return self.run(*positional, **named)
+        except EnergylensError as error:
+            named_as_options(error, [option for option in self.options if texts.get(key_of(option)) is not None])
+            raise
 
     def _texts(self, words: Sequence[str]) -> tuple[dict[str, list[str] | None], list[Problem]]:
         """Return the texts given for each option, and all that is wrong with the words as such."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from energylens.cli import axes
 from energylens.cli.app import app, emit
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from energylens.results.result import Result
 
 _MODELS = "Bundled models or spec paths, separated by commas."
+_EVOLVED: Final[dict[str, object]] = {
+    "population": 200,
+    "generations": 100,
+    "seed": 1,
+    "patience": None,
+    "checkpoint": None,
+}
+"""Options of `search` that only generations of points have use for, with their defaults."""
 
 
 @app.command
@@ -80,6 +88,16 @@ def search(
         threads=threads,
         show_progress=True,
     )
+    values = (population, generations, seed, patience, checkpoint)
+    unused = [f"--{name}" for (name, usual), value in zip(_EVOLVED.items(), values, strict=True) if value != usual]
+    if result.method == "exhaustive" and unused:
+        verb = "is" if len(unused) == 1 else "are"
+        why = (
+            f"every point is evaluated ({result.points:,} are few enough)"
+            if method == "auto"
+            else "`exhaustive` evaluates every point"
+        )
+        print(f"note: {', '.join(unused)} {verb} not used: {why}; --method native searches", file=sys.stderr)
     _tell(result, json, out)
 
 

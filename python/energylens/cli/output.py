@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
+from energylens.common.readable import readable
+
 FAILED: Final = 74
 """Exit code where standard output could not be written: `EX_IOERR` of sysexits.h."""
 
@@ -28,6 +30,7 @@ class ReaderGoneError(OutputError):
 
 def escaped(text: str, encoding: str | None = None) -> str:
     r"""Return a text as a terminal may get it: control characters and what the encoding lacks as `\x1b` or `\u202e`."""
+    text = readable(text)
     if not (text.isascii() and text.replace("\n", "").replace("\t", "").isprintable()):
         text = "".join(_escaped(c) if _hidden(c) else c for c in text)
     return text if encoding is None else text.encode(encoding, "backslashreplace").decode(encoding)

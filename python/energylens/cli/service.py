@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,12 +11,12 @@ from typing import Annotated, Any
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
+from energylens.cli.costs import CostOptions
 from energylens.cli.options import Json, Out, Threads, check_out
 from energylens.cli.split import read_axes
-from energylens.common.errors import Problem, SpaceError
+from energylens.common.errors import InfeasibleError, Problem, SpaceError
 from energylens.common.files import is_file
 from energylens.common.format import number, table
-from energylens.inputs import axis_text
 from energylens.inputs.axes import AXES, RUNNING
 
 _WORKLOAD = "A bundled workload (energylens workloads), lengths as 1024:256, a workload .yaml, or a trace."
@@ -121,41 +120,6 @@ class TraceOptions:
         return {name: value for name, value in said.items() if value is not None}
 
 
-@dataclass
-class CostOptions:
-    """Money and carbon, beyond the joules of the GPUs."""
-
-    gpu_hour: Annotated[str | None, Parameter(help="Price of a GPU-hour: 2.5, or h100-sxm=2.5,b200=4.")] = None
-    kwh: Annotated[float | None, Parameter(help="Price of a kWh.")] = None
-    pue: Annotated[float, Parameter(help="Power usage effectiveness of the site.")] = 1.0
-    carbon: Annotated[str | None, Parameter(help="Grams of CO2 a kWh, one number or 24 by hour.")] = None
-    server_w_per_gpu: Annotated[float, Parameter(help="Watts of the server beside each GPU.")] = 0.0
-
-    def costs(self) -> Any:
-        """Return them as `Costs`; raise `SpaceError`."""
-        from energylens.serving.costs import Costs
-
-        prices: Any = None
-        if self.gpu_hour is not None:
-            parts = [part.partition("=") for part in axes.names(self.gpu_hour)]
-            if len(parts) > 1 and not all(sign for _, sign, _ in parts):
-                hint = "give one price for all, or name each GPU: h100-sxm=2.5,b200=4"
-                raise SpaceError(Problem(f"cannot read the prices `{self.gpu_hour}`", hint=hint, code="cost"))
-            by_name = {name.strip(): _number(text, f"--gpu-hour {name.strip()}") for name, sign, text in parts if sign}
-            prices = by_name or _number(parts[0][0] if parts else "", "--gpu-hour")
-        carbon = None if self.carbon is None else [_number(part, "--carbon") for part in self.carbon.split(",")]
-        return Costs(prices, self.kwh, self.pue, carbon, self.server_w_per_gpu)
-
-
-def _number(text: str, option: str) -> float:
-    try:
-        return axis_text.real(text)
-    except ValueError:
-        bare = re.sub(r"[^0-9.eE+-]", "", text)
-        hint = f"write the number alone, without a currency or a unit: {bare}" if bare else "write a number"
-        raise SpaceError(Problem(f"cannot read `{text}` of {option} as a number", hint=hint, code="cost")) from None
-
-
 @app.command(name="serve-plan")
 def serve_plan(
     model: Annotated[str, Parameter(help="A bundled model (energylens models) or a path to a spec.")],
@@ -195,7 +159,7 @@ def serve_plan(
         threads=threads,
         **(options or DeploymentOptions()).axes(),
     )
-    answer = replace(answer, asked={**answer.asked, "workload": workload, **reading.reading()})
+    answer = replace(answer, arguments={**answer.arguments, "workload": workload, **reading.reading()})
     if out is not None:
         answer.write(out)
         print(f"wrote {out}: {answer.frame.height} deployments", file=sys.stderr)
@@ -276,8 +240,10 @@ def replay(
 
     Example: energylens replay llama-3.1-70b --workload trace.parquet --gpu h100-sxm --tp 4 --replicas 2 --rate 5
     """
+    from energylens.inputs.library import load_gpu, load_model
     from energylens.reports.text.service import replay_text
     from energylens.results.parquet import write_parquet
+    from energylens.results.prediction import engine_problem
     from energylens.results.words import deployment_words
     from energylens.serving.replay import replay as run
 
@@ -286,7 +252,14 @@ def replay(
         raise SpaceError(Problem(f"`{out}` is the trace that is read", hint="nothing was written", code="write"))
     deployment = (options or SingleDeployment()).deployment(model)
     load = (trace or TraceOptions()).load(workload)
-    replayed = run(deployment, load, rate, requests=requests)
+    try:
+        replayed = run(deployment, load, rate, requests=requests)
+    except InfeasibleError as error:
+        engine = {name: value for name, value in deployment.items() if name not in ("model", "gpu")}
+        reason = engine_problem(load_model(model), load_gpu(deployment["gpu"]), engine)
+        if reason is not None and reason.code == error.problems[0].code:
+            raise InfeasibleError(reason) from None
+        raise
     deployment = {name: replayed.deployment[name] for name in deployment}  # by the names of specs, not of their files
     if out is not None:
         write_parquet(
@@ -315,7 +288,7 @@ def workloads(*, json: Json = False) -> None:
     rows = [
         [
             row["workload"],
-            number(row["input_tokens"]),
+            number(row["prompt_tokens"]),
             number(row["output_tokens"]),
             "-" if row["rate_per_s"] is None else number(row["rate_per_s"]),
             number(row["largest_rate"]),

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,11 @@ def errors(predicted: ArrayLike, measured: ArrayLike) -> Errors:
     )
 
 
-def ranks(values: ArrayLike) -> NDArray[np.float64]:
-    """Return ranks from 0, equal values sharing their mean rank."""
-    array = np.asarray(values, float)
-    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    mean: NDArray[np.float64] = (ends - 1) - (counts - 1) / 2
-    return mean[inverse]
-
-
 def spearman(predicted: ArrayLike, measured: ArrayLike) -> float:
     """Return Spearman's rank correlation; not a number for fewer than three rows or constant values."""
-    a, b = ranks(predicted), ranks(measured)
+    from scipy.stats import rankdata  # type: ignore[import-untyped, unused-ignore]
+
+    a, b = rankdata(np.asarray(predicted, float)), rankdata(np.asarray(measured, float))
     if a.size < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from energylens.inputs import routing, run_options
 from energylens.inputs.axes import POINT_DEFAULTS
 from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
+from energylens.inputs.crossing import Point
 from energylens.inputs.library import load_gpu, load_model
-from energylens.inputs.plan import MAX_BATCHED_TOKENS, Plan
+from energylens.inputs.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan
 from energylens.results.breakdown import drawn_w, kernels
 
 
@@ -158,6 +160,25 @@ def predict(
     }
     values = {name: columns[name] for name in (*RESULTS, "feasible", "reason")}
     return Prediction(chosen, values, causes, kernels(plan, columns), account(loaded_gpu), plan.sha256)
+
+
+def engine_problem(model: LoadedModel, gpu: LoadedGpu, engine: Mapping[str, Any]) -> Problem | None:
+    """Return why an engine cannot be split or run as its columns say, whatever its load; None if it can.
+
+    Parameters
+    ----------
+    model, gpu
+        What it serves, and on what.
+    engine
+        Columns of `evaluate`; those left out have their defaults, others do not matter.
+    """
+    columns: dict[str, Any] = (
+        POINT_DEFAULTS | run_options.RUNNING | dict(engine) | {"model": model.spec.name, "gpu": gpu.spec.name}
+    )
+    plan = Plan([model], [gpu], MAX_BATCHED_TOKENS, routing.laws([columns["routing"]]))
+    degrees = {name: columns[name] for name in ("tp", "pp", "dp", "ep")}
+    infeasible = plan.core.why_not(Point(**degrees, run_options=run_options.for_core(columns, plan.routings)))
+    return None if infeasible is None else why_not(plan, columns | {"reason": infeasible.reason})
 
 
 def why_not(plan: Plan, row: dict[str, Any]) -> Problem:

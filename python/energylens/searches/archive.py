@@ -20,8 +20,8 @@ _FEWEST_WAITING = 4096
 def among(ascending: Keys, keys: Keys) -> NDArray[np.bool_]:
     """Tell for each key whether it is one of some ascending ones, of which there is at least one."""
     places = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
-    found: NDArray[np.bool_] = ascending[places] == keys
-    return found
+    present: NDArray[np.bool_] = ascending[places] == keys
+    return present
 
 
 class KeySet:
@@ -35,10 +35,10 @@ class KeySet:
 
     def holds(self, keys: Keys) -> NDArray[np.bool_]:
         """Tell for each key whether it is in the set."""
-        found = np.zeros(len(keys), dtype=bool)
+        present = np.zeros(len(keys), dtype=bool)
         for run in self._runs:
-            found |= among(run, keys)
-        return found
+            present |= among(run, keys)
+        return present
 
     def add(self, keys: Keys) -> None:
         """Add ascending keys, none of which is in the set yet."""
@@ -75,16 +75,16 @@ class Archive:
         self._seen.add(unique[new])
         self._counts += np.bincount(reasons[first], minlength=len(self._counts))
         self.outside += int(((reasons[first] == 0) & ~inside[first]).sum())
-        kept = first[inside[first]]
-        self._waiting.append((keys[kept], values[kept]))
-        if sum(len(found) for found, _ in self._waiting) > max(_FEWEST_WAITING, len(self._keys)):
+        chosen = first[inside[first]]
+        self._waiting.append((keys[chosen], values[chosen]))
+        if sum(len(waiting_keys) for waiting_keys, _ in self._waiting) > max(_FEWEST_WAITING, len(self._keys)):
             self._reduce()
 
     def _reduce(self) -> None:
         """Drop what is dominated; ties are kept."""
         if not self._waiting:
             return
-        keys = np.concatenate([self._keys, *(found for found, _ in self._waiting)])
+        keys = np.concatenate([self._keys, *(waiting_keys for waiting_keys, _ in self._waiting)])
         values = np.concatenate([self._values, *(rows for _, rows in self._waiting)])
         best = find_non_dominated(values)
         best = best[np.argsort(keys[best], kind="stable")]

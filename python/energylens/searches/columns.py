@@ -40,23 +40,23 @@ class Columns:
 
     def get(self, *names: str) -> Any:
         """Return the column of a name, or a tuple of columns."""
-        found = tuple(self.columns[name] for name in names)
-        return found[0] if len(found) == 1 else found
+        columns = tuple(self.columns[name] for name in names)
+        return columns[0] if len(columns) == 1 else columns
 
     def set(self, name: str, value: Any) -> None:
         """Set a column from values or from one value for all."""
         self.columns[name] = np.array(np.broadcast_to(value, (len(self), *np.shape(value)[1:])))
 
-    def measured(self, found: Measured) -> None:
+    def measured(self, results: Measured) -> None:
         """Set objectives and violations."""
-        violation = np.maximum(found.violations, 0.0).sum(axis=1)
+        violation = np.maximum(results.violations, 0.0).sum(axis=1)
         self.columns |= {
-            "F": found.objectives,
-            "G": found.violations,
+            "F": results.objectives,
+            "G": results.violations,
             "H": np.zeros((len(self), 0)),
             "CV": violation[:, None],
             "FEAS": violation[:, None] <= 0,
-            "f": found.objectives[:, 0],
+            "f": results.objectives[:, 0],
             "cv": violation,
             "feas": violation <= 0,
         }
@@ -106,10 +106,10 @@ class ColumnSurvival(RankAndCrowding):  # type: ignore[misc]
                 front = front[order[:-surplus]]
             chosen.append(front)
             left -= len(front)
-        kept = np.concatenate([*chosen, infeasible[:left]])
-        survivors = pop[kept]
-        survivors.columns |= {"rank": rank[kept], "crowding": crowding[kept]}
-        return survivors
+        survivors = np.concatenate([*chosen, infeasible[:left]])
+        population = pop[survivors]
+        population.columns |= {"rank": rank[survivors], "crowding": crowding[survivors]}
+        return population
 
 
 class ColumnMating:
@@ -150,8 +150,8 @@ class ColumnMating:
         children = np.rint(children)
         mutants = self.mutation._do(problem, children, random_state=random_state)
         mutated = random_state.random(len(children)) <= get(self.mutation.prob, size=len(children))
-        whole: NDArray[np.int64] = np.rint(np.where(mutated[:, None], mutants, children)).astype(np.int64)
-        return whole
+        digits: NDArray[np.int64] = np.rint(np.where(mutated[:, None], mutants, children)).astype(np.int64)
+        return digits
 
 
 class ColumnNSGA2(NSGA2):  # type: ignore[misc]

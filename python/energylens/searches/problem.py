@@ -81,13 +81,13 @@ class SpaceProblem(Problem):  # type: ignore[misc]
 
     def meet(self, keys: Keys) -> Measured:
         """Evaluate points and add them to the archive."""
-        found = self.measure(keys)
-        self.archive.add(keys, found.objectives, found.reasons, found.inside)
-        return found
+        measured = self.measure(keys)
+        self.archive.add(keys, measured.objectives, measured.reasons, measured.inside)
+        return measured
 
     def _evaluate(self, x: NDArray[Any], out: dict[str, Any], *_args: Any, **_kwargs: Any) -> None:
-        found = self.meet(self.keys(x))
-        out["F"], out["G"] = found.objectives, found.violations
+        measured = self.meet(self.keys(x))
+        out["F"], out["G"] = measured.objectives, measured.violations
 
 
 class SameKey(DuplicateElimination):  # type: ignore[misc]
@@ -98,10 +98,10 @@ class SameKey(DuplicateElimination):  # type: ignore[misc]
         self.problem = problem
 
     def _do(self, pop: Any, other: Any, is_duplicate: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        own = self.problem.keys(pop.get("X"))
+        keys = self.problem.keys(pop.get("X"))
         if other is None:
             is_duplicate[:] = True
-            is_duplicate[np.unique(own, return_index=True)[1]] = False
+            is_duplicate[np.unique(keys, return_index=True)[1]] = False
         else:
-            is_duplicate[np.isin(own, self.problem.keys(other.get("X")))] = True
+            is_duplicate[np.isin(keys, self.problem.keys(other.get("X")))] = True
         return is_duplicate

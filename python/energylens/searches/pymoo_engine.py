@@ -165,10 +165,10 @@ def directions(objectives: int, population: int) -> NDArray[np.float64]:
     count = max(population, objectives)
     partitions = get_partition_closest_to_points(count, objectives)
     if partitions < objectives and 2 * objectives <= count <= _MOST_SPREAD_DIRECTIONS:
-        found = get_reference_directions("energy", objectives, count, seed=1)
+        points = get_reference_directions("energy", objectives, count, seed=1)
     else:
-        found = get_reference_directions("das-dennis", objectives, n_partitions=partitions)
-    return np.asarray(found, dtype=np.float64)
+        points = get_reference_directions("das-dennis", objectives, n_partitions=partitions)
+    return np.asarray(points, dtype=np.float64)
 
 
 def _copied(algorithm: Algorithm, problem: SpaceProblem) -> Algorithm:

@@ -51,6 +51,7 @@ def search(
     memory are constraints; every feasible point met is kept, so the front is not capped by the population.
 
     With `patience`, a search ends when its hypervolume has grown by less than `tolerance` in that many generations.
+    Where `auto` evaluates every point, `threads` is all that matters of the options.
     `checkpoint` is a file to go on from after a break. `algorithm` is a name or an algorithm of pymoo and `termination`
     one of its terminations, see `energylens.searches.pymoo_engine.run`; either makes `auto` choose pymoo. Raises
     `SpecError` or `SpaceError`.
@@ -112,12 +113,12 @@ def search(
 def _nothing_to_break_off(patience: int | None, checkpoint: str | Path | None) -> None:
     """Raise `SpaceError` for options that say when to end, or where to go on, if every point is to be evaluated."""
     reasons = {"patience": "there are no generations to wait for", "checkpoint": "there is no state to go on from"}
-    given = {"patience": patience, "checkpoint": checkpoint}
+    options = {"patience": patience, "checkpoint": checkpoint}
     hint = "leave one of them out, or use method `native` or `pymoo`"
     problems = [
         Problem(f"`{name}` and method `exhaustive` exclude each other: {reason}", hint=hint, code="search")
         for name, reason in reasons.items()
-        if given[name] is not None
+        if options[name] is not None
     ]
     if problems:
         raise SpaceError(problems)

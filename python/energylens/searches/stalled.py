@@ -40,10 +40,10 @@ class Stalled:
     def restore(self, state: Mapping[str, NDArray[Any]], objectives: int) -> None:
         """Take up a state, if there is one; raise `ValueError` if it is none."""
         if "stalled" in state:
-            told = state["stalled"]
-            if told.dtype != np.float64 or told.ndim != 1 or len(told) < 2 or not np.isfinite(told).all():
+            stored = state["stalled"]
+            if stored.dtype != np.float64 or stored.ndim != 1 or len(stored) < 2 or not np.isfinite(stored).all():
                 raise ValueError("it does not say when the search last gained something")
-            best, since, *reference = told.tolist()
+            best, since, *reference = stored.tolist()
             if best < 0 or not 0 <= since < 2**53 or len(reference) not in (0, objectives):
                 raise ValueError("it does not say when the search last gained something")
             self._best, self._since = best, int(since)

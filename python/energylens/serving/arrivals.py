@@ -40,11 +40,13 @@ def grouped(rates: Column, number: int) -> list[tuple[float, float]]:
     rate, share = rates[np.argsort(rates[:, 0], kind="stable")].T
     held = np.cumsum(rate * share) / (rate * share).sum()
     group = np.minimum((held * number - 1e-9).astype(int), number - 1)
-    told = []
-    for one in np.unique(group):
-        own = group == one
-        told.append((float((rate[own] * share[own]).sum() / share[own].sum()), float(share[own].sum())))
-    return told
+    groups = []
+    for index in np.unique(group):
+        members = group == index
+        groups.append(
+            (float((rate[members] * share[members]).sum() / share[members].sum()), float(share[members].sum()))
+        )
+    return groups
 
 
 def crowding(arrivals: Column) -> tuple[float, float]:
@@ -71,11 +73,11 @@ def crowded(times: Column, share: float, others: float, random: np.random.Genera
         return times
     size = max(2, round(2.0 * others))
     groups = np.flatnonzero(random.random(len(times)) < share / (size - 1))
-    found = times.copy()
+    moved = times.copy()
     for place in range(1, min(size, len(times))):
         at = groups + place
-        found[at[at < len(times)]] = times[groups[at < len(times)]]
-    return np.sort(found)
+        moved[at[at < len(times)]] = times[groups[at < len(times)]]
+    return np.sort(moved)
 
 
 def repeated(requests: pl.DataFrame, number: int, rate_per_s: float) -> pl.DataFrame:
@@ -88,5 +90,5 @@ def repeated(requests: pl.DataFrame, number: int, rate_per_s: float) -> pl.DataF
         return rows.with_columns(arrival_s=pl.Series(np.cumsum(random.exponential(1.0 / rate_per_s, number))))
     span = float(arrivals[-1]) * len(arrivals) / max(1, len(arrivals) - 1)
     times = np.concatenate([arrivals + turn * span for turn in range(rounds)])[:number]
-    own = (len(arrivals) - 1) / float(arrivals[-1])
-    return rows.with_columns(arrival_s=pl.Series(times * own / rate_per_s))
+    trace_rate_per_s = (len(arrivals) - 1) / float(arrivals[-1])
+    return rows.with_columns(arrival_s=pl.Series(times * trace_rate_per_s / rate_per_s))

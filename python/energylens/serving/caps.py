@@ -70,12 +70,12 @@ class Drawn:
         """Return the watts of steps, each on the engine of its row, that read tokens of prompts of such a length."""
         watts = np.zeros(len(rows))
         for row in np.unique(rows[np.isfinite(self.cap_w[rows])]):
-            own = rows == row
-            worked, shared = np.maximum(decoding[own] + read[own], 1e-9), context[own]
+            mask = rows == row
+            worked, shared = np.maximum(decoding[mask] + read[mask], 1e-9), context[mask]
             alone = np.interp(worked, self.tokens[row], self.base_w[row])
-            some = self._decoding(int(row), worked, decoding[own] * shared / worked)
-            more = read[own] / worked * np.interp(length[own], self.lengths[row], self.more_w[row])
-            watts[own] = np.where(decoding[own] > 0, some, alone) + more
+            some = self._decoding(int(row), worked, decoding[mask] * shared / worked)
+            more = read[mask] / worked * np.interp(length[mask], self.lengths[row], self.more_w[row])
+            watts[mask] = np.where(decoding[mask] > 0, some, alone) + more
         return watts
 
     def _decoding(self, row: int, sequences: Column, context: Column) -> Column:
@@ -88,17 +88,17 @@ class Drawn:
         That is whatever it reads besides; last are the watts of steps that only read.
         """
         sequences, contexts = _finer(self.sequences[row]), _finer(self.contexts[row])
-        there = self.lengths[row] <= max(reading.longest, self.lengths[row][1])
-        more = float(self.more_w[row][there].max()) if reading.longest > 0 else 0.0
+        reached = self.lengths[row] <= max(reading.longest, self.lengths[row][1])
+        more = float(self.more_w[row][reached].max()) if reading.longest > 0 else 0.0
         watts = np.zeros((len(sequences), len(contexts)))
         for at, decoding in enumerate(sequences):
             least = decoding + reading.shortest
-            beside = np.append(least, sequences[sequences > least]) if reading.mixes else np.zeros(0)
-            worked = np.append(decoding, beside[beside <= reading.token_budget])
+            totals = np.append(least, sequences[sequences > least]) if reading.mixes else np.zeros(0)
+            worked = np.append(decoding, totals[totals <= reading.token_budget])
             each = np.repeat(worked, len(contexts))
-            some = self._decoding(row, each, np.tile(contexts, len(worked)) * decoding / each)
+            base_w = self._decoding(row, each, np.tile(contexts, len(worked)) * decoding / each)
             extra = more * (1.0 - decoding / worked)
-            watts[at] = (some.reshape(len(worked), len(contexts)) + extra[:, None]).max(axis=0)
+            watts[at] = (base_w.reshape(len(worked), len(contexts)) + extra[:, None]).max(axis=0)
         return sequences, contexts, watts, np.where(self.tokens[row] < reading.shortest, 0.0, self.base_w[row] + more)
 
 
@@ -120,8 +120,10 @@ def drawn(steps: Steps, points: pl.DataFrame, bound: NDArray[np.bool_], options:
     base_w = steps.base_j / steps.base_s / each
 
     def base_at(values: Column, counts: Column) -> Column:
-        lines = [np.interp(row, tokens, own) for row, tokens, own in zip(counts, steps.tokens, values, strict=True)]
-        return np.array(lines)
+        interpolated_rows = [
+            np.interp(row, tokens, line) for row, tokens, line in zip(counts, steps.tokens, values, strict=True)
+        ]
+        return np.array(interpolated_rows)
 
     read = steps.lanes[:, None] * steps.lengths
     with np.errstate(invalid="ignore"):
@@ -153,7 +155,7 @@ def _of_stages(steps: Steps, row: int, points: pl.DataFrame, options: Mapping[st
     def watts(phase: str, batches: Column, prompts: Column) -> Column:
         lines = zip(np.rint(batches), np.rint(prompts), strict=True)
         each = [point | {"batch": batch, "prompt_tokens": prompt, "output_tokens": 2} for batch, prompt in lines]
-        return np.array([drawn_w(plan, one)[phase] for one in each])
+        return np.array([drawn_w(plan, single_point)[phase] for single_point in each])
 
     base = watts("prefill", lanes * np.maximum(1.0, tokens // PIECE), np.minimum(tokens, PIECE))
     long = watts("prefill", np.full(len(lengths), lanes), lengths)
@@ -178,8 +180,8 @@ def _bilinear(first: Column, second: Column, values: Column, at_first: Column, a
     (i, a), (j, b) = places
     low = values[i, j] * (1.0 - b) + values[i, j + 1] * b
     high = values[i + 1, j] * (1.0 - b) + values[i + 1, j + 1] * b
-    found: Column = low * (1.0 - a) + high * a
-    return found
+    interpolated: Column = low * (1.0 - a) + high * a
+    return interpolated
 
 
 def replay_w(
@@ -250,8 +252,8 @@ def _marks(levels: Column, low: int, width: int) -> list[float]:
 
 def binds(gpu: str, cap_w: float, lowest_w: float, what: str, gpus: Sequence[LoadedGpu]) -> Problem:
     """Return that a cap binds in a step on a GPU without clocks, the lowest that does not, and GPUs with clocks."""
-    own = {loaded.spec.name: loaded for loaded in gpus}
-    loaded = own.get(gpu) or load_gpu(gpu)
+    by_name = {loaded.spec.name: loaded for loaded in gpus}
+    loaded = by_name.get(gpu) or load_gpu(gpu)
     tdp_w = math.floor(loaded.profile.tdp_w)
     lowest = min(math.ceil(lowest_w * (1.0 - _SLACK)), tdp_w)
     known = [name for name in bundled("hardware") if not capless(load_gpu(name))]

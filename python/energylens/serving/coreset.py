@@ -28,17 +28,17 @@ def binned(
 ) -> pl.DataFrame:
     """Return bins with the number of requests in each, as published: lengths rounded up, longer ones dropped.
 
-    Columns `input_tokens`, `output_tokens`, `weight`.
+    Columns `prompt_tokens`, `output_tokens`, `weight`.
     """
 
     def up(name: str, bins: Sequence[int]) -> pl.Series:
         edges = np.array([*bins, 0], dtype=np.float64)
         return pl.Series(name, edges[np.searchsorted(edges[:-1], requests[name].to_numpy())])
 
-    both = pl.DataFrame([up("input_tokens", inputs), up("output_tokens", outputs)])
-    kept = both.filter((pl.col("input_tokens") > 0) & (pl.col("output_tokens") > 0))
-    told = kept.group_by("input_tokens", "output_tokens").agg(weight=pl.len().cast(pl.Float64))
-    return told.sort("input_tokens", "output_tokens")
+    both = pl.DataFrame([up("prompt_tokens", inputs), up("output_tokens", outputs)])
+    counted = both.filter((pl.col("prompt_tokens") > 0) & (pl.col("output_tokens") > 0))
+    bins = counted.group_by("prompt_tokens", "output_tokens").agg(weight=pl.len().cast(pl.Float64))
+    return bins.sort("prompt_tokens", "output_tokens")
 
 
 def _strata(points: Column, weight: Column, number: int) -> NDArray[np.int64]:
@@ -49,7 +49,7 @@ def _strata(points: Column, weight: Column, number: int) -> NDArray[np.int64]:
     def parts(order: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
         held = np.cumsum(weight[order]) - weight[order] / 2.0
         part = np.minimum((held / weight[order].sum() * count).astype(int), count - 1)
-        return [order[part == one] for one in range(count) if (part == one).any()]
+        return [order[part == index] for index in range(count) if (part == index).any()]
 
     chosen: list[int] = []
     for column, size in zip(parts(np.argsort(points[:, 0], kind="stable"), wide), sizes, strict=False):
@@ -58,11 +58,11 @@ def _strata(points: Column, weight: Column, number: int) -> NDArray[np.int64]:
     return np.unique(np.array(chosen))
 
 
-def moments(given: Column, made: Column) -> Column:
+def moments(prompts: Column, outputs: Column) -> Column:
     """Return what joules of requests follow, by row: prompt tokens, tokens made, cache read, prompt attention."""
-    parts = np.stack([np.ones_like(given), given, made, made * (given + made / 2), given**2])
-    found: Column = parts
-    return found
+    parts = np.stack([np.ones_like(prompts), prompts, outputs, outputs * (prompts + outputs / 2), prompts**2])
+    moments_of: Column = parts
+    return moments_of
 
 
 def coreset(requests: pl.DataFrame, number: int = 32) -> pl.DataFrame:
@@ -71,53 +71,53 @@ def coreset(requests: pl.DataFrame, number: int = 32) -> pl.DataFrame:
     Weighted k-medoids of log lengths (the first medoids are those of quantiles of outputs within quantiles of
     prompts, so that the outcome is always the same), then weights near the sizes of the clusters that keep the means
     of `moments` (non-negative least squares). Where no more than that differ in length, all of them with their shares.
-    Columns `input_tokens`, `output_tokens`, `weight`.
+    Columns `prompt_tokens`, `output_tokens`, `weight`.
     """
-    lengths = [pl.col(name).cast(pl.Float64) for name in ("input_tokens", "output_tokens")]
+    lengths = [pl.col(name).cast(pl.Float64) for name in ("prompt_tokens", "output_tokens")]
     share = pl.col("weight") if "weight" in requests.columns else pl.lit(1.0).alias("weight")
-    alike = requests.select(*lengths, share).group_by("input_tokens", "output_tokens").agg(pl.col("weight").sum())
+    alike = requests.select(*lengths, share).group_by("prompt_tokens", "output_tokens").agg(pl.col("weight").sum())
     if alike.height > _MOST_DISTINCT:  # lengths within 2 % of each other count as one
-        near = [(pl.col(name).log() / 0.02).round() for name in ("input_tokens", "output_tokens")]
+        near = [(pl.col(name).log() / 0.02).round() for name in ("prompt_tokens", "output_tokens")]
         means = [
             (pl.col(name) * pl.col("weight")).sum() / pl.col("weight").sum()
-            for name in ("input_tokens", "output_tokens")
+            for name in ("prompt_tokens", "output_tokens")
         ]
         alike = alike.group_by(near[0].alias("i"), near[1].alias("o")).agg(*means, pl.col("weight").sum())
-    alike = alike.sort("input_tokens", "output_tokens")
-    given, made, weight = (alike[name].to_numpy() for name in ("input_tokens", "output_tokens", "weight"))
+    alike = alike.sort("prompt_tokens", "output_tokens")
+    prompts, outputs, weight = (alike[name].to_numpy() for name in ("prompt_tokens", "output_tokens", "weight"))
     weight = weight / weight.sum()
-    if len(given) <= number:  # all of them
-        return alike.select("input_tokens", "output_tokens", pl.Series("weight", weight))
-    points = np.stack([np.log(given), np.log(made)], axis=1)
+    if len(prompts) <= number:  # all of them
+        return alike.select("prompt_tokens", "output_tokens", pl.Series("weight", weight))
+    points = np.stack([np.log(prompts), np.log(outputs)], axis=1)
     points = (points - points.mean(axis=0)) / np.maximum(points.std(axis=0), 1e-9)
     centres = points[_strata(points, weight, number)]
 
     def nearest_of() -> NDArray[np.int64]:
-        found: NDArray[np.int64] = ((points[:, None, :] - centres[None, :, :]) ** 2).sum(axis=2).argmin(axis=1)
-        return found
+        clusters: NDArray[np.int64] = ((points[:, None, :] - centres[None, :, :]) ** 2).sum(axis=2).argmin(axis=1)
+        return clusters
 
     for _ in range(_ROUNDS):
         nearest, fresh = nearest_of(), centres.copy()
         for cluster in range(len(centres)):
-            own = nearest == cluster
-            if own.any():
-                mean = np.average(points[own], axis=0, weights=weight[own])
-                fresh[cluster] = points[own][((points[own] - mean) ** 2).sum(axis=1).argmin()]
+            members = nearest == cluster
+            if members.any():
+                mean = np.average(points[members], axis=0, weights=weight[members])
+                fresh[cluster] = points[members][((points[members] - mean) ** 2).sum(axis=1).argmin()]
         if np.array_equal(fresh, centres):
             break
         centres = fresh
     nearest = nearest_of()
     chosen = np.array([int(((points - centre) ** 2).sum(axis=1).argmin()) for centre in centres])
     sizes = np.array([weight[nearest == cluster].sum() for cluster in range(len(centres))])
-    wanted = row_sums(moments(given, made), weight)
-    held = moments(given[chosen], made[chosen]) / wanted[:, None]
-    left = np.concatenate([_STRONG * held, np.eye(len(centres))])
+    wanted = row_sums(moments(prompts, outputs), weight)
+    medoids = moments(prompts[chosen], outputs[chosen]) / wanted[:, None]
+    left = np.concatenate([_STRONG * medoids, np.eye(len(centres))])
     right = np.concatenate([_STRONG * np.ones(len(wanted)), sizes])
-    found = nonnegative_least_squares(left, right)
-    kept = found > 0
-    told = {
-        "input_tokens": given[chosen][kept],
-        "output_tokens": made[chosen][kept],
-        "weight": found[kept] / found.sum(),
+    solution = nonnegative_least_squares(left, right)
+    positive = solution > 0
+    columns = {
+        "prompt_tokens": prompts[chosen][positive],
+        "output_tokens": outputs[chosen][positive],
+        "weight": solution[positive] / solution.sum(),
     }
-    return pl.DataFrame(told).sort("input_tokens", "output_tokens")
+    return pl.DataFrame(columns).sort("prompt_tokens", "output_tokens")

@@ -84,10 +84,10 @@ class Costs:
             raise SpaceError(problems)
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether anything beyond the GPUs' joules is to be told."""
-        given = (self.gpu_hour, self.kwh, self.carbon_g_per_kwh)
-        return any(value is not None for value in given) or self.pue != 1.0 or self.server_w_per_gpu > 0.0
+        prices = (self.gpu_hour, self.kwh, self.carbon_g_per_kwh)
+        return any(value is not None for value in prices) or self.pue != 1.0 or self.server_w_per_gpu > 0.0
 
     @property
     def by_hour(self) -> bool:
@@ -96,7 +96,7 @@ class Costs:
 
     def columns(self) -> list[str]:
         """Return the columns that `added` adds."""
-        names = [FACILITY] if self.asked else []
+        names = [FACILITY] if self.requested else []
         names += [MONEY] if self.gpu_hour is not None or self.kwh is not None else []
         if self.carbon_g_per_kwh is not None:
             names += [CARBON, *((f"{CARBON}_best", f"{CARBON}_worst") if self.by_hour else ())]
@@ -118,10 +118,10 @@ class Costs:
             follow the load are spent evenly over that time, the others with the output tokens. Without, all are spent
             evenly over the day.
         """
-        if not self.asked:
+        if not self.requested:
             return frame
-        beside = self.server_w_per_gpu * pl.col("gpus") / pl.col("output_tokens_per_s")
-        facility = self.pue * (pl.col("energy_per_output_token_j") + beside)
+        server_j = self.server_w_per_gpu * pl.col("gpus") / pl.col("output_tokens_per_s")
+        facility = self.pue * (pl.col("energy_per_output_token_j") + server_j)
         frame = frame.with_columns(energy_facility_per_output_token_j=facility)
         kwh = pl.col("energy_facility_per_output_token_j") * 1e6 / _J_PER_KWH
         parts = []

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-Whole = NDArray[np.int64]
+Integers = NDArray[np.int64]
 
 _CLOCK: Final = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?"
 _ZONE: Final = r"(?P<zone>Z|z|UTC|[+-]\d{2}:?\d{2})?"
@@ -28,7 +28,7 @@ ISO_HINT: Final = "write them as 2026-11-16 18:15:46.5, with an offset such as +
 class Dates:
     """Moments of a column of dates."""
 
-    microseconds: Whole
+    microseconds: Integers
     """Since 1970, in UTC where the texts have offsets, else in the time that they are written in."""
     clock_s: float
     """Seconds after midnight of the first, in the time that it is written in."""
@@ -68,7 +68,7 @@ def read_dates(column: pl.Series) -> Dates | NoDates:
     return _ordered(column, other)
 
 
-def _ordered(column: pl.Series, fields: Mapping[str, Whole]) -> Dates | NoDates:
+def _ordered(column: pl.Series, fields: Mapping[str, Integers]) -> Dates | NoDates:
     """Return dates of day and month in the order that the rows show."""
     first, other = fields["first"], fields["other"]
     points = column.str.contains(r"^\s*\d{1,2}\.").all()
@@ -95,11 +95,11 @@ def _ordered(column: pl.Series, fields: Mapping[str, Whole]) -> Dates | NoDates:
     )
 
 
-def _fields(column: pl.Series, pattern: str) -> dict[str, Whole]:
+def _fields(column: pl.Series, pattern: str) -> dict[str, Integers]:
     """Return the parts of texts as whole numbers, -1 where a text is of another form; a part left out is 0."""
     parts = column.str.extract_groups(_positional(pattern)).struct.unnest()
     parts.columns = list(re.compile(pattern).groupindex)
-    fields: dict[str, Whole] = {}
+    fields: dict[str, Integers] = {}
     matched = parts["year"].is_not_null()
     for name in parts.columns:
         text = parts[name]
@@ -123,7 +123,9 @@ def _positional(pattern: str) -> str:
     return re.sub(r"\?P<\w+>", "", pattern)
 
 
-def _moments(column: pl.Series, fields: Mapping[str, Whole], month: Whole, day: Whole, note: str) -> Dates | NoDates:
+def _moments(
+    column: pl.Series, fields: Mapping[str, Integers], month: Integers, day: Integers, note: str
+) -> Dates | NoDates:
     hour = fields["hour"]
     half = fields.get("afternoon", np.full(len(hour), -1))
     right = (half < 0) | ((hour >= 1) & (hour <= 12))

@@ -96,7 +96,7 @@ def service_limits(
             limit = Limit.parse(text, [*columns, *(priced if costs is None else PRICED)], words)
             if limit.column in PRICED and limit.column not in priced:
                 fault = f"there is no `{limit.column}` to keep `{text}`"
-                raise SpaceError(Problem(fault, hint=_ASKED_BY[limit.column.removesuffix("_best")], code="limit"))
+                raise SpaceError(Problem(fault, hint=_OPTION_OF[limit.column.removesuffix("_best")], code="limit"))
             if limit.highest < 0 or (limit.highest == 0 and limit.column not in _WITHOUT_LOSS):
                 raise SpaceError(Problem(f"nothing is within `{text}`", hint="give a limit above 0", code="limit"))
             limited.append(limit)
@@ -107,7 +107,7 @@ def service_limits(
     return limited
 
 
-_ASKED_BY: Final = {
+_OPTION_OF: Final = {
     FACILITY: "it comes with any price: give --pue, --server-w-per-gpu, --gpu-hour, --kwh or --carbon",
     MONEY: "give a price: --gpu-hour or --kwh",
     CARBON: "give the grams of a kWh: --carbon",
@@ -130,7 +130,7 @@ def deployments(model: str, gpus: Sequence[LoadedGpu], axes: Mapping[str, Any]) 
             continue
         raw = listed(axes.get(name, default))
         try:
-            if name in _WHOLE:
+            if name in _INTEGER_AXES:
                 raw = [v for part in raw for v in (numbers(part, name) if isinstance(part, str) else [part])]
             elif name in run_options.RUNNING:
                 raw = [v for part in raw for v in (axis_values.parse(part, name) if isinstance(part, str) else [part])]
@@ -149,7 +149,7 @@ def deployments(model: str, gpus: Sequence[LoadedGpu], axes: Mapping[str, Any]) 
     if problems:
         raise SpaceError(problems)
     rows = list(itertools.product(*values.values()))
-    kinds: dict[str, Any] = dict.fromkeys(_WHOLE, pl.UInt32)
+    kinds: dict[str, Any] = dict.fromkeys(_INTEGER_AXES, pl.UInt32)
     kinds |= {name: axis_values.polars_type(name) for name in run_options.RUNNING}
     kinds |= {"chunked": pl.Boolean, "prefix_cache": pl.Boolean, "acceptance": pl.Float64}
     frame = pl.DataFrame(rows, schema={name: kinds.get(name, pl.String) for name in values}, orient="row")
@@ -157,7 +157,7 @@ def deployments(model: str, gpus: Sequence[LoadedGpu], axes: Mapping[str, Any]) 
     return frame.drop(unused)
 
 
-_WHOLE: Final = {
+_INTEGER_AXES: Final = {
     "tp": (1, 1024), "pp": (1, 1024), "dp": (1, 1024), "ep": (1, 1024), "max_num_seqs": (1, 1_000_000),
     "token_budget": (1, 10_000_000), "draft_tokens": (0, 64), "replicas": (1, MOST_REPLICAS),
 }  # fmt: skip
@@ -169,8 +169,8 @@ def _value_problem(value: object, name: str) -> Problem | None:
     if name in run_options.RUNNING:
         return axis_values.problem(value, name)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if name in _WHOLE:
-        least, most = _WHOLE[name]
+    if name in _INTEGER_AXES:
+        least, most = _INTEGER_AXES[name]
         if (value is None and name == "replicas") or is_whole(value, least, most):
             return None
         fault = f"axis `{name}` needs whole numbers from {least} to {most:,}, found `{str(value)[:60]}`"
@@ -185,21 +185,21 @@ def _value_problem(value: object, name: str) -> Problem | None:
 
 
 def replicated(
-    points: pl.DataFrame, load: Workload, rate: float | None, own: dict[str, Any], role: Role = "both"
+    points: pl.DataFrame, workload: Workload, rate: float | None, options: dict[str, Any], role: Role = "both"
 ) -> pl.DataFrame:
     """Return deployments with numbers of replicas: as asked, or the fewest that carry the load and some more."""
     if rate is None:
         return points.with_columns(pl.col("replicas").fill_null(1))
     free = points.filter(pl.col("replicas").is_null())
-    asked = points.filter(pl.col("replicas").is_not_null())
+    fixed = points.filter(pl.col("replicas").is_not_null())
     if not free.height:
-        return asked
+        return fixed
     # An engine that is always full may draw more than a cap which one at the rate asked for does not reach.
     alone = free.with_columns(replicas=pl.lit(1, dtype=pl.UInt32))
-    most, _ = states(alone, load, None, role=role, **own, caps=False)
-    runs = most["feasible"].to_numpy()
-    peak = max(factor for factor, _ in load.rates)
-    capacity = most["requests_per_s"].fill_null(1.0).to_numpy()
+    full, _ = states(alone, workload, None, role=role, **options, caps=False)
+    runs = full["feasible"].to_numpy()
+    peak = max(factor for factor, _ in workload.rates)
+    capacity = full["requests_per_s"].fill_null(1.0).to_numpy()
     fewest = np.maximum(1.0, np.ceil(rate / np.maximum(capacity, 1e-9)))
     parts = []
     for share in np.linspace(0.0, 1.0, _REPLICAS):
@@ -209,13 +209,13 @@ def replicated(
         )
         parts.append(free.with_columns(count).filter(runs))
     failed = free.filter(~runs).with_columns(pl.lit(1, dtype=pl.UInt32).alias("replicas"))
-    return pl.concat([asked, *parts, failed]).unique(maintain_order=True)
+    return pl.concat([fixed, *parts, failed]).unique(maintain_order=True)
 
 
-def counts(told: pl.DataFrame) -> dict[str, int]:
+def counts(frame: pl.DataFrame) -> dict[str, int]:
     """Return how many deployments there are of each reason, the most frequent first."""
-    found = told["reason"].value_counts(sort=True, name="count")
-    return {str(reason): int(count) for reason, count in found.iter_rows()}
+    by_reason = frame["reason"].value_counts(sort=True, name="count")
+    return {str(reason): int(count) for reason, count in by_reason.iter_rows()}
 
 
 def within(frame: pl.DataFrame, bounds: Sequence[Limit], slack: float = 1.0) -> pl.DataFrame:
@@ -223,10 +223,10 @@ def within(frame: pl.DataFrame, bounds: Sequence[Limit], slack: float = 1.0) -> 
     for limit in bounds:
         if limit.column not in frame.columns:  # intervals and steady state come with the replay
             continue
-        more = slack if limit.column.startswith(("ttft", "tpot", "latency")) else 1.0
-        kept = pl.col(limit.column).is_between(limit.lowest / more, limit.highest * more)
+        factor = slack if limit.column.startswith(("ttft", "tpot", "latency")) else 1.0
+        inside = pl.col(limit.column).is_between(limit.lowest / factor, limit.highest * factor)
         # Requests of one token have no time per token to keep a limit.
-        frame = frame.filter(kept.fill_null(limit.column.startswith("tpot")))
+        frame = frame.filter(inside.fill_null(limit.column.startswith("tpot")))
     return frame
 
 
@@ -315,28 +315,28 @@ def nearest(frame: pl.DataFrame, bounds: Sequence[Limit], model: str, rated: boo
 
 
 def _closest(excess: Any) -> str:
-    kept = int((excess <= 1.0).sum())
-    return f"{kept:,} keep it" if kept else f"at least {100.0 * (excess.min() - 1.0):.0f} % beyond it"
+    inside = int((excess <= 1.0).sum())
+    return f"{inside:,} keep it" if inside else f"at least {100.0 * (excess.min() - 1.0):.0f} % beyond it"
 
 
 def nothing_runs(
     model: str,
-    load: Workload,
+    workload: Workload,
     rate: float | None,
-    counted: Mapping[str, int],
-    told: pl.DataFrame,
+    by_reason: Mapping[str, int],
+    frame: pl.DataFrame,
     step_w: NDArray[np.float64],
     gpus: Sequence[LoadedGpu],
 ) -> Problem:
     """Return why no deployment runs, and how near the nearest is; `step_w` as `states` gives them."""
-    message = f"no deployment of {model} can serve {load.name}" + (f" at {rate:g} requests/s" if rate else "")
-    hint = f"{reasons_words(counted)}; give more GPUs (tp, pp), narrower formats or other replicas"
-    over = told.filter(pl.col("reason") == "overload")
+    message = f"no deployment of {model} can serve {workload.name}" + (f" at {rate:g} requests/s" if rate else "")
+    hint = f"{reasons_words(by_reason)}; give more GPUs (tp, pp), narrower formats or other replicas"
+    over = frame.filter(pl.col("reason") == "overload")
     if over.height:
         least = over.sort("peak_utilisation").row(0, named=True)
         hint += f"; the nearest would run at {100.0 * least['peak_utilisation']:.0f} % of its capacity at the busiest"
-    if np.isfinite(capped := np.where(told["reason"] == "power", step_w, np.nan)).any():
+    if np.isfinite(capped := np.where(frame["reason"] == "power", step_w, np.nan)).any():
         row = int(np.nanargmin(capped))
-        cap = binds(told["gpu"][row], told["power_cap_w"][row], float(capped[row]), "a step in steady state", gpus)
+        cap = binds(frame["gpu"][row], frame["power_cap_w"][row], float(capped[row]), "a step in steady state", gpus)
         hint += f"; {cap.message}: {cap.hint}"
     return Problem(message, hint=hint, code="infeasible")

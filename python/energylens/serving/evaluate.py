@@ -110,24 +110,24 @@ def states(
 
     They are NaN where no cap may bind. Without `caps` none is held against anything.
     """
-    load = load_workload(workload)
-    load = load.first_tokens() if role == "prefill" else load
+    workload = load_workload(workload)
+    workload = workload.first_tokens() if role == "prefill" else workload
     frame, models, gpus = resolved(checked(points), models, gpus)
     if rate_per_s is not None:
-        checked_rate(load, rate_per_s)
+        checked_rate(workload, rate_per_s)
     names = engine_columns(frame)
     distinct = frame.select(names).unique(maintain_order=True)
-    found = engines(distinct, models=models, gpus=gpus, threads=threads)
-    rows = found.rows_of(frame)
-    why = dict(zip(distinct.iter_rows(), found.reasons.to_list(), strict=True))
+    runnable = engines(distinct, models=models, gpus=gpus, threads=threads)
+    rows = runnable.rows_of(frame)
+    why = dict(zip(distinct.iter_rows(), runnable.reasons.to_list(), strict=True))
     reasons = [why[key] for key in frame.select(names).iter_rows()]
-    drafts = _drafts(frame, found, gpus, models, threads)
+    drafts = _drafts(frame, runnable, gpus, models, threads)
     columns = {name: np.full(frame.height, np.nan) for name in (*SERVED, "step_w")}
     picked = np.flatnonzero(rows >= 0)
     for start in range(0, len(picked), _CHUNK):
         part = picked[start : start + _CHUNK]
-        told, full = _served(found, frame[part], rows[part], load, rate_per_s, drafts, role, caps)
-        for name, values in told.items():
+        served, full = _served(runnable, frame[part], rows[part], workload, rate_per_s, drafts, role, caps)
+        for name, values in served.items():
             columns[name][part] = values
         for at, reason in zip(part, full, strict=True):
             reasons[at] = reason
@@ -139,21 +139,21 @@ def states(
         name: pl.Series(name, np.where(unknown | (bad & (name not in keep)), np.nan, values)).fill_nan(None)
         for name, values in columns.items()
     }
-    told_frame = frame.with_columns(
+    results_frame = frame.with_columns(
         *(series.cast(pl.UInt32) if name == "gpus" else series for name, series in results.items()),
         pl.Series("feasible", ~bad),
         pl.Series("reason", reasons, dtype=pl.String),
     )
-    return told_frame, step_w
+    return results_frame, step_w
 
 
-def checked_rate(load: Workload, rate_per_s: float | None, needed: bool = False) -> float | None:
+def checked_rate(workload: Workload, rate_per_s: float | None, needed: bool = False) -> float | None:
     """Return requests a second: those given, else the workload's own; raise `FrameError` if they are no rate."""
-    rate = load.rate_per_s if rate_per_s is None else rate_per_s
+    rate = workload.rate_per_s if rate_per_s is None else rate_per_s
     if rate is None and needed:
-        fault = f"workload `{load.name}` has no rate of arrival"
-        if load.requests is not None and load.requests["arrival_s"].null_count() == 0:
-            fault = f"requests of `{load.name}` all arrive at one moment: it has no rate"
+        fault = f"workload `{workload.name}` has no rate of arrival"
+        if workload.requests is not None and workload.requests["arrival_s"].null_count() == 0:
+            fault = f"requests of `{workload.name}` all arrive at one moment: it has no rate"
         raise FrameError(Problem(fault, hint="give requests a second: --rate 5", code="rate"))
     number = isinstance(rate, (int, float, np.number)) and not isinstance(rate, bool)
     if rate is not None and not (number and _LEAST_RATE <= rate <= _MOST_RATE):
@@ -219,26 +219,26 @@ def checked(points: pl.DataFrame) -> pl.DataFrame:
 
 def _drafts(
     frame: pl.DataFrame,
-    found: Engines,
+    runnable: Engines,
     gpus: Sequence[str | Path | LoadedGpu],
     models: Sequence[str | Path | Model | LoadedModel],
     threads: int | None,
 ) -> dict[str, Engines]:
     """Return engines of draft models on the GPUs of each engine, in the order of `found`."""
     names = frame.filter(pl.col("draft_tokens") > 0)["draft"].drop_nulls().unique(maintain_order=True).to_list()
-    told: dict[str, Engines] = {}
+    drafts: dict[str, Engines] = {}
     for name in names:
-        same = found.frame.with_columns(
+        same = runnable.frame.with_columns(
             pl.lit(name).alias("model"), pl.lit(1, dtype=pl.UInt32).alias("ep"),
             pl.lit(None, dtype=pl.String).alias("weight_dtype"),
         )  # fmt: skip
-        own = engines(same, models=models, gpus=gpus, threads=threads)
-        if own.height != found.height:
-            reason = next(reason for reason in own.reasons if reason != "ok")
+        draft = engines(same, models=models, gpus=gpus, threads=threads)
+        if draft.height != runnable.height:
+            reason = next(reason for reason in draft.reasons if reason != "ok")
             hint = "draft on GPUs that hold it, with a tp that divides its heads"
             raise FrameError(Problem(f"the draft model `{name}` cannot run ({reason})", hint=hint, code="draft"))
-        told[name] = own
-    return told
+        drafts[name] = draft
+    return drafts
 
 
 @dataclass(frozen=True)
@@ -252,45 +252,45 @@ class Caches:
 
 
 def caches(
-    found: Engines,
+    runnable: Engines,
     rows: NDArray[np.int64],
-    load: Workload,
+    workload: Workload,
     budget: Column,
     drafts: Sequence[Engines | None] = (),
 ) -> Caches:
     """Return the room of engines for caches of requests of the mean length, less what draft models take."""
-    lengths = (load.input_tokens, load.output_tokens)
-    free, request = (values[rows] for values in found.cache(*lengths, budget, rows))
-    for draft in {id(one): one for one in drafts if one is not None}.values():
-        own = np.array([one is draft for one in drafts])
+    lengths = (workload.prompt_tokens, workload.output_tokens)
+    free, request = (values[rows] for values in runnable.cache(*lengths, budget, rows))
+    for draft in {id(engine): engine for engine in drafts if engine is not None}.values():
+        uses_draft = np.array([engine is draft for engine in drafts])
         left, more = (values[rows] for values in draft.cache(*lengths, np.ones(len(rows)), rows))
-        free = free - np.where(own, draft.capacity()[rows] - draft.reserved()[rows] - left, 0.0)
-        request = request + np.where(own, more, 0.0)
+        free = free - np.where(uses_draft, draft.capacity()[rows] - draft.reserved()[rows] - left, 0.0)
+        request = request + np.where(uses_draft, more, 0.0)
     each = np.maximum(free, 0.0) / np.maximum(request, 1e-9) * sum(lengths)
-    return Caches(each * found.frame["dp"].cast(pl.Float64).to_numpy()[rows], each)
+    return Caches(each * runnable.frame["dp"].cast(pl.Float64).to_numpy()[rows], each)
 
 
 def _served(
-    found: Engines,
+    runnable: Engines,
     frame: pl.DataFrame,
     rows: NDArray[np.int64],
-    load: Workload,
+    workload: Workload,
     rate_per_s: float | None,
     drafts: dict[str, Engines],
     role: Role,
     caps: bool,
 ) -> tuple[dict[str, Column], list[str]]:
     """Return results and reasons of deployments whose engines can run."""
-    kinds = load.kinds
-    lengths = [kinds[name].to_numpy() for name in ("input_tokens", "output_tokens", "weight")]
-    mix = Mix(lengths[0], lengths[1], lengths[2], load.crowded, load.crowd)
+    kinds = workload.kinds
+    lengths = [kinds[name].to_numpy() for name in ("prompt_tokens", "output_tokens", "weight")]
+    mix = Mix(lengths[0], lengths[1], lengths[2], workload.crowded, workload.crowd)
     budget = frame["token_budget"].cast(pl.Float64).to_numpy()
     gamma = frame["draft_tokens"].cast(pl.Float64).to_numpy()
     drawing = [drafts.get(name) if n > 0 else None for name, n in zip(frame["draft"], gamma, strict=True)]
-    room = caches(found, rows, load, budget, drawing)
+    room = caches(runnable, rows, workload, budget, drawing)
     held, most_running = room.tokens, frame["max_num_seqs"].cast(pl.Float64).to_numpy()
     slots = np.minimum(most_running, held / mix.context)
-    fits = room.each >= load.longest
+    fits = room.each >= workload.longest
     starved = budget < most_running * (gamma + 1.0)
     replicas = frame["replicas"].cast(pl.Float64).to_numpy()
     accepted = frame["acceptance"].cast(pl.Float64).to_numpy()
@@ -304,29 +304,29 @@ def _served(
     ]
     how = Batching(
         rows, slots, budget, frame["chunked"].cast(pl.Boolean).to_numpy(), np.ones(len(rows)),
-        gamma + 1.0, made, np.array(draft), [own.steps for own in drafts.values()],
+        gamma + 1.0, made, np.array(draft), [draft_engines.steps for draft_engines in drafts.values()],
     )  # fmt: skip
     cached &= role != "decode"
     unread = np.zeros(len(rows)) if role == "decode" else np.ones(len(rows))
-    share = unread - np.where(cached, load.share_found(held * replicas), 0.0)
-    factors, time_share = np.array(load.rates).T
+    share = unread - np.where(cached, workload.prefix_hit_share(held * replicas), 0.0)
+    factors, time_share = np.array(workload.rates).T
     many = 1 if rate_per_s is None else len(factors)
     at = np.repeat(np.arange(len(rows)), many)
-    for _ in range(2 if load.found else 1):
+    for _ in range(2 if workload.prefix_hits else 1):
         now = replace(how, read_share=share)
-        flow = most = closed_loop(found.steps, now, mix)
+        flow = most = closed_loop(runnable.steps, now, mix)
         rate = most.rate_per_s if rate_per_s is None else np.full(len(rows), rate_per_s) / replicas
         if rate_per_s is not None:
             rates = served_rates(rate, most.rate_per_s, factors, time_share)
-            flow = open_loop(found.steps, now.take(at), mix, rates.ravel())
-        if load.found:
+            flow = open_loop(runnable.steps, now.take(at), mix, rates.ravel())
+        if workload.prefix_hits:
             # Room that running requests leave, prefixes they share counted once; requests go where their prefix is.
             running = row_sums(flow.running.reshape(-1, many), time_share if many > 1 else np.ones(1))
             left = held - np.minimum(running, slots) * (mix.context - mix.read * (1.0 - share))
-            share = unread - np.where(cached, load.share_found(np.maximum(left, 0.0) * replicas), 0.0)
+            share = unread - np.where(cached, workload.prefix_hit_share(np.maximum(left, 0.0) * replicas), 0.0)
     weights = np.ones(1) if many == 1 else time_share
     shares = np.ones(len(rows)) if rate_per_s is None else (rates * time_share).ravel()
-    told = dict(vars(latency(found.steps, now.take(at), mix, flow, shares, many)))
+    columns = dict(vars(latency(runnable.steps, now.take(at), mix, flow, shares, many)))
 
     def mean(values: Column) -> Column:
         return row_sums(values.reshape(-1, many), weights)
@@ -334,40 +334,40 @@ def _served(
     power = mean(flow.power_w) * replicas
     requests = rate * replicas
     utilisation = rate / most.rate_per_s
-    gpus = found.steps.gpus[rows] * replicas
+    gpus = runnable.steps.gpus[rows] * replicas
     full = (rate > most.rate_per_s * 1.0001) if rate_per_s is not None else np.zeros(len(rows), dtype=bool)
     peak = utilisation * (factors.max() if many > 1 else 1.0)
-    idle = mean((1.0 - flow.busy_share) * found.steps.idle_w[rows[at]]) * replicas
-    told |= {
+    idle = mean((1.0 - flow.busy_share) * runnable.steps.idle_w[rows[at]]) * replicas
+    columns |= {
         "gpus": gpus,
         "slots": slots,
         "utilisation": utilisation,
         "peak_utilisation": peak,
         "running": mean(flow.running),
         "requests_per_s": requests,
-        "output_tokens_per_s": requests * load.output_tokens,
+        "output_tokens_per_s": requests * workload.output_tokens,
         "power_w": power,
         "power_w_per_gpu": power / gpus,
         "busy_share": mean(flow.busy_share),
         "idle_share": idle / power,
         "found_share": unread - share,
         "energy_per_request_j": power / requests,
-        "energy_per_output_token_j": power / requests / load.output_tokens,
+        "energy_per_output_token_j": power / requests / workload.output_tokens,
     }
-    told["latency_s"] = told["ttft_s"] + (load.output_tokens - 1.0) * told["tpot_s"]
+    columns["latency_s"] = columns["ttft_s"] + (workload.output_tokens - 1.0) * columns["tpot_s"]
     reasons = np.where(~fits, "memory", np.where(starved, "budget", np.where(full, "overload", "ok")))
-    capped = [one for one in (found, *drafts.values()) if one.drawn is not None] if caps else []
+    capped = [table for table in (runnable, *drafts.values()) if table.drawn is not None] if caps else []
     if capped:
-        told["step_w"] = (
-            _step_w(found, list(drafts.values()), now.take(at), mix, flow, role).reshape(-1, many).max(axis=1)
+        columns["step_w"] = (
+            _step_w(runnable, list(drafts.values()), now.take(at), mix, flow, role).reshape(-1, many).max(axis=1)
         )
-        cap_w = np.min([one.drawn.cap_w[rows] for one in capped if one.drawn is not None], axis=0)
-        over = told["step_w"] > cap_w * (1.0 + 1e-9)
+        cap_w = np.min([table.drawn.cap_w[rows] for table in capped if table.drawn is not None], axis=0)
+        over = columns["step_w"] > cap_w * (1.0 + 1e-9)
         reasons = np.where((reasons == "ok") & over, "power", reasons)
-    return told, reasons.tolist()
+    return columns, reasons.tolist()
 
 
-def _step_w(found: Engines, drafts: Sequence[Engines], how: Batching, mix: Mix, flow: Flow, role: Role) -> Column:
+def _step_w(runnable: Engines, drafts: Sequence[Engines], how: Batching, mix: Mix, flow: Flow, role: Role) -> Column:
     """Return the watts of the step that draws the most of those of steady state, NaN where no cap may bind.
 
     These are the step that only decodes, and those that read a prompt of each kind beside.
@@ -376,15 +376,15 @@ def _step_w(found: Engines, drafts: Sequence[Engines], how: Batching, mix: Mix, 
     none, most = np.zeros(count), np.full(count, -np.inf)
     running = np.minimum(np.maximum(flow.running / np.maximum(flow.busy_share, 1e-9), 1.0), how.slots)
     decoding, context = running * how.tokens_per_step, mix.context / how.tokens_per_step
-    if found.drawn is not None:
+    if runnable.drawn is not None:
         if mix.decoded > 0:
-            most = found.drawn.of(how.rows, decoding, context, none, none)
-        beside = np.where(how.chunked & (mix.decoded > 0), decoding, 0.0)
-        for length in mix.input_tokens if role != "decode" else ():
+            most = runnable.drawn.of(how.rows, decoding, context, none, none)
+        mixed_decoding = np.where(how.chunked & (mix.decoded > 0), decoding, 0.0)
+        for length in mix.prompt_tokens if role != "decode" else ():
             unread = np.maximum(length * how.read_share, 1.0)
             read = unread / np.ceil(unread / how.free(running))
-            most = np.maximum(most, found.drawn.of(how.rows, beside, context, read, np.full(count, length)))
-        most[~np.isfinite(found.drawn.cap_w[how.rows])] = -np.inf
+            most = np.maximum(most, runnable.drawn.of(how.rows, mixed_decoding, context, read, np.full(count, length)))
+        most[~np.isfinite(runnable.drawn.cap_w[how.rows])] = -np.inf
     for number, draft in enumerate(drafts):
         if draft.drawn is not None:
             some = draft.drawn.of(how.rows, running, np.full(count, mix.context), none, none)
@@ -405,5 +405,5 @@ def served_rates(rate: Column, most: Column, factors: Column, time_share: Column
         middle = (low + high) / 2.0
         short = row_sums(np.minimum(most[:, None], middle[:, None] * wanted), time_share) < rate
         low, high = np.where(short, middle, low), np.where(short, high, middle)
-    found: Column = np.minimum(most[:, None], high[:, None] * wanted)
-    return found
+    rates: Column = np.minimum(most[:, None], high[:, None] * wanted)
+    return rates

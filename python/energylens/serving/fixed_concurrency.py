@@ -1,4 +1,8 @@
-"""Continuous batching in steady state: so many requests always running, new prompts read beside the decode steps."""
+"""The mean step at a known number of running requests, new prompts read along with the decode steps.
+
+It is what measured runs are compared with, since these state their batch size; no queue, no latency of requests. From
+arrival rates to batch sizes and waiting times: `steady_state`. Columns are those of measured runs (`input_tokens`).
+"""
 
 from __future__ import annotations
 
@@ -22,14 +26,14 @@ if TYPE_CHECKING:
 
     Column = NDArray[np.float64]
 
-_KEPT = ("model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", *RUNNING)
+_POINT_COLUMNS = ("model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", *RUNNING)
 _AMPLE_BYTES = 1e18
 Z_80 = 1.281_551_565_544_6
 """Standard deviations to either side of the mean between which four values in five of a normal distribution lie."""
 
 
 def steps(points: pl.DataFrame) -> tuple[Column, Column, Column]:
-    """Return prompts that start in a step, and (sequences, context) of a step that reads some beside its decoding.
+    """Return prompts that start in a step, and (sequences, context) of a step that reads some along with its decoding.
 
     With B running requests of `input_tokens` + `output_tokens`, a step starts λ = B/output prompts (Poisson). The share
     w = 1 - exp(-λ) of the steps starts any, and then λ/w, with p = λ/w·input tokens; such a step is taken as a decode
@@ -56,18 +60,18 @@ def steady_state(
     gpus: Sequence[str | Path | LoadedGpu] = (),
     threads: int | None = None,
 ) -> pl.DataFrame:
-    """Return what serving does at constant concurrency, for each point.
+    """Return the mean step, power and joules at constant concurrency, for each point.
 
     Points: as in `evaluate`, but with `batch` (mean running requests), `input_tokens` and `output_tokens` (means) as
     real numbers. Results: `itl_s` (median inter-token latency), `step_s` (mean step, with and without prompts),
     `output_tokens_per_s = batch/step_s`, `power_w_per_gpu`, `energy_per_output_token_j` with its interval
     `energy_per_output_token_lo_j`, `_hi_j`, `extrapolated`, and `share_<cause>` of the joules.
-    Whether the requests fit in memory is not asked.
+    Whether the requests fit in memory is not checked.
     The median step reads no prompt while fewer than ln 2 start in one; beyond, it approaches the step that does.
     """
-    own = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
+    by_name = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
     names = points["gpu"].unique(maintain_order=True).to_list()
-    chosen, renamed = resolved(names, own, load_gpu, "GPU")
+    chosen, renamed = resolved(names, by_name, load_gpu, "GPU")
     points = points.with_columns(pl.col("gpu").replace_strict(renamed))
     known = {loaded.spec.name: loaded for loaded in chosen}
     roomy = [bare(loaded) for loaded in known.values()]
@@ -80,8 +84,8 @@ def steady_state(
     share = reading(starting)
 
     def mean(name: str) -> Column:
-        found: Column = (1.0 - share) * alone[name].to_numpy() + share * mixed[name].to_numpy()
-        return found
+        mean_values: Column = (1.0 - share) * alone[name].to_numpy() + share * mixed[name].to_numpy()
+        return mean_values
 
     step_s, energy_j = mean("tpot_s"), mean("energy_decode_step_j")
     median = np.maximum(0.0, 1.0 - math.log(2.0) / np.maximum(starting, 1e-300))
@@ -125,10 +129,10 @@ def bare(loaded: LoadedGpu) -> LoadedGpu:
 
 def _sampled(step: pl.DataFrame, batch: Column, gpus: dict[str, LoadedGpu]) -> pl.DataFrame:
     """Return steps with the seconds and joules of sampling for `batch` sequences added, within the power limit."""
-    told = [gpus[name].profile.sections for name in step["gpu"]]
+    sections = [gpus[name].profile.sections for name in step["gpu"]]
 
     def value(section: str, name: str) -> Column:
-        return np.array([float(one[section].get(name, 0.0)) for one in told])
+        return np.array([float(section_of[section].get(name, 0.0)) for section_of in sections])
 
     held = batch / step["dp"].to_numpy()
     sampling_s = held * value("host", "sequence_s")
@@ -160,7 +164,7 @@ def _decode(
     threads: int | None,
 ) -> pl.DataFrame:
     """Return one decode step of so many sequences at a mean context, with its joules by cause."""
-    frame = points.select(name for name in _KEPT if name in points.columns).with_columns(
+    frame = points.select(name for name in _POINT_COLUMNS if name in points.columns).with_columns(
         pl.Series("batch", np.maximum(1.0, np.round(sequences))).cast(pl.UInt32),
         pl.Series("prompt_tokens", np.maximum(1.0, np.round(context - 1.0))).cast(pl.UInt32),
         pl.lit(2, dtype=pl.UInt32).alias("output_tokens"),
@@ -168,22 +172,22 @@ def _decode(
     return evaluate(frame, models=models, gpus=gpus, breakdown=True, threads=threads)
 
 
-def _deviation(found: pl.DataFrame, causes: dict[str, Column], energy_j: Column, gpus: dict[str, LoadedGpu]) -> Column:
+def _deviation(frame: pl.DataFrame, causes: dict[str, Column], energy_j: Column, gpus: dict[str, LoadedGpu]) -> Column:
     """Return standard deviations of a step's joules: those the core gives a whole batch, scaled by its causes.
 
     The core's interval is that of prompt and step together. That of the step alone follows from the relative deviations
     of the profile: √(Σ (σ_c·E_c)² + σ²·E²), where σ² is what the interval of the whole leaves after its own causes.
     """
-    whole = found["energy_j"].to_numpy()
-    variance = np.zeros(found.height)
-    whole_variance = np.zeros(found.height)
+    batch_j = frame["energy_j"].to_numpy()
+    variance = np.zeros(frame.height)
+    batch_variance = np.zeros(frame.height)
     for cause in _core.CAUSES:
-        own = np.array([relative(gpus[name], cause) for name in found["gpu"]])
-        step = found[f"energy_decode_{cause}_j"].to_numpy()
-        variance += (own * causes[cause]) ** 2
-        whole_variance += (own * (step + found[f"energy_prefill_{cause}_j"].to_numpy())) ** 2
-    spread = (found["energy_hi_j"].to_numpy() - whole) / np.where(found["extrapolated"].to_numpy(), 2.0, 1.0) / Z_80
-    common = np.maximum(0.0, spread**2 - whole_variance) / whole**2
+        deviations = np.array([relative(gpus[name], cause) for name in frame["gpu"]])
+        step = frame[f"energy_decode_{cause}_j"].to_numpy()
+        variance += (deviations * causes[cause]) ** 2
+        batch_variance += (deviations * (step + frame[f"energy_prefill_{cause}_j"].to_numpy())) ** 2
+    spread = (frame["energy_hi_j"].to_numpy() - batch_j) / np.where(frame["extrapolated"].to_numpy(), 2.0, 1.0) / Z_80
+    common = np.maximum(0.0, spread**2 - batch_variance) / batch_j**2
     deviation: Column = np.sqrt(variance + common * energy_j**2)
     return deviation
 

@@ -20,7 +20,7 @@ from energylens.serving.workload import Workload
 
 def with_intervals(
     frame: pl.DataFrame,
-    load: Workload,
+    workload: Workload,
     *,
     models: Sequence[str | Path | Model | LoadedModel] = (),
     gpus: Sequence[str | Path | LoadedGpu] = (),
@@ -37,22 +37,22 @@ def with_intervals(
     while_busy = frame["running"].to_numpy() / np.maximum(frame["busy_share"].to_numpy(), 1e-9)
     points = frame.select(engine_columns(frame)).with_columns(
         pl.Series("batch", np.maximum(frame["dp"].cast(pl.Float64).to_numpy(), while_busy)),
-        pl.lit(max(1.0, load.input_tokens)).alias("input_tokens"),
-        pl.lit(max(1.0, load.output_tokens)).alias("output_tokens"),
+        pl.lit(max(1.0, workload.prompt_tokens)).alias("input_tokens"),
+        pl.lit(max(1.0, workload.output_tokens)).alias("output_tokens"),
     )
     known = [named.get(name) or load_gpu(name) for name in frame["gpu"].unique(maintain_order=True)]
-    told = steady_state(uncapped(points, known), models=models, gpus=gpus)
-    mean = told["energy_per_output_token_j"].to_numpy()
-    high = busy * (told["energy_per_output_token_hi_j"].to_numpy() / mean - 1.0)
+    steady = steady_state(uncapped(points, known), models=models, gpus=gpus)
+    mean = steady["energy_per_output_token_j"].to_numpy()
+    high = busy * (steady["energy_per_output_token_hi_j"].to_numpy() / mean - 1.0)
     # What engines draw while they wait is as uncertain as what is static.
     static = np.array([relative(named.get(name) or load_gpu(name), "static") for name in frame["gpu"]])
     wide = np.hypot(high, Z_80 * static * (1.0 - busy))
     energy = frame["energy_per_output_token_j"].to_numpy()
-    shares = {cause: told[f"share_{cause}"].to_numpy() * busy for cause in _core.CAUSES}
+    shares = {cause: steady[f"share_{cause}"].to_numpy() * busy for cause in _core.CAUSES}
     shares["static"] = shares["static"] + 1.0 - busy
     return frame.with_columns(
         pl.Series("energy_per_output_token_lo_j", energy / (1.0 + wide)),
         pl.Series("energy_per_output_token_hi_j", energy * (1.0 + wide)),
-        told["extrapolated"],
+        steady["extrapolated"],
         *(pl.Series(f"share_{cause}", values) for cause, values in shares.items()),
     )

@@ -32,7 +32,7 @@ _MOST_OF_TRACE = 200_000
 
 
 def judged_by_replay(
-    frame: pl.DataFrame, load: Workload, rate: float | None, own: dict[str, Any], role: Role = "both"
+    frame: pl.DataFrame, workload: Workload, rate: float | None, options: dict[str, Any], role: Role = "both"
 ) -> pl.DataFrame:
     """Return deployments as a replay of the workload has them, and as in steady state: `steady_*`.
 
@@ -41,49 +41,49 @@ def judged_by_replay(
     """
     if rate is None:
         return frame.with_columns(replayed=pl.lit(False))
-    found = engines(frame.select(engine_columns(frame)).unique(maintain_order=True), **own)
-    at = found.rows_of(frame)
-    room = caches(found, at, load, frame["token_budget"].cast(pl.Float64).to_numpy())
+    runnable = engines(frame.select(engine_columns(frame)).unique(maintain_order=True), **options)
+    at = runnable.rows_of(frame)
+    room = caches(runnable, at, workload, frame["token_budget"].cast(pl.Float64).to_numpy())
     rows, capped = [], []
-    kept = np.ones(frame.height, dtype=np.bool_)
+    runs_uncapped = np.ones(frame.height, dtype=np.bool_)
     for at_row, (row, held, deployment) in enumerate(zip(at, room.tokens, frame.iter_rows(named=True), strict=True)):
         if deployment["draft_tokens"] > 0:
             rows.append({name: deployment[name] for name in JUDGED} | {"replayed": False})
             continue
         try:
-            told = _one_engine(found, int(row), deployment, load, rate, float(held), role)
+            measured = _single_engine(runnable, int(row), deployment, workload, rate, float(held), role)
         except CapBinds as error:
             capped.append(error)
-            kept[at_row] = False
+            runs_uncapped[at_row] = False
             continue
-        values = {name: told[name] for name in JUDGED}
+        values = {name: measured[name] for name in JUDGED}
         # Watts at the rate asked for, which a stretch of requests meets but nearly.
-        values["power_w"] = told["energy_per_output_token_j"] * deployment["output_tokens_per_s"]
+        values["power_w"] = measured["energy_per_output_token_j"] * deployment["output_tokens_per_s"]
         values["power_w_per_gpu"] = values["power_w"] / deployment["gpus"]
         rows.append(values | {"replayed": True})
     if not rows:
         raise min(capped, key=lambda error: error.lowest_w)
-    frame = frame.filter(pl.Series(kept))
+    frame = frame.filter(pl.Series(runs_uncapped))
     steady = frame.select(pl.col(name).alias(f"steady_{name}") for name in COMPARED)
     return frame.with_columns(pl.DataFrame(rows).get_columns()).hstack(steady)
 
 
-def _one_engine(
-    found: Engines, row: int, deployment: Mapping[str, Any], load: Workload, rate: float, held: float, role: Role
+def _single_engine(
+    runnable: Engines, row: int, deployment: Mapping[str, Any], workload: Workload, rate: float, held: float, role: Role
 ) -> Replay:
     """Return the replay of one engine of a deployment in its share of the requests, without its two ends."""
     replicas, only, rounds = int(deployment["replicas"]), 1, 1
     each = rate / replicas
     stay = float(deployment["latency_s"] or 0.0)
     number = int(np.clip(_STAYS * stay * each, _EACH, _MOST_EACH))
-    if load.requests is not None:  # a trace as it is, or several times, by as many engines as need be
-        whole = load.requests.height
-        rounds = max(1, round(number / whole))
-        only = min(replicas, max(1, -(-number * replicas // (whole * rounds))))
-        number = -(-whole * rounds // replicas)
-    total = number * replicas if load.requests is None else min(load.requests.height * rounds, _MOST_OF_TRACE)
+    if workload.requests is not None:  # a trace as it is, or several times, by as many engines as need be
+        trace_requests = workload.requests.height
+        rounds = max(1, round(number / trace_requests))
+        only = min(replicas, max(1, -(-number * replicas // (trace_requests * rounds))))
+        number = -(-trace_requests * rounds // replicas)
+    total = number * replicas if workload.requests is None else min(workload.requests.height * rounds, _MOST_OF_TRACE)
     warm_s = min(2.0 * stay, 0.2 * number / each)
     return replayed(
-        found, row, deployment, load, rate, total, held, role,
-        only=only, warm_s=warm_s, found_share=float(deployment["found_share"] or 0.0),
+        runnable, row, deployment, workload, rate, total, held, role,
+        only=only, warm_s=warm_s, prefix_hit_share=float(deployment["found_share"] or 0.0),
     )  # fmt: skip

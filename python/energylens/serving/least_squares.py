@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from energylens.serving.sums import row_sums
 
+# Why not scipy.optimize.nnls: it sums by BLAS, so that its last bits, and with them the weights of a workload and the
+# hash of every plan made for it, would differ between processors (tests/serving/test_same_bytes.py).
+
 Column = NDArray[np.float64]
 
 

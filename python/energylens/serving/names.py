@@ -51,7 +51,7 @@ def _loaded(texts: Iterable[str], known: dict[str, Any], load: Any) -> dict[str,
     return renamed
 
 
-def one_deployment(deployment: Mapping[str, Any], models: Models, gpus: Gpus) -> tuple[pl.DataFrame, Models, Gpus]:
+def single_deployment(deployment: Mapping[str, Any], models: Models, gpus: Gpus) -> tuple[pl.DataFrame, Models, Gpus]:
     """Return a deployment as a frame of one row, specs that it holds in place of names added to those given."""
     if not isinstance(deployment, Mapping):
         fault = f"a deployment is a mapping of columns to values, not a {type(deployment).__name__}"

@@ -21,26 +21,26 @@ _Z_80: Final = 1.281_551_565_544_6
 _P90: Final = 0.9
 
 
-def traffic_notes(load: Workload, rate_per_s: float | None, requests: int | None = None) -> list[str]:
+def traffic_notes(workload: Workload, rate_per_s: float | None, requests: int | None = None) -> list[str]:
     """Return sentences on how a workload is used: what was inferred of a trace, its rate changed, its requests few.
 
     `requests` is how many of a trace are replayed, if not all.
     """
-    notes = list(load.notes)
-    rows = load.requests
+    notes = list(workload.notes)
+    rows = workload.requests
     if rows is None:
         return notes
     if rows.height < FEW_REQUESTS:
         notes.append(few_words(rows.height, "the trace has"))
     if rate_per_s is not None and rows["arrival_s"].null_count():
         notes.append("the trace has no times: arrivals are drawn by chance at the rate")
-    elif rate_per_s is not None and load.rate_per_s is None:
+    elif rate_per_s is not None and workload.rate_per_s is None:
         notes.append("all requests of the trace arrive at one moment: arrivals are drawn by chance at the rate")
-    elif rate_per_s is not None and load.rate_per_s is not None:
-        factor = rate_per_s / load.rate_per_s
+    elif rate_per_s is not None and workload.rate_per_s is not None:
+        factor = rate_per_s / workload.rate_per_s
         if abs(factor - 1.0) > 1e-6:
             changed = f"sped up {factor:,.3g}x" if factor > 1.0 else f"slowed down {1.0 / factor:,.3g}x"
-            notes.append(f"the trace is {changed}: from {load.rate_per_s:,.3g} to {rate_per_s:,.3g} requests/s")
+            notes.append(f"the trace is {changed}: from {workload.rate_per_s:,.3g} to {rate_per_s:,.3g} requests/s")
     if requests is not None and requests != rows.height:
         part = f"the first {requests:,} of its" if requests < rows.height else f"{requests:,}, by repeating its"
         notes.append(f"requests replayed: {part} {rows.height:,}")

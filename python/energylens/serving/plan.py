@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -38,17 +36,25 @@ from energylens.serving.deployments import (
 )
 from energylens.serving.evaluate import checked_rate, states
 from energylens.serving.hours import hours_words
+from energylens.serving.identity import answer_sha256, argument_texts
 from energylens.serving.intervals import with_intervals
 from energylens.serving.judge import judged_by_replay
 from energylens.serving.notes import traffic_notes
 from energylens.serving.words import workload_words
 from energylens.serving.workload import Workload, load_workload
 
-_SLACK = 1.6
-FEW: Final = (8, 4)
-"""Kinds of requests and rates of a first look."""
+STEADY_TIME_TOLERANCE: Final = 1.6
+"""Factor by which steady-state latencies may exceed a limit and the deployment still be replayed.
 
-_JUDGED = 16
+Replay decides. The steady state's P90 TTFT is off by 52 % at worst (experiments/012-steady-state), so that what it puts
+more than 1.6 times beyond a limit is beyond it in replay too."""
+
+FEW: Final = (8, 4)
+"""Kinds of requests and arrival rates of the first pass over all deployments; the second takes all of them."""
+
+_MOST_REPLAYED: Final = 16
+"""Deployments that are replayed for each objective, besides the fronts: a replay takes a hundred times as long."""
+
 _CAPPED = (
     "deployments of which a replayed step would draw more than the cap, and whose clocks are unknown: {:,}, left out"
 )
@@ -56,12 +62,25 @@ _CAPPED = (
 
 @dataclass(frozen=True)
 class ServicePlan:
-    """Deployments that keep the limits and that nothing beats in energy and latency, the least energy first.
+    """The Pareto front of deployments within the limits, by energy and latency, the least energy first.
 
-    Where prices are given, also those that nothing beats in money or carbon and latency. `frame` has the columns of
-    `serve` as a replay of the workload gives them (`replayed`), `steady_*` as steady state does, and an interval of the
-    joules per token. `tried` counts deployments; `outside` those that run but exceed a limit. `best_per`, if axes were
-    named, is the deployment of least energy for each of their values. `notes` are sentences on how traffic was read.
+    With prices, the fronts of money and of carbon against latency too.
+
+    Attributes
+    ----------
+    frame
+        The columns of `serve` as a replay of the workload gives them where `replayed`, `steady_*` as the steady state
+        gives them, and the 80 % interval of the joules per output token.
+    tried, judged, outside
+        Numbers of deployments: all, those replayed, and of these those beyond a limit.
+    by_reason
+        Number of deployments by the reason why they cannot run, those that can as `ok`.
+    best_per
+        The deployment of least energy for each value of the axes named in `best_per`; None if none were.
+    arguments
+        Model, workload, GPUs and rate as text, null where they were objects, so that a report can run it again.
+    notes
+        Sentences on how the traffic was read.
     """
 
     frame: pl.DataFrame
@@ -74,7 +93,7 @@ class ServicePlan:
     judged: int
     outside: int
     trust: Mapping[str, Account]
-    asked: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     source: str | None
     plan_sha256: str
     seconds: float = field(compare=False)
@@ -93,16 +112,21 @@ class ServicePlan:
     @property
     def note(self) -> dict[str, Any]:
         """What its file says about where it comes from."""
-        told: dict[str, Any] = {
+        return {
             "kind": "service",
             "answer": self.answer(),
             "model": self.model,
-            "asked": dict(self.asked),
+            "asked": dict(self.arguments),
+            "workload": workload_words(self.workload, self.rate_per_s),
+            "tried": self.tried,
+            "limits": [str(limit) for limit in self.limits],
+            "by_reason": dict(self.by_reason),
+            "sources": {self.model: self.source},
+            "notes": list(self.notes),
+            "judged": self.judged,
+            "outside_limits": self.outside,
+            "trust": dict(self.trust),
         }
-        told |= {"workload": workload_words(self.workload, self.rate_per_s), "tried": self.tried}
-        told |= {"limits": [str(limit) for limit in self.limits], "by_reason": dict(self.by_reason)}
-        told |= {"sources": {self.model: self.source}, "notes": list(self.notes)}
-        return told | {"judged": self.judged, "outside_limits": self.outside, "trust": dict(self.trust)}
 
     @property
     def plot(self) -> views.PointCharts:
@@ -113,7 +137,7 @@ class ServicePlan:
     def write(self, path: str | Path) -> Path:
         """Write the deployments as Parquet with what was asked in the metadata, and return the path.
 
-        The best of each group go beside them: `plan.parquet` has `plan.best_per.parquet`.
+        The best of each group go to a second file: `plan.parquet` has `plan.best_per.parquet`.
         """
         from energylens.results.parquet import write_parquet
 
@@ -124,7 +148,7 @@ class ServicePlan:
 
 
 def best_per_path(path: Path) -> Path:
-    """Return the file of the best of each group beside a plan's."""
+    """Return the path of the best of each group, next to a plan's file."""
     return path.with_name(f"{path.stem}.best_per{path.suffix}")
 
 
@@ -141,67 +165,99 @@ def serve_plan(
 ) -> ServicePlan:
     """Return the deployments of least energy that keep their limits under a workload.
 
-    `axes` as in `AXES` (values, lists, or text such as `1:8`): GPUs, mesh, formats, clocks, `max_num_seqs`,
-    `token_budget`,
-    `prefix_cache`, speculation, `replicas`. `rate_per_s` is the load of all replicas (the workload's own if not given;
-    without any, engines are always full). `limits` are strings such as `ttft<=1s` (P90 of requests), `tpot<=50ms`
-    (P90),
-    `ttft_p50<=300ms`, `gpus<=16`, `cost_per_million_output_tokens<=0.5`: any column of numbers of the answer. `costs`
-    add money and carbon, and make them objectives beside joules. `best_per` names axes (`gpu`, `tp`) of which the best
-    deployment of each value is answered, too. Every deployment is taken in steady state; those of least energy and the
-    fronts are replayed request by request, and what does not keep the limits there is dropped. Raises `SpecError`, or
-    `SpaceError` with the nearest deployment where nothing keeps the limits.
+    Every deployment is taken in steady state; those of least energy and the fronts are replayed request by request, and
+    what exceeds a limit there is dropped.
+
+    Parameters
+    ----------
+    model
+        Bundled name, path, or `Model`.
+    workload
+        What `load_workload` takes: a bundled name, lengths such as `1024:256`, a workload file, a trace, a `Workload`.
+    rate_per_s
+        Requests a second of all replicas together; the workload's default, if None. Where there is neither, engines are
+        always full and nothing is replayed.
+    limits
+        Texts such as `ttft<=1s` and `tpot<=50ms` (90th percentile of requests), `ttft_p50<=300ms`, `gpus<=16`,
+        `cost_per_million_output_tokens<=0.5`: any column of numbers of the answer.
+    costs
+        Prices and grid. They add money and carbon, and make them objectives beside joules.
+    best_per
+        Axes (`gpu`, `tp`) of which the best deployment of each value is answered, too.
+    threads
+        Threads of the core; all CPUs of the process, if None.
+    **axes
+        Values, lists or texts such as `1:8` of the axes in `AXES`: `gpus`, mesh, formats, clocks, `max_num_seqs`,
+        `token_budget`, `prefix_cache`, speculation, `replicas` (as many as the load needs, if None).
+
+    Returns
+    -------
+    ServicePlan
+        Its `best` is the deployment of least joules per output token; `frame` holds the fronts.
+
+    Raises
+    ------
+    SpecError
+        With every problem of the model, the workload and the GPUs.
+    SpaceError
+        With every problem of axes and limits; with the nearest deployment where none keeps the limits.
+
+    Examples
+    --------
+    >>> plan = serve_plan("llama-3.1-8b", "1024:256", gpus="h100-sxm", rate_per_s=2, limits=["tpot<=50ms"])
+    >>> plan.best["gpus"], plan.best["tpot_p90_s"] <= 0.05
+    (1, True)
     """
     started = time.perf_counter()
-    load = load_workload(workload)
-    rate = checked_rate(load, rate_per_s)
+    gpu_names = listed(axes.pop("gpus", AXES["gpus"]))
+    arguments = argument_texts(model, workload, gpu_names, rate_per_s)
+    workload = load_workload(workload)
+    rate = checked_rate(workload, rate_per_s)
     costs = costs or Costs()
     bounds = service_limits(limits, costs=costs)
     if rate is None and any(limit.column.startswith("steady_") for limit in bounds):
         hint = "limit the column without steady_, or give a rate"
         raise SpaceError(Problem("without a rate nothing is replayed: there is no `steady_*`", hint=hint, code="limit"))
     loaded = load_model(model)
-    given = listed(axes.pop("gpus", AXES["gpus"]))
-    given_gpus = distinct([load_gpu(gpu) for gpu in given], "GPU")
-    points = deployments(loaded.spec.name, given_gpus, axes)
+    gpus = distinct([load_gpu(gpu) for gpu in gpu_names], "GPU")
+    points = deployments(loaded.spec.name, gpus, axes)
     groups = checked_groups(best_per, points)
-    own: dict[str, Any] = {"models": [loaded], "gpus": given_gpus, "threads": threads}
-    candidates, told, counted = _candidates(points, load, rate, bounds, costs, groups, own)
-    exact, step_w = states(candidates, load, rate, **own)
-    if not exact["feasible"].any():
-        raise SpaceError(nothing_runs(loaded.spec.name, load, rate, counts(exact), exact, step_w, given_gpus))
-    runs = exact.filter(pl.col("feasible"))
-    judged = judged_by_replay(runs, load, rate, own)
+    options: dict[str, Any] = {"models": [loaded], "gpus": gpus, "threads": threads}
+    candidates, tried, by_reason = _candidates(points, workload, rate, bounds, costs, groups, options)
+    steady, step_w = states(candidates, workload, rate, **options)
+    if not steady["feasible"].any():
+        raise SpaceError(nothing_runs(loaded.spec.name, workload, rate, counts(steady), steady, step_w, gpus))
+    runs = steady.filter(pl.col("feasible"))
+    judged = judged_by_replay(runs, workload, rate, options)
     capped = runs.height - judged.height
-    judged = costs.added(with_intervals(judged, load, models=[loaded], gpus=given_gpus), load.hours)
-    sound = within(judged, bounds)
-    if not sound.height:
+    judged = costs.added(with_intervals(judged, workload, models=[loaded], gpus=gpus), workload.hours)
+    inside = within(judged, bounds)
+    if not inside.height:
         raise SpaceError(nearest(judged, bounds, loaded.spec.name, rate is not None))
-    notes = traffic_notes(load, rate)
+    notes = traffic_notes(workload, rate)
     notes += [_CAPPED.format(capped)] if capped else []
-    notes += [hours_words(load.hours, load.clock)] if costs.by_hour else []
-    by_group = grouped_best(sound, groups) if groups else None
-    notes += _lacking(points, by_group, groups) if by_group is not None else []
-    trust = {gpu.spec.name: account(gpu) for gpu in given_gpus}
-    specs = Plan([loaded], given_gpus).sha256
+    notes += [hours_words(workload.hours, workload.clock)] if costs.by_hour else []
+    best_of_groups = grouped_best(inside, groups) if groups else None
+    notes += _lacking(points, best_of_groups, groups) if best_of_groups is not None else []
+    specs_sha256 = Plan([loaded], gpus).sha256
     others: list[Any] = [points.to_dicts(), asdict(costs), *([groups] if groups else [])]
-    others += [list(load.hours)] if costs.by_hour and load.hours else []
+    others += [list(workload.hours)] if costs.by_hour and workload.hours else []
     return ServicePlan(
-        frame=fronts(sound, _objectives(costs)),
+        frame=fronts(inside, _objectives(costs)),
         model=loaded.spec.name,
-        workload=load,
+        workload=workload,
         rate_per_s=rate,
         limits=bounds,
-        tried=told.height,
-        by_reason=counted,
+        tried=tried,
+        by_reason=by_reason,
         judged=judged.height,
-        outside=judged.height - sound.height,
-        trust=trust,
-        asked=named(model, workload, given, rate_per_s) | {"plan_sha256": specs},
+        outside=judged.height - inside.height,
+        trust={gpu.spec.name: account(gpu) for gpu in gpus},
+        arguments=arguments | {"plan_sha256": specs_sha256},
         source=loaded.spec.source,
-        plan_sha256=question(specs, load, rate, limits, others),
+        plan_sha256=answer_sha256(specs_sha256, workload, rate, limits, others),
         seconds=time.perf_counter() - started,
-        best_per=by_group,
+        best_per=best_of_groups,
         notes=tuple(notes),
     )
 
@@ -213,64 +269,42 @@ def _objectives(costs: Costs) -> list[str]:
 
 def _candidates(
     points: pl.DataFrame,
-    load: Workload,
+    workload: Workload,
     rate: float | None,
     bounds: Sequence[Limit],
     costs: Costs,
     groups: Sequence[str],
     run_options: dict[str, Any],
-) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
-    """Return the deployments to replay, all as in steady state, and how many there are of each reason."""
+) -> tuple[pl.DataFrame, int, dict[str, int]]:
+    """Return the deployments to replay, how many were tried, and how many there are of each reason.
+
+    The tail of a latency is what the steady state knows least (see `STEADY_TIME_TOLERANCE`): besides the best within
+    the limits, the best of those nearly within them are replayed, since they may keep them.
+    """
     model = str(points["model"][0])
-    first = load.fewer(*FEW)
-    some = replicated(points, first, rate, run_options)
-    steady, step_w = states(some, first, rate, **run_options)
+    coarse = workload.fewer(*FEW)
+    sized = replicated(points, coarse, rate, run_options)
+    steady, step_w = states(sized, coarse, rate, **run_options)
     by_reason = counts(steady)
     if not steady["feasible"].any():
-        raise SpaceError(nothing_runs(model, load, rate, by_reason, steady, step_w, run_options["gpus"]))
-    feasible = costs.added(steady.filter(pl.col("feasible")), load.hours)
-    inside, near = within(feasible, bounds), within(feasible, bounds, _SLACK if rate is not None else 1.0)
-    if not near.height:
+        raise SpaceError(nothing_runs(model, workload, rate, by_reason, steady, step_w, run_options["gpus"]))
+    feasible = costs.added(steady.filter(pl.col("feasible")), workload.hours)
+    inside = within(feasible, bounds)
+    nearly_inside = within(feasible, bounds, STEADY_TIME_TOLERANCE if rate is not None else 1.0)
+    if not nearly_inside.height:
         raise SpaceError(nearest(feasible, bounds, model, rate is not None))
     objectives = _objectives(costs)
-    least = [part for frame in (inside, near) for part in cheapest(frame, objectives, _JUDGED, groups)]
-    apart = [front(part) for part in inside.partition_by(groups)] if groups and inside.height else []
-    short = pl.concat([fronts(inside, objectives), *least, *apart])
-    return short.select(points.columns).unique(maintain_order=True), steady, by_reason
+    least = [part for frame in (inside, nearly_inside) for part in cheapest(frame, objectives, _MOST_REPLAYED, groups)]
+    by_group = [front(part) for part in inside.partition_by(groups)] if groups and inside.height else []
+    chosen = pl.concat([fronts(inside, objectives), *least, *by_group])
+    return chosen.select(points.columns).unique(maintain_order=True), steady.height, by_reason
 
 
 def _lacking(points: pl.DataFrame, by_group: pl.DataFrame, groups: Sequence[str]) -> list[str]:
     """Return which groups have no deployment that keeps the limits, in words."""
-    there = set(by_group.select(groups).iter_rows())
-    lacking = [row for row in points.select(groups).unique(maintain_order=True).iter_rows() if row not in there]
-    if "replicas" in groups:  # as many as the load asks for
+    answered = set(by_group.select(groups).iter_rows())
+    lacking = [row for row in points.select(groups).unique(maintain_order=True).iter_rows() if row not in answered]
+    if "replicas" in groups:  # None stands for as many as the load needs: no value of it can lack
         return []
     words = [", ".join(f"{name} {value}" for name, value in zip(groups, row, strict=True)) for row in lacking]
     return [f"no deployment serves the load within the limits: {'; '.join(words)}"] if words else []
-
-
-def question(plan_sha256: str, load: Workload, rate_per_s: float | None, limits: Sequence[str], others: Any) -> str:
-    """Return the SHA-256 of all that an answer depends on: specs, traffic, limits, and what was tried."""
-    kinds = load.kinds if load.requests is None else load.requests
-    traffic = [load.name, _rows_sha256(kinds), list(load.rates), list(load.found), load.crowded, load.crowd]
-    if "blocks" in kinds.columns:
-        traffic.append(load.block_tokens)
-    said = [plan_sha256, traffic, rate_per_s, [str(limit) for limit in listed(limits)], others]
-    return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
-
-
-def _rows_sha256(rows: pl.DataFrame) -> str:
-    """Return the SHA-256 of requests as CSV, lists of blocks written with `;` between."""
-    lists = [name for name, kind in rows.schema.items() if isinstance(kind, pl.List)]
-    text = rows.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(";") for name in lists).write_csv()
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def named(model: Any, workload: Any, gpus: Sequence[Any], rate_per_s: float | None) -> dict[str, Any]:
-    """Return what a question names by a text, so that a report can ask further; null for what was given otherwise."""
-
-    def text(given: Any) -> str | None:
-        return str(given) if isinstance(given, (str, Path)) else None
-
-    told = {"model": text(model), "workload": text(workload), "gpus": [text(gpu) for gpu in gpus]}
-    return told | {"rate_per_s": rate_per_s}

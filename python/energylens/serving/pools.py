@@ -32,9 +32,10 @@ from energylens.serving.deployments import (
     within,
 )
 from energylens.serving.evaluate import SERVED, Role, checked_rate, states
+from energylens.serving.identity import answer_sha256
 from energylens.serving.judge import judged_by_replay
 from energylens.serving.notes import traffic_notes
-from energylens.serving.plan import FEW, question
+from energylens.serving.plan import FEW
 from energylens.serving.words import workload_words
 from energylens.serving.workload import Workload, load_workload
 
@@ -58,7 +59,7 @@ POOLED: Final = (
 )
 """Columns of numbers of a pair, which limits may bound."""
 
-_MOST_KEPT = 60
+_MOST_CANDIDATES = 60
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ class PoolPlan:
     @property
     def note(self) -> dict[str, Any]:
         """What its file says about where it comes from."""
-        told = {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
-        told |= {"limits": [str(limit) for limit in self.limits], "notes": list(self.notes)}
-        return told | {"workload": workload_words(self.workload, self.rate_per_s)}
+        note = {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
+        note |= {"limits": [str(limit) for limit in self.limits], "notes": list(self.notes)}
+        return note | {"workload": workload_words(self.workload, self.rate_per_s)}
 
     def write(self, path: str | Path) -> Path:
         """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
@@ -121,23 +122,23 @@ def serve_pools(
     with the nearest pair where nothing keeps the limits.
     """
     started = time.perf_counter()
-    load = load_workload(workload)
-    rate = checked_rate(load, rate_per_s, needed=True)
+    workload = load_workload(workload)
+    rate = checked_rate(workload, rate_per_s, needed=True)
     assert rate is not None
-    if load.output_tokens <= 1:
+    if workload.output_tokens <= 1:
         fault, hint = "requests of one output token leave nothing to decode", "use serve-plan"
         raise SpaceError(Problem(fault, hint=hint, code="workload"))
     bounds = service_limits(limits, POOLED)
     loaded = load_model(model)
     roles: tuple[tuple[Role, Mapping[str, Any]], ...] = (("prefill", prefill), ("decode", decode))
-    sides = [_side(loaded, role, axes, load, rate, threads) for role, axes in roles]
-    own = loaded.spec.canonical()["dtypes"].get("cache", "bf16")
-    formats = [pl.col(f"{side}_kv_dtype").fill_null(own) for side in ("prefill", "decode")]
+    sides = [_side(loaded, role, axes, workload, rate, threads) for role, axes in roles]
+    cache_dtype = loaded.spec.canonical()["dtypes"].get("cache", "bf16")
+    formats = [pl.col(f"{side}_kv_dtype").fill_null(cache_dtype) for side in ("prefill", "decode")]
     pairs = sides[0].join(sides[1], how="cross").filter(formats[0] == formats[1])
     if not pairs.height:
         hint = "give both pools the same kv_dtype"
         raise SpaceError(Problem("no prefill and decode pool share a cache format", hint=hint, code="split"))
-    pairs = _together(pairs, load, rate)
+    pairs = _together(pairs, workload, rate)
     inside = within(pairs, bounds)
     if not inside.height:
         raise SpaceError(nearest(pairs, bounds, loaded.spec.name))
@@ -146,16 +147,16 @@ def serve_pools(
     gpus = [load_gpu(gpu) for axes in (prefill, decode) for gpu in listed(axes.get("gpus", "h100-sxm"))]
     trust = {gpu.spec.name: account(gpu) for gpu in gpus}
     specs = Plan([loaded], distinct(gpus, "GPU")).sha256
-    sha256 = question(specs, load, rate, limits, [dict(prefill), dict(decode)])
-    spent, notes = time.perf_counter() - started, tuple(traffic_notes(load, rate))
-    return PoolPlan(best, loaded.spec.name, load, rate, bounds, trust, sha256, spent, notes)
+    sha256 = answer_sha256(specs, workload, rate, limits, [dict(prefill), dict(decode)])
+    spent, notes = time.perf_counter() - started, tuple(traffic_notes(workload, rate))
+    return PoolPlan(best, loaded.spec.name, workload, rate, bounds, trust, sha256, spent, notes)
 
 
-def _together(pairs: pl.DataFrame, load: Workload, rate: float) -> pl.DataFrame:
+def _together(pairs: pl.DataFrame, workload: Workload, rate: float) -> pl.DataFrame:
     slowest = pl.min_horizontal("prefill_net", "decode_net")
     transfer = pl.max_horizontal("prefill_alpha_s", "decode_alpha_s") + pl.col("prefill_cache_bytes") / slowest
     sent = pl.col("prefill_cache_bytes") * (pl.col("prefill_byte_j") + pl.col("decode_byte_j")) / 2.0
-    told = pairs.with_columns(transfer_s=transfer, energy_transfer_per_request_j=sent).with_columns(
+    joined = pairs.with_columns(transfer_s=transfer, energy_transfer_per_request_j=sent).with_columns(
         ttft_p50_s=pl.col("prefill_ttft_p50_s") + pl.col("transfer_s"),
         ttft_p90_s=pl.col("prefill_ttft_p90_s") + pl.col("transfer_s"),
         tpot_s=pl.col("decode_tpot_s"),
@@ -166,38 +167,42 @@ def _together(pairs: pl.DataFrame, load: Workload, rate: float) -> pl.DataFrame:
         energy_decode_per_request_j=pl.col("decode_power_w") / rate,
     )
     parts = [pl.col(f"energy_{part}_per_request_j") for part in ("prefill", "decode", "transfer")]
-    latency = pl.col("prefill_ttft_s") + pl.col("transfer_s") + (load.output_tokens - 1.0) * pl.col("tpot_s")
-    told = told.with_columns(energy_per_request_j=pl.sum_horizontal(parts), latency_s=latency)
-    return told.with_columns(energy_per_output_token_j=pl.col("energy_per_request_j") / load.output_tokens)
+    latency = pl.col("prefill_ttft_s") + pl.col("transfer_s") + (workload.output_tokens - 1.0) * pl.col("tpot_s")
+    joined = joined.with_columns(energy_per_request_j=pl.sum_horizontal(parts), latency_s=latency)
+    return joined.with_columns(energy_per_output_token_j=pl.col("energy_per_request_j") / workload.output_tokens)
 
 
 def _side(
-    loaded: LoadedModel, role: Role, axes: Mapping[str, Any], load: Workload, rate: float, threads: int | None
+    loaded: LoadedModel, role: Role, axes: Mapping[str, Any], workload: Workload, rate: float, threads: int | None
 ) -> pl.DataFrame:
     """Return the deployments of one pool that nothing beats in energy and its own latency, columns named for it."""
-    given = dict(axes)
-    gpus = [load_gpu(gpu) for gpu in listed(given.pop("gpus", "h100-sxm"))]
-    points = deployments(loaded.spec.name, gpus, given)
-    own: dict[str, Any] = {"models": [loaded], "gpus": gpus, "threads": threads}
-    few = load.fewer(*FEW)
-    some = replicated(points, few, rate, own, role)
-    told, step_w = states(some, few, rate, role=role, **own)
-    kept = told.filter(pl.col("feasible"))
-    if not kept.height:
-        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(told), told, step_w, gpus))
+    side_axes = dict(axes)
+    gpus = [load_gpu(gpu) for gpu in listed(side_axes.pop("gpus", "h100-sxm"))]
+    points = deployments(loaded.spec.name, gpus, side_axes)
+    options: dict[str, Any] = {"models": [loaded], "gpus": gpus, "threads": threads}
+    few = workload.fewer(*FEW)
+    sized = replicated(points, few, rate, options, role)
+    steady, step_w = states(sized, few, rate, role=role, **options)
+    feasible = steady.filter(pl.col("feasible"))
+    if not feasible.height:
+        raise SpaceError(
+            nothing_runs(f"{loaded.spec.name} ({role})", workload, rate, counts(steady), steady, step_w, gpus)
+        )
     time_of = "ttft_p90_s" if role == "prefill" else "tpot_p90_s"
-    parts = kept.partition_by("kv_dtype", "gpu")
-    most = max(4, _MOST_KEPT // len(parts))
+    parts = feasible.partition_by("kv_dtype", "gpu")
+    most = max(4, _MOST_CANDIDATES // len(parts))
     short = pl.concat([front(part, time_of, "energy_per_request_j").head(most) for part in parts])
-    exact, step_w = states(short.select(some.columns), load, rate, role=role, **own)
+    exact, step_w = states(short.select(sized.columns), workload, rate, role=role, **options)
     if not exact["feasible"].any():
-        raise SpaceError(nothing_runs(f"{loaded.spec.name} ({role})", load, rate, counts(exact), exact, step_w, gpus))
+        raise SpaceError(
+            nothing_runs(f"{loaded.spec.name} ({role})", workload, rate, counts(exact), exact, step_w, gpus)
+        )
     exact = exact.filter(pl.col("feasible"))
-    asked = load.first_tokens() if role == "prefill" else load
-    exact = judged_by_replay(exact, asked, rate, own, role)
+    side_workload = workload.first_tokens() if role == "prefill" else workload
+    exact = judged_by_replay(exact, side_workload, rate, options, role)
     plan = Plan([loaded], gpus)
     links = {gpu.spec.name: gpu.profile.sections for gpu in gpus}
-    cache = {dtype: plan.core.cache_bytes(0, dtype, load.input_tokens) for dtype in exact["kv_dtype"].unique()}
+    cache = {dtype: plan.core.cache_bytes(0, dtype, workload.prompt_tokens) for dtype in exact["kv_dtype"].unique()}
     names = exact["gpu"].to_list()
     # One request's cache lies on one data-parallel rank.
     each = (exact["gpus"] / exact["replicas"] / exact["dp"]).to_numpy()

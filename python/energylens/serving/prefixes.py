@@ -17,9 +17,9 @@ def prefix_curve(requests: pl.DataFrame, block_tokens: int = BLOCK_TOKENS) -> li
     Every request looks up its blocks in order until one is missing; blocks of the last token are never found.
     """
     blocks, starts = flat_blocks(requests, block_tokens)
-    found = _core.prefix_hit_tokens(blocks, starts, block_tokens, _CAPACITIES)
-    total = float(requests["input_tokens"].sum())
-    curve = [(float(size), tokens / total) for size, tokens in zip(_CAPACITIES, found, strict=True)]
+    hit_tokens = _core.prefix_hit_tokens(blocks, starts, block_tokens, _CAPACITIES)
+    total = float(requests["prompt_tokens"].sum())
+    curve = [(float(size), tokens / total) for size, tokens in zip(_CAPACITIES, hit_tokens, strict=True)]
     last = next((at for at, (_, share) in enumerate(curve) if share >= curve[-1][1]), len(curve) - 1)
     return curve[: last + 1]
 
@@ -30,7 +30,7 @@ def flat_blocks(requests: pl.DataFrame, block_tokens: int = BLOCK_TOKENS) -> tup
     They are numbered anew, densely: of requests that are a part of a trace, or whose last blocks are not full, the
     numbers in the trace may be larger than there are blocks here.
     """
-    most = ((pl.col("input_tokens") - 1.0) / block_tokens).floor().cast(pl.UInt32)
+    most = ((pl.col("prompt_tokens") - 1.0) / block_tokens).floor().cast(pl.UInt32)
     held = requests.select(pl.col("blocks").list.head(most))["blocks"]
     starts = np.concatenate([[0], np.cumsum(held.list.len().to_numpy())]).astype(np.int64)
     flat = held.explode(empty_as_null=False).drop_nulls().to_numpy()

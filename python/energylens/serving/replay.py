@@ -20,7 +20,7 @@ from energylens.inputs.library import load_gpu
 from energylens.inputs.plan import LoadedGpu, LoadedModel
 from energylens.serving.caps import CapBinds, Reading, binds, replay_w
 from energylens.serving.evaluate import Role, caches, checked, checked_rate
-from energylens.serving.names import one_deployment, resolved
+from energylens.serving.names import resolved, single_deployment
 from energylens.serving.notes import FEW_REQUESTS, few_words, p90_interval, traffic_notes
 from energylens.serving.step_table import Engines, engine_columns, engines
 from energylens.serving.workload import Workload, flat_blocks, load_workload
@@ -87,28 +87,28 @@ def replay(
     (None: no bound; docs/service.md). `deployment` names models and GPUs by bundled names, paths or loaded specs.
     Speculation is not replayed. Raises `FrameError`, `SpecError`, or `InfeasibleError` if the engine cannot run.
     """
-    points, models, gpus = one_deployment(deployment, models, gpus)
+    points, models, gpus = single_deployment(deployment, models, gpus)
     frame, models, gpus = resolved(checked(points), models, gpus)
-    load = load_workload(workload)
-    found = engines(frame.select(engine_columns(frame)), models=models, gpus=gpus)
-    if not found.height:
-        raise InfeasibleError(cannot_run(str(found.reasons[0])))
-    rate = checked_rate(load, rate_per_s, needed=True)
+    workload = load_workload(workload)
+    runnable = engines(frame.select(engine_columns(frame)), models=models, gpus=gpus)
+    if not runnable.height:
+        raise InfeasibleError(cannot_run(str(runnable.reasons[0])))
+    rate = checked_rate(workload, rate_per_s, needed=True)
     assert rate is not None
-    own = 20_000 if load.requests is None else load.requests.height
-    number = own if requests is None else requests
-    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
-    if not (whole and 1 <= number <= MOST_REQUESTS):
+    available = 20_000 if workload.requests is None else workload.requests.height
+    number = available if requests is None else requests
+    is_whole_number = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    if not (is_whole_number and 1 <= number <= MOST_REQUESTS):
         raise EnergylensError(
             Problem(f"a replay takes 1 to {MOST_REQUESTS:,} requests, found {number}", code="requests")
         )
     require_bytes(number * _REQUEST_BYTES, f"a replay of {number:,} requests", "replay fewer: --requests 100000")
-    room = caches(found, np.zeros(1, dtype=np.int64), load, frame["token_budget"].cast(pl.Float64).to_numpy())
-    told = replayed(found, 0, frame.row(0, named=True), load, rate, number, room.tokens[0])
-    notes = traffic_notes(load, rate, None if load.requests is None else number)
-    if number < FEW_REQUESTS and not (load.requests is not None and load.requests.height < FEW_REQUESTS):
+    room = caches(runnable, np.zeros(1, dtype=np.int64), workload, frame["token_budget"].cast(pl.Float64).to_numpy())
+    result = replayed(runnable, 0, frame.row(0, named=True), workload, rate, number, room.tokens[0])
+    notes = traffic_notes(workload, rate, None if workload.requests is None else number)
+    if number < FEW_REQUESTS and not (workload.requests is not None and workload.requests.height < FEW_REQUESTS):
         notes.append(few_words(number, "replayed"))
-    return replace(told, notes=tuple(notes), deployment=frame.row(0, named=True))
+    return replace(result, notes=tuple(notes), deployment=frame.row(0, named=True))
 
 
 def cannot_run(reason: str) -> Problem:
@@ -121,17 +121,17 @@ def cannot_run(reason: str) -> Problem:
 
 
 def replayed(
-    found: Engines,
+    runnable: Engines,
     row: int,
     deployment: Mapping[str, Any],
-    load: Workload,
+    workload: Workload,
     rate_per_s: float,
     number: int,
     held: float,
     role: Role = "both",
     only: int | None = None,
     warm_s: float = 0.0,
-    found_share: float = 0.0,
+    prefix_hit_share: float = 0.0,
 ) -> Replay:
     """Return the replay of one deployment on an engine that is known to run, with caches of `held` tokens.
 
@@ -141,68 +141,72 @@ def replayed(
     """
     if deployment["draft_tokens"] > 0:
         raise FrameError(Problem("speculation is not replayed", hint="set draft_tokens to 0", code="draft"))
-    asked = load.sample(number, rate_per_s)
+    requests = workload.sample(number, rate_per_s)
     reads = role != "decode"
     if not reads:  # the first token comes with the cache
-        asked = asked.filter(pl.col("output_tokens") > 1).with_columns(pl.col("output_tokens") - 1)
+        requests = requests.filter(pl.col("output_tokens") > 1).with_columns(pl.col("output_tokens") - 1)
     replicas = int(deployment["replicas"])
-    prefixes = "blocks" in asked.columns and bool(deployment["prefix_cache"]) and reads
+    prefixes = "blocks" in requests.columns and bool(deployment["prefix_cache"]) and reads
     engine = {
         "most_running": int(deployment["max_num_seqs"]),
         "token_budget": int(deployment["token_budget"]),
         "cache_tokens": int(held),
         "chunked": bool(deployment["chunked"]),
         "reads": reads,
-        "block_tokens": load.block_tokens,
-        "prefix_hit_share": 0.0 if prefixes or not reads else float(found_share),
+        "block_tokens": workload.block_tokens,
+        "prefix_hit_share": 0.0 if prefixes or not reads else float(prefix_hit_share),
         "lanes": int(deployment["dp"]) * int(deployment["pp"]),
-        "idle_w": float(found.steps.idle_w[row]),
+        "idle_w": float(runnable.steps.idle_w[row]),
         "warm_s": warm_s,
     }
-    steps = found.steps.of_core(row)
+    steps = runnable.steps.of_core(row)
     parts, sums, inputs = [], [], []
-    turns = _by_prefix(asked, replicas) if prefixes else np.arange(asked.height) % replicas
+    turns = _by_prefix(requests, replicas) if prefixes else np.arange(requests.height) % replicas
     for turn in range(replicas if only is None else min(only, replicas)):
-        own = asked.filter(pl.Series(turns == turn))
-        if not own.height:
+        share = requests.filter(pl.Series(turns == turn))
+        if not share.height:
             continue
-        blocks, starts = flat_blocks(own, load.block_tokens) if prefixes else ([], [])
-        prompts, outputs = (own[name].cast(pl.UInt32).to_numpy() for name in ("input_tokens", "output_tokens"))
-        inputs.append((own["arrival_s"].to_numpy(), prompts, outputs, blocks, starts))
-        told = _core.replay(steps, engine, *inputs[-1])
-        told["began_s"] = float(own["arrival_s"][0])
-        made = own["output_tokens"].to_numpy()
-        after, since = (made - 1.0, told["done_s"] - told["first_s"]) if reads else (made, told["done_s"])
+        blocks, starts = flat_blocks(share, workload.block_tokens) if prefixes else ([], [])
+        prompts, outputs = (share[name].cast(pl.UInt32).to_numpy() for name in ("prompt_tokens", "output_tokens"))
+        inputs.append((share["arrival_s"].to_numpy(), prompts, outputs, blocks, starts))
+        engine_replay = _core.replay(steps, engine, *inputs[-1])
+        engine_replay["began_s"] = float(share["arrival_s"][0])
+        made = share["output_tokens"].to_numpy()
+        after, since = (
+            (made - 1.0, engine_replay["done_s"] - engine_replay["first_s"])
+            if reads
+            else (made, engine_replay["done_s"])
+        )
         per_token = np.where(after < 1.0, np.nan, since / np.maximum(after, 1.0))
         parts.append(
-            own.drop("blocks", strict=False).with_columns(
-                pl.Series("ttft_s", told["first_s"]).fill_nan(None),
-                pl.Series("latency_s", told["done_s"]).fill_nan(None),
+            share.drop("blocks", strict=False).with_columns(
+                pl.Series("ttft_s", engine_replay["first_s"]).fill_nan(None),
+                pl.Series("latency_s", engine_replay["done_s"]).fill_nan(None),
                 pl.Series("tpot_s", per_token).fill_nan(None),
             )
         )
-        sums.append(told)
+        sums.append(engine_replay)
     if not parts:
-        fault = f"workload `{load.name}` leaves nothing to {role if role != 'both' else 'serve'}"
+        fault = f"workload `{workload.name}` leaves nothing to {role if role != 'both' else 'serve'}"
         raise EnergylensError(Problem(fault, hint="requests of one output token need no decode pool", code="workload"))
     done = pl.concat(parts)
-    _check_cap(found, row, steps, engine, inputs)
-    whole = _values(done, sums, engine["idle_w"], float(found.steps.gpus[row]), replicas)
+    _check_cap(runnable, row, steps, engine, inputs)
+    values = _values(done, sums, engine["idle_w"], float(runnable.steps.gpus[row]), replicas)
     if warm_s > 0:
-        began = min(one["began_s"] for one in sums)
-        whole |= _windowed(done.filter(pl.col("arrival_s") >= began + warm_s), sums, whole["gpus"] / replicas)
+        began = min(engine_sums["began_s"] for engine_sums in sums)
+        values |= _windowed(done.filter(pl.col("arrival_s") >= began + warm_s), sums, values["gpus"] / replicas)
         # Sums are those of the replicas replayed; all do the same.
-        whole |= {
-            name: whole[name] * replicas / len(sums) for name in ("power_w", "output_tokens_per_s", "requests_per_s")
+        values |= {
+            name: values[name] * replicas / len(sums) for name in ("power_w", "output_tokens_per_s", "requests_per_s")
         }
-    return Replay(done.sort("arrival_s", maintain_order=True), whole)
+    return Replay(done.sort("arrival_s", maintain_order=True), values)
 
 
 def _check_cap(
-    found: Engines, row: int, steps: Mapping[str, Any], engine: Mapping[str, Any], inputs: Sequence[tuple[Any, ...]]
+    runnable: Engines, row: int, steps: Mapping[str, Any], engine: Mapping[str, Any], inputs: Sequence[tuple[Any, ...]]
 ) -> None:
     """Raise `CapBinds` if a step of a replay may draw more than a cap whose effect nobody knows."""
-    if found.drawn is None or not np.isfinite(found.drawn.cap_w[row]):
+    if runnable.drawn is None or not np.isfinite(runnable.drawn.cap_w[row]):
         return
     unpaid = dict(engine) | {"idle_w": 0.0}
     reads, prefixes = bool(engine["reads"]), any(len(blocks) for *_, blocks, _ in inputs)
@@ -212,12 +216,12 @@ def _check_cap(
     reading = Reading(int(engine["token_budget"]), mixes, shortest, max(lengths) if reads else 0.0)
 
     def joules(marked: dict[str, Any]) -> float:
-        return sum(float(_core.replay(marked, unpaid, *given)["energy_j"]) for given in inputs)
+        return sum(float(_core.replay(marked, unpaid, *arrays)["energy_j"]) for arrays in inputs)
 
-    lowest = replay_w(found.drawn, row, steps, reading, joules)
+    lowest = replay_w(runnable.drawn, row, steps, reading, joules)
     if lowest is not None:
-        cap, gpus = float(found.drawn.cap_w[row]), [load_gpu(gpu) for gpu in found.gpus]
-        raise CapBinds(binds(str(found.frame["gpu"][row]), cap, lowest, "a step of this replay", gpus), lowest)
+        cap, gpus = float(runnable.drawn.cap_w[row]), [load_gpu(gpu) for gpu in runnable.gpus]
+        raise CapBinds(binds(str(runnable.frame["gpu"][row]), cap, lowest, "a step of this replay", gpus), lowest)
 
 
 _CROWDED = 1.25
@@ -232,15 +236,15 @@ def _by_prefix(requests: pl.DataFrame, replicas: int) -> NDArray[np.int64]:
     if replicas == 1:
         return turns
     reader: dict[int, int] = {}
-    given = np.zeros(replicas)
-    tokens = (requests["input_tokens"] + requests["output_tokens"]).to_numpy()
+    assigned = np.zeros(replicas)
+    tokens = (requests["prompt_tokens"] + requests["output_tokens"]).to_numpy()
     for at, blocks in enumerate(requests["blocks"].to_list()):
-        known = next((reader[block] for block in reversed(blocks[1:]) if block in reader), None)
-        if known is None or given[known] > _CROWDED * (given.sum() + tokens[at]) / replicas:
-            known = int(given.argmin())
-        turns[at] = known
-        given[known] += tokens[at]
-        reader.update(dict.fromkeys(blocks, known))
+        replica = next((reader[block] for block in reversed(blocks[1:]) if block in reader), None)
+        if replica is None or assigned[replica] > _CROWDED * (assigned.sum() + tokens[at]) / replicas:
+            replica = int(assigned.argmin())
+        turns[at] = replica
+        assigned[replica] += tokens[at]
+        reader.update(dict.fromkeys(blocks, replica))
     return turns
 
 
@@ -274,19 +278,19 @@ def _times(served: pl.DataFrame) -> dict[str, Any]:
 
 def _windowed(served: pl.DataFrame, sums: Sequence[Mapping[str, Any]], gpus: float) -> dict[str, Any]:
     """Return what happened between warming up and the last arrival: means of the engines, sums of those replayed."""
-    seconds = sum(float(one["window_s"]) for one in sums) / len(sums)
-    joules, idle, made = (sum(float(one[f"window_{name}"]) for one in sums) for name in ("j", "idle_j", "made"))
+    seconds = sum(float(engine["window_s"]) for engine in sums) / len(sums)
+    joules, idle, made = (sum(float(engine[f"window_{name}"]) for engine in sums) for name in ("j", "idle_j", "made"))
     if seconds <= 0 or made <= 0 or not served.height:
         return {}
     per_request = float(served["output_tokens"].mean())  # type: ignore[arg-type]
     power = joules / seconds
     return _times(served.filter(pl.col("latency_s").is_not_null())) | {
-        "running": sum(float(one["window_ran_s"]) for one in sums) / seconds / len(sums),
+        "running": sum(float(engine["window_ran_s"]) for engine in sums) / seconds / len(sums),
         "requests_per_s": made / seconds / per_request,
         "output_tokens_per_s": made / seconds,
         "power_w": power,
         "power_w_per_gpu": power / len(sums) / gpus,
-        "busy_share": sum(float(one["window_busy_s"]) for one in sums) / seconds / len(sums),
+        "busy_share": sum(float(engine["window_busy_s"]) for engine in sums) / seconds / len(sums),
         "idle_share": idle / joules if joules > 0 else 0.0,
         "energy_per_output_token_j": joules / made,
         "energy_per_request_j": joules / made * per_request,
@@ -298,31 +302,31 @@ def _values(
 ) -> dict[str, Any]:
     """Return sums and means from the first arrival to the last token; all engines are on that long."""
     served = done.filter(pl.col("latency_s").is_not_null())
-    began = min(float(one["began_s"]) for one in sums)
-    span = max(float(one["began_s"]) + float(one["span_s"]) for one in sums) - began
-    off = span * replicas - sum(float(one["span_s"]) for one in sums)
-    idle = sum(float(one["energy_idle_j"]) for one in sums) + off * idle_w
-    energy = sum(float(one["energy_j"]) for one in sums) + off * idle_w
+    began = min(float(engine["began_s"]) for engine in sums)
+    span = max(float(engine["began_s"]) + float(engine["span_s"]) for engine in sums) - began
+    off = span * replicas - sum(float(engine["span_s"]) for engine in sums)
+    idle = sum(float(engine["energy_idle_j"]) for engine in sums) + off * idle_w
+    energy = sum(float(engine["energy_j"]) for engine in sums) + off * idle_w
     made, gpus = float(served["output_tokens"].sum()), gpus_each * replicas
-    prompts = float(done["input_tokens"].sum())
+    prompts = float(done["prompt_tokens"].sum())
     return _times(served) | {
         "gpus": int(gpus),
         "requests": served.height,
-        "running": sum(float(one["mean_running"]) * float(one["span_s"]) for one in sums) / (span * replicas)
+        "running": sum(float(engine["mean_running"]) * float(engine["span_s"]) for engine in sums) / (span * replicas)
         if span > 0
         else 0.0,
         "requests_per_s": served.height / span if span > 0 else 0.0,
         "output_tokens_per_s": made / span if span > 0 else 0.0,
         "power_w": energy / span if span > 0 else 0.0,
         "power_w_per_gpu": energy / span / gpus if span > 0 else 0.0,
-        "busy_share": sum(float(one["busy_s"]) for one in sums) / (span * replicas) if span > 0 else 0.0,
+        "busy_share": sum(float(engine["busy_s"]) for engine in sums) / (span * replicas) if span > 0 else 0.0,
         "idle_share": idle / energy if energy > 0 else 0.0,
-        "found_share": sum(int(one["prefix_hit_tokens"]) for one in sums) / prompts,
+        "found_share": sum(int(engine["prefix_hit_tokens"]) for engine in sums) / prompts,
         "energy_per_request_j": energy / served.height if served.height else None,
         "energy_per_output_token_j": energy / made if made else None,
         "energy_idle_j": idle,
         "span_s": span,
-        "steps": sum(int(one["steps"]) for one in sums),
-        "preempted": sum(int(one["preempted"]) for one in sums),
-        "refused": sum(int(one["refused"]) for one in sums),
+        "steps": sum(int(engine["steps"]) for engine in sums),
+        "preempted": sum(int(engine["preempted"]) for engine in sums),
+        "refused": sum(int(engine["refused"]) for engine in sums),
     }

@@ -56,7 +56,7 @@ class Split:
     plan_sha256: str
     model: str
     trust: Mapping[str, Account]
-    asked: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     why_none: Problem | None = None
     """Which pair is nearest to the limits, where none keeps them."""
 
@@ -72,8 +72,8 @@ class Split:
     @property
     def note(self) -> dict[str, Any]:
         """What its file says about where it comes from."""
-        told = {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
-        return told | {"asked": dict(self.asked), "limits": list(self.asked["limits"])}
+        note = {"kind": "pairs", "answer": self.answer(), "model": self.model, "trust": dict(self.trust)}
+        return note | {"asked": dict(self.arguments), "limits": list(self.arguments["limits"])}
 
     def write(self, path: str | Path) -> Path:
         """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
@@ -119,8 +119,8 @@ def split(
         Space(models=model, **{**decode, **lengths, "output_tokens": output_tokens}),
     )
     first, then = _side("prefill", spaces[0], threads), _side("decode", spaces[1], threads)
-    own = spaces[0].plan.models[0].spec.canonical()["dtypes"].get("cache", "bf16")
-    formats = [pl.col(f"{side}_kv_dtype").fill_null(own) for side in ("prefill", "decode")]
+    cache_dtype = spaces[0].plan.models[0].spec.canonical()["dtypes"].get("cache", "bf16")
+    formats = [pl.col(f"{side}_kv_dtype").fill_null(cache_dtype) for side in ("prefill", "decode")]
     pairs = first.join(then, how="cross").filter(formats[0] == formats[1])
     if not pairs.height:
         hint = "give both sides the same kv_dtype"
@@ -154,23 +154,23 @@ def split(
     rest = [name for name in front.columns if name not in results]
     together = _together(model, (prefill, decode), lengths, output_tokens, bounds, threads)
     plans = "".join(space.plan.sha256 for space in spaces)
-    asked: dict[str, Any] = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
-    asked["limits"] = [str(limit) for limit in bounds]
+    arguments: dict[str, Any] = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
+    arguments["limits"] = [str(limit) for limit in bounds]
     for side, space in zip(("prefill", "decode"), spaces, strict=True):
-        asked[side] = {name: values for name, values in space.axes.items() if values != [RUNNING.get(name, ...)]}
-    sha256 = hashlib.sha256((plans + json.dumps(asked, default=str)).encode()).hexdigest()
-    trust = {name: told for space in spaces for name, told in space.trust.items()}
+        arguments[side] = {name: values for name, values in space.axes.items() if values != [RUNNING.get(name, ...)]}
+    sha256 = hashlib.sha256((plans + json.dumps(arguments, default=str)).encode()).hexdigest()
+    trust = {name: trust_account for space in spaces for name, trust_account in space.trust.items()}
     frame = front.select(*rest, *results)
-    return Split(frame, together, sha256, spaces[0].plan.model_names[0], trust, asked, why_none)
+    return Split(frame, together, sha256, spaces[0].plan.model_names[0], trust, arguments, why_none)
 
 
 def _why_none(pairs: pl.DataFrame, bounds: Sequence[Limit]) -> Problem:
     """Return why no pair keeps the limits: the nearest, which limit, and by how much."""
     from energylens.results.nearest import nearest_row, refused
 
-    found = nearest_row(pairs, bounds)
+    nearest = nearest_row(pairs, bounds)
     within = ", ".join(map(str, bounds))
-    return refused(f"no pair of configurations keeps {within}", found, pair_words(dict(found.row)), bounds)
+    return refused(f"no pair of configurations keeps {within}", nearest, pair_words(dict(nearest.row)), bounds)
 
 
 SIDE_AXES = ("gpus", "tp", "pp", "dp", "ep", "batch", "weight_dtype", "kv_dtype", *RUNNING)
@@ -200,36 +200,40 @@ def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
         raise SpaceError(Problem(f"{space.size:,} {side} configurations are too many", hint=hint, code="too-large"))
     indices = np.arange(space.size, dtype=np.uint64)
     wanted = ["ttft_s", "tpot_s", "energy_prefill_j", "energy_decode_j", "gpus"]
-    found = space.plan.core.evaluate_space(space.json, indices, wanted, threads)
-    reasons = found.pop("reason")
+    columns = space.plan.core.evaluate_space(space.json, indices, wanted, threads)
+    reasons = columns.pop("reason")
     runs = reasons == 0
     if not runs.any():
         counts = dict(zip(_core.REASONS, np.bincount(reasons, minlength=len(_core.REASONS)).tolist(), strict=True))
         fault = f"no {side} configuration runs: {why_not({name: n for name, n in counts.items() if n})}"
         raise SpaceError(Problem(fault, hint="change or widen its axes", code="infeasible"))
     frame = pl.concat(
-        [space.points(indices[runs]), pl.DataFrame({k: v[runs] for k, v in found.items()})], how="horizontal"
+        [space.points(indices[runs]), pl.DataFrame({k: v[runs] for k, v in columns.items()})], how="horizontal"
     )
     time, joules = ("ttft_s", "energy_prefill_j") if side == "prefill" else ("tpot_s", "energy_decode_j")
     per_request = f"energy_{side}_per_request_j"
     frame = frame.with_columns((pl.col(joules) / pl.col("batch")).alias(per_request), pl.col("gpus").cast(pl.UInt32))
-    kept = pl.concat([_front(part, per_request, time) for part in frame.partition_by("kv_dtype", "gpu", "gpus")])
+    candidates = pl.concat([_front(part, per_request, time) for part in frame.partition_by("kv_dtype", "gpu", "gpus")])
     gpus = {gpu.spec.name: gpu.profile.sections for gpu in space.plan.gpus}
     prompt = float(listed(space.prompt_tokens)[0])
     core = space.plan.core
-    cache = {dtype: core.cache_bytes(0, dtype, prompt) for dtype in kept["kv_dtype"].unique().to_list()}
-    link = [gpus[name]["link"] for name in kept["gpu"].to_list()]
-    kept = kept.with_columns(
-        net=pl.Series([one["net_bandwidth_bytes_per_s"] for one in link], dtype=pl.Float64) * kept["gpus"],
-        alpha_s=pl.Series([one["net_alpha_s"] for one in link], dtype=pl.Float64),
-        byte_j=pl.Series([gpus[name]["energy"]["link_j_per_byte"] for name in kept["gpu"].to_list()], dtype=pl.Float64),
-        cache_bytes=pl.Series([cache[dtype] for dtype in kept["kv_dtype"].to_list()], dtype=pl.Float64),
+    cache = {dtype: core.cache_bytes(0, dtype, prompt) for dtype in candidates["kv_dtype"].unique().to_list()}
+    link = [gpus[name]["link"] for name in candidates["gpu"].to_list()]
+    candidates = candidates.with_columns(
+        net=pl.Series([item["net_bandwidth_bytes_per_s"] for item in link], dtype=pl.Float64) * candidates["gpus"],
+        alpha_s=pl.Series([item["net_alpha_s"] for item in link], dtype=pl.Float64),
+        byte_j=pl.Series(
+            [gpus[name]["energy"]["link_j_per_byte"] for name in candidates["gpu"].to_list()], dtype=pl.Float64
+        ),
+        cache_bytes=pl.Series([cache[dtype] for dtype in candidates["kv_dtype"].to_list()], dtype=pl.Float64),
     )
-    own = kept.drop("model", "prompt_tokens", "output_tokens", "energy_prefill_j", "energy_decode_j", per_request, time)
+    described = candidates.drop(
+        "model", "prompt_tokens", "output_tokens", "energy_prefill_j", "energy_decode_j", per_request, time
+    )
     dropped = "tpot_s" if side == "prefill" else "ttft_s"
-    own = own.drop(dropped).rename(lambda name: f"{side}_{name}")
-    named = kept.select(pl.col(time).alias("prefill_s" if side == "prefill" else "tpot_s"), per_request)
-    return pl.concat([own, named], how="horizontal")
+    described = described.drop(dropped).rename(lambda name: f"{side}_{name}")
+    named = candidates.select(pl.col(time).alias("prefill_s" if side == "prefill" else "tpot_s"), per_request)
+    return pl.concat([described, named], how="horizontal")
 
 
 def _front(frame: pl.DataFrame, cost: str, time: str) -> pl.DataFrame:
@@ -248,10 +252,10 @@ def _together(
     threads: int,
 ) -> dict[str, Any] | None:
     """Return the cheapest configuration of either side's axes that does both within the limits."""
-    found = []
+    best = []
     limits = [str(limit) for limit in bounds if limit.column in RESULTS]
     for side in sides:
         space = Space(models=model, **{**side, **lengths, "output_tokens": output_tokens})
         result = explore(space, limits=limits, objectives=["energy_per_request_j"], threads=threads)
-        found += [result.best] if result.best else []
-    return min(found, key=lambda row: float(row["energy_per_request_j"]), default=None)
+        best += [result.best] if result.best else []
+    return min(best, key=lambda row: float(row["energy_per_request_j"]), default=None)

@@ -63,34 +63,34 @@ class Engines:
         return np.array([place.get(key, -1) for key in deployments.select(names).iter_rows()], dtype=np.int64)
 
     def cache(
-        self, input_tokens: float, output_tokens: float, token_budget: Column, rows: NDArray[np.int64]
+        self, prompt_tokens: float, output_tokens: float, token_budget: Column, rows: NDArray[np.int64]
     ) -> tuple[Column, Column]:
         """Return bytes of a GPU free for caches beside weights and work on a full step, and those one request takes.
 
         One of each engine: `token_budget` is that of deployments on the engines of `rows`, the largest counting.
         Bytes are of the fullest GPU; a data-parallel rank holds its own requests.
         """
-        prompt, output = max(1, round(input_tokens)), max(1, round(output_tokens))
+        prompt, output = max(1, round(prompt_tokens)), max(1, round(output_tokens))
         largest = np.ones(self.height)
         np.maximum.at(largest, rows, token_budget)
         request = self._memory(2, prompt, output, prompt) - self._memory(1, prompt, output, prompt)
         free = np.zeros(self.height)
         for budget in np.unique(largest):
             size = int(budget)
-            one, two = self._memory(1, size, 1, size), self._memory(2, size, 1, size)
-            own = largest == budget
-            free[own] = (self.capacity() - (2.0 * one - two))[own]
+            single_bytes, double_bytes = self._memory(1, size, 1, size), self._memory(2, size, 1, size)
+            has_budget = largest == budget
+            free[has_budget] = (self.capacity() - (2.0 * single_bytes - double_bytes))[has_budget]
         return free, request
 
     def capacity(self) -> Column:
         """Return bytes of a GPU."""
-        sizes = {one.spec.name: one.spec.memory.capacity_bytes for one in _gpus_of(self.frame, self.gpus)}
+        sizes = {loaded.spec.name: loaded.spec.memory.capacity_bytes for loaded in _gpus_of(self.frame, self.gpus)}
         return np.array([sizes[name] for name in self.frame["gpu"]])
 
     def reserved(self) -> Column:
         """Return bytes of a GPU kept free for the driver and graphs."""
-        kept = {one.spec.name: one.spec.memory.reserve_bytes for one in _gpus_of(self.frame, self.gpus)}
-        return np.array([kept[name] for name in self.frame["gpu"]])
+        sizes = {loaded.spec.name: loaded.spec.memory.reserve_bytes for loaded in _gpus_of(self.frame, self.gpus)}
+        return np.array([sizes[name] for name in self.frame["gpu"]])
 
     def _memory(self, each: int, prompt: int, output: int, budget: int) -> Column:
         """Return bytes of the fullest GPU with so many requests a data-parallel rank, read one at a time."""
@@ -101,8 +101,8 @@ class Engines:
             pl.lit(output, dtype=pl.UInt32).alias("output_tokens"),
         )
         roomy = [ample(loaded) for loaded in _gpus_of(points, self.gpus)]
-        found = evaluate(points, models=self.models, gpus=roomy, max_batched_tokens=budget)
-        return found["memory_bytes_per_gpu"].to_numpy()
+        evaluated = evaluate(points, models=self.models, gpus=roomy, max_batched_tokens=budget)
+        return evaluated["memory_bytes_per_gpu"].to_numpy()
 
 
 def engine_columns(frame: pl.DataFrame) -> list[str]:
@@ -111,8 +111,8 @@ def engine_columns(frame: pl.DataFrame) -> list[str]:
 
 
 def _gpus_of(points: pl.DataFrame, gpus: Sequence[str | Path | LoadedGpu]) -> list[LoadedGpu]:
-    own = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
-    return [own.get(name) or load_gpu(name) for name in points["gpu"].unique(maintain_order=True)]
+    by_name = {loaded.spec.name: loaded for loaded in map(load_gpu, gpus)}
+    return [by_name.get(name) or load_gpu(name) for name in points["gpu"].unique(maintain_order=True)]
 
 
 def engines(
@@ -127,52 +127,55 @@ def engines(
     Raises `FrameError` or `SpecError`.
     """
     names = engine_columns(points)
-    given = points.select(names).with_columns(
+    requested = points.select(names).with_columns(
         pl.lit(1, dtype=pl.UInt32).alias(name) for name in ("tp", "pp", "dp", "ep") if name not in names
     )
-    known = _gpus_of(given, gpus)
+    known = _gpus_of(requested, gpus)
     options: dict[str, Any] = {"models": models, "threads": threads}
-    smallest = given.with_columns(pl.col("dp").alias("batch"), prompt_tokens=pl.lit(1), output_tokens=pl.lit(1))
-    told = evaluate(smallest, gpus=known, **options)
+    smallest = requested.with_columns(pl.col("dp").alias("batch"), prompt_tokens=pl.lit(1), output_tokens=pl.lit(1))
+    smallest_results = evaluate(smallest, gpus=known, **options)
     # A cap is held against the steps that there will be, not against those of which lines are made here.
-    if (over := (told["reason"] == "power").to_numpy() & in_range(given, known)).any():
+    if (over := (smallest_results["reason"] == "power").to_numpy() & in_range(requested, known)).any():
         free = evaluate(uncapped(smallest, known), gpus=known, **options)
         mask = pl.Series(over)
-        told = told.select(pl.when(mask).then(free[name]).otherwise(told[name]).alias(name) for name in told.columns)
-    kept = given.filter(told["feasible"])
-    reasons = told["reason"]
-    if not kept.height:
-        return Engines(kept, _none(), reasons, models, gpus)
-    ranks = (kept["dp"].cast(pl.Int64) * kept["pp"].cast(pl.Int64)).to_numpy()
-    height = kept.height
+        smallest_results = smallest_results.select(
+            pl.when(mask).then(free[name]).otherwise(smallest_results[name]).alias(name)
+            for name in smallest_results.columns
+        )
+    runnable = requested.filter(smallest_results["feasible"])
+    reasons = smallest_results["reason"]
+    if not runnable.height:
+        return Engines(runnable, _none(), reasons, models, gpus)
+    ranks = (runnable["dp"].cast(pl.Int64) * runnable["pp"].cast(pl.Int64)).to_numpy()
+    height = runnable.height
     plain, real = [bare(loaded) for loaded in known], [ample(loaded) for loaded in known]
     # Engines of which a step at some line draws more than a cap that no clocks are known for.
     bound = np.zeros(height, dtype=np.bool_)
 
-    def asked(
+    def evaluate_lines(
         batch: NDArray[np.int64], prompt: NDArray[np.int64], output: int, profiles: list[LoadedGpu]
     ) -> pl.DataFrame:
         """Evaluate all engines at all lines; batches and prompts are tables of engines by lines."""
         lines = batch.shape[1]
-        repeated = kept[np.repeat(np.arange(height), lines)].with_columns(
+        repeated = runnable[np.repeat(np.arange(height), lines)].with_columns(
             pl.Series("batch", batch.ravel()).cast(pl.UInt32),
             pl.Series("prompt_tokens", np.broadcast_to(prompt, batch.shape).ravel()).cast(pl.UInt32),
             pl.lit(output, dtype=pl.UInt32).alias("output_tokens"),
         )
-        found = evaluate(repeated, gpus=profiles, max_batched_tokens=LARGEST, **options)
-        bound[:] |= (found["reason"] == "power").to_numpy().reshape(batch.shape).any(axis=1)
-        return found
+        results = evaluate(repeated, gpus=profiles, max_batched_tokens=LARGEST, **options)
+        bound[:] |= (results["reason"] == "power").to_numpy().reshape(batch.shape).any(axis=1)
+        return results
 
-    static, clocks = _idle(kept, known)
-    gpu_count = told.filter(told["feasible"])["gpus"].cast(pl.Float64).to_numpy()
+    static, clocks = _idle(runnable, known)
+    gpu_count = smallest_results.filter(smallest_results["feasible"])["gpus"].cast(pl.Float64).to_numpy()
     idle_w = gpu_count * static * clocks
-    stages = kept["pp"].cast(pl.Float64).to_numpy()
+    stages = runnable["pp"].cast(pl.Float64).to_numpy()
 
     def read(pieces: NDArray[np.int64], length: NDArray[np.int64]) -> tuple[Column, Column]:
         """Return seconds and joules of reading so many prompts of a length a rank, in a pipeline that stays full."""
-        found = asked(ranks[:, None] * pieces, length, 1, plain)
+        results = evaluate_lines(ranks[:, None] * pieces, length, 1, plain)
         shape = (height, pieces.shape[-1])
-        seconds, joules = (found[name].to_numpy().reshape(shape) for name in ("ttft_s", "energy_prefill_j"))
+        seconds, joules = (results[name].to_numpy().reshape(shape) for name in ("ttft_s", "energy_prefill_j"))
         full = (stages / (2 * stages - 1))[:, None]
         return seconds * full, joules - idle_w[:, None] * seconds * (1.0 - full)
 
@@ -183,29 +186,29 @@ def engines(
     rows = np.arange(height)
 
     def base_at(values: Column, counts: Column) -> Column:
-        told = [interpolated(values, between(tokens, counts[:, line])) for line in range(counts.shape[1])]
-        return np.stack(told, axis=1)
+        smallest_results = [interpolated(values, between(tokens, counts[:, line])) for line in range(counts.shape[1])]
+        return np.stack(smallest_results, axis=1)
 
     attend_s = np.maximum(0.0, long_s - base_at(base_s, read_tokens)) / read_tokens
     attend_j = np.maximum(0.0, long_j - base_at(base_j, read_tokens)) / read_tokens
-    sequences = kept["dp"].cast(pl.Float64).to_numpy()[:, None] * _SEQUENCES[None, :]
+    sequences = runnable["dp"].cast(pl.Float64).to_numpy()[:, None] * _SEQUENCES[None, :]
     cells = (np.repeat(_SEQUENCES, len(_CONTEXTS)), np.tile(_CONTEXTS, len(_SEQUENCES)))
-    batch = kept["dp"].cast(pl.Int64).to_numpy()[:, None] * cells[0][None, :]
-    stepped = asked(batch, cells[1][None, :], 2, plain)
+    batch = runnable["dp"].cast(pl.Int64).to_numpy()[:, None] * cells[0][None, :]
+    stepped = evaluate_lines(batch, cells[1][None, :], 2, plain)
     shape = (height, len(_SEQUENCES), len(_CONTEXTS))
     decode_s = stepped["tpot_s"].to_numpy().reshape(shape) - base_at(base_s, sequences)[:, :, None]
     decode_j = stepped["energy_decode_step_j"].to_numpy().reshape(shape) - base_at(base_j, sequences)[:, :, None]
-    many = kept["dp"].cast(pl.Int64).to_numpy()[:, None] * 256
-    with_samples, without = (asked(many, np.array([[1024]]), 2, profiles) for profiles in (real, plain))
+    many = runnable["dp"].cast(pl.Int64).to_numpy()[:, None] * 256
+    with_samples, without = (evaluate_lines(many, np.array([[1024]]), 2, profiles) for profiles in (real, plain))
 
     if bound.any():
-        rest = engines(uncapped(kept, known), models=models, gpus=gpus, threads=threads)
+        rest = engines(uncapped(runnable, known), models=models, gpus=gpus, threads=threads)
         specs = {"models": [load_model(name) for name in models], "gpus": known}
-        return Engines(kept, rest.steps, reasons, models, gpus, drawn(rest.steps, kept, bound, specs))
+        return Engines(runnable, rest.steps, reasons, models, gpus, drawn(rest.steps, runnable, bound, specs))
 
     def sampled(name: str) -> Column:
-        found: Column = (with_samples[name].to_numpy() - without[name].to_numpy()) / many[rows, 0]
-        return np.maximum(0.0, found)
+        results: Column = (with_samples[name].to_numpy() - without[name].to_numpy()) / many[rows, 0]
+        return np.maximum(0.0, results)
 
     wide = np.ones((height, 1))
     steps = Steps(
@@ -225,17 +228,17 @@ def engines(
         gpus=gpu_count,
         lanes=ranks.astype(np.float64),
     )
-    return Engines(kept, steps, reasons, models, gpus)
+    return Engines(runnable, steps, reasons, models, gpus)
 
 
-def _idle(kept: pl.DataFrame, known: Sequence[LoadedGpu]) -> tuple[Column, Column]:
+def _idle(engines_frame: pl.DataFrame, known: Sequence[LoadedGpu]) -> tuple[Column, Column]:
     """Return watts of a GPU that waits at its full clock, and the share of them at the engine's own clock."""
-    told = {loaded.spec.name: loaded for loaded in known}
-    static = np.array([told[name].profile.static_w for name in kept["gpu"]])
-    share = np.ones(kept.height)
-    if "sm_clock_mhz" in kept.columns:
-        for row, (name, clock) in enumerate(kept.select("gpu", "sm_clock_mhz").iter_rows()):
-            table = told[name].spec.clock
+    by_name = {loaded.spec.name: loaded for loaded in known}
+    static = np.array([by_name[name].profile.static_w for name in engines_frame["gpu"]])
+    share = np.ones(engines_frame.height)
+    if "sm_clock_mhz" in engines_frame.columns:
+        for row, (name, clock) in enumerate(engines_frame.select("gpu", "sm_clock_mhz").iter_rows()):
+            table = by_name[name].spec.clock
             if clock is not None and table is not None and table.idle_w:
                 lines = np.array(table.idle_w, dtype=np.float64)
                 share[row] = np.interp(clock, lines[:, 0], lines[:, 1]) / np.interp(

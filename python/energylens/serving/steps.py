@@ -45,10 +45,10 @@ class Steps:
         some = np.minimum(1.0, decoding)
 
         def value(base_of: Column, decode_of: Column) -> Column:
-            told: Column = interpolated(base_of[rows], base) + some * _interpolated_twice(
+            values: Column = interpolated(base_of[rows], base) + some * _interpolated_twice(
                 decode_of[rows], first, second
             )
-            return told
+            return values
 
         seconds, joules = value(self.base_s, self.decode_s), value(self.base_j, self.decode_j)
         return seconds + decoding * self.sample_s[rows], joules + decoding * self.sample_j[rows]
@@ -62,8 +62,10 @@ class Steps:
         """Return the steps of one engine as the core takes them."""
         single = {"sample_s", "sample_j"}
         lists = ("tokens", "base_s", "base_j", "sequences", "contexts", "decode_s", "decode_j")
-        told = {name: getattr(self, name)[row].ravel().tolist() for name in (*lists, "lengths", "attend_s", "attend_j")}
-        return told | {name: float(getattr(self, name)[row]) for name in single}
+        columns = {
+            name: getattr(self, name)[row].ravel().tolist() for name in (*lists, "lengths", "attend_s", "attend_j")
+        }
+        return columns | {name: float(getattr(self, name)[row]) for name in single}
 
 
 Place = tuple[NDArray[np.int64], NDArray[np.int64], Column]
@@ -82,8 +84,8 @@ def interpolated(values: Column, place: Place) -> Column:
     before, after, part = place
     rows = np.arange(len(part))
     low = values[rows, before]
-    found: Column = low + part * (values[rows, after] - low)
-    return found
+    result: Column = low + part * (values[rows, after] - low)
+    return result
 
 
 def _interpolated_twice(values: Column, first: Place, second: Place) -> Column:
@@ -92,9 +94,9 @@ def _interpolated_twice(values: Column, first: Place, second: Place) -> Column:
 
     def along(line: NDArray[np.int64]) -> Column:
         low = values[rows, line, left]
-        found: Column = low + part * (values[rows, line, right] - low)
-        return found
+        result: Column = low + part * (values[rows, line, right] - low)
+        return result
 
     low = along(first[0])
-    found: Column = low + first[2] * (along(first[1]) - low)
-    return found
+    result: Column = low + first[2] * (along(first[1]) - low)
+    return result

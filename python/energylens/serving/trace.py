@@ -14,7 +14,7 @@ from energylens.common.errors import EnergylensError, Problem, SpecError
 from energylens.common.files import input_file
 from energylens.common.memory import require_bytes
 from energylens.common.tables import read_table, reason_of
-from energylens.serving.trace_blocks import BLOCK_TOKENS, MOST_BLOCK_TOKENS, block_size
+from energylens.serving.trace_blocks import BLOCK_TOKENS, MOST_BLOCK_TOKENS, block_size, contradiction
 from energylens.serving.trace_times import UNITS, Arrivals, NoArrivals, arrivals, by_name
 
 NAMES: Final = {
@@ -22,8 +22,8 @@ NAMES: Final = {
         "arrival_s", "arrival_ms", "arrival_us", "arrival_ns", "arrival", "timestamp_s", "timestamp_ms",
         "timestamp_us", "timestamp_ns", "TIMESTAMP", "timestamp", "Timestamp",
     ),
-    "input_tokens": (
-        "input_tokens", "input_length", "context_tokens", "ContextTokens", "Request tokens", "prompt_tokens"
+    "prompt_tokens": (
+        "prompt_tokens", "input_tokens", "input_length", "context_tokens", "ContextTokens", "Request tokens"
     ),
     "output_tokens": (
         "output_tokens", "output_length", "generated_tokens", "GeneratedTokens", "Response tokens", "completion_tokens"
@@ -45,7 +45,7 @@ _ROW_BYTES: Final = 200
 class Trace:
     """Requests of a trace in the order of their arrival, and how the file was read.
 
-    `requests`: `arrival_s` (null without times), `input_tokens`, `output_tokens`, and `blocks` where the trace has
+    `requests`: `arrival_s` (null without times), `prompt_tokens`, `output_tokens`, and `blocks` where the trace has
     any. `notes` are sentences: what was inferred. `clock_s`: seconds after midnight of the first arrival, None where
     the trace has no dates; `clock`: whose midnight.
     """
@@ -58,7 +58,7 @@ class Trace:
 
 
 def read_trace(path: str | Path, *, time_unit: str | None = None, block_tokens: int | None = None) -> pl.DataFrame:
-    """Return requests in the order of their arrival: `arrival_s` (null without times), `input_tokens`,
+    """Return requests in the order of their arrival: `arrival_s` (null without times), `prompt_tokens`,
     `output_tokens`, `blocks`.
 
     Timestamps so coarse that several requests share one (Mooncake's come every 3 s) are spread at random over the
@@ -84,9 +84,10 @@ def load_trace(path: str | Path, *, time_unit: str | None = None, block_tokens: 
     checked_options(time_unit, block_tokens)
     rows = _table(path)
     names = {name: by_name(known, rows.columns) for name, known in NAMES.items()}
+    unused = [name for name in rows.columns if name not in names.values()]
     problems = [
-        _problem(path, f"the trace has no column `{name}`", _hint(name, rows.columns))
-        for name in ("input_tokens", "output_tokens")
+        _problem(path, f"the trace has no column `{name}`", _hint(name, unused))
+        for name in ("prompt_tokens", "output_tokens")
         if names[name] is None
     ]
     unread = [name for name in rows.columns if any(part in name.lower() for part in ("time", "arriv", "stamp"))]
@@ -98,7 +99,7 @@ def load_trace(path: str | Path, *, time_unit: str | None = None, block_tokens: 
     if problems:
         raise SpecError(problems)
     tokens: dict[str, pl.Series] = {}
-    for name in ("input_tokens", "output_tokens"):
+    for name in ("prompt_tokens", "output_tokens"):
         column, faults = _tokens(path, rows[str(names[name])], 1 if name == "output_tokens" else 0)
         problems += faults
         tokens[name] = column
@@ -108,8 +109,14 @@ def load_trace(path: str | Path, *, time_unit: str | None = None, block_tokens: 
     if blocks is not None and not problems:
         usual = _BAILIAN_BLOCK if _BAILIAN in rows.columns else BLOCK_TOKENS
         size, note = block_tokens or usual, ""
-        if block_tokens is None:
-            known = block_size(blocks, tokens["input_tokens"], usual)
+        if block_tokens is not None:
+            fit = contradiction(blocks, tokens["prompt_tokens"], block_tokens)
+            if isinstance(fit, str):
+                note = fit
+            else:
+                problems.append(_problem(path, fit.message, fit.hint, fit.row))
+        else:
+            known = block_size(blocks, tokens["prompt_tokens"], usual)
             if isinstance(known, str):
                 problems.append(_problem(path, known, "say how many: --block-tokens 16 (in Python block_tokens=16)"))
             else:
@@ -122,7 +129,7 @@ def load_trace(path: str | Path, *, time_unit: str | None = None, block_tokens: 
     frame = pl.DataFrame(
         {
             "arrival_s": pl.Series([None] * rows.height, dtype=pl.Float64) if read is None else pl.Series(read.seconds),
-            "input_tokens": tokens["input_tokens"].cast(pl.Float64).clip(1.0, None),
+            "prompt_tokens": tokens["prompt_tokens"].cast(pl.Float64).clip(1.0, None),
             "output_tokens": tokens["output_tokens"].cast(pl.Float64),
         }
     )
@@ -137,8 +144,8 @@ def checked_options(time_unit: str | None, block_tokens: int | None) -> None:
     if time_unit is not None and time_unit not in UNITS:
         hint = f"use {', '.join(UNITS)}"
         problems.append(Problem(f"`{time_unit}` is no unit of time of a trace", hint=hint, code="trace"))
-    whole = isinstance(block_tokens, int) and not isinstance(block_tokens, bool)
-    if block_tokens is not None and not (whole and 1 <= block_tokens <= MOST_BLOCK_TOKENS):
+    is_whole_number = isinstance(block_tokens, int) and not isinstance(block_tokens, bool)
+    if block_tokens is not None and not (is_whole_number and 1 <= block_tokens <= MOST_BLOCK_TOKENS):
         fault = f"prefix blocks hold 1 to {MOST_BLOCK_TOKENS:,} tokens, found {block_tokens}"
         problems.append(Problem(fault, hint="servers use 16, 64 or 512", code="trace"))
     if problems:
@@ -149,8 +156,10 @@ def _problem(path: Path, message: str, hint: str | None = None, row: int | None 
     return Problem(message, hint=hint, where=str(path) if row is None else f"{path}: row {row + 1}", code="trace")
 
 
-def _hint(name: str, columns: list[str]) -> str:
-    near = get_close_matches(name, columns, n=1, cutoff=0.75)
+def _hint(name: str, unused: list[str]) -> str:
+    """Return the names that a column of a trace may have, after one that is nearly written so."""
+    matches = (get_close_matches(known, unused, n=1, cutoff=0.75) for known in NAMES[name])
+    near = next(filter(None, matches), None)
     return f"{f'rename `{near[0]}`: ' if near else ''}known are {', '.join(f'`{known}`' for known in NAMES[name])}"
 
 
@@ -259,5 +268,7 @@ def _numbered(blocks: pl.Series) -> pl.Series:
         else pl.Series([], dtype=pl.String)
     )
     known = {value: number for number, value in enumerate(flat.unique(maintain_order=True).drop_nulls().to_list())}
-    numbered = [list(dict.fromkeys(known[v] for v in own or [] if v is not None)) for own in blocks.to_list()]
+    numbered = [
+        list(dict.fromkeys(known[v] for v in row_blocks or [] if v is not None)) for row_blocks in blocks.to_list()
+    ]
     return pl.Series("blocks", numbered, dtype=pl.List(pl.UInt32))

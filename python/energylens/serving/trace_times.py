@@ -26,7 +26,7 @@ _SINCE_1970_S: Final = (6.3e8, 4.2e9)
 """Seconds since 1970 of traces: 1990 to 2103."""
 _USUAL_RATES: Final = {"ms": (1e-3, 500.0), "s": (0.01, 1000.0)}
 """Requests a second that a published form of trace may have in its unit; outside, its unit is asked for."""
-_LEAST_WHOLE_RATE: Final = 1.0
+_LEAST_INTEGER_RATE: Final = 1.0
 """Whole numbers at fewer requests a second than this may be seconds as well as milliseconds."""
 _TICK_S: Final = 10.0
 _LONGEST_S: Final = 10 * 365 * 86400.0
@@ -157,16 +157,16 @@ def _inferred(column: pl.Series, values: pl.Series, usual: str | None) -> Arriva
     if span <= 0.0:
         return Arrivals(np.zeros(count))
     per_unit = (count - 1) / span
-    whole = bool((numbers == np.floor(numbers)).all())
+    integers = bool((numbers == np.floor(numbers)).all())
     unit = None
     if usual is not None:
         low, high = _USUAL_RATES[usual]
         fits = low <= per_unit * UNITS[usual] <= high
-        unit = usual if fits and (whole or usual == "s") else None
+        unit = usual if fits and (integers or usual == "s") else None
     if unit is None:
         low, high = _USUAL_RATES["s"]
-        low = max(low, _LEAST_WHOLE_RATE) if whole else low
-        contradicted = usual == "ms" and whole
+        low = max(low, _LEAST_INTEGER_RATE) if integers else low
+        contradicted = usual == "ms" and integers
         unit = "s" if low <= per_unit <= high and not contradicted else None
     if unit is None:
         rates = ", ".join(f"{_rate(per_unit * UNITS[name])} in {_NAMES[name]}" for name in ("s", "ms"))

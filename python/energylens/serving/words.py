@@ -25,11 +25,13 @@ def reasons_words(counts: Mapping[str, int]) -> str:
     return ", ".join(parts)
 
 
-def workload_words(load: Workload, rate: float | None) -> str:
+def workload_words(workload: Workload, rate: float | None) -> str:
     """Return a workload in words."""
-    told = f"{load.name}: {number(load.input_tokens)} prompt and {number(load.output_tokens)} output tokens"
+    words = (
+        f"{workload.name}: {number(workload.prompt_tokens)} prompt and {number(workload.output_tokens)} output tokens"
+    )
     if rate is None:
-        return f"{told}, engines always full"
-    told += f", {number(rate)} requests/s"
-    peak = max(factor for factor, _ in load.rates)
-    return told if peak <= 1.0 else f"{told}, {number(peak * rate)}/s in its busiest seconds"
+        return f"{words}, engines always full"
+    words += f", {number(rate)} requests/s"
+    peak = max(factor for factor, _ in workload.rates)
+    return words if peak <= 1.0 else f"{words}, {number(peak * rate)}/s in its busiest seconds"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -26,6 +25,7 @@ from energylens.serving.arrivals import crowding as crowding
 from energylens.serving.arrivals import rate_profile as rate_profile
 from energylens.serving.coreset import coreset
 from energylens.serving.hours import hours_of
+from energylens.serving.lengths import lengths
 from energylens.serving.prefixes import flat_blocks as flat_blocks
 from energylens.serving.prefixes import prefix_curve as prefix_curve
 from energylens.serving.trace import Trace, checked_options, load_trace
@@ -37,14 +37,13 @@ KINDS: Final = 32
 """Kinds of requests that stand for a workload."""
 
 _MOST_DIGITS: Final = 12
-_CONSTANT = re.compile(r"^\s*(\d+)\s*[:x]\s*(\d+)\s*$")
 
 
 @dataclass(frozen=True)
 class Workload:
     """Requests by kind, their arrivals, and prefixes that recur.
 
-    `kinds`: `input_tokens`, `output_tokens`, `weight` (adding up to 1). `rates`: rates over their mean with the share
+    `kinds`: `prompt_tokens`, `output_tokens`, `weight` (adding up to 1). `rates`: rates over their mean with the share
     of the time at each, `[(1, 1)]` for steady arrivals. `found`: tokens that caches hold and the share of prompt tokens
     found in them. `crowded`: the share of requests just before which others arrive beyond chance, `crowd`: how many.
     `requests`: those of a trace. `notes`: sentences on what was inferred of it. `hours`: the share of the time and of
@@ -56,7 +55,7 @@ class Workload:
     kinds: pl.DataFrame
     rate_per_s: float | None = None
     rates: Sequence[tuple[float, float]] = ((1.0, 1.0),)
-    found: Sequence[tuple[float, float]] = ()
+    prefix_hits: Sequence[tuple[float, float]] = ()
     block_tokens: int = BLOCK_TOKENS
     crowded: float = 0.0
     crowd: float = 0.0
@@ -66,9 +65,9 @@ class Workload:
     clock: str = ""
 
     @cached_property
-    def input_tokens(self) -> float:
+    def prompt_tokens(self) -> float:
         """Mean prompt tokens."""
-        return float((self.kinds["input_tokens"] * self.kinds["weight"]).sum())
+        return float((self.kinds["prompt_tokens"] * self.kinds["weight"]).sum())
 
     @cached_property
     def output_tokens(self) -> float:
@@ -79,7 +78,7 @@ class Workload:
     def longest(self) -> float:
         """Prompt and output tokens of the longest request."""
         rows = self.kinds if self.requests is None else self.requests
-        return float((rows["input_tokens"] + rows["output_tokens"]).max())  # type: ignore[arg-type]
+        return float((rows["prompt_tokens"] + rows["output_tokens"]).max())  # type: ignore[arg-type]
 
     def fewer(self, kinds: int, rates: int) -> Workload:
         """Return the workload with at most so many kinds of requests and rates of arrival, for a first look."""
@@ -88,17 +87,17 @@ class Workload:
 
     def first_tokens(self) -> Workload:
         """Return the same requests, each making but its first token."""
-        one = pl.lit(1.0).alias("output_tokens")
-        requests = None if self.requests is None else self.requests.with_columns(one)
-        return replace(self, kinds=self.kinds.with_columns(one), requests=requests)
+        single_token = pl.lit(1.0).alias("output_tokens")
+        requests = None if self.requests is None else self.requests.with_columns(single_token)
+        return replace(self, kinds=self.kinds.with_columns(single_token), requests=requests)
 
-    def share_found(self, tokens: Column) -> Column:
+    def prefix_hit_share(self, tokens: Column) -> Column:
         """Return the share of prompt tokens found in caches that hold so many tokens."""
-        if not self.found:
+        if not self.prefix_hits:
             return np.zeros_like(tokens)
-        held, share = np.array(self.found).T
-        told: Column = np.interp(np.log(np.maximum(tokens, 1.0)), np.log(np.maximum(held, 1.0)), share, left=0.0)
-        return told
+        held, share = np.array(self.prefix_hits).T
+        shares: Column = np.interp(np.log(np.maximum(tokens, 1.0)), np.log(np.maximum(held, 1.0)), share, left=0.0)
+        return shares
 
     def sample(self, number: int, rate_per_s: float, seed: int = 2026) -> pl.DataFrame:
         """Return requests to replay at a rate: those of the trace with its arrivals, or kinds drawn with Poisson
@@ -128,7 +127,7 @@ class Workload:
 
 
 def load_workload(
-    given: str | Path | Workload, *, time_unit: str | None = None, block_tokens: int | None = None
+    source: str | Path | Workload, *, time_unit: str | None = None, block_tokens: int | None = None
 ) -> Workload:
     """Return a workload from a name, lengths such as `1024:256`, a workload file or a trace; raise `SpecError`.
 
@@ -143,9 +142,10 @@ def load_workload(
     """
     check_process()
     checked_options(time_unit, block_tokens)
-    text = str(given)
+    text = str(source)
     known = bundled("workloads")
-    path = known.get(text.lower(), Path(text)) if not isinstance(given, Workload) else Path()
+    tokens = None if isinstance(source, Workload) or text.lower() in known else lengths(text)
+    path = known.get(text.lower(), Path(text)) if not isinstance(source, Workload) and tokens is None else Path()
     if path.suffix and path.suffix.lower() not in {".yaml", ".yml", text.lower()}:
         input_file(path, "trace")
         return _from_trace(path, stamp(path), time_unit, block_tokens)
@@ -153,10 +153,10 @@ def load_workload(
         hint = "they are of a trace: leave them out"
         fault = "a unit of time and a size of blocks are read with a trace alone"
         raise SpecError(Problem(fault, hint=hint, code="workload"))
-    if isinstance(given, Workload):
-        return given
-    if match := _CONSTANT.match(text):
-        return constant(match[1], match[2])
+    if isinstance(source, Workload):
+        return source
+    if tokens is not None:
+        return constant(*tokens)
     if path.suffix.lower() in {".yaml", ".yml"}:
         input_file(path, "workload")
         return _from_file(path, stamp(path))
@@ -166,15 +166,15 @@ def load_workload(
     raise SpecError(Problem(f"unknown workload `{printable(text)}`", hint=hint, code="unknown-workload"))
 
 
-def constant(input_tokens: int | str, output_tokens: int | str) -> Workload:
+def constant(prompt_tokens: int | str, output_tokens: int | str) -> Workload:
     """Return requests all alike; raise `SpecError` if lengths are not positive."""
-    for name, tokens in (("prompt", input_tokens), ("output", output_tokens)):
+    for name, tokens in (("prompt", prompt_tokens), ("output", output_tokens)):
         if len(str(tokens)) > _MOST_DIGITS or not 1 <= int(tokens) <= MOST_TOKENS:
             fault = f"{name} tokens of a workload are 1 to {MOST_TOKENS:,}, found {str(tokens)[:40]}"
             raise SpecError(Problem(fault, hint="write 1024:256, prompt and output tokens", code="workload"))
-    input_tokens, output_tokens = int(input_tokens), int(output_tokens)
-    kinds = {"input_tokens": [float(input_tokens)], "output_tokens": [float(output_tokens)], "weight": [1.0]}
-    return Workload(f"{input_tokens}:{output_tokens}", "all requests alike", pl.DataFrame(kinds))
+    prompt_tokens, output_tokens = int(prompt_tokens), int(output_tokens)
+    kinds = {"prompt_tokens": [float(prompt_tokens)], "output_tokens": [float(output_tokens)], "weight": [1.0]}
+    return Workload(f"{prompt_tokens}:{output_tokens}", "all requests alike", pl.DataFrame(kinds))
 
 
 @lru_cache(maxsize=64)
@@ -193,7 +193,7 @@ def from_spec(spec: WorkloadSpec) -> Workload:
     notes: list[str] = []
     if spec.kinds is not None:
         columns = np.array(spec.kinds, dtype=np.float64).T
-        kinds = pl.DataFrame(dict(zip(("input_tokens", "output_tokens", "weight"), columns, strict=True)))
+        kinds = pl.DataFrame(dict(zip(("prompt_tokens", "output_tokens", "weight"), columns, strict=True)))
     else:
         assert spec.input is not None and spec.output is not None
         drawn = _drawn(spec.input, spec.output)
@@ -208,44 +208,45 @@ def from_spec(spec: WorkloadSpec) -> Workload:
     if spec.crowd is not None:
         arrivals |= {"crowded": spec.crowd.share, "crowd": spec.crowd.others}
     if spec.prefix is not None:
-        arrivals |= {"found": tuple(spec.prefix.found), "block_tokens": spec.prefix.block_tokens}
+        arrivals |= {"prefix_hits": tuple(spec.prefix.found), "block_tokens": spec.prefix.block_tokens}
     return Workload(spec.name, spec.source, kinds, **arrivals)
 
 
 def _narrower(drawn: pl.DataFrame, name: Literal["input", "output"], spec: WorkloadSpec) -> str:
     """Return a warning where lengths that stand for a distribution scatter much less than it: its tail is too long."""
     lengths = spec.input if name == "input" else spec.output
-    scatter = float(drawn[f"{name}_tokens"].std(ddof=0) or 0.0)  # type: ignore[arg-type]
+    column = "prompt_tokens" if name == "input" else "output_tokens"
+    scatter = float(drawn[column].std(ddof=0) or 0.0)  # type: ignore[arg-type]
     if lengths is None or scatter >= 0.75 * lengths.sd:
         return ""
     return f"`{name}` has an sd of {lengths.sd:g}; the lengths that stand for it, cut and rounded, one of {scatter:.3g}"
 
 
-def _drawn(given: Lengths, made: Lengths) -> pl.DataFrame:
+def _drawn(prompts: Lengths, outputs: Lengths) -> pl.DataFrame:
     """Return a grid of equally likely log-normal lengths with the means asked for."""
     from scipy.special import ndtri
 
-    def lengths(own: Lengths) -> Column:
-        sigma = np.sqrt(np.log1p((own.sd / own.mean) ** 2))
+    def lengths(target: Lengths) -> Column:
+        sigma = np.sqrt(np.log1p((target.sd / target.mean) ** 2))
         nodes = ndtri((np.arange(64) + 0.5) / 64)
-        drawn, scale = np.exp(sigma * nodes - sigma**2 / 2), own.mean
+        drawn, scale = np.exp(sigma * nodes - sigma**2 / 2), target.mean
         for _ in range(30):  # the mean asked for, although lengths are cut
-            found: Column = np.clip(np.round(scale * drawn), 1.0, own.longest or MOST_TOKENS)
-            scale *= own.mean / found.mean()
-        return found
+            clipped: Column = np.clip(np.round(scale * drawn), 1.0, target.longest or MOST_TOKENS)
+            scale *= target.mean / clipped.mean()
+        return clipped
 
-    first, second = np.meshgrid(lengths(given), lengths(made), indexing="ij")
-    return pl.DataFrame({"input_tokens": first.ravel(), "output_tokens": second.ravel()})
+    first, second = np.meshgrid(lengths(prompts), lengths(outputs), indexing="ij")
+    return pl.DataFrame({"prompt_tokens": first.ravel(), "output_tokens": second.ravel()})
 
 
 def from_trace(trace: Trace, name: str, source: str) -> Workload:
     """Return the workload of a trace, with what was inferred of it and the hours of the day that it covers."""
-    load = from_requests(trace.requests, name, source, trace.block_tokens)
+    workload = from_requests(trace.requests, name, source, trace.block_tokens)
     hours: tuple[tuple[float, float], ...] = ()
     if trace.clock_s is not None:
         arrival_s, output_tokens = (trace.requests[name].to_numpy() for name in ("arrival_s", "output_tokens"))
         hours = hours_of(arrival_s, output_tokens, trace.clock_s)
-    return replace(load, notes=tuple(trace.notes), hours=hours, clock=trace.clock)
+    return replace(workload, notes=tuple(trace.notes), hours=hours, clock=trace.clock)
 
 
 def from_requests(requests: pl.DataFrame, name: str, source: str, block_tokens: int = BLOCK_TOKENS) -> Workload:
@@ -264,16 +265,16 @@ def workloads() -> pl.DataFrame:
     """Return the bundled workloads: name, mean lengths, requests a second, share of prompts found again, source."""
     rows: list[dict[str, Any]] = []
     for name in bundled("workloads"):
-        own = load_workload(name)
+        workload = load_workload(name)
         rows.append(
             {
                 "workload": name,
-                "input_tokens": own.input_tokens,
-                "output_tokens": own.output_tokens,
-                "rate_per_s": own.rate_per_s,
-                "largest_rate": max(rate for rate, _ in own.rates),
-                "found": own.found[-1][1] if own.found else None,
-                "source": own.source,
+                "prompt_tokens": workload.prompt_tokens,
+                "output_tokens": workload.output_tokens,
+                "rate_per_s": workload.rate_per_s,
+                "largest_rate": max(rate for rate, _ in workload.rates),
+                "found": workload.prefix_hits[-1][1] if workload.prefix_hits else None,
+                "source": workload.source,
             }
         )
     return pl.DataFrame(rows)

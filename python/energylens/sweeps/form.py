@@ -14,7 +14,7 @@ from energylens.inputs.form import Form, Text
 MOST_SHARDS = 10_000_000
 """Most shards of a sweep."""
 
-Whole = Annotated[float, Field(ge=1, le=2**32 - 1, multiple_of=1, allow_inf_nan=False)]
+IntegralNumber = Annotated[float, Field(ge=1, le=2**32 - 1, multiple_of=1, allow_inf_nan=False)]
 Position = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Some = Field(min_length=1)
 
@@ -23,7 +23,7 @@ _OF_CORE: Final[Mapping[Kind, Any]] = {
     "name": Position,
     "format": str | None,
     "count": Position,
-    "size": Whole,
+    "size": IntegralNumber,
     "switch": bool,
     "phase": str,
     "law": Position,

@@ -117,7 +117,7 @@ class Sweep:
     @cached_property
     def manifest(self) -> str:
         """The text of `manifest.json`."""
-        told = {
+        manifest_fields = {
             "name": self.name,
             "sweep_sha256": self.sha256,
             "plan_sha256": hashlib.sha256(canonical(self.content["plan"]).encode()).hexdigest(),
@@ -126,36 +126,38 @@ class Sweep:
             "sources": self.sources,
             "sweep": self.content,
         }
-        return json.dumps(told, indent=1) + "\n"
+        return json.dumps(manifest_fields, indent=1) + "\n"
 
     def differences(self, other: Sweep) -> list[str]:
         """Return what makes another sweep a different one, in words."""
         mine, its = self.content, other.content
         if mine.get("format") != its.get("format"):
             return [f"format {its.get('format')} instead of {mine.get('format')}"]
-        found = []
+        differences = []
         if mine["energylens"] != its["energylens"]:
-            found.append(f"energylens {its['energylens']} instead of {mine['energylens']}")
+            differences.append(f"energylens {its['energylens']} instead of {mine['energylens']}")
         elif mine["physics"] != its["physics"] and mine["plan"] == its["plan"] and mine["space"] == its["space"]:
-            found.append(f"another build of energylens {its['energylens']}, which predicts other numbers")
+            differences.append(f"another build of energylens {its['energylens']}, which predicts other numbers")
         for kind, what in (("models", "model"), ("gpus", "GPU")):
-            own, theirs = ({item["name"]: item for item in content["plan"][kind]} for content in (mine, its))
-            found += [f"no {what} `{name}`" for name in own if name not in theirs]
-            found += [f"a {what} `{name}`" for name in theirs if name not in own]
-            found += [f"another {what} `{name}`" for name in own if name in theirs and own[name] != theirs[name]]
+            ours, theirs = ({item["name"]: item for item in content["plan"][kind]} for content in (mine, its))
+            differences += [f"no {what} `{name}`" for name in ours if name not in theirs]
+            differences += [f"a {what} `{name}`" for name in theirs if name not in ours]
+            differences += [
+                f"another {what} `{name}`" for name in ours if name in theirs and ours[name] != theirs[name]
+            ]
         if mine["plan"]["settings"] != its["plan"]["settings"]:
-            found.append("another `max_batched_tokens`")
-        found += [
+            differences.append("another `max_batched_tokens`")
+        differences += [
             f"another `{name}`"
             for name in mine["space"]
             if name not in {"model", "gpu"} and mine["space"][name] != its["space"].get(name)
         ]
         for part in ("limits", "objectives"):
-            found += [f"other {part}"] if mine[part] != its[part] else []
-        found += [f"another `{name}`" for name in mine["keep"] if mine["keep"][name] != its["keep"].get(name)]
-        if not found and mine["shards"] != its["shards"]:
-            found.append(f"{its['shards'].get('count')} shards instead of {self.count}")
-        return found or ["another order of its parts"]
+            differences += [f"other {part}"] if mine[part] != its[part] else []
+        differences += [f"another `{name}`" for name in mine["keep"] if mine["keep"][name] != its["keep"].get(name)]
+        if not differences and mine["shards"] != its["shards"]:
+            differences.append(f"{its['shards'].get('count')} shards instead of {self.count}")
+        return differences or ["another order of its parts"]
 
 
 def freeze(job: Job) -> Sweep:
@@ -223,10 +225,10 @@ def _cut(job: Job) -> dict[str, int]:
 def thaw(manifest: str, place: str) -> Sweep:
     """Return the sweep of a manifest's text; raise `EnergylensError` if it is damaged or of another energylens."""
     try:
-        told = strict_json(manifest)
-        check(ManifestForm, told, None, "manifest")
-        sweep = Sweep(told["name"], told["sweep"], dict(told["trust"]), dict(told["sources"]))
-        if sweep.sha256 == told["sweep_sha256"]:
+        fields = strict_json(manifest)
+        check(ManifestForm, fields, None, "manifest")
+        sweep = Sweep(fields["name"], fields["sweep"], dict(fields["trust"]), dict(fields["sources"]))
+        if sweep.sha256 == fields["sweep_sha256"]:
             return sweep
         reason = "its contents are not those it names"
     except EnergylensError as error:

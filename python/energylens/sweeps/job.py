@@ -58,7 +58,7 @@ def _objective(value: object) -> object:
     return result_column(value, "objective") if isinstance(value, str) else value
 
 
-def _kept(field: Literal["best_per", "distributions"]) -> BeforeValidator:
+def _checked_keep(field: Literal["best_per", "distributions"]) -> BeforeValidator:
     def read(value: object) -> object:
         Keep(**{field: [value]})  # type: ignore[arg-type]
         return value
@@ -70,7 +70,7 @@ Values = Annotated[list[Annotated[list[Any], BeforeValidator(_read)]], BeforeVal
 Names = Annotated[Values, Field(min_length=1)]
 
 
-def _beside(folder: Path, law: str | None) -> str | None:
+def _in_folder(folder: Path, law: str | None) -> str | None:
     """Return a law whose file of counts is looked for in a folder."""
     name, _, file = (law or "").partition(":")
     return f"counts:{folder / file}" if name == "counts" else law
@@ -78,8 +78,8 @@ def _beside(folder: Path, law: str | None) -> str | None:
 
 LimitText = Annotated[Text, BeforeValidator(_limit), Field(examples=["tpot<=50ms", "ttft<=1s", "gpus<=8"])]
 Objective = Annotated[Text, BeforeValidator(_objective), Field(json_schema_extra={"enum": list(RESULTS)})]
-AxisName = Annotated[Text, _kept("best_per"), Field(json_schema_extra={"enum": _core.AXES})]
-Column = Annotated[Text, _kept("distributions"), Field(json_schema_extra={"enum": _core.COLUMNS})]
+AxisName = Annotated[Text, _checked_keep("best_per"), Field(json_schema_extra={"enum": _core.AXES})]
+Column = Annotated[Text, _checked_keep("distributions"), Field(json_schema_extra={"enum": _core.COLUMNS})]
 
 
 def _axes(schema: dict[str, Any]) -> None:
@@ -156,7 +156,7 @@ class JobForm(Form):
 
     @field_validator("shard_points")
     @classmethod
-    def _one_of_both(cls, points: int | None, info: ValidationInfo) -> int | None:
+    def _exclusive_sizes(cls, points: int | None, info: ValidationInfo) -> int | None:
         if points is not None and info.data.get("shards") is not None:
             raise ValueError("give `shards` or `shard_points`, not both")
         return points
@@ -165,12 +165,12 @@ class JobForm(Form):
 class Job:
     """A job file or the same as a mapping, checked, with its space and what to keep."""
 
-    def __init__(self, given: str | Path | Mapping[str, Any]) -> None:
+    def __init__(self, source: str | Path | Mapping[str, Any]) -> None:
         """Raise `SpecError` with every problem, placed in the file."""
-        if isinstance(given, Mapping):
-            self.document, self.folder, what, data = None, Path(), "job", dict(given)
+        if isinstance(source, Mapping):
+            self.document, self.folder, what, data = None, Path(), "job", dict(source)
         else:
-            path = bundled("sweeps").get(str(given), Path(given))
+            path = bundled("sweeps").get(str(source), Path(source))
             self.document, self.folder, what = Document.read(path), path.parent, path.name
             data = self.document.data
         self.form = check(JobForm, data, self.document, what)
@@ -179,27 +179,27 @@ class Job:
         self.keep = self._keep()
 
     def _space(self) -> Space:
-        given = {name: getattr(self.form.space, name) for name in SpaceForm.model_fields}
-        axes = {name: value for name, value in given.items() if value is not None}
+        values = {name: getattr(self.form.space, name) for name in SpaceForm.model_fields}
+        axes = {name: value for name, value in values.items() if value is not None}
         problems: list[Problem] = []
 
         def load(field: str, kind: Kind, read: Callable[[str | Path], Any]) -> list[Any]:
-            found = []
+            loaded = []
             for i, name in enumerate(axes[field]):
                 meant = spec_in_folder(name, self.folder, kind)
                 if meant is name and Path(name).suffix in {".yaml", ".yml"} and str(name).lower() not in bundled(kind):
                     meant = self.folder / name
                 try:
-                    found.append(read(meant))
+                    loaded.append(read(meant))
                 except SpecError as error:
                     problems.extend(self._placed(error, ("space", field, i)))
-            return found
+            return loaded
 
         axes |= {"models": load("models", "models", load_model), "gpus": load("gpus", "hardware", load_gpu)}
         if problems:
             raise SpecError(problems)
         if "routing" in axes:
-            axes["routing"] = [_beside(self.folder, law) for law in axes["routing"]]
+            axes["routing"] = [_in_folder(self.folder, law) for law in axes["routing"]]
         space = Space(**axes)
         try:
             _ = space.json, space.size, space.signed_objectives

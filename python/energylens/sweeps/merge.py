@@ -65,7 +65,7 @@ def _write(storage: Storage, sweep: Sweep, result: Result, rows: int) -> None:
             data = parquet_bytes(frame, result.plan_sha256, result.note | kind, sealed=True)
             storage.write(f"{name}.parquet", data)
             files[f"{name}.parquet"] = hashlib.sha256(data).hexdigest()
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "sweep_sha256": sweep.sha256,
         "plan_sha256": result.plan_sha256,
         "energylens": _core.__version__,
@@ -75,8 +75,8 @@ def _write(storage: Storage, sweep: Sweep, result: Result, rows: int) -> None:
         "files": files,
     }
     if sweep.rows != "none":
-        told["rows"] = rows
-    storage.write(SUCCESS, (json.dumps(told, indent=1) + "\n").encode())
+        summary["rows"] = rows
+    storage.write(SUCCESS, (json.dumps(summary, indent=1) + "\n").encode())
 
 
 def _incomplete(storage: Storage, sweep: Sweep, missing: list[str]) -> EnergylensError:

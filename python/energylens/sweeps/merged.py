@@ -25,17 +25,17 @@ FRAMES = ("front", "top", "best_per", "distributions")
 
 def merged_result(storage: Storage, sweep: Sweep) -> Result | None:
     """Return the result that was merged before, or none if its files are not all there and whole."""
-    told = _merged(storage, sweep)
-    if told is None or damaged_files(storage, sweep):
+    summary = _merged(storage, sweep)
+    if summary is None or damaged_files(storage, sweep):
         return None
     frames: dict[str, pl.DataFrame] = {}
     try:
-        for name in told["files"]:
+        for name in summary["files"]:
             frames[name.removesuffix(".parquet")] = read_parquet_bytes(storage.read(name) or b"", name)[0]
     except EnergylensError:
         return None
-    front, counts = frames.pop("front"), dict(told["by_reason"])
-    return Result(front, sweep.space, "exhaustive", told["points"], counts, told["outside_limits"], 0.0, **frames)
+    front, counts = frames.pop("front"), dict(summary["by_reason"])
+    return Result(front, sweep.space, "exhaustive", summary["points"], counts, summary["outside_limits"], 0.0, **frames)
 
 
 def damaged_files(storage: Storage, sweep: Sweep) -> list[str]:
@@ -48,11 +48,11 @@ def _merged(storage: Storage, sweep: Sweep) -> dict[str, Any] | None:
     """Return what says that a sweep is merged, or none if that is of another sweep, or says something else."""
     text = storage.read(SUCCESS)
     try:
-        told: dict[str, Any] | None = None if text is None else strict_json(text)
-        if told is None or told.get("sweep_sha256") != sweep.sha256:
+        summary: dict[str, Any] | None = None if text is None else strict_json(text)
+        if summary is None or summary.get("sweep_sha256") != sweep.sha256:
             return None
-        check(SuccessForm, told, None, SUCCESS)
+        check(SuccessForm, summary, None, SUCCESS)
     except (ValueError, AttributeError):
         return None
-    names = {name.removesuffix(".parquet") for name in told["files"]}
-    return told if "front" in names and names <= set(FRAMES) else None
+    names = {name.removesuffix(".parquet") for name in summary["files"]}
+    return summary if "front" in names and names <= set(FRAMES) else None

@@ -49,19 +49,19 @@ def sweep(
     storage.tidy()
     alone = parts == 1
     merged = merged_result(storage, frozen) is not None
-    own = [one for one in all_shards(frozen) if one.number % parts == part - 1]
-    done, damaged = survey(storage, frozen, own, ends=True)
+    assigned = [item for item in all_shards(frozen) if item.number % parts == part - 1]
+    done, damaged = survey(storage, frozen, assigned, ends=True)
     for name in damaged:
         print(f"{name} is damaged: computing it again", file=sys.stderr)
-    if merged and len(done) == len(own):
+    if merged and len(done) == len(assigned):
         return made_status(frozen, all_shards(frozen), True)
-    here = {one.number for one in done}
-    left = [one.number for one in own if one.number not in here]
+    here = {item.number for item in done}
+    left = [item.number for item in assigned if item.number not in here]
     location = str(Path(storage.location).absolute()) if "://" not in storage.location else storage.location
     work = ShardWork(frozen.manifest, location, checked_threads(threads) if executor == "local" else threads or 1)
     computed: list[Shard] = []
     try:
-        with progress("sweeping", sum(map(_points, own)), show_progress) as advance:
+        with progress("sweeping", sum(map(_points, assigned)), show_progress) as advance:
             advance(sum(map(_points, done)))
             with closing(runner.run(work, left)) as numbers:
                 for number in numbers:
@@ -71,10 +71,10 @@ def sweep(
         if alone:
             merge_shards(storage, frozen, checked_threads(threads))
     except KeyboardInterrupt:
-        told = f"interrupted: {_so_far(done, computed, own)}; the same command goes on"
-        raise KeyboardInterrupt(told) from None
+        message = f"interrupted: {_so_far(done, computed, assigned)}; the same command goes on"
+        raise KeyboardInterrupt(message) from None
     except EnergylensError as error:
-        raise _with_hint(error, _so_far(done, computed, own)) from None
+        raise _with_hint(error, _so_far(done, computed, assigned)) from None
     if not alone:
         done, damaged = survey(storage, frozen, all_shards(frozen))
         return made_status(frozen, done, False, damaged, len(computed))
@@ -85,14 +85,14 @@ def _points(shard: Shard) -> int:
     return shard.hi - shard.lo
 
 
-def _so_far(done: list[Shard], computed: list[Shard], own: list[Shard]) -> str:
-    return f"{len(done) + len(computed):,} of {len(own):,} shards are done and kept"
+def _so_far(done: list[Shard], computed: list[Shard], assigned: list[Shard]) -> str:
+    return f"{len(done) + len(computed):,} of {len(assigned):,} shards are done and kept"
 
 
-def _with_hint(error: EnergylensError, told: str) -> EnergylensError:
+def _with_hint(error: EnergylensError, progress_words: str) -> EnergylensError:
     """Return a failure to write with what is kept in its hint."""
     problems = [
-        Problem(p.message, p.place, f"{told}; {p.hint} and run the same command again", p.code, p.where)
+        Problem(p.message, p.place, f"{progress_words}; {p.hint} and run the same command again", p.code, p.where)
         if p.code == "storage" and p.hint
         else p
         for p in error.problems

@@ -76,23 +76,23 @@ def write_shard(storage: Storage, sweep: Sweep, shard: Shard, threads: int) -> N
     space = sweep.space
     reduction = sweep.keep.reduction(space)
     reduce_range(reduction, shard.lo, shard.hi, threads)
-    kept = reduction.contents()
+    contents = reduction.contents()
     note = {
         "sweep": sweep.sha256,
         "lo": shard.lo,
         "hi": shard.hi,
-        "by_reason": kept["by_reason"].tolist(),
-        "outside": int(kept["outside"]),
+        "by_reason": contents["by_reason"].tolist(),
+        "outside": int(contents["outside"]),
     }
     if sweep.rows != "none":
         rows = point_frame(space, np.arange(shard.lo, shard.hi, dtype=np.uint64), threads, breakdown=False)
         if sweep.rows == "feasible":
             rows = rows.filter(pl.col("feasible"))
-        told = {"sweep": sweep.sha256, "lo": shard.lo, "hi": shard.hi}
-        data = parquet_bytes(rows, space.plan.sha256, told)
+        rows_note = {"sweep": sweep.sha256, "lo": shard.lo, "hi": shard.hi}
+        data = parquet_bytes(rows, space.plan.sha256, rows_note)
         storage.write(shard_name(sweep, shard, "rows"), data)
         note["rows"] = {"rows": rows.height, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    frame = _frame(kept)
+    frame = _frame(contents)
     note["digest"] = _digest(frame, note)
     storage.write(shard_name(sweep, shard), parquet_bytes(frame, space.plan.sha256, note))
 
@@ -135,17 +135,17 @@ def read_part(
         raise Damaged(name)
     if [note["sweep"], note["lo"], note["hi"]] != [sweep.sha256, shard.lo, shard.hi]:
         raise Damaged(name)
-    told = note.get("rows")
+    rows_note = note.get("rows")
     if sweep.rows != "none":
-        beside = shard_name(sweep, shard, "rows")
+        rows_name = shard_name(sweep, shard, "rows")
         sizes = storage.sizes("rows") if sizes is None else sizes
-        if told is None or sizes.get(beside) != told["bytes"]:
-            raise Damaged(beside)
-        if ends and not ends_whole(storage.tail(beside, told["bytes"], TAIL), told["bytes"]):
-            raise Damaged(beside)
-        if verify and hashlib.sha256(storage.read(beside) or b"").hexdigest() != told["sha256"]:
-            raise Damaged(beside)
-    rows = int(told["rows"]) if told is not None and sweep.rows != "none" else None
+        if rows_note is None or sizes.get(rows_name) != rows_note["bytes"]:
+            raise Damaged(rows_name)
+        if ends and not ends_whole(storage.tail(rows_name, rows_note["bytes"], TAIL), rows_note["bytes"]):
+            raise Damaged(rows_name)
+        if verify and hashlib.sha256(storage.read(rows_name) or b"").hexdigest() != rows_note["sha256"]:
+            raise Damaged(rows_name)
+    rows = int(rows_note["rows"]) if rows_note is not None and sweep.rows != "none" else None
     arrays = _arrays(frame)
     is_bin = frame["index"].is_null().to_numpy()
     bins = [arrays[name][is_bin].tolist() for name in ("column", "bin", "count")]
@@ -171,14 +171,14 @@ def read_parts(
             yield from zip(some, pool.map(read, some), strict=True)
 
 
-def _frame(kept: Kept) -> pl.DataFrame:
+def _frame(contents: Kept) -> pl.DataFrame:
     def rows(kind: str, columns: dict[str, Sequence[Any] | Numbers]) -> pl.DataFrame:
         height = len(next(iter(columns.values())))
-        given = {name: pl.Series(columns.get(name, [None] * height), dtype=_SCHEMA[name]) for name in _SCHEMA}
-        return pl.DataFrame(given | {"kind": pl.Series([kind] * height, dtype=pl.String)}, schema=_SCHEMA)
+        columns_by_name = {name: pl.Series(columns.get(name, [None] * height), dtype=_SCHEMA[name]) for name in _SCHEMA}
+        return pl.DataFrame(columns_by_name | {"kind": pl.Series([kind] * height, dtype=pl.String)}, schema=_SCHEMA)
 
-    bins = {"column": kept["bin_column"], "bin": kept["bin"], "count": kept["bin_count"]}
-    return pl.concat([*(rows(kind, {"index": kept[kind]}) for kind in _POINTS), rows("bin", bins)])
+    bins = {"column": contents["bin_column"], "bin": contents["bin"], "count": contents["bin_count"]}
+    return pl.concat([*(rows(kind, {"index": contents[kind]}) for kind in _POINTS), rows("bin", bins)])
 
 
 def _digest(frame: pl.DataFrame, note: dict[str, Any]) -> str:

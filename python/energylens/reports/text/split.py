@@ -14,7 +14,7 @@ def split_sentence(result: Split) -> str:
     best = result.best
     if best is None:
         return "no pair keeps the limits"
-    within = f" within {', '.join(result.asked['limits'])}" if result.asked["limits"] else ""
+    within = f" within {', '.join(result.arguments['limits'])}" if result.arguments["limits"] else ""
     return (
         f"least energy{within}: {number(best['energy_per_output_token_j'])} J per output token - {result.model}, "
         f"{pair_words(best)}; TTFT {si(best['ttft_s'], 's')}, "

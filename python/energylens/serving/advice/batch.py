@@ -17,6 +17,7 @@ from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.results.prediction import engine_problem
 from energylens.serving.evaluate import serve
 from energylens.serving.intervals import with_intervals
 from energylens.serving.notes import traffic_notes
@@ -74,23 +75,25 @@ def advise_batch(
         hint = "epsilon is a share such as 0.1, slowdown a factor such as 2"
         fault = f"cannot advise with epsilon {show.shown(epsilon)} and slowdown {show.shown(slowdown)}"
         raise SpaceError(Problem(fault, hint=hint, code="advice"))
-    asked = whole_numbers(batches, "batches", _MOST_BATCH)
-    loaded, profile, load = load_model(model), load_gpu(gpu), load_workload(workload)
-    if load.output_tokens <= 1:
+    requested = whole_numbers(batches, "batches", _MOST_BATCH)
+    loaded, profile, workload = load_model(model), load_gpu(gpu), load_workload(workload)
+    if workload.output_tokens <= 1:
         fault, hint = "requests of one output token decode nothing", "give a workload of longer outputs: 1024:256"
         raise SpaceError(Problem(fault, hint=hint, code="advice"))
-    own: dict[str, Any] = {"models": [loaded], "gpus": [profile]}
-    tried = sorted({1, REFERENCE, *asked})
+    options: dict[str, Any] = {"models": [loaded], "gpus": [profile]}
+    tried = sorted({1, REFERENCE, *requested})
     point = {"model": loaded.spec.name, "gpu": profile.spec.name} | engine
     points = frame_of(*(point | {"max_num_seqs": batch} for batch in tried))
-    told = serve(points, load, None, **own)
-    fits = told.filter(pl.col("feasible") & (pl.col("slots") >= pl.col("max_num_seqs") - 0.5))
+    served = serve(points, workload, None, **options)
+    fits = served.filter(pl.col("feasible") & (pl.col("slots") >= pl.col("max_num_seqs") - 0.5))
     if not fits.height:
-        why = str(told["reason"][0])
+        if (problem := engine_problem(loaded, profile, engine)) is not None:
+            raise InfeasibleError(problem)
+        why = str(served["reason"][0])
         why = "memory" if why == "ok" else why  # it runs, but not with so many at once
         hint = "use more GPUs (tp) or a narrower weight_dtype" if why == "memory" else "`energylens predict` says why"
         raise InfeasibleError(Problem(f"{loaded.spec.name} cannot run ({why})", hint=hint, code=why))
-    curve = with_intervals(fits, load, **own).rename({"max_num_seqs": "batch"})
+    curve = with_intervals(fits, workload, **options).rename({"max_num_seqs": "batch"})
     alone = float(curve["output_tokens_per_s"][0])
     usual = curve.filter(pl.col("batch") <= REFERENCE)["tpot_s"][-1]
     gain = pl.col("output_tokens_per_s") / (pl.col("batch") * alone)
@@ -100,31 +103,33 @@ def advise_batch(
         "batch", "output_tokens_per_s", "tpot_s", "power_w", "energy_per_output_token_j",
         "energy_per_output_token_lo_j", "energy_per_output_token_hi_j", "gain", "kept",
     )  # fmt: skip
-    replicas = _replicas(curve.filter(pl.col("batch") == best), load, profile, own)
-    return BatchAdvice(shown, best, replicas, epsilon, slowdown, tuple(traffic_notes(load, None)))
+    replicas = _replicas(curve.filter(pl.col("batch") == best), workload, profile, options)
+    return BatchAdvice(shown, best, replicas, epsilon, slowdown, tuple(traffic_notes(workload, None)))
 
 
-def _replicas(at: pl.DataFrame, load: Workload, gpu: LoadedGpu, own: dict[str, Any]) -> pl.DataFrame:
+def _replicas(at: pl.DataFrame, workload: Workload, gpu: LoadedGpu, options: dict[str, Any]) -> pl.DataFrame:
     """Return what 1, 2, ... copies of an engine on its GPUs give."""
     row = at.row(0, named=True)
-    found = engines(at.select(engine_columns(at)), **own)
-    rows = np.zeros(1, dtype=np.int64)
-    free, request = found.cache(load.input_tokens, load.output_tokens, np.array([float(row["token_budget"])]), rows)
+    runnable = engines(at.select(engine_columns(at)), **options)
+    row_zero = np.zeros(1, dtype=np.int64)
+    free, request = runnable.cache(
+        workload.prompt_tokens, workload.output_tokens, np.array([float(row["token_budget"])]), row_zero
+    )
     capacity = gpu.spec.memory.capacity_bytes
     needed = capacity - float(free[0]) + row["batch"] / row["dp"] * float(request[0])
     most = max(1, int(capacity / needed))
-    host_s = gpu.profile.host_s + row["batch"] * float(found.steps.sample_s[0])
+    host_s = gpu.profile.host_s + row["batch"] * float(runnable.steps.sample_s[0])
     step_s = row["batch"] / row["output_tokens_per_s"]
     busy = max(0.05, 1.0 - host_s / step_s)
     shared = float(row["share_static"] + row["share_waiting"])
-    told = []
+    rows = []
     for copies in range(1, most + 1):
         more = copies / max(1.0, copies * busy)
         alone = row["energy_per_output_token_j"] * row["output_tokens_per_s"]
         limit = gpu.profile.tdp_w * row["gpus"]
         more = max(1.0, min(more, (limit - shared * alone) / ((1.0 - shared) * alone)))
         energy = row["energy_per_output_token_j"] * ((1.0 - shared) + shared / more)
-        told.append(
+        rows.append(
             {
                 "replicas": copies,
                 "output_tokens_per_s": row["output_tokens_per_s"] * more,
@@ -136,4 +141,4 @@ def _replicas(at: pl.DataFrame, load: Workload, gpu: LoadedGpu, own: dict[str, A
         )
         if copies * busy >= 1.0:
             break
-    return pl.DataFrame(told)
+    return pl.DataFrame(rows)

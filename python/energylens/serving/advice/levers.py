@@ -17,6 +17,7 @@ from energylens.inputs.batching import BATCHING
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.results.prediction import engine_problem
 from energylens.serving.caps import binds
 from energylens.serving.deployments import deployments, replicated, service_limits, within
 from energylens.serving.evaluate import checked_rate, states
@@ -64,12 +65,12 @@ def advise_levers(
     `√(Σ (σ_c·ΔE_c)² + σ²·ΔE²)`; between GPUs they are independent; a format that only one of both has adds its own.
     Raises `SpecError`, `FrameError`, or `SpaceError` if the deployment itself cannot serve the load.
     """
-    loaded, profile, load = load_model(model), load_gpu(gpu), load_workload(workload)
+    loaded, profile, workload = load_model(model), load_gpu(gpu), load_workload(workload)
     others = [load_gpu(other) for other in other_gpus]
     gpus = [profile, *(other for other in others if other.spec.name != profile.spec.name)]
-    rate = checked_rate(load, rate_per_s)
+    rate = checked_rate(workload, rate_per_s)
     bounds = service_limits(limits)
-    own: dict[str, Any] = {"models": [loaded], "gpus": gpus, "threads": threads}
+    options: dict[str, Any] = {"models": [loaded], "gpus": gpus, "threads": threads}
     defaults = {"tp": 1, "replicas": 1, "token_budget": BATCHING["token_budget"]}
     base = deployments(loaded.spec.name, [profile], defaults | deployment)
     if base["replicas"].null_count():
@@ -81,7 +82,7 @@ def advise_levers(
             Problem("one deployment is asked about", hint="give one value of each axis", code="axis-value")
         )
     row = base.row(0, named=True)
-    changes = _changes(row, profile, gpus, loaded, bool(load.found))
+    changes = _changes(row, profile, gpus, loaded, bool(workload.prefix_hits))
     wide = pl.concat(
         [_changed(base, {}), *(_changed(base, change) for _, _, change in changes)], how="diagonal_relaxed"
     )
@@ -89,41 +90,43 @@ def advise_levers(
     left = wide.filter(pl.col("replicas").is_null())
     parts = [wide.filter(pl.col("replicas").is_not_null())]
     if left.height:
-        parts += [_sized(one, load, rate, bounds, own) for one in left.partition_by("lever_row")]
-    asked = pl.concat(parts, how="diagonal_relaxed").sort("lever_row")
-    order = asked["lever_row"].to_list()
-    told, step_w = states(asked.drop("lever_row", "reason", strict=False), load, rate, **own)
-    if told["reason"][0] == "power" and np.isfinite(step_w[0]):
+        parts += [_sized(group, workload, rate, bounds, options) for group in left.partition_by("lever_row")]
+    sized = pl.concat(parts, how="diagonal_relaxed").sort("lever_row")
+    order = sized["lever_row"].to_list()
+    served, step_w = states(sized.drop("lever_row", "reason", strict=False), workload, rate, **options)
+    if served["reason"][0] == "power" and np.isfinite(step_w[0]):
         raise SpaceError(
-            binds(row["gpu"], float(told["power_cap_w"][0]), float(step_w[0]), "a step in steady state", gpus)
+            binds(row["gpu"], float(served["power_cap_w"][0]), float(step_w[0]), "a step in steady state", gpus)
         )
-    if not told["feasible"][0]:
-        fault = f"the deployment cannot serve {load.name} ({told['reason'][0]})"
-        why = str(told["reason"][0])
+    if not served["feasible"][0]:
+        if (problem := engine_problem(loaded, profile, row)) is not None:
+            raise SpaceError(problem)
+        fault = f"the deployment cannot serve {workload.name} ({served['reason'][0]})"
+        why = str(served["reason"][0])
         hint = "give it more replicas, or a lower rate" if why == "overload" else "`energylens predict` says more"
         raise SpaceError(Problem(fault, hint=hint, code=why))
-    keep = np.flatnonzero(told["feasible"].to_numpy())
-    judged = judged_by_replay(told[keep].with_columns(pl.Series("lever_row", keep)), load, rate, own)
+    keep = np.flatnonzero(served["feasible"].to_numpy())
+    judged = judged_by_replay(served[keep].with_columns(pl.Series("lever_row", keep)), workload, rate, options)
     keep, judged = judged["lever_row"].to_numpy(), judged.drop("lever_row")
     if keep[0] != 0:
-        judged_by_replay(told[:1], load, rate, own)  # which says why it cannot run as it is
-    sound = with_intervals(judged, load, models=[loaded], gpus=gpus)
+        judged_by_replay(served[:1], workload, rate, options)  # which says why it cannot run as it is
+    sound = with_intervals(judged, workload, models=[loaded], gpus=gpus)
     names = [("now", "as it is"), *((lever, words) for lever, words, _ in changes)]
     now = sound.row(0, named=True)
-    steady_now = float(told["energy_per_output_token_j"][0])
+    steady_now = float(served["energy_per_output_token_j"][0])
     inside = set(within(sound.with_row_index("at"), bounds)["at"].to_list())
     rows = []
-    for at, (place, found) in enumerate(zip(keep, sound.iter_rows(named=True), strict=True)):
+    for at, (place, row_values) in enumerate(zip(keep, sound.iter_rows(named=True), strict=True)):
         if at == 0:
             continue
         lever, words = names[order[place]]
         # What is not replayed is compared with the deployment in steady state, too.
-        base_row = now if found["replayed"] == now["replayed"] else now | {"energy_per_output_token_j": steady_now}
-        saved, low, high = _saved(base_row, found, loaded, gpus)
+        base_row = now if row_values["replayed"] == now["replayed"] else now | {"energy_per_output_token_j": steady_now}
+        saved, low, high = _saved(base_row, row_values, loaded, gpus)
         if abs(saved) < 1e-9 * now["energy_per_output_token_j"]:
             continue
-        if found["replicas"] != now["replicas"] and lever != "replicas":
-            words += f", {found['replicas']} engine{'s' if found['replicas'] > 1 else ''}"
+        if row_values["replicas"] != now["replicas"] and lever != "replicas":
+            words += f", {row_values['replicas']} engine{'s' if row_values['replicas'] > 1 else ''}"
         rows.append(
             {
                 "lever": lever,
@@ -133,7 +136,7 @@ def advise_levers(
                 "saved_hi_j": high,
                 "saved_share": saved / now["energy_per_output_token_j"],
                 "keeps": at in inside,
-                **found,
+                **row_values,
             }
         )
     empty = {
@@ -145,47 +148,47 @@ def advise_levers(
     }
     frame = pl.DataFrame(rows, infer_schema_length=None) if rows else pl.DataFrame(schema=empty)
     frame = frame.sort("saved_j", descending=True)
-    return Levers(frame, now | {"keeps": 0 in inside}, bounds, tuple(traffic_notes(load, rate)))
+    return Levers(frame, now | {"keeps": 0 in inside}, bounds, tuple(traffic_notes(workload, rate)))
 
 
 def _changes(
     row: Mapping[str, Any], profile: LoadedGpu, gpus: Sequence[LoadedGpu], loaded: LoadedModel, prefixes: bool
 ) -> list[tuple[str, str, dict[str, Any]]]:
     """Return single changes: lever, words, columns; replicas None: as many as the load then asks for."""
-    found: list[tuple[str, str, dict[str, Any]]] = []
+    changes: list[tuple[str, str, dict[str, Any]]] = []
     tp, replicas = int(row["tp"]), int(row["replicas"])
     for other in (tp // 2, tp * 2):
         if 1 <= other <= _MOST_TP:
-            found.append(("tp", f"tp {other}", {"tp": other, "replicas": None}))
+            changes.append(("tp", f"tp {other}", {"tp": other, "replicas": None}))
     for other in (replicas - 1, replicas + 1):
         if other >= 1:
-            found.append(("replicas", f"{other} engine{'s' if other > 1 else ''}", {"replicas": other}))
-    own = loaded.spec.canonical()["dtypes"]
-    if row["weight_dtype"] is None and own.get("weights") in {"bf16", "fp16"}:
-        found.append(("weight_dtype", "fp8 weights", {"weight_dtype": "fp8"}))
-    if row["kv_dtype"] is None and own.get("cache", "bf16") in {"bf16", "fp16"}:
-        found.append(("kv_dtype", "fp8 KV", {"kv_dtype": "fp8"}))
+            changes.append(("replicas", f"{other} engine{'s' if other > 1 else ''}", {"replicas": other}))
+    dtypes = loaded.spec.canonical()["dtypes"]
+    if row["weight_dtype"] is None and dtypes.get("weights") in {"bf16", "fp16"}:
+        changes.append(("weight_dtype", "fp8 weights", {"weight_dtype": "fp8"}))
+    if row["kv_dtype"] is None and dtypes.get("cache", "bf16") in {"bf16", "fp16"}:
+        changes.append(("kv_dtype", "fp8 KV", {"kv_dtype": "fp8"}))
     clock = profile.spec.clock
     if clock is not None and row.get("sm_clock_mhz") is None:
         for share in (0.9, 0.8, 0.7, 0.6):
             mhz = round(clock.max_mhz * share / 15) * 15
-            found.append(("sm_clock_mhz", f"SM clock {mhz:,} MHz", {"sm_clock_mhz": mhz}))
+            changes.append(("sm_clock_mhz", f"SM clock {mhz:,} MHz", {"sm_clock_mhz": mhz}))
     budgets = {2048, 8192, 16384} - {int(row["token_budget"])}
-    found += [("token_budget", f"{size:,} tokens a step", {"token_budget": size}) for size in sorted(budgets)]
-    found.append(
+    changes += [("token_budget", f"{size:,} tokens a step", {"token_budget": size}) for size in sorted(budgets)]
+    changes.append(
         ("chunked", "whole prompts" if row["chunked"] else "prompts in parts", {"chunked": not row["chunked"]})
     )
     if prefixes:
         cache = "no prefix cache" if row["prefix_cache"] else "a prefix cache"
-        found.append(("prefix_cache", cache, {"prefix_cache": not row["prefix_cache"]}))
+        changes.append(("prefix_cache", cache, {"prefix_cache": not row["prefix_cache"]}))
     if row["draft_tokens"] == 0:
         words = f"3 draft tokens from n-grams, each accepted with {row['acceptance']:g}"
-        found.append(("draft_tokens", words, {"draft_tokens": 3}))
+        changes.append(("draft_tokens", words, {"draft_tokens": 3}))
     else:
-        found.append(("draft_tokens", "no speculation", {"draft_tokens": 0}))
+        changes.append(("draft_tokens", "no speculation", {"draft_tokens": 0}))
     for gpu in gpus[1:]:
-        found.append(("gpu", f"on {gpu.spec.name}", {"gpu": gpu.spec.name, "replicas": None}))
-    return found
+        changes.append(("gpu", f"on {gpu.spec.name}", {"gpu": gpu.spec.name, "replicas": None}))
+    return changes
 
 
 def _changed(base: pl.DataFrame, change: Mapping[str, Any]) -> pl.DataFrame:
@@ -196,16 +199,16 @@ def _changed(base: pl.DataFrame, change: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def _sized(
-    one: pl.DataFrame, load: Workload, rate: float | None, bounds: Sequence[Limit], own: dict[str, Any]
+    lever_rows: pl.DataFrame, workload: Workload, rate: float | None, bounds: Sequence[Limit], options: dict[str, Any]
 ) -> pl.DataFrame:
     """Return a deployment with the fewest replicas that carry the load and, if any do, keep the limits."""
-    number = one["lever_row"][0]
-    some = replicated(one.drop("lever_row"), load, rate, own).sort("replicas")
-    told = states(some, load, rate, **own)[0]
-    some = some.with_columns(pl.lit(number, dtype=pl.UInt32).alias("lever_row"))
-    kept = within(told.with_row_index("at").filter(pl.col("feasible")), bounds)["at"].to_list()
-    runs = told.with_row_index("at").filter(pl.col("feasible"))["at"].to_list()
-    return some[[(kept or runs or [0])[0]]]
+    number = lever_rows["lever_row"][0]
+    sized = replicated(lever_rows.drop("lever_row"), workload, rate, options).sort("replicas")
+    served = states(sized, workload, rate, **options)[0]
+    sized = sized.with_columns(pl.lit(number, dtype=pl.UInt32).alias("lever_row"))
+    inside = within(served.with_row_index("at").filter(pl.col("feasible")), bounds)["at"].to_list()
+    runs = served.with_row_index("at").filter(pl.col("feasible"))["at"].to_list()
+    return sized[[(inside or runs or [0])[0]]]
 
 
 def _saved(
@@ -221,14 +224,16 @@ def _saved(
         variance = sum((causes[cause] * (before[cause] - after[cause])) ** 2 for cause in _core.CAUSES)
         variance += common**2 * saved**2
         if now["weight_dtype"] != then["weight_dtype"]:
-            busy = [sum(own.values()) * (1.0 - row["idle_share"]) for own, row in ((before, now), (after, then))]
+            busy = [
+                sum(causes_of.values()) * (1.0 - row["idle_share"]) for causes_of, row in ((before, now), (after, then))
+            ]
             variance += (narrow * (busy[0] if now["weight_dtype"] else busy[1])) ** 2
     else:
         variance = 0.0
         for row, (causes, common, narrow) in ((before, sides[0]), (after, sides[1])):
-            own = narrow if (now if row is before else then)["weight_dtype"] else 0.0
+            causes_of = narrow if (now if row is before else then)["weight_dtype"] else 0.0
             variance += sum((causes[cause] * row[cause]) ** 2 for cause in _core.CAUSES)
-            variance += (common**2 + own**2) * sum(row.values()) ** 2
+            variance += (common**2 + causes_of**2) * sum(row.values()) ** 2
     half = Z_80 * float(np.sqrt(variance)) * (2.0 if now["extrapolated"] or then["extrapolated"] else 1.0)
     return saved, saved - half, saved + half
 
@@ -241,8 +246,12 @@ def _causes(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _deviations(gpu: LoadedGpu, routed: bool) -> tuple[dict[str, float], float, float]:
     """Return relative deviations of each cause, of all joules, and of narrow formats."""
-    told = gpu.profile.sections.get("uncertainty")
-    if not told:
+    uncertainty = gpu.profile.sections.get("uncertainty")
+    if not uncertainty:
         return dict(UNMEASURED), 0.2 * (2**0.5 if routed else 1.0), 0.2
-    common = np.hypot(float(told.get("common", 0.0)), float(told.get("routed", 0.0)) if routed else 0.0)
-    return {cause: float(told[cause]) for cause in _core.CAUSES}, float(common), float(told.get("narrow", 0.0))
+    common = np.hypot(float(uncertainty.get("common", 0.0)), float(uncertainty.get("routed", 0.0)) if routed else 0.0)
+    return (
+        {cause: float(uncertainty[cause]) for cause in _core.CAUSES},
+        float(common),
+        float(uncertainty.get("narrow", 0.0)),
+    )

@@ -20,6 +20,7 @@ from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.results.prediction import engine_problem
 from energylens.serving.least_squares import nonnegative_least_squares
 from energylens.serving.sums import row_sums
 
@@ -86,33 +87,39 @@ def sweet_spots(
     prompts, outputs = (dict.fromkeys(whole_numbers(values, name, LARGEST)) for name, values in sides)
     lengths = [(i, o) for i in prompts for o in outputs]
     rows = [point | {"prompt_tokens": i, "output_tokens": o} for i, o in lengths]
-    told = evaluate(frame_of(*rows), models=[loaded], gpus=[profile])
-    kept = told.filter(pl.col("feasible"))
-    if not kept.height:
-        fault = f"{loaded.spec.name} runs at none of these lengths ({told['reason'][0]})"
+    evaluated = evaluate(frame_of(*rows), models=[loaded], gpus=[profile])
+    feasible = evaluated.filter(pl.col("feasible"))
+    if not feasible.height:
+        if (problem := engine_problem(loaded, profile, engine)) is not None:
+            raise InfeasibleError(problem)
+        fault = f"{loaded.spec.name} runs at none of these lengths ({evaluated['reason'][0]})"
         raise InfeasibleError(
-            Problem(fault, hint="use more GPUs (tp), or a smaller batch", code=str(told["reason"][0]))
+            Problem(fault, hint="use more GPUs (tp), or a smaller batch", code=str(evaluated["reason"][0]))
         )
-    given, made = (kept[name].cast(pl.Float64).to_numpy() for name in ("prompt_tokens", "output_tokens"))
-    joules = kept["energy_per_request_j"].to_numpy()
-    coefficients = surface(given, made, joules)
-    fitted = row_sums(terms(given, made), coefficients) / made
-    cells = kept.select(
+    prompt_lengths, output_lengths = (
+        feasible[name].cast(pl.Float64).to_numpy() for name in ("prompt_tokens", "output_tokens")
+    )
+    joules = feasible["energy_per_request_j"].to_numpy()
+    coefficients = surface(prompt_lengths, output_lengths, joules)
+    fitted = row_sums(terms(prompt_lengths, output_lengths), coefficients) / output_lengths
+    cells = feasible.select(
         "prompt_tokens", "output_tokens", "energy_per_output_token_j", "energy_prefill_j", "energy_decode_j"
     )
-    error = float(100.0 * np.abs(fitted * made / joules - 1.0).mean())
-    told_coefficients = dict(zip(TERMS, coefficients.tolist(), strict=True))
-    return SweetSpots(cells.with_columns(pl.Series("fitted_j", fitted)), told_coefficients, error)
+    error = float(100.0 * np.abs(fitted * output_lengths / joules - 1.0).mean())
+    by_term = dict(zip(TERMS, coefficients.tolist(), strict=True))
+    return SweetSpots(cells.with_columns(pl.Series("fitted_j", fitted)), by_term, error)
 
 
-def terms(given: NDArray[np.float64], made: NDArray[np.float64]) -> NDArray[np.float64]:
+def terms(prompts: NDArray[np.float64], outputs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the terms of requests' joules, a row each."""
-    return np.stack([np.ones_like(given), given, given**2, made, given * made, made**2], axis=1)
+    return np.stack([np.ones_like(prompts), prompts, prompts**2, outputs, prompts * outputs, outputs**2], axis=1)
 
 
-def surface(given: NDArray[np.float64], made: NDArray[np.float64], joules: NDArray[np.float64]) -> NDArray[np.float64]:
+def surface(
+    prompts: NDArray[np.float64], outputs: NDArray[np.float64], joules: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return the non-negative coefficients of the terms with the least relative error."""
-    rows = terms(given, made) / joules[:, None]
+    rows = terms(prompts, outputs) / joules[:, None]
     scale = np.sqrt(np.add.reduce(rows * rows, axis=0))
     coefficients: NDArray[np.float64] = nonnegative_least_squares(rows / scale, np.ones(len(joules))) / scale
     return coefficients

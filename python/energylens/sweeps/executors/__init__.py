@@ -25,9 +25,9 @@ def executor_named(name: str, threads: int | None, workers: int | None, address:
         from energylens.sweeps.executors.ray import RayExecutor
 
         return RayExecutor(threads or 1, workers, address)
-    given = [option for option, value in (("workers", workers), ("address", address)) if value is not None]
-    if given:
-        message = f"`{given[0]}` is an option of the executor `ray`"
+    misplaced = [option for option, value in (("workers", workers), ("address", address)) if value is not None]
+    if misplaced:
+        message = f"`{misplaced[0]}` is an option of the executor `ray`"
         raise EnergylensError(Problem(message, hint="add --executor ray", code="executor"))
     from energylens.sweeps.executors.local import LocalExecutor
 

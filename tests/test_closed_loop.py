@@ -1,12 +1,16 @@
-"""The steady state of a closed loop: limits that need no measurement."""
+"""The closed loop of experiment 002: limits that need no measurement."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from energylens.serving.closed_loop import Load, Serving, steady_state
+sys.path.append(str(Path(__file__).parent.parent / "experiments/002-accuracy"))
+
+from closed_loop import Load, Serving, steady_state
 
 
 def load(concurrency: float = 8.0, **changes: float) -> Load:
@@ -19,24 +23,24 @@ def load(concurrency: float = 8.0, **changes: float) -> Load:
 
 
 def test_one_request_waits_for_nothing() -> None:
-    found = steady_state(load(1.0), Serving(burst=0.5))
-    np.testing.assert_allclose(found.tpot_s, 0.01)
-    np.testing.assert_allclose(found.ttft_s, 0.05 + 1.5 * 0.01)
-    np.testing.assert_allclose(found.output_tokens_per_s, 101 / (found.ttft_s + 1.0))
+    steady = steady_state(load(1.0), Serving(burst=0.5))
+    np.testing.assert_allclose(steady.tpot_s, 0.01)
+    np.testing.assert_allclose(steady.ttft_s, 0.05 + 1.5 * 0.01)
+    np.testing.assert_allclose(steady.output_tokens_per_s, 101 / (steady.ttft_s + 1.0))
 
 
 def test_prefills_of_others_share_the_steps() -> None:
-    found = steady_state(load(8.0), Serving(burst=0.0))
-    decoding = 100 * found.tpot_s
-    expected = 0.01 + 7 * 0.05 * decoding / (found.ttft_s + decoding) / 100
-    np.testing.assert_allclose(found.tpot_s, expected, rtol=1e-9)
+    steady = steady_state(load(8.0), Serving(burst=0.0))
+    decoding = 100 * steady.tpot_s
+    expected = 0.01 + 7 * 0.05 * decoding / (steady.ttft_s + decoding) / 100
+    np.testing.assert_allclose(steady.tpot_s, expected, rtol=1e-9)
 
 
 def test_prefill_apart_disturbs_no_step_and_bounds_the_rate() -> None:
     apart = replace(load(1000.0), apart=np.array([True]))
-    found = steady_state(apart, Serving(burst=0.0))
-    np.testing.assert_allclose(found.tpot_s, 0.01)
-    np.testing.assert_allclose(found.output_tokens_per_s / 101, 1 / 0.04, rtol=1e-9)
+    steady = steady_state(apart, Serving(burst=0.0))
+    np.testing.assert_allclose(steady.tpot_s, 0.01)
+    np.testing.assert_allclose(steady.output_tokens_per_s / 101, 1 / 0.04, rtol=1e-9)
 
 
 def test_requests_without_a_slot_wait_outside() -> None:
@@ -47,6 +51,6 @@ def test_requests_without_a_slot_wait_outside() -> None:
 
 
 def test_fixed_times_shrink_in_a_graph_and_grow_in_eager_mode() -> None:
-    found = steady_state(load(1.0), Serving(graph_share=0.5, eager_share=3.0))
-    np.testing.assert_allclose(found.tpot_s, 0.008)
-    np.testing.assert_allclose(found.ttft_s, 0.05 + 0.02 + 1.5 * 0.008)
+    steady = steady_state(load(1.0), Serving(graph_share=0.5, eager_share=3.0))
+    np.testing.assert_allclose(steady.tpot_s, 0.008)
+    np.testing.assert_allclose(steady.ttft_s, 0.05 + 0.02 + 1.5 * 0.008)

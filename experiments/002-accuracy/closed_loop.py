@@ -1,7 +1,8 @@
-"""Steady state of a served engine: what a benchmark at fixed concurrency measures, from times of single steps.
+"""Queueing at fixed concurrency from times of single kernels, for the comparison with AIConfigurator alone.
 
-A closed loop keeps B requests in the system; each that ends is replaced at once. A request waits, is prefilled, and
-decodes its `output - 1` further tokens; prefills of others run in between, in the same steps (chunked prefill).
+The product has `energylens.serving.steady_state`. A closed loop keeps B requests in the system; each that ends is
+replaced at once. A request waits, is prefilled, and decodes its `output - 1` further tokens; prefills of others run in
+between, in the same steps (chunked prefill).
 """
 
 from __future__ import annotations
@@ -82,11 +83,11 @@ def steady_state(load: Load, serving: Serving) -> Steady:
 
     b = min(B, slots), T = inside + D, D = (output - 1) tpot         residence of an admitted request
     step = decode_scale (decode_s - decode_fixed_s) + graph_share decode_fixed_s
-    own = prefill_scale (prefill_s - prefill_fixed_s)
-    w = (own + min(1, eager_share) prefill_fixed_s) / lanes          work of a prefill that comes alone
+    p = prefill_scale (prefill_s - prefill_fixed_s)
+    w = (p + min(1, eager_share) prefill_fixed_s) / lanes          work of a prefill that comes alone
     c = prefill_scale chunk_s / lanes                                work of a prefill among many
     tpot = step + [together] (b - 1) w (D / T) / (output - 1)
-    inside = request_s + own + eager_share prefill_fixed_s + [together] (chunks + 1/2) step + (b - 1) c burst
+    inside = request_s + p + eager_share prefill_fixed_s + [together] (chunks + 1/2) step + (b - 1) c burst
     ttft = inside + (B / b - 1) T
 
     and, with prefill apart, `inside` is at least what the prefill pool needs for all: b c - D.
@@ -95,10 +96,10 @@ def steady_state(load: Load, serving: Serving) -> Steady:
     others, steps = admitted - 1.0, np.maximum(load.output_tokens - 1.0, 1.0)
     moving = load.decode_s - load.decode_fixed_s
     step = serving.decode_scale * moving + serving.graph_share * load.decode_fixed_s
-    own = serving.prefill_scale * (load.prefill_s - load.prefill_fixed_s)
-    work = (own + np.minimum(1.0, serving.eager_share) * load.prefill_fixed_s) / load.prefill_lanes
+    prefill_s = serving.prefill_scale * (load.prefill_s - load.prefill_fixed_s)
+    work = (prefill_s + np.minimum(1.0, serving.eager_share) * load.prefill_fixed_s) / load.prefill_lanes
     crowd = serving.prefill_scale * load.chunk_s / load.prefill_lanes
-    alone = serving.request_s + own + serving.eager_share * load.prefill_fixed_s
+    alone = serving.request_s + prefill_s + serving.eager_share * load.prefill_fixed_s
     alone = alone + np.where(load.apart, 0.0, (load.chunks + 0.5) * step)
     queued = alone + others * crowd * serving.burst
     inside, tpot = queued, step
