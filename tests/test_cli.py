@@ -166,7 +166,7 @@ def test_every_help_has_an_example_that_can_be_read(
         ("predict llama-3.1-8b --tp 2 --tp 4", "`--tp` is given twice"),
         ("predict llama-3.1-8b --batch 2.5", "`--batch` needs a whole number, found `2.5`"),
         ("predict", "`MODEL` is missing"),
-        ("predict llama-3.1-8b llama-3.1-70b", "`llama-3.1-70b` is one argument too many"),
+        ("predict llama-3.1-8b llama-3.1-70b", "unexpected argument `llama-3.1-70b`"),
         ("sweep llama-70b-decode", "`--out` is missing"),
         ("advise batches", "unknown command `batches`"),
         ("serve-plan llama-3.1-8b --workload chat --rate fast", "`--rate` needs a number, found `fast`"),

@@ -14,16 +14,16 @@ __all__ = ["every", "formats", "names", "numbers", "parse", "slo", "switch", "wh
 
 def every(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     """Return what each reader returns; raise `SpaceError` with the problems of all."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     problems: list[Problem] = []
     for name, read in readers.items():
         try:
-            found[name] = read()
+            values[name] = read()
         except SpaceError as error:
             problems += error.problems
     if problems:
         raise SpaceError(problems)
-    return found
+    return values
 
 
 def parse(text: str, axis: str) -> list[Any]:

@@ -165,13 +165,13 @@ def mine(
             raise EnergylensError(
                 Problem(f"`{out}`: the form `{form}` is written as {wanted[0][1:]}", hint=hint, code="options")
             )
-    found = own.fit_file(runs, gpu, form)
+    fit = own.fit_file(runs, gpu, form)
     if out is not None:
-        found.write(out)
+        fit.write(out)
     if json:
-        emit(found.as_dict())
+        emit(fit.as_dict())
         return
-    print(found.text())
+    print(fit.text())
     if out is not None:
         print(f"wrote {out}", file=sys.stderr)
 
@@ -206,15 +206,15 @@ def runs(
     if target is not None and target.suffix not in (".yaml", ".yml"):
         problem = Problem(f"`{out}`: a profile is written as yaml", hint=f"name it {target.stem}.yaml", code="options")
         raise EnergylensError(problem)
-    found = profile.calibrate(file, gpu, axes.names(parts) if parts is not None else None)
+    calibration = profile.calibrate(file, gpu, axes.names(parts) if parts is not None else None)
     if target is not None:
-        found.file.rename(target.stem)
-        found.file.write(target)
+        calibration.file.rename(target.stem)
+        calibration.file.write(target)
     if json:
-        emit(found.as_dict())
+        emit(calibration.as_dict())
         return
-    _tell(found.text())
+    _tell(calibration.text())
     if target is None:
-        document(found.file.text)
+        document(calibration.file.text)
         return
     print(f"wrote {target}", file=sys.stderr)

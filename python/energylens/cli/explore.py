@@ -45,8 +45,8 @@ def explore(
 
     check_out(out)
     space = (options or SpaceOptions()).space(models)
-    kept = (keep or KeepOptions()).arguments()
-    _tell(explore_space(space, threads=threads, show_progress=True, **kept), json, out)
+    reductions = (keep or KeepOptions()).arguments()
+    _tell(explore_space(space, threads=threads, show_progress=True, **reductions), json, out)
 
 
 @app.command
@@ -76,7 +76,7 @@ def search(
 
     check_out(out)
     space = (options or SpaceOptions()).space(models)
-    found = search_space(
+    result = search_space(
         space,
         method=method,
         algorithm=algorithm,
@@ -90,15 +90,15 @@ def search(
     )
     values = (population, generations, seed, patience, checkpoint)
     unused = [f"--{name}" for (name, usual), value in zip(_EVOLVED.items(), values, strict=True) if value != usual]
-    if found.method == "exhaustive" and unused:
+    if result.method == "exhaustive" and unused:
         verb = "is" if len(unused) == 1 else "are"
         why = (
-            f"every point is evaluated ({found.points:,} are few enough)"
+            f"every point is evaluated ({result.points:,} are few enough)"
             if method == "auto"
             else "`exhaustive` evaluates every point"
         )
         print(f"note: {', '.join(unused)} {verb} not used: {why}; --method native searches", file=sys.stderr)
-    _tell(found, json, out)
+    _tell(result, json, out)
 
 
 @app.command
@@ -138,8 +138,8 @@ def _tell(result: Result, as_json: bool, out: Path | None) -> None:
     if as_json:
         emit(answer.as_dict(result))
     else:
-        kept = answer.kept_tables(result)
-        tables = f"{answer.front_table(result)}\n\n{kept}" if kept else answer.front_table(result)
+        reductions = answer.reduction_tables(result)
+        tables = f"{answer.front_table(result)}\n\n{reductions}" if reductions else answer.front_table(result)
         print(f"{result.answer()}\n\n{tables}\n\n{answer.account(result)}")
         print(answer.trust(result))
     if out is not None:

@@ -44,7 +44,7 @@ def measure(
     from energylens.measurement.harness import measure as measured
 
     with _stoppable():
-        found = measured(
+        measurements = measured(
             out,
             gpu=gpu,
             suite=suite,
@@ -57,9 +57,9 @@ def measure(
             report=lambda line: print(line, file=sys.stderr),
         )
     if json:
-        emit(found.summary() | {"file": str(out)})
+        emit(measurements.summary() | {"file": str(out)})
         return
-    print(found.text())
+    print(measurements.text())
     print(f"wrote {out}", file=sys.stderr)
     if record is not None:
         print(f"recorded {record}", file=sys.stderr)

@@ -86,28 +86,28 @@ class CommandError(EnergylensError):
 
 def plain(hint: Any) -> tuple[Any, Parameter]:
     """Return the type of an annotation without `Annotated` and `None`, and its parameter."""
-    told = Parameter()
+    parameter = Parameter()
     if get_origin(hint) is Annotated:
         hint, *others = get_args(hint)
-        told = next((other for other in others if isinstance(other, Parameter)), told)
+        parameter = next((other for other in others if isinstance(other, Parameter)), parameter)
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(kind for kind in get_args(hint) if kind is not types.NoneType)
         if get_origin(hint) is Annotated:
             return plain(hint)
-    return get_origin(hint) or hint, told
+    return get_origin(hint) or hint, parameter
 
 
 def option_of(key: str, hint: Any, default: Any, positional: bool, group: str | None) -> Option:
     """Return the option of a parameter: its key, annotation and default."""
-    kind, told = plain(hint)
-    names = [told.name] if isinstance(told.name, str) else list(told.name)
+    kind, parameter = plain(hint)
+    names = [parameter.name] if isinstance(parameter.name, str) else list(parameter.name)
     flags = [] if positional else names or [f"--{key.replace('_', '-')}"]
-    return Option(key, flags, kind, default, told.help, told.converter, group, told.bare)
+    return Option(key, flags, kind, default, parameter.help, parameter.converter, group, parameter.bare)
 
 
-def default_of(one: Any) -> Any:
+def default_of(field: Any) -> Any:
     """Return the default of a field of a dataclass."""
-    return one.default_factory() if one.default_factory is not MISSING else one.default
+    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def key_of(option: Option) -> str:

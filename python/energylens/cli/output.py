@@ -15,7 +15,7 @@ from energylens.common.readable import readable
 FAILED: Final = 74
 """Exit code where standard output could not be written: `EX_IOERR` of sysexits.h."""
 
-_KEPT: Final = frozenset("\n\t")
+_SHOWN_AS_IS: Final = frozenset("\n\t")
 _REORDERING: Final = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks that reorder the text around them: what stands there is not what is read."""
 
@@ -37,7 +37,7 @@ def escaped(text: str, encoding: str | None = None) -> str:
 
 
 def _hidden(character: str) -> bool:
-    if character in _KEPT:
+    if character in _SHOWN_AS_IS:
         return False
     return character in _REORDERING or unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}
 

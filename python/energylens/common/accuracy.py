@@ -28,10 +28,10 @@ class Errors:
         return asdict(self)
 
 
-def errors_text(found: Errors) -> str:
+def errors_text(errors: Errors) -> str:
     """Return an error in percent as mean / median / 90th percentile (bias)."""
-    typical = f"{found.mape_percent:.1f} / {found.median_percent:.1f} / {found.p90_percent:.0f}"
-    return f"{typical} ({found.bias_percent:+.0f})"
+    typical = f"{errors.mape_percent:.1f} / {errors.median_percent:.1f} / {errors.p90_percent:.0f}"
+    return f"{typical} ({errors.bias_percent:+.0f})"
 
 
 def errors(predicted: ArrayLike, measured: ArrayLike) -> Errors:
@@ -61,8 +61,8 @@ def spearman(predicted: ArrayLike, measured: ArrayLike) -> float:
 
 def coverage(low: ArrayLike, high: ArrayLike, measured: ArrayLike) -> float:
     """Return the percentage of measurements within their interval."""
-    found = np.asarray(measured, float)
-    inside = (np.asarray(low, float) <= found) & (found <= np.asarray(high, float))
+    actual = np.asarray(measured, float)
+    inside = (np.asarray(low, float) <= actual) & (actual <= np.asarray(high, float))
     return float(100.0 * inside.mean()) if inside.size else float("nan")
 
 

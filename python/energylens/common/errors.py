@@ -138,9 +138,9 @@ class EnergylensError(ValueError):
 
     def as_dict(self) -> dict[str, object]:
         """Return the problems as plain data, for `--json`; beyond 10,000 of them, how many more there are."""
-        found: dict[str, object] = {"errors": [problem.as_dict() for problem in self.problems[:MOST_LISTED]]}
+        data: dict[str, object] = {"errors": [problem.as_dict() for problem in self.problems[:MOST_LISTED]]}
         more = len(self.problems) - MOST_LISTED
-        return found | {"more": more} if more > 0 else found
+        return data | {"more": more} if more > 0 else data
 
 
 class SpecError(EnergylensError):

@@ -273,11 +273,11 @@ def _read(source: Path | io.BytesIO, name: str, strict: bool) -> tuple[pl.DataFr
             changed = _SEAL in raw and raw[_SEAL] != _seal(file, raw)
             if changed and (strict or raw.get(_BYTES) in (None, str(data_bytes(file)))):
                 raise ValueError("it is damaged, or was changed since it was written: its SHA-256 is another")
-            found = pl.read_parquet(source, glob=False, hive_partitioning=False), _metadata(raw)
+            content = pl.read_parquet(source, glob=False, hive_partitioning=False), _metadata(raw)
         if changed:
-            told = "what it says of itself may no longer hold"
-            print(f"note: `{name}` was changed after energylens wrote it: {told}", file=sys.stderr)
-        return found
+            doubt = "what it says of itself may no longer hold"
+            print(f"note: `{name}` was changed after energylens wrote it: {doubt}", file=sys.stderr)
+        return content
     except EnergylensError:
         raise
     except (OSError, ValueError, MemoryError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -287,20 +287,20 @@ def _read(source: Path | io.BytesIO, name: str, strict: bool) -> tuple[pl.DataFr
 
 def _metadata(raw: dict[str, str]) -> dict[str, Any]:
     """Return what a file says of itself: two texts, units by column, and a note; raise `ValueError`."""
-    found: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for key, value in raw.items():
         name = key.removeprefix(_PREFIX)
         if name == key or key in (_SEAL, _BYTES):
             continue
         if name in ("units", "note"):
             try:
-                found[name] = strict_json(value)
+                metadata[name] = strict_json(value)
             except ValueError as error:
                 raise ValueError(f"its `{name}` is not JSON: {error}") from None
-            if not isinstance(found[name], dict):
+            if not isinstance(metadata[name], dict):
                 raise ValueError(f"its `{name}` is not made of fields and values")
         else:
-            found[name] = value
-    if not all(isinstance(unit, str) for unit in found.get("units", {}).values()):
+            metadata[name] = value
+    if not all(isinstance(unit, str) for unit in metadata.get("units", {}).values()):
         raise ValueError("its `units` are not texts")
-    return found
+    return metadata

@@ -29,9 +29,9 @@ def export(point: str | Path | Mapping[str, Any] | Point, to: str = "vllm", *, m
     if model is not None and not isinstance(model, (str, Path)):
         hint = "give the name or the path of the weights"
         raise EnergylensError(Problem(f"`model` names weights, found `{shown(model)}`", hint=hint, code="export"))
-    found = point if isinstance(point, Point) else read_point(point)
+    read = point if isinstance(point, Point) else read_point(point)
     launched: Launch = import_module(f"energylens.exports.{to}").launch(
-        settings(found, None if model is None else str(model))
+        settings(read, None if model is None else str(model))
     )
     return launched
 

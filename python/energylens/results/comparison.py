@@ -63,9 +63,9 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for `--json`."""
-        told: dict[str, Any] = {"before": self.before.words(), "after": self.after.words()}
-        told |= {name: getattr(self, name).to_dicts() for name in ("axes", "results", "causes")}
-        return told | {"operations": None if self.operations is None else self.operations.to_dicts()}
+        data: dict[str, Any] = {"before": self.before.words(), "after": self.after.words()}
+        data |= {name: getattr(self, name).to_dicts() for name in ("axes", "results", "causes")}
+        return data | {"operations": None if self.operations is None else self.operations.to_dicts()}
 
 
 def compare(before: str | Path | Mapping[str, Any], after: str | Path | Mapping[str, Any]) -> Comparison:
@@ -86,8 +86,8 @@ def compare(before: str | Path | Mapping[str, Any], after: str | Path | Mapping[
         for axis in axes
         if rows[0].get(axis, run_options.RUNNING.get(axis)) != rows[1].get(axis, run_options.RUNNING.get(axis))
     ]
-    for name in dict.fromkeys([*points[0].asked, *points[1].asked]):
-        sides = [point.asked.get(name) for point in points]
+    for name in dict.fromkeys([*points[0].conditions, *points[1].conditions]):
+        sides = [point.conditions.get(name) for point in points]
         same_name = not name.endswith(_SPEC) or rows[0][name.split()[0]] == rows[1][name.split()[0]]
         if sides[0] != sides[1] and same_name:
             changed.append({"axis": name, "before": axis_words(sides[0]), "after": axis_words(sides[1])})
@@ -110,16 +110,16 @@ def compare(before: str | Path | Mapping[str, Any], after: str | Path | Mapping[
 
 def _read_both(before: Any, after: Any) -> list[Point]:
     """Read both points; raise `EnergylensError` with the problems of both."""
-    found: list[Point] = []
+    points: list[Point] = []
     problems: list[Problem] = []
-    for given in (before, after):
+    for name in (before, after):
         try:
-            found.append(read_point(given))
+            points.append(read_point(name))
         except EnergylensError as error:
             problems += error.problems
     if problems:
         raise EnergylensError(problems)
-    return found
+    return points
 
 
 def _operations(point: Point) -> pl.DataFrame:
@@ -132,5 +132,5 @@ def _joined(sides: list[pl.DataFrame], what: str) -> pl.DataFrame:
     named = [side.rename({ENERGY: name}) for side, name in zip(sides, ("before", "after"), strict=True)]
     both = named[0].join(named[1], on=["phase", what], how="full", coalesce=True, maintain_order="left_right")
     both = both.with_columns(pl.col("before", "after").fill_null(0.0))
-    told = both.with_columns((pl.col("after") - pl.col("before")).alias("change_j"))
-    return told.sort(pl.col("change_j").abs(), descending=True, maintain_order=True)
+    changed = both.with_columns((pl.col("after") - pl.col("before")).alias("change_j"))
+    return changed.sort(pl.col("change_j").abs(), descending=True, maintain_order=True)

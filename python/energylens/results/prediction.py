@@ -58,15 +58,15 @@ class Prediction:
         where the board limit held the clock anyway), `link` exposed communication, `host` the wait for the host, `cap`
         what a power cap adds.
         """
-        found: dict[str, dict[str, float]] = {}
+        limits: dict[str, dict[str, float]] = {}
         for phase in ("prefill", "decode"):
             seconds = dict.fromkeys(("compute", "hbm", "launch", "link", "host", "cap"), 0.0)
             for row in self.kernels.filter(phase=phase).iter_rows(named=True):
                 seconds[row["bound"]] += row["runs"] * row["kernel_s"]
                 seconds["link"] += row["runs"] * row["communication_s"]
             ordered = sorted(seconds.items(), key=lambda item: -item[1])
-            found[phase] = {name: value for name, value in ordered if value > 0}
-        return found
+            limits[phase] = {name: value for name, value in ordered if value > 0}
+        return limits
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for `--json`."""
@@ -103,16 +103,17 @@ def predict(
         options: dict[str, Any] = {"max_batched_tokens": max_batched_tokens, "breakdown": True, "threads": 1}
         return evaluate(points, models=[loaded_model], gpus=[loaded_gpu], **options).row(0, named=True)
 
-    found = values_of(frame)
-    plan = Plan([loaded_model], [loaded_gpu], max_batched_tokens, routing.laws([found.get("routing")]))
-    chosen = {name: found[name] for name in (*POINT_DEFAULTS, *run_options.RUNNING) if name in found}
-    if not found["feasible"]:
-        raise InfeasibleError(why_not(plan, found))
+    columns = values_of(frame)
+    plan = Plan([loaded_model], [loaded_gpu], max_batched_tokens, routing.laws([columns.get("routing")]))
+    chosen = {name: columns[name] for name in (*POINT_DEFAULTS, *run_options.RUNNING) if name in columns}
+    if not columns["feasible"]:
+        raise InfeasibleError(why_not(plan, columns))
     causes = {
-        phase: {cause: found[f"energy_{phase}_{cause}_j"] for cause in _core.CAUSES} for phase in ("prefill", "decode")
+        phase: {cause: columns[f"energy_{phase}_{cause}_j"] for cause in _core.CAUSES}
+        for phase in ("prefill", "decode")
     }
-    values = {name: found[name] for name in (*RESULTS, "feasible", "reason")}
-    return Prediction(chosen, values, causes, kernels(plan, found), account(loaded_gpu), plan.sha256)
+    values = {name: columns[name] for name in (*RESULTS, "feasible", "reason")}
+    return Prediction(chosen, values, causes, kernels(plan, columns), account(loaded_gpu), plan.sha256)
 
 
 def engine_problem(model: LoadedModel, gpu: LoadedGpu, engine: Mapping[str, Any]) -> Problem | None:
@@ -134,42 +135,38 @@ def engine_problem(model: LoadedModel, gpu: LoadedGpu, engine: Mapping[str, Any]
     return None if infeasible is None else why_not(plan, columns | {"reason": infeasible.reason})
 
 
-def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
+def why_not(plan: Plan, row: dict[str, Any]) -> Problem:
     """Return why the only point of a plan of one model and GPU cannot run, and what would help."""
-    match found["reason"]:
+    match row["reason"]:
         case "memory":
             capacity = plan.gpus[0].spec.memory.capacity_bytes
-            least = {"batch": found["dp"], "prompt_tokens": 1, "output_tokens": 1}
-            names = [*POINT_DEFAULTS, *(name for name in run_options.RUNNING if name in found)]
-            smallest = pl.DataFrame([{name: found[name] for name in names} | least], infer_schema_length=1)
+            least = {"batch": row["dp"], "prompt_tokens": 1, "output_tokens": 1}
+            names = [*POINT_DEFAULTS, *(name for name in run_options.RUNNING if name in row)]
+            smallest = pl.DataFrame([{name: row[name] for name in names} | least], infer_schema_length=1)
             settings: dict[str, Any] = {"models": plan.models, "gpus": plan.gpus, "threads": 1}
             fits_without_load = evaluate(smallest, **settings)["feasible"][0]
-            need = found["memory_bytes_per_gpu"]
-            message = (
-                f"{found['model']} needs {need / 1e9:.1f} GB on each GPU, {found['gpu']} has {capacity / 1e9:.1f} GB"
-            )
+            need = row["memory_bytes_per_gpu"]
+            message = f"{row['model']} needs {need / 1e9:.1f} GB on each GPU, {row['gpu']} has {capacity / 1e9:.1f} GB"
             if fits_without_load:
                 hint = "use a smaller batch, a narrower kv_dtype or weight_dtype, or more GPUs (tp, pp)"
             else:
                 hint = "the weights alone do not fit: use more GPUs (tp, pp) or a narrower weight_dtype"
             return Problem(message, hint=hint, code="memory")
         case "batch":
-            message = (
-                f"batch {found['batch']} is below dp {found['dp']}: some data-parallel ranks would have no sequence"
-            )
-            return Problem(message, hint=f"use a batch of at least {found['dp']}", code="batch")
+            message = f"batch {row['batch']} is below dp {row['dp']}: some data-parallel ranks would have no sequence"
+            return Problem(message, hint=f"use a batch of at least {row['dp']}", code="batch")
         case "overflow":
-            message = f"{found['model']} on {found['gpu']} has seconds or joules beyond what can be calculated with"
+            message = f"{row['model']} on {row['gpu']} has seconds or joules beyond what can be calculated with"
             hint = "a profile has numbers of the wrong size: `energylens gpus NAME` prints them all"
             return Problem(message, hint=hint, code="overflow")
         case reason:
-            infeasible = plan.core.why_not(plan.point(found))
+            infeasible = plan.core.why_not(plan.point(row))
             if infeasible is None and reason == "power":
-                return _cap_binds(plan, found)
+                return _cap_binds(plan, row)
             if infeasible is None:
                 return Problem(f"this configuration cannot run ({reason})", code=str(reason))
             message, hint, rank = infeasible.message, infeasible.hint, infeasible.rank
-            if message.startswith("fused norm,") and found.get("sequence_parallel"):
+            if message.startswith("fused norm,") and row.get("sequence_parallel"):
                 message = (
                     "`fused_norm` and `sequence_parallel` exclude each other: sequence parallelism leaves no "
                     "all-reduce that a norm could be fused into"
@@ -180,14 +177,14 @@ def why_not(plan: Plan, found: dict[str, Any]) -> Problem:
             return Problem(message, place, hint or None, str(reason))
 
 
-def _cap_binds(plan: Plan, found: dict[str, Any]) -> Problem:
+def _cap_binds(plan: Plan, row: dict[str, Any]) -> Problem:
     """Return that a cap binds on a GPU of which nobody knows what it would do, and the lowest cap that does not."""
-    watts = drawn_w(plan, found)
+    watts = drawn_w(plan, row)
     phase = max(watts, key=lambda name: watts[name])
     tdp_w = plan.gpus[0].profile.tdp_w
     lowest = min(math.ceil(watts[phase] * (1 - 1e-9)), math.floor(tdp_w))
     message = (
-        f"a power cap of {found['power_cap_w']} W binds: {found['gpu']} would draw {watts[phase]:.1f} W in {phase}, "
+        f"a power cap of {row['power_cap_w']} W binds: {row['gpu']} would draw {watts[phase]:.1f} W in {phase}, "
         "and its profile has no table of clocks that says how far it slows down"
     )
     hint = f"a cap of {lowest} W or more does not bind here"

@@ -11,7 +11,7 @@ from energylens.common.progress import progress
 from energylens.engine.evaluate import checked_threads
 from energylens.engine.reductions import Keep, reduce_range
 from energylens.engine.space import Space, space_of
-from energylens.results.result import Result, kept_result
+from energylens.results.result import Result, reduced_result
 
 MOST_WORK = 2 * 10**10
 """Most points evaluated from scratch that `explore` takes on, or work like it; some twenty minutes on two cores."""
@@ -47,7 +47,7 @@ def explore(
     with progress("exploring", space.size, show_progress) as advance:
         reduce_range(reduction, 0, space.size, threads, advance)
     seconds = time.perf_counter() - started
-    return kept_result(space, keep, reduction.contents(), "exhaustive", seconds, threads)
+    return reduced_result(space, keep, reduction.contents(), "exhaustive", seconds, threads)
 
 
 def work(space: Space) -> float:
