@@ -26,6 +26,7 @@ myst_enable_extensions = ["strikethrough", "tasklist", "dollarmath"]
 myst_dmath_allow_space = myst_dmath_allow_digits = False  # `$` of money and of shells is no maths
 myst_fence_as_directive = ["math"]  # GitHub renders ```math as well
 html_math_renderer = "mathml"
+myst_update_mathjax = False
 myst_heading_anchors = 4
 nitpicky = True  # of names in docstrings, public ones must be found; types of other packages and inner ones need not
 nitpick_ignore_regex = [("py:.*", r"(?!energylens\.\w+$).*")]
