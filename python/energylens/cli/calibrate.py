@@ -146,13 +146,13 @@ def mine(
 
     Example: energylens calibrate mine runs.csv --gpu h100-sxm --out my-h100.yaml
     """
-    from energylens.calibrate.engines import cluster as own
+    from energylens.calibrate.engines import cluster
 
     if columns:
         if json:
-            emit({"columns": own.REPORT_COLUMNS})
+            emit({"columns": cluster.REPORT_COLUMNS})
         else:
-            print(own.REPORT_COLUMNS)
+            print(cluster.REPORT_COLUMNS)
         return
     if runs is None:
         hint = "`energylens calibrate mine --columns` says what a file needs"
@@ -165,7 +165,7 @@ def mine(
             raise EnergylensError(
                 Problem(f"`{out}`: the form `{form}` is written as {wanted[0][1:]}", hint=hint, code="options")
             )
-    fit = own.fit_file(runs, gpu, form)
+    fit = cluster.fit_file(runs, gpu, form)
     if out is not None:
         fit.write(out)
     if json:
