@@ -44,17 +44,57 @@ def search(
     show_progress: bool = False,
     **axes: Any,
 ) -> Result:
-    """Return the front of a space that is perhaps too large to enumerate; the same seed gives the same front.
+    """Return the front of a space that may be too large to enumerate; the same seed gives the same front.
 
-    `method` is `exhaustive` (every point), `native` (NSGA-II, Deb et al. 2002, in the core), `pymoo`, or `auto`: every
-    point if the space is small enough, else native; `Result.method` says which. Axes are integer genes; limits and
-    memory are constraints; every feasible point met is kept, so the front is not capped by the population.
+    Parameters
+    ----------
+    space
+        A `Space`, or its fields as keywords.
+    method
+        `exhaustive` (every point), `native` (NSGA-II in the core), `pymoo`, or `auto`: every point if the space is
+        small enough, else native. `Result.method` says which.
+    population, generations, seed
+        Of the evolutionary search.
+    patience, tolerance
+        The search ends when its hypervolume has grown by less than the share `tolerance` in `patience` generations.
+    algorithm, termination
+        A name of `pymoo_engine.ALGORITHMS` or an algorithm of pymoo, and one of its terminations; either makes `auto`
+        choose pymoo.
+    checkpoint
+        A file to resume from after an interruption.
+    threads
+        Threads of the core; all CPUs of the process, if None. The front does not depend on it.
+    show_progress
+        Whether to draw a progress bar on a terminal.
+    **axes
+        Fields of the `Space`, if none is given.
 
-    With `patience`, a search ends when its hypervolume has grown by less than `tolerance` in that many generations.
-    Where `auto` evaluates every point, `threads` is all that matters of the options.
-    `checkpoint` is a file to go on from after a break. `algorithm` is a name or an algorithm of pymoo and `termination`
-    one of its terminations, see `energylens.searches.pymoo_engine.run`; either makes `auto` choose pymoo. Raises
-    `SpecError` or `SpaceError`.
+    Returns
+    -------
+    Result
+        Every feasible non-dominated point that was evaluated: the population does not cap the front.
+
+    Raises
+    ------
+    SpecError
+        With every problem of models and GPUs.
+    SpaceError
+        With every problem of axes, limits and options; of a checkpoint of another search.
+
+    Examples
+    --------
+    >>> result = search(models="llama-3.1-8b", gpus="h100-sxm", tp=[1, 2, 4], batch="1:64")
+    >>> result.method, result.points
+    ('exhaustive', 192)
+
+    Notes
+    -----
+    Axes are integer genes; limits and memory are constraints. Where `auto` evaluates every point, `threads` is the only
+    option that matters.
+
+    References
+    ----------
+    Deb et al., A fast and elitist multiobjective genetic algorithm: NSGA-II, IEEE Trans. Evol. Comput. 6(2), 2002.
     """
     space = space_of(space, axes)
     threads = checked_threads(threads)

@@ -50,13 +50,30 @@ _HINTS: Final = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Prices and surroundings of GPUs; what is not given is not counted.
+    """Prices and surroundings of GPUs; what is left out is not counted.
 
-    `gpu_hour`: price of a GPU-hour, one for all or by GPU name. `kwh`: price of a kWh. `pue`: power usage
-    effectiveness, 1 counts the GPUs alone. `carbon_g_per_kwh`: intensity of the grid, one number or 24, of each hour
-    of the day, from midnight.
-    `server_w_per_gpu`: watts of CPUs, memory, fans and network beside each GPU, drawn all the time. All are at most
-    10⁶, `pue` at most 100. Raises `SpaceError` with every number that is not.
+    Parameters
+    ----------
+    gpu_hour
+        Price of a GPU-hour: one for all, or by GPU name.
+    kwh
+        Price of a kWh.
+    pue
+        Power usage effectiveness of the site, 1 to 100; 1 counts the servers alone.
+    carbon_g_per_kwh
+        Grams of CO2 of a kWh of the grid: one number, or 24, one for each hour of the day from midnight.
+    server_w_per_gpu
+        Watts of CPUs, memory, fans and network for each GPU, drawn all the time.
+
+    Raises
+    ------
+    SpaceError
+        With every number that is out of range; all but `pue` are 0 to 10⁶.
+
+    Examples
+    --------
+    >>> Costs(gpu_hour=2.5, kwh=0.12).columns()
+    ['energy_facility_per_output_token_j', 'cost_per_million_output_tokens']
     """
 
     gpu_hour: float | Mapping[str, float] | None = None

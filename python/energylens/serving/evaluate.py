@@ -73,24 +73,58 @@ def serve(
     gpus: Sequence[str | Path | LoadedGpu] = (),
     threads: int | None = None,
 ) -> pl.DataFrame:
-    """Return deployments with what they do under a workload in steady state, in the same order.
+    """Return what deployments do under a workload in steady state, in the same order.
 
-    Columns of a deployment: those of an engine (`model, gpu, tp, pp, dp, ep, weight_dtype, kv_dtype` and those of
-    `energylens.inputs.run_options`), `max_num_seqs` (256), `token_budget` (8192 tokens a step), `chunked` (true:
-    prompts are read in parts beside decoding), `prefix_cache` (true), `draft_tokens` γ (0) proposed by `draft` (a
-    model, or null: none that costs anything, as n-grams) and accepted with a chance of `acceptance` each, `replicas`
-    (1).
-    `rate_per_s` is that of all replicas together; without it every slot is always taken, and `requests_per_s` is the
-    capacity.
+    Parameters
+    ----------
+    points
+        One row a deployment. Columns of its engine: `model, gpu, tp, pp, dp, ep, weight_dtype, kv_dtype` and the run
+        options (`inputs/axes.py`). Columns of its batching: `max_num_seqs` (256 requests at once), `token_budget` (8192
+        tokens a step), `chunked` (true: prompts are read in parts along with decoding), `prefix_cache` (true),
+        `draft_tokens` γ (0) proposed by the model `draft` (null: at no cost, as n-grams are), each accepted with the
+        chance `acceptance` (0.7), and `replicas` (1).
+    workload
+        What `load_workload` takes.
+    rate_per_s
+        Requests a second of all replicas together. None: every slot is always taken, and `requests_per_s` is the
+        capacity.
+    role
+        `both`; `prefill`: reads prompts and makes the first token only; `decode`: prompts arrive already prefilled.
+    models, gpus
+        Further specs that rows may name: paths, `Model` objects, or what `load_model` and `load_gpu` return.
+    threads
+        Threads of the core; all CPUs of the process, if None.
 
-    In the `role` of `prefill` they read prompts and make the first token only, in that of `decode` prompts come read.
+    Returns
+    -------
+    polars.DataFrame
+        The columns of `points`, and results: `gpus` of all replicas; `slots` (requests that may run at once on an
+        engine); `utilisation` (rate over capacity) and `peak_utilisation` (at the largest rate of the workload);
+        `running` requests of an engine; `ttft_p50_s`, `ttft_p90_s`, `ttft_s` (mean); `tpot_s` (mean over requests),
+        `tpot_p90_s`; `latency_s` (mean); `requests_per_s`, `output_tokens_per_s`; `power_w` of all GPUs, idle time
+        included, and `power_w_per_gpu`; `busy_share` of the time, `idle_share` of the joules; `found_share` of prompt
+        tokens in the prefix cache; `energy_per_request_j`, `energy_per_output_token_j`; `feasible`, `reason`. Results
+        of what cannot run are null.
 
-    Results (docs/service.md): `slots` (requests that may run at once), `utilisation` (rate over capacity;
-    `peak_utilisation` at the largest rate of the workload), `running` requests of an engine, `ttft_p50_s`,
-    `ttft_p90_s`, `ttft_s` (mean), `tpot_s` (mean over requests),
-    `tpot_p90_s`, `latency_s` (mean), `power_w` of all GPUs (idle time included), `found_share` of prompt tokens in
-    the prefix cache, `energy_per_request_j`, `energy_per_output_token_j`, `feasible`, `reason`. Raises `FrameError` or
-    `SpecError`.
+    Raises
+    ------
+    FrameError
+        With every problem of the frame and the rate.
+    SpecError
+        With every problem of models, GPUs and workload.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> points = pl.DataFrame({"model": "llama-3.1-8b", "gpu": "h100-sxm", "replicas": [1, 2]})
+    >>> served = serve(points, "1024:256", rate_per_s=10.0)
+    >>> served["gpus"].to_list(), served["utilisation"][0] > served["utilisation"][1]
+    ([1, 2], True)
+
+    Notes
+    -----
+    With λ requests a second of an engine, O output tokens and a mean step of s̄ seconds, `running = λ·(O − 1)·s̄`
+    (Little's law); docs/service.md has the equations.
     """
     return states(points, workload, rate_per_s, role=role, models=models, gpus=gpus, threads=threads)[0]
 

@@ -115,11 +115,46 @@ def serve_pools(
 ) -> PoolPlan:
     """Return the pairs of a prefill and a decode pool of least energy under a workload.
 
-    `prefill` and `decode` are axes as `serve_plan` takes them, replicas as many as the load asks for. Each pool is
-    taken in steady state at the rate of the workload, and its best are replayed; of a request, `E = E_prefill +
-    E_decode + E_transfer`, and TTFT is that of the prefill pool and the transfer of its cache: `alpha_net +
-    K/min(n_p·net_p, n_d·net_d)`, at `link_j_per_byte/2` a byte on either side. Raises `SpecError`, or `SpaceError`
-    with the nearest pair where nothing keeps the limits.
+    Each pool is taken in steady state at the rate of the workload, and its best deployments are replayed.
+
+    Parameters
+    ----------
+    model
+        Bundled name, path, or `Model`.
+    workload
+        What `load_workload` takes.
+    prefill, decode
+        Axes of each pool, as `serve_plan` takes them; `replicas` as many as the load needs, if not given.
+    rate_per_s
+        Requests a second; the workload's default, if None.
+    limits
+        Texts such as `ttft<=1s` and `tpot<=50ms` on columns of the answer.
+    threads
+        Threads of the core; all CPUs of the process, if None.
+
+    Returns
+    -------
+    PoolPlan
+        The Pareto front of pairs by energy and latency, the least energy first.
+
+    Raises
+    ------
+    SpecError
+        With every problem of model, workload and GPUs.
+    SpaceError
+        With every problem of axes and limits; with the nearest pair where none keeps the limits.
+
+    Examples
+    --------
+    >>> side = {"gpus": "h100-sxm", "tp": 1}
+    >>> plan = serve_pools("llama-3.1-8b", "1024:256", prefill=side, decode=side, rate_per_s=4)
+    >>> plan.best["gpus"]
+    2
+
+    Notes
+    -----
+    `E = E_prefill + E_decode + E_transfer` a request. TTFT is that of the prefill pool and the transfer of the cache of
+    K bytes, `alpha_net + K/min(n_p·net_p, n_d·net_d)`, at `link_j_per_byte/2` a byte on either side.
     """
     started = time.perf_counter()
     workload = load_workload(workload)

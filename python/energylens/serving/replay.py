@@ -76,16 +76,50 @@ def replay(
     models: Sequence[str | Path | Model | LoadedModel] = (),
     gpus: Sequence[str | Path | LoadedGpu] = (),
 ) -> Replay:
-    """Return what becomes of requests on a deployment (columns as in `serve`), each replica scheduled as vLLM does it.
+    """Return what becomes of every request on a deployment, each replica scheduled as vLLM does it.
 
+    Parameters
+    ----------
+    deployment
+        Columns of `serve` with their values; models and GPUs by bundled names, paths or loaded specs.
+    workload
+        What `load_workload` takes.
+    rate_per_s
+        Requests a second of all replicas together. A trace is sped up or slowed down to it; the workload's default, if
+        None.
+    requests
+        How many to replay: a trace is cut or repeated. All of a trace, else 20,000, if None.
+    models, gpus
+        Further specs that the deployment may name.
+
+    Returns
+    -------
+    Replay
+        `requests` has a row for each: `arrival_s`, `prompt_tokens`, `output_tokens`, `ttft_s`, `tpot_s`, `latency_s`.
+        `values` has the results of `serve`, with `ttft_p99_s`, `steps`, `preempted`, `refused`, and the 80 % intervals
+        of the 90th percentiles that so many requests leave: `ttft_p90_lo_s`, `ttft_p90_hi_s`, `tpot_p90_lo_s`,
+        `tpot_p90_hi_s` (None: no bound).
+
+    Raises
+    ------
+    FrameError
+        With every problem of the deployment and the rate. Speculation is not replayed.
+    SpecError
+        With every problem of models, GPUs and workload.
+    InfeasibleError
+        If the engine cannot run.
+
+    Examples
+    --------
+    >>> replayed = replay({"model": "llama-3.1-8b", "gpu": "h100-sxm"}, "1024:256", rate_per_s=4.0, requests=500)
+    >>> replayed.requests.height, replayed["refused"], replayed["ttft_p50_s"] < 0.1
+    (500, 0, True)
+
+    Notes
+    -----
     A step takes a token of every running request, then prompts in the order of their arrival in what is left of the
-    token budget; requests are admitted while caches have room, and the latest goes back to the queue where they run
-    out. Replicas take requests in turn, or, with a prefix cache, those whose prefix they have read. `rate_per_s`
-    speeds a trace up or down (its own if not given); `requests` cuts or repeats it (all of a trace, else 20,000).
-    `values`: as of `serve`, with `ttft_p99_s`, `steps`, `preempted`, `refused`, and the 80 % intervals that so few or
-    so many requests leave of the 90th percentiles: `ttft_p90_lo_s`, `ttft_p90_hi_s`, `tpot_p90_lo_s`, `tpot_p90_hi_s`
-    (None: no bound; docs/service.md). `deployment` names models and GPUs by bundled names, paths or loaded specs.
-    Speculation is not replayed. Raises `FrameError`, `SpecError`, or `InfeasibleError` if the engine cannot run.
+    token budget. Requests are admitted while caches have room; where they run out, the latest goes back to the queue.
+    Replicas take requests in turn, or, with a prefix cache, those whose prefix they have read (docs/service.md).
     """
     points, models, gpus = single_deployment(deployment, models, gpus)
     frame, models, gpus = resolved(checked(points), models, gpus)

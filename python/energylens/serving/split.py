@@ -93,13 +93,46 @@ def split(
     max_batched_tokens: int = MAX_BATCHED_TOKENS,
     threads: int | None = None,
 ) -> Split:
-    """Return the front of all pairs of a prefill and a decode configuration.
+    """Return the Pareto front of all pairs of a prefill and a decode configuration, by energy and latency of a request.
 
-    `prefill` and `decode` are axes as `Space` takes them (`gpus`, `tp`, `batch`, `sm_clock_mhz`, ...). Of one request,
+    Parameters
+    ----------
+    model
+        Bundled name, path, or `Model`.
+    prefill, decode
+        Axes of each side, as `Space` takes them (`gpus`, `tp`, `batch`, `sm_clock_mhz`, ...).
+    prompt_tokens, output_tokens
+        Lengths of the requests.
+    limits
+        Texts such as `ttft<=1s` on the results of a pair.
+    max_batched_tokens
+        Most prompt tokens of one prefill pass.
+    threads
+        Threads of the core; all CPUs of the process, if None.
+
+    Returns
+    -------
+    Split
+        `best` is the pair of least joules, `together` the cheapest configuration that does both.
+
+    Raises
+    ------
+    SpecError
+        With every problem of the model and the GPUs.
+    SpaceError
+        With every problem of axes and limits.
+
+    Examples
+    --------
+    >>> pairs = split("llama-3.1-8b", prefill={"gpus": "h100-sxm"}, decode={"gpus": "h100-sxm", "batch": [1, 16, 64]})
+    >>> pairs.best["decode_batch"]
+    64
+
+    Notes
+    -----
     `E = E_prefill/B_p + E_decode/B_d + E_transfer` and `TTFT = ttft_p + alpha_net + K/min(n_p·net_p, n_d·net_d)`, K
-    being the bytes of its cache, n GPUs and net their network bandwidth; the transfer costs `link_j_per_byte/2` a byte
-    on either side; a prefill pass takes at most `max_batched_tokens` prompt tokens. Both sides are assumed busy: what
-    keeps them so is `prefill_engines`. Raises `SpecError` or `SpaceError`.
+    being the bytes of a request's cache, n GPUs, net their network bandwidth and B batches; the transfer costs
+    `link_j_per_byte/2` a byte on either side. Both sides are assumed busy: `prefill_engines` keep one decode engine so.
     """
     bounds = [Limit.parse(text, LIMITED) for text in listed(limits)]
     threads = checked_threads(threads)

@@ -43,11 +43,34 @@ _MOST_DIGITS: Final = 12
 class Workload:
     """Requests by kind, their arrivals, and prefixes that recur.
 
-    `kinds`: `prompt_tokens`, `output_tokens`, `weight` (adding up to 1). `rates`: rates over their mean with the share
-    of the time at each, `[(1, 1)]` for steady arrivals. `found`: tokens that caches hold and the share of prompt tokens
-    found in them. `crowded`: the share of requests just before which others arrive beyond chance, `crowd`: how many.
-    `requests`: those of a trace. `notes`: sentences on what was inferred of it. `hours`: the share of the time and of
-    the output tokens in each of 24 hours of the day, where the trace has dates; `clock`: whose midnight.
+    Attributes
+    ----------
+    name, source
+        What it is called, and where it comes from.
+    kinds
+        Columns `prompt_tokens`, `output_tokens` and `weight` (adding up to 1).
+    rate_per_s
+        Default requests a second; None if it has none.
+    rates
+        Rates over their mean with the share of the time at each; `[(1, 1)]` for steady arrivals.
+    prefix_hits
+        Tokens that caches hold, and the share of prompt tokens that they then find.
+    block_tokens
+        Tokens of a prefix block.
+    crowded, crowd
+        The share of requests just before which others arrive beyond chance, and how many do.
+    requests
+        Those of a trace: `arrival_s`, `prompt_tokens`, `output_tokens`, and `blocks` where it has any; else None.
+    notes
+        Sentences on what was inferred of a trace.
+    hours, clock
+        The share of the time and of the output tokens in each of the 24 hours of the day, where a trace has dates, and
+        whose midnight they count from.
+
+    Examples
+    --------
+    >>> load_workload("1024:256").prompt_tokens
+    1024.0
     """
 
     name: str
@@ -129,16 +152,32 @@ class Workload:
 def load_workload(
     source: str | Path | Workload, *, time_unit: str | None = None, block_tokens: int | None = None
 ) -> Workload:
-    """Return a workload from a name, lengths such as `1024:256`, a workload file or a trace; raise `SpecError`.
+    """Return a workload from a name, lengths, a workload file or a trace.
 
     Parameters
     ----------
-    given
-        What is to be served; a `Workload` is returned as it is.
+    source
+        A bundled name (`azure-conv`), lengths of all requests (`1024:256`, prompt and output tokens), a workload file
+        (.yaml), or a trace (.csv, .parquet, .jsonl); a `Workload` is returned as it is.
     time_unit
         Unit of a trace's arrivals, where they are numbers that do not say it: s, ms, us or ns.
     block_tokens
         Tokens of a trace's prefix blocks, where their numbers do not show it.
+
+    Returns
+    -------
+    Workload
+
+    Raises
+    ------
+    SpecError
+        With every problem of the file, or the bundled names nearest to an unknown one.
+
+    Examples
+    --------
+    >>> workload = load_workload("azure-conv")
+    >>> workload.kinds.columns
+    ['prompt_tokens', 'output_tokens', 'weight']
     """
     check_process()
     checked_options(time_unit, block_tokens)

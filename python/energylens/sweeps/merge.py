@@ -24,8 +24,34 @@ _SHOWN = 3
 def merge(out: str | Path, *, threads: int | None = None) -> Result:
     """Return the result of the sweep in a folder or at a URL, merging its shards if that is not done yet.
 
-    Writes front.parquet, and top.parquet, best_per.parquet and distributions.parquet if they were asked for, and last
-    `_SUCCESS`. Raises `EnergylensError` if a shard is missing or damaged.
+    Parameters
+    ----------
+    out
+        Folder or URL of the sweep. `front.parquet` is written there, `top.parquet`, `best_per.parquet` and
+        `distributions.parquet` if the job keeps them, and `_SUCCESS` last.
+    threads
+        Threads of the core; all CPUs of the process, if None.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    EnergylensError
+        If there is no sweep, or a shard is missing or damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from energylens import sweep
+    >>> job = {"name": "small", "space": {"models": "llama-3.1-8b", "gpus": "h100-sxm", "batch": "1:64"}, "shards": 4}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for part in ("1/2", "2/2"):
+    ...         _ = sweep(job, folder, shard=part)
+    ...     result = merge(folder)
+    >>> result.points
+    256
     """
     storage = open_storage(out)
     sweep = held_sweep(storage)

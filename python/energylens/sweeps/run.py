@@ -35,10 +35,45 @@ def sweep(
 ) -> Status:
     """Do what is left of a sweep in a folder or at a URL, merge it, and return how far it is.
 
-    `job` is a job file, the same as a mapping, or the `manifest.json` of a sweep. `shard="K/N"` does each N-th shard
-    from the K-th on and does not merge, for the elements of an array job. `executor` is `local` (this process) or
-    `ray`. The same call goes on with what was begun; the bytes of the results depend on the job alone. Raises
-    `EnergylensError`, with every finished shard kept.
+    Parameters
+    ----------
+    job
+        A job file, the same as a mapping, or the `manifest.json` of a sweep.
+    out
+        Folder or URL (s3, gs, az) of its files. The same call resumes what was begun there.
+    threads
+        Threads of the core, for each worker; all CPUs here, one a worker of Ray, if None.
+    shard
+        `K/N`: only each N-th shard from the K-th on, without merging, for the elements of an array job.
+    executor
+        `local` (this process) or `ray`.
+    workers, address
+        Of Ray: most workers at a time, and the cluster.
+    show_progress
+        Whether to draw a progress bar on a terminal.
+
+    Returns
+    -------
+    Status
+
+    Raises
+    ------
+    EnergylensError
+        With every problem of the job; if the folder holds another sweep; if files cannot be written. Finished shards
+        are kept.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> job = {"name": "small", "space": {"models": "llama-3.1-8b", "gpus": "h100-sxm", "batch": "1:64"}, "shards": 4}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     state = sweep(job, folder)
+    >>> state.shards_done, state.points, state.merged
+    (4, 256, True)
+
+    Notes
+    -----
+    The bytes of the results depend on the job alone: not on shards' order, threads or executor.
     """
     part, parts = _part(shard)
     checked_threads(threads)

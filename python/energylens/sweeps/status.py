@@ -90,21 +90,37 @@ def all_shards(sweep: Sweep) -> list[Shard]:
 
 
 def status(out: str | Path, *, verify: bool = False) -> Status:
-    """Return how far the sweep in a folder or at a URL is; raise `EnergylensError` if there is none.
+    """Return how far the sweep in a folder or at a URL is.
 
     Parameters
     ----------
     out
         Folder or URL of the sweep.
     verify
-        Read and hash every file of rows too. Without it they are held against their size alone, which a disk that
-        lost their contents leaves as it was. Merged files are hashed either way.
+        Read and hash every file of rows too. Without it, files are checked by size alone, which a disk that lost their
+        contents leaves as it was. Merged files are hashed either way.
 
     Returns
     -------
     Status
         `damaged` names the files that are not what was written; a shard with one is not done, and the same sweep
         computes it again once the file is deleted.
+
+    Raises
+    ------
+    EnergylensError
+        If there is no sweep, or its manifest is damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from energylens import sweep
+    >>> job = {"name": "small", "space": {"models": "llama-3.1-8b", "gpus": "h100-sxm", "batch": "1:64"}, "shards": 4}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = sweep(job, folder, shard="1/2")
+    ...     state = status(folder)
+    >>> state.shards_done, state.complete
+    (2, False)
     """
     storage = open_storage(out)
     sweep = held_sweep(storage)

@@ -61,14 +61,52 @@ def advise_batch(
     batches: Sequence[int] = BATCHES,
     **engine: Any,
 ) -> BatchAdvice:
-    """Return how many requests to run at once on an engine, always full.
+    """Return how many requests to run at once on an engine that is always full.
 
-    With throughput T(B) and inter-token latency ITL(B), keep B with `g(B) = T(B)/(B·T(1)) > epsilon` and
-    `ITL(B) ≤ slowdown·ITL(32)`, and take the largest. `engine` holds columns of a deployment (`tp`, `weight_dtype`,
-    ...). Replicas: copies of the engine at that batch that fit into the same GPUs; with u the share of a step in
-    which the GPU works (not the host), R of them give `R/max(1, R·u)` times the tokens, or as many as the power limit
-    allows; dynamic joules per token stay, static and waiting ones are shared. Raises `SpecError`, `FrameError`, or
-    `InfeasibleError` if nothing runs.
+    Parameters
+    ----------
+    model, gpu
+        Bundled names, paths or loaded specs.
+    workload
+        What `load_workload` takes.
+    epsilon
+        Least throughput per running request, over that of one request alone, 0 to 1.
+    slowdown
+        Most inter-token latency, over that at 32 running requests; 1 or more.
+    batches
+        Numbers of running requests to compare.
+    **engine
+        Columns of a deployment: `tp`, `weight_dtype`, ...
+
+    Returns
+    -------
+    BatchAdvice
+        `batch` is the largest that keeps both; `curve` has every batch; `replicas` has what copies of the engine at
+        that batch, as many as fit into the same GPUs, would give.
+
+    Raises
+    ------
+    SpecError, FrameError, SpaceError
+        With every problem of the specs, of the columns, of the numbers.
+    InfeasibleError
+        If nothing runs.
+
+    Examples
+    --------
+    >>> advice = advise_batch("llama-3.1-8b", "h100-sxm", "1024:256", batches=[1, 32, 128])
+    >>> advice.batch in (1, 32, 128)
+    True
+
+    Notes
+    -----
+    With throughput T(B) and inter-token latency ITL(B): `g(B) = T(B)/(B·T(1)) > epsilon` and `ITL(B) ≤
+    slowdown·ITL(32)`. With u the share of a step in which the GPU works and not the host, R copies give `R/max(1, R·u)`
+    times the tokens, or as many as the power limit allows; dynamic joules per token stay, static and waiting ones are
+    shared.
+
+    References
+    ----------
+    arXiv 2503.08311.
     """
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (epsilon, slowdown))
     if not (numbers and 0 <= epsilon < 1 and 1 <= slowdown <= _MOST_SLOWDOWN):

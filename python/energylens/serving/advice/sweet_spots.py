@@ -77,9 +77,43 @@ def sweet_spots(
 ) -> SweetSpots:
     """Return joules per output token over prompt and output lengths, of batches that start together.
 
-    A request's joules follow `E = c₀ + c₁·i + c₂·i² + c₃·o + c₄·i·o + c₅·o²` (prompt, its attention, steps, cache
-    read), fitted with non-negative coefficients and relative weights; per output token `E/o`. Cells that do not fit
-    into memory are left out. Raises `SpecError`, `FrameError`, or `InfeasibleError` if none fits.
+    Parameters
+    ----------
+    model, gpu
+        Bundled names, paths or loaded specs.
+    batch
+        Requests of a batch.
+    prompt_tokens, output_tokens
+        Lengths to combine; pairs that do not fit into memory are left out.
+    **engine
+        Columns of a point: `tp`, `weight_dtype`, ...
+
+    Returns
+    -------
+    SweetSpots
+        The cells, and the surface fitted through them.
+
+    Raises
+    ------
+    SpecError, FrameError
+        With every problem of the specs, of the columns.
+    InfeasibleError
+        If no pair of lengths fits.
+
+    Examples
+    --------
+    >>> spots = sweet_spots("llama-3.1-8b", batch=32, prompt_tokens=[128, 1024], output_tokens=[128, 1024])
+    >>> spots.cells.height, spots.best["prompt_tokens"]
+    (4, 128)
+
+    Notes
+    -----
+    The joules of a request are fitted as `E = c₀ + c₁·i + c₂·i² + c₃·o + c₄·i·o + c₅·o²` (i prompt and o output
+    tokens), coefficients not negative, weights relative; per output token it is `E/o`.
+
+    References
+    ----------
+    arXiv 2602.05695.
     """
     loaded, profile = load_model(model), load_gpu(gpu)
     point = {"model": loaded.spec.name, "gpu": profile.spec.name, "batch": batch} | engine
