@@ -109,7 +109,7 @@ def test_no_files_refer_to_each_other_in_a_ring() -> None:
     assert rings(uses()) == []
 
 
-def test_a_ring_is_found(tmp_path: Path) -> None:
+def test_a_ring_is_detected(tmp_path: Path) -> None:
     (tmp_path / "cost").mkdir()
     (tmp_path / "lib.rs").write_text("pub mod cost;\npub mod engine;\n")
     (tmp_path / "cost/mod.rs").write_text("mod gemm;\nmod kernel;\nmod tile;\n")

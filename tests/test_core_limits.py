@@ -150,7 +150,7 @@ def test_arrays_are_checked(space: Space) -> None:
     assert (beyond["reason"] == _core.REASONS.index("shard")).all()
 
 
-def test_what_is_kept_of_a_space_is_bounded(space: Space) -> None:
+def test_what_is_retained_of_a_space_is_bounded(space: Space) -> None:
     parts: tuple[Any, ...] = (space.plan.core, space.json, [("energy_j", 1.0)], [])
     assert codes(lambda: REDUCTION(*parts, None, 10**12)) == ["top"]
     assert codes(lambda: REDUCTION(*parts, None, 0, None, ["energy_j", "energy_j"])) == ["distributions"]

@@ -221,7 +221,7 @@ def test_a_failing_mesh_is_not_put_down_to_fused_norms(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.startswith("error: tp 3 does not divide rank")
 
 
-def test_search_says_where_several_laws_can_be_kept(capsys: pytest.CaptureFixture[str]) -> None:
+def test_search_says_where_several_laws_can_be_retained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "qwen3-30b-a3b", "--routing", "uniform,zipf:1"]) == 2
     assert (
         "`search` keeps one front; explore keeps the best of each, with --best-per routing" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def test_switches_that_add_up_halve_the_network_part() -> None:
     assert plain - inside == pytest.approx(network, rel=1e-9)
 
 
-def test_mistakes_are_told_together() -> None:
+def test_mistakes_are_reported_together() -> None:
     with pytest.raises(SpaceError) as caught:
         collectives("h100-sxm", operations=["all_redue"], gpus=[1], sizes=[0], sms=[0])
     assert len(caught.value.problems) == 4

@@ -106,7 +106,7 @@ def test_bytes_do_not_depend_on_threads_or_runs() -> None:
         (pl.DataFrame({"model": ["llama-3.1-8b"], "gpu": "b200", "weight_dtype": ["fp7"]}), "unknown data type `fp7`"),
     ],
 )
-def test_a_faulty_frame_is_told(frame: pl.DataFrame, message: str) -> None:
+def test_a_faulty_frame_is_reported(frame: pl.DataFrame, message: str) -> None:
     with pytest.raises(FrameError, match=message.replace("(", r"\(")):
         evaluate(frame)
 

@@ -61,7 +61,7 @@ def test_a_thinned_front_is_near_every_point(every_point: pl.DataFrame) -> None:
     assert (front[None] <= points[:, None] * 1.5).all(2).any(1).all()
 
 
-def test_mistakes_are_told_together() -> None:
+def test_mistakes_are_reported_together() -> None:
     with pytest.raises(SpaceError) as caught:
         kept(epsilon=0.0, top=-1, best_per=["tp", "tp", "batsh"], distributions=["tpot"])
     messages = [problem.message for problem in caught.value.problems]

@@ -136,7 +136,7 @@ def test_deployments_of_a_service_plan(tmp_path: Path) -> None:
     assert "start 2 of these engines" in found.script
 
 
-def test_weights_of_an_unknown_source_are_asked_for(tmp_path: Path) -> None:
+def test_weights_of_an_unknown_source_are_requested_for(tmp_path: Path) -> None:
     text = energylens.inputs.bundled.bundled("models")["llama-3.1-8b"].read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("source:")]
     (tmp_path / "m.yaml").write_text("\n".join(lines), encoding="utf-8")
@@ -161,14 +161,14 @@ def test_weights_of_an_unknown_source_are_asked_for(tmp_path: Path) -> None:
         ("llama-3.1-8b; gpu=h100-sxm", "tgi", "no server `tgi`"),
     ],
 )
-def test_what_a_server_cannot_run_is_told(point: str, to: str, message: str) -> None:
+def test_what_a_server_cannot_run_is_reported(point: str, to: str, message: str) -> None:
     with pytest.raises(EnergylensError, match=message) as raised:
         export(point, to)
     assert raised.value.problems[0].hint
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_vllm_s_own_parser(point: str) -> None:
+def test_vllm_s_custom_parser(point: str) -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed: its arguments are those recorded")
     os.environ.setdefault("VLLM_TARGET_DEVICE", "cpu")
     cli_args = importlib.import_module("vllm.entrypoints.common.cli_args")
@@ -180,7 +180,7 @@ def test_vllm_s_own_parser(point: str) -> None:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_sglang_s_own_parser(point: str) -> None:
+def test_sglang_s_custom_parser(point: str) -> None:
     pytest.importorskip("sglang", reason="SGLang is not installed: its arguments are those recorded")
     import argparse
 

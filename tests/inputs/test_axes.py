@@ -64,7 +64,7 @@ def test_run_options_are_named_in_the_table_alone_but_for_a_reason(name: str) ->
 
 
 @pytest.mark.parametrize("word", ["default", "own"])
-def test_default_leaves_a_value_to_the_spec_and_older_files_say_own(word: str) -> None:
+def test_default_leaves_a_value_to_the_spec_and_older_files_say_custom(word: str) -> None:
     nullable = [name for name, axis in AXES.items() if axis.nullable]
     assert nullable == [
         "weight_dtype", "kv_dtype", "overlap_stages", "sm_clock_mhz", "power_cap_w", "routing",

@@ -298,7 +298,7 @@ def test_formats_without_a_name_are_refused(quantisation: dict[str, Any], reason
         ({"architectures": None, "model_type": None}, "names no model"),
     ],
 )
-def test_what_has_no_equation_is_refused_with_a_way_out(changes: dict[str, Any], reason: str) -> None:
+def test_what_has_no_equation_is_refused_with_a_run_option_out(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(hf.UnsupportedArchitecture, match=reason) as caught:
         hf.spec_from_hf(tiny(**changes))
     assert "spec of your own" in str(caught.value)

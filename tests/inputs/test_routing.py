@@ -93,7 +93,7 @@ def test_counts_load_the_gpus_as_counted(experts: int, active: int, gpus: int) -
     assert few[0] * gpus / (64 * active) == pytest.approx(load, rel=0.1)
 
 
-def test_counts_beyond_what_tokens_take_are_told(tmp_path: Path) -> None:
+def test_counts_beyond_what_tokens_take_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "counts.csv"
     path.write_text("expert,tokens\n0,4000\n" + "".join(f"{n},100\n" for n in range(1, 8)))
     with pytest.raises(SpaceError, match=r"an expert with 1\.70 times as many tokens as there are"):
@@ -192,13 +192,13 @@ def test_one_gpu_has_no_all_to_all_and_skew_costs_time_and_joules() -> None:
         (3, "`3` is no law"),
     ],
 )
-def test_laws_that_cannot_be_read_are_told(text: object, words: str) -> None:
+def test_laws_that_cannot_be_read_are_reported(text: object, words: str) -> None:
     found = problem(text)
     assert found is not None
     assert words in found.message
 
 
-def test_placements_that_cannot_be_read_are_told() -> None:
+def test_placements_that_cannot_be_read_are_reported() -> None:
     assert placement_problem("replicated:8") is None
     for text in ("replicated", "replicated:0", "replicated:\u00b2", "replicated:\uff14", "random"):
         assert placement_problem(text) is not None
@@ -223,7 +223,7 @@ def test_placements_that_cannot_be_read_are_told() -> None:
         ("token,expert\n0,1\n0,2\n1,1\n", "tokens take 1 to 2 experts"),
     ],
 )
-def test_counts_that_do_not_sum_are_told(tmp_path: Path, text: str, words: str) -> None:
+def test_counts_that_do_not_sum_are_reported(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "counts.csv"
     path.write_text(text)
     with pytest.raises(SpecError, match=words):
@@ -244,7 +244,7 @@ def test_counts_of_choices_are_counted_and_must_fit_the_model(tmp_path: Path) ->
         evaluate(pl.DataFrame([{"model": "qwen3-30b-a3b", "gpu": "h100-sxm", "routing": f"counts:{path}"}]))
 
 
-def test_all_that_is_wrong_with_loads_is_told_at_once() -> None:
+def test_all_that_is_wrong_with_loads_is_reported_at_once() -> None:
     with pytest.raises(SpaceError) as caught:
         loads("qwen3-235b-a22b", gpus=(3, 5, 8, 0), placements=("replicated:3", "nearby"))
     told = str(caught.value)

@@ -304,7 +304,7 @@ def test_what_decides_the_time_adds_up_to_it(asked: dict[str, int], lock: dict[s
         ({"power_cap_w": 100}, "power", "121 W is the lowest cap at its highest clock, 1980 MHz"),
     ],
 )
-def test_what_cannot_be_is_told(point: dict[str, Any], reason: str, words: str) -> None:
+def test_what_cannot_be_is_reported(point: dict[str, Any], reason: str, words: str) -> None:
     asked: dict[str, Any] = {"model": "llama-3.1-8b", "gpu": "h100-sxm", "tp": 2} | point
     with pytest.raises(InfeasibleError) as caught:
         predict(**asked)
@@ -326,7 +326,7 @@ def test_values_are_read_as_text_and_checked() -> None:
         evaluate(pl.DataFrame({"model": ["llama-3.1-8b"], "gpu": ["h100-sxm"], "fused_norm": ["yes"]}))
 
 
-def test_an_explored_space_shows_the_axes_that_were_asked_for() -> None:
+def test_an_explored_space_shows_the_axes_that_were_requested_for() -> None:
     asked: dict[str, Any] = {"overlap_stages": [1, 4], "overlap_sms": [0, 8, 16], "sm_clock_mhz": [None, 1200]}
     found = explore(models="llama-3.1-70b", gpus="a100-sxm-80gb", tp=[4, 8], batch=[8, 64], prompt_tokens=4096, **asked)
     assert found.by_reason["overlap"] == 2 * 2 * 2 * 3
@@ -338,7 +338,7 @@ def test_an_explored_space_shows_the_axes_that_were_asked_for() -> None:
     assert not set(run_options.RUNNING) & set(plain.frame.columns)
 
 
-def test_errors_of_a_way_come_all_at_once() -> None:
+def test_errors_of_a_run_option_come_all_at_once() -> None:
     with pytest.raises(EnergylensError) as caught:
         _ = Space("llama-3.1-8b", "h100-sxm", power_cap_w=[-5], overlap_where="never", sequence_parallel=[3]).json
     assert len(caught.value.problems) == 3

@@ -252,7 +252,7 @@ def written(path: Path, data: Any) -> Path:
     return path
 
 
-def test_an_unknown_kind_is_told() -> None:
+def test_an_unknown_kind_is_reported() -> None:
     with pytest.raises(EnergylensError, match="there is no schema of `modle`") as raised:
         schema("modle")
     assert raised.value.problems[0].hint == "did you mean `model`?"

@@ -108,7 +108,7 @@ def test_what_is_refused_has_a_reason_and_a_place(text: str, message: str, at: t
     assert problem(text).code == "yaml"
 
 
-def test_all_duplicates_are_found_at_once() -> None:
+def test_all_duplicates_are_detected_at_once() -> None:
     with pytest.raises(SpecError) as caught:
         read("{a: 1, a: 2, b: {c: 1, c: 2}, b: 3}")
     places = [(one.message, one.place.column) for one in caught.value.problems if one.place]
@@ -237,7 +237,7 @@ def test_control_characters_of_a_value_are_not_sent_to_the_terminal() -> None:
     assert "\x1b" not in Problem("m\x1b", hint="h\x1b", where="w\x1b", code="yaml").render()
 
 
-def test_a_part_of_a_text_over_several_lines_is_found() -> None:
+def test_a_part_of_a_text_over_several_lines_is_detected() -> None:
     document = Document("a: one two\n  three four\nb: 1", "f.yaml")
     where = document.place(["a"], (8, 13))
     assert (where.line, where.column, where.length) == (2, 3, 5)

@@ -173,7 +173,7 @@ def test_names_cannot_break_out(tmp_path: Path) -> None:
     assert told.count("</script>") == 3
 
 
-def test_what_is_no_result_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_result_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(EnergylensError, match="does not say what it answers"):
         read_subject(tmp_path / "a.parquet")
@@ -182,7 +182,7 @@ def test_what_is_no_result_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert not (tmp_path / "r.pdf").exists()
 
 
-def test_pictures_are_written_beside(front: Path, tmp_path: Path) -> None:
+def test_pictures_are_written_alongside(front: Path, tmp_path: Path) -> None:
     assert main(["report", str(front), "-o", str(tmp_path / "r.html"), "--charts", str(tmp_path / "charts")]) == 0
     names = {path.name for path in (tmp_path / "charts").iterdir()}
     assert names == {

@@ -58,12 +58,12 @@ def test_a_page_of_yaml_is_a_point(tmp_path: Path) -> None:
         ("nothing.yaml", "cannot read"),
     ],
 )
-def test_what_is_no_point_is_told(text: str, message: str) -> None:
+def test_what_is_no_point_is_reported(text: str, message: str) -> None:
     with pytest.raises(EnergylensError, match=message):
         read_point(text)
 
 
-def test_files_without_points_are_told(front: Path, tmp_path: Path) -> None:
+def test_files_without_points_are_reported(front: Path, tmp_path: Path) -> None:
     with pytest.raises(EnergylensError, match="has no row `9999`"):
         read_point(f"{front}#9999")
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")
@@ -120,7 +120,7 @@ def test_the_row_of_least_energy_stands_for_a_file(tmp_path: Path) -> None:
         assert read_point(file).row[ENERGY] == pl.read_parquet(file)[ENERGY].min()
 
 
-def test_what_else_changes_is_told(tmp_path: Path) -> None:
+def test_what_else_changes_is_reported(tmp_path: Path) -> None:
     found = energylens.compare(
         "llama-3.1-8b; gpu=h100-sxm; batch=64", "llama-3.1-8b; gpu=h100-sxm; batch=64; max_batched_tokens=1024"
     )
@@ -152,7 +152,7 @@ def test_what_else_changes_is_told(tmp_path: Path) -> None:
     ],
     ids=["nan", "text", "null", "model", "tp", "negative"],
 )
-def test_files_changed_by_hand_are_told(front: Path, tmp_path: Path, change: pl.Expr) -> None:
+def test_files_changed_by_hand_are_reported(front: Path, tmp_path: Path, change: pl.Expr) -> None:
     frame, told = energylens.read_parquet(front)
     path = energylens.results.parquet.write_parquet(
         frame.with_columns(change), tmp_path / "f.parquet", "", told["note"]
@@ -165,7 +165,7 @@ def test_files_changed_by_hand_are_told(front: Path, tmp_path: Path, change: pl.
 
 
 @pytest.mark.parametrize("lost", ["plan", "space", "trust", "by_reason", "method", "points"])
-def test_notes_that_lack_something_are_told(front: Path, tmp_path: Path, lost: str) -> None:
+def test_notes_that_lack_something_are_reported(front: Path, tmp_path: Path, lost: str) -> None:
     frame, told = energylens.read_parquet(front)
     note = {name: value for name, value in told["note"].items() if name != lost}
     path = energylens.results.parquet.write_parquet(frame, tmp_path / "f.parquet", "", note)

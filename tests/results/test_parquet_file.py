@@ -36,13 +36,13 @@ def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     with pytest.raises(EnergylensError, match="cannot write"):
         write_parquet(pl.DataFrame({"a": [1]}), tmp_path / "a.parquet", "0")
 
 
-def test_a_folder_that_cannot_be_made_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EnergylensError, match="cannot write"):
         write_parquet(pl.DataFrame({"a": [1]}), tmp_path / "file" / "a.parquet", "0")
@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_made_is_told_and_nothing_is_left(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken.parquet"]
 
 
-def test_what_is_not_parquet_is_told(tmp_path: Path) -> None:
+def test_what_is_not_parquet_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("no")
     with pytest.raises(EnergylensError, match="cannot read"):
         read_parquet(tmp_path / "a.parquet")
@@ -69,7 +69,7 @@ def test_a_legal_name_of_any_length_is_written_and_read(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["x" * 256, "a\0b", "x/" * 3000 + "a"])
-def test_a_name_that_cannot_be_is_told(name: str, tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_is_reported(name: str, tmp_path: Path) -> None:
     with pytest.raises(EnergylensError, match="cannot write"):
         write_parquet(pl.DataFrame({"a": [1]}), f"{tmp_path}/{name}", "0")
     with pytest.raises(EnergylensError, match="cannot read"):

@@ -41,7 +41,7 @@ def test_a_result_is_read_back_whole(result: energylens.Result, tmp_path: Path) 
     assert changes(read.space, row).equals(changes(result.space, row))
 
 
-def test_the_library_is_not_asked(result: energylens.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_is_not_requested(result: energylens.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = result.write(tmp_path / "front.parquet")
     monkeypatch.setattr("energylens.inputs.library.bundled", lambda kind: {})
     assert energylens.Result.read(path).answer() == result.answer()
@@ -63,7 +63,7 @@ def test_a_sweep_s_front_is_a_result(tmp_path: Path) -> None:
     assert read.space.trust["h100-sxm"]["errors"] == explored.space.trust["h100-sxm"]["errors"]
 
 
-def test_other_files_are_told(tmp_path: Path) -> None:
+def test_other_files_are_reported(tmp_path: Path) -> None:
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(EnergylensError, match="says nothing of a front"):
         energylens.Result.read(tmp_path / "a.parquet")
