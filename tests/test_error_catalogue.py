@@ -55,7 +55,7 @@ GUARDED = {
     "model": "a position of a model that the plan has",
     "rows": "columns of one frame are of one length",
     "steps": "grids of steps are made by `energylens.serving.step_table`",
-    "way": "`evaluate` builds the run options itself",
+    "run-options": "`evaluate` builds the run options itself",
     # Caught before they reach a user, and reported under another code.
     "groups": "reported as `keep`",
     "no-table": "noted by the fit of kernels as left out",
@@ -79,12 +79,12 @@ COMPUTED: dict[str, tuple[str, ...]] = {
     "name": ("gpus", "sizes", "sms"),
     "reason": tuple(_core.REASONS[1:]),
     "str(reason)": tuple(_core.REASONS[1:]),
-    "str(told['reason'][0])": tuple(_core.REASONS[1:]),
+    "str(evaluated['reason'][0])": tuple(_core.REASONS[1:]),
     "verb": ("read", "write"),
     "why": (*_core.REASONS[1:], "budget", "overload"),
 }
 
-PASSED_ON = {"code", "kind", "p.code", "problem.code", "raw['code']"}
+PASSED_ON = {"code", "kind", "p.code", "problem.code", "fault.code"}
 """Expressions that hand on a code found elsewhere."""
 
 TYPES = {
@@ -163,6 +163,8 @@ def form_codes(schema: Any) -> Iterator[str]:
 
 def source_codes() -> set[str]:
     forms = (ModelSpec, GpuSpec, WorkloadSpec, JobForm)
+    for form in forms:
+        form.model_rebuild(force=True)  # built at first use
     codes = {code for form in forms for code in form_codes(form.__pydantic_core_schema__)}
     return codes | {*python_codes(), *rust_codes()}
 

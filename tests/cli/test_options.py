@@ -78,12 +78,18 @@ def test_values_of_an_engine_are_refused_by_option(option: str, fault: str, caps
             "`--seed` should be a whole number from 0 to 4,294,967,295, found -1",
         ),
         (["replay", *LOAD, "--acceptance", "2"], "`--acceptance` takes numbers from 0 to 1, found `2`"),
-        (["serve-plan", *LOAD, "--gpu-hour", "-1"], "`--gpu-hour` is 0 or more, found -1"),
-        (["serve-plan", *LOAD, "--gpu-hour", "h100-sxm=-2.5"], "`--gpu-hour` is 0 or more, found -2.5"),
-        (["serve-plan", *LOAD, "--kwh=-1"], "`--kwh` is 0 or more, found -1"),
-        (["serve-plan", *LOAD, "--pue", "0.5"], "`--pue` is 1 or more, found 0.5"),
-        (["serve-plan", *LOAD, "--server-w-per-gpu=-1"], "`--server-w-per-gpu` is 0 or more, found -1"),
-        (["serve-plan", *LOAD, "--carbon=-5"], "`--carbon` is 0 or more, found -5"),
+        (["serve-plan", *LOAD, "--gpu-hour", "-1"], "`--gpu-hour` is a number from 0 to 1,000,000, found -1"),
+        (
+            ["serve-plan", *LOAD, "--gpu-hour", "h100-sxm=-2.5"],
+            "`--gpu-hour` is a number from 0 to 1,000,000, found -2.5",
+        ),
+        (["serve-plan", *LOAD, "--kwh=-1"], "`--kwh` is a number from 0 to 1,000,000, found -1"),
+        (["serve-plan", *LOAD, "--pue", "0.5"], "`--pue` is a number from 1 to 100, found 0.5"),
+        (
+            ["serve-plan", *LOAD, "--server-w-per-gpu=-1"],
+            "`--server-w-per-gpu` is a number from 0 to 1,000,000, found -1",
+        ),
+        (["serve-plan", *LOAD, "--carbon=-5"], "`--carbon` is a number from 0 to 1,000,000, found -5"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -117,7 +123,12 @@ def test_decimal_commas_are_named(option: str, text: str, hint: str, capsys: pyt
 def test_all_wrong_costs_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = ["--gpu-hour", "2,50", "--carbon", "0,4", "--pue", "0.5", "--kwh", "-1"]
     message = failed(["serve-plan", *LOAD, *wrong], capsys)
-    for option in ("--gpu-hour", "`--carbon` has 2 values", "`--pue` is 1 or more, found 0.5", "`--kwh` is 0 or more"):
+    for option in (
+        "--gpu-hour",
+        "`--carbon` has 2 values",
+        "`--pue` is a number from 1 to 100, found 0.5",
+        "`--kwh` is a number from 0 to 1,000,000",
+    ):
         assert option in message
     assert message.count("error: ") == 4
 

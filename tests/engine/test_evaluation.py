@@ -140,19 +140,19 @@ SPEC_AXES = ("weight_dtype", "kv_dtype", "overlap_stages", "sm_clock_mhz", "powe
 """Axes whose value is that of the spec or the profile, where none is given."""
 
 VARIED: dict[str, Any] = {
-    "tp": [1, 2], "pp": [1, 2], "dp": [1, 2], "ep": [1, 2], "cp": [1, 2], "overlap_stages": ["own", 4],
+    "tp": [1, 2], "pp": [1, 2], "dp": [1, 2], "ep": [1, 2], "cp": [1, 2], "overlap_stages": ["default", 4],
     "overlap_sms": [0, 8], "overlap_where": ["prefill", "both"], "sequence_parallel": [False, True],
-    "fused_norm": [False, True], "sm_clock_mhz": ["own", 1200], "power_cap_w": ["own", 500],
-    "routing": ["own", "zipf:0.5"], "placement": ["contiguous", "balanced"], "batch": [8, 64],
-    "prompt_tokens": [512, 1024], "output_tokens": [64, 256], "weight_dtype": ["own", "fp8"],
-    "kv_dtype": ["own", "fp8"],
+    "fused_norm": [False, True], "sm_clock_mhz": ["default", 1200], "power_cap_w": ["default", 500],
+    "routing": ["default", "zipf:0.5"], "placement": ["contiguous", "balanced"], "batch": [8, 64],
+    "prompt_tokens": [512, 1024], "output_tokens": [64, 256], "weight_dtype": ["default", "fp8"],
+    "kv_dtype": ["default", "fp8"],
 }  # fmt: skip
 
 
 def written(frame: pl.DataFrame) -> pl.DataFrame:
     """Return a frame with the word that people read in place of nulls, where a column is all null or of texts."""
     words = [
-        pl.lit("own").alias(name) if frame[name].null_count() == frame.height else pl.col(name).fill_null("own")
+        pl.lit("default").alias(name) if frame[name].null_count() == frame.height else pl.col(name).fill_null("default")
         for name in SPEC_AXES
         if name in frame.columns and (frame[name].dtype == pl.String or frame[name].null_count() == frame.height)
     ]
@@ -183,14 +183,14 @@ def test_the_axes_of_a_result_are_points_again(axis: str) -> None:
 def test_the_word_for_the_value_of_the_spec_is_null(axis: str) -> None:
     point: dict[str, Any] = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
     plain = evaluate(pl.DataFrame(point)).row(0, named=True)
-    for column in (pl.Series(axis, ["own"]), pl.Series(axis, ["own"], dtype=pl.Categorical)):
+    for column in (pl.Series(axis, ["default"]), pl.Series(axis, ["default"], dtype=pl.Categorical)):
         row = evaluate(pl.DataFrame(point).with_columns(column)).row(0, named=True)
         assert row[axis] is None
         assert {name: value for name, value in row.items() if name in plain} == plain
-    named: dict[str, Any] = point | {axis: "own"}
+    named: dict[str, Any] = point | {axis: "default"}
     assert energylens.predict(**named).values == energylens.predict(**point).values
     assert read_point(named).row == read_point(point).row
-    space: dict[str, Any] = {"models": "llama-3.1-8b", "gpus": "h100-sxm", "tp": 1, "batch": 8, axis: ["own"]}
+    space: dict[str, Any] = {"models": "llama-3.1-8b", "gpus": "h100-sxm", "tp": 1, "batch": 8, axis: ["default"]}
     explored = energylens.explore(**space)
     assert explored.frame.height == 1
 
@@ -198,7 +198,7 @@ def test_the_word_for_the_value_of_the_spec_is_null(axis: str) -> None:
 def test_the_word_is_none_where_there_is_no_value_of_a_spec() -> None:
     point = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
     for axis in ("tp", "batch", "overlap_sms", "placement"):
-        with pytest.raises(FrameError, match=axis if axis != "placement" else "own"):
-            evaluate(pl.DataFrame(point | {axis: "own"}))
+        with pytest.raises(FrameError, match=axis if axis != "placement" else "default"):
+            evaluate(pl.DataFrame(point | {axis: "default"}))
     with pytest.raises(FrameError, match="`power_cap_w` should hold whole numbers"):
-        evaluate(pl.DataFrame({**point, "power_cap_w": ["own", "300"]}))
+        evaluate(pl.DataFrame({**point, "power_cap_w": ["default", "300"]}))

@@ -28,6 +28,9 @@ NAMED_FOR_A_REASON = {
     "calibrate/": "measured tables have columns of this name",
     "exports/": "each server has its own flag for an axis",
     "measurement/": "measured tables have columns of this name",
+    "results/words.py": "reasons in words",
+    "serving/caps.py": "caps are compared with watts",
+    "serving/deployments.py": "caps are compared with watts",
     "serving/advice/levers.py": "what is worth changing next",
     "serving/step_table.py": "watts of a GPU that waits at a locked clock",
     "results/sensitivity.py": "what is worth changing next",
@@ -64,7 +67,7 @@ def test_run_options_are_named_in_the_table_alone_but_for_a_reason(name: str) ->
 
 
 @pytest.mark.parametrize("word", ["default", "own"])
-def test_default_leaves_a_value_to_the_spec_and_older_files_say_custom(word: str) -> None:
+def test_default_leaves_a_value_to_the_spec_and_older_files_say_own(word: str) -> None:
     nullable = [name for name, axis in AXES.items() if axis.nullable]
     assert nullable == [
         "weight_dtype", "kv_dtype", "overlap_stages", "sm_clock_mhz", "power_cap_w", "routing",

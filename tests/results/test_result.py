@@ -41,7 +41,9 @@ def test_a_result_is_read_back_whole(result: energylens.Result, tmp_path: Path) 
     assert changes(read.space, row).equals(changes(result.space, row))
 
 
-def test_the_library_is_not_requested(result: energylens.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_is_not_requested(
+    result: energylens.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = result.write(tmp_path / "front.parquet")
     monkeypatch.setattr("energylens.inputs.library.bundled", lambda kind: {})
     assert energylens.Result.read(path).answer() == result.answer()

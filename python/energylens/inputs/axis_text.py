@@ -15,7 +15,7 @@ MOST_VALUES: Final = 10**7
 DEFAULT: Final = "default"
 """The word for None: a value that is left to the spec or the hardware."""
 
-_FORMERLY: Final = "own"
+FORMERLY: Final = "own"
 """The same word in older files, which stay readable."""
 
 _VALUE_BYTES: Final = 150
@@ -134,7 +134,7 @@ def names(text: str) -> list[str]:
 
 def is_default(word: str) -> bool:
     """Return whether a word stands for None."""
-    return word in (DEFAULT, _FORMERLY)
+    return word in (DEFAULT, FORMERLY)
 
 
 def formats(text: str) -> list[str | None]:

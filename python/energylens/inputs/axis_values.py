@@ -117,9 +117,9 @@ def _form(row: Axis) -> Form:
         case "switch":
             return Switch(default)
         case "count" | "size":
-            return Whole(row.least, row.most, null=row.nullable, default=default)
+            return Whole(row.least, row.most, null=row.nullable, default=default, spec=row.nullable)
         case _:
-            return Words(_CHECKS[row.name], null=row.nullable, default=default)
+            return Words(_CHECKS[row.name], null=row.nullable, default=default, spec=row.nullable)
 
 
 FORMS: Final[dict[str, Form]] = {name: _form(AXES[name]) for name in (*POINT_DEFAULTS, *RUNNING)}

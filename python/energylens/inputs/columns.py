@@ -17,9 +17,7 @@ import polars as pl
 
 from energylens.common.errors import FrameError, Problem
 from energylens.common.show import shown
-
-SPEC_WORD: Final = "own"
-"""What commands and results call the value of the spec or the profile; in a column it means null."""
+from energylens.inputs.axis_text import DEFAULT, FORMERLY
 
 SWITCHES: Final = {"off": False, "on": True, "false": False, "true": True}
 """Texts that a column of switches may hold."""
@@ -30,7 +28,7 @@ _MOST_SHOWN: Final = 20
 
 @dataclass(frozen=True)
 class Whole:
-    """Whole numbers of a range; `null` allows nulls, `default` takes their place; `spec` allows the word `own`."""
+    """Whole numbers of a range; `null` allows nulls, `default` takes their place; `spec` allows the word `default`."""
 
     least: int
     most: int
@@ -64,7 +62,7 @@ class Number:
 class Words:
     """Texts; `check` says what is wrong with one. `null` allows nulls, `default` takes their place.
 
-    `spec` allows the word `own`.
+    `spec` allows the word `default`.
     """
 
     check: Callable[[str], Problem | None] = lambda _text: None
@@ -196,11 +194,11 @@ def _switch(column: pl.Series, form: Switch) -> tuple[pl.Series, list[Problem]]:
 
 
 def _without_word(column: pl.Series, form: Form) -> pl.Series:
-    """Return a column with nulls for the word `own`; other texts stay as they are."""
+    """Return a column with nulls for the word `default`; other texts stay as they are."""
     if column.dtype == pl.Null or not _textual(column):
         return column
     text = column.cast(pl.String)
-    text = text.set(text == SPEC_WORD, None)
+    text = text.set(text.is_in([DEFAULT, FORMERLY]), None)
     return text.cast(pl.Null) if isinstance(form, Whole) and text.null_count() == len(text) else text
 
 

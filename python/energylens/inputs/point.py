@@ -10,14 +10,22 @@ from energylens import _core
 from energylens.common.errors import SpecError
 from energylens.inputs import axis_values, texts
 from energylens.inputs.axes import AXES, LARGEST, Axis, Where
+from energylens.inputs.axis_text import is_default
 from energylens.inputs.form import Count, Form, Share, Text
 from energylens.inputs.plan import MAX_BATCHED_TOKENS
 
 
 def _checked(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str) and AXES[info.field_name or ""].nullable and is_default(value):
+        return None
     if isinstance(value, str) and (wrong := axis_values.problem(value, info.field_name or "")):
         raise SpecError(wrong)
     return value
+
+
+def _unset(value: object) -> object:
+    """Return None for the word that stands for it."""
+    return None if isinstance(value, str) and is_default(value) else value
 
 
 Checked = BeforeValidator(_checked)
@@ -48,7 +56,7 @@ def _field(axis: Axis) -> tuple[Any, Any]:
         case _:
             count = Count if axis.least else int
             kind = Annotated[count, Field(ge=axis.least, le=axis.most)]
-            kind = kind | None if axis.nullable else kind
+            kind = Annotated[kind | None, BeforeValidator(_unset)] if axis.nullable else kind
     return kind, about
 
 
