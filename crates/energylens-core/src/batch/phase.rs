@@ -1,6 +1,6 @@
 //! One phase of a step: passes through the pipeline stages, elapsed seconds, joules by cause (section 8 of the physics page).
 
-use crate::cost::kernel::Env;
+use crate::cost::env::Env;
 use crate::cost::power::{Stage as MeasuredStage, limited};
 use crate::cost::program::{
     ACTIVATIONS_J, CACHE_J, CLOCKED_S, COMPUTE_J, EXPOSED_S, HIDDEN_S, JOULES, KERNEL_S, LINK_J, NONLINEAR_SUMS,

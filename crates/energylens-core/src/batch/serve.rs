@@ -90,7 +90,7 @@ pub fn fix_decode<const L: usize>(
     if !tables || sequences.iter().any(|sequences| *sequences > MappedPhase::TABLE_SEQUENCES as f64) {
         return simd::run(level, ContextFree { mapping, batch, scratch });
     }
-    let (kinds, bent) = (mapping.kinds.len(), mapping.decode.program.nonlinear_sums());
+    let (kinds, used) = (mapping.kinds.len(), mapping.decode.program.nonlinear_sums());
     let table = mapping.decode.fixed.get_or_init(|| {
         let mut table = vec![0.0; mapping.decode.table_values(kinds)];
         for first in (0..=MappedPhase::TABLE_SEQUENCES).step_by(L) {
@@ -98,7 +98,7 @@ pub fn fix_decode<const L: usize>(
             simd::run(level, ContextFree { mapping, batch: &batch, scratch: &mut *scratch });
             for (row, lane) in table
                 .chunks_mut(MappedPhase::TABLE_ROW)
-                .zip(scratch.context_free.iter().flat_map(|sums| sums.iter().take(bent)))
+                .zip(scratch.context_free.iter().flat_map(|sums| sums.iter().take(used)))
             {
                 row[first..first + L].copy_from_slice(lane);
             }
@@ -106,7 +106,7 @@ pub fn fix_decode<const L: usize>(
         table
     });
     scratch.context_free.resize(kinds, [[0.0; L]; NONLINEAR_SUMS]);
-    let lanes = scratch.context_free.iter_mut().flat_map(|sums| sums.iter_mut().take(bent));
+    let lanes = scratch.context_free.iter_mut().flat_map(|sums| sums.iter_mut().take(used));
     for (row, lane) in table.chunks(MappedPhase::TABLE_ROW).zip(lanes) {
         for i in 0..L {
             lane[i] = row[(sequences[i] as usize).min(MappedPhase::TABLE_ROW - 1)];
