@@ -67,6 +67,7 @@ def test_equations_are_mathml_with_their_numbers(site: Path) -> None:
     assert shown.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">') == len(equations(page))
     assert "mathjax" not in shown.lower()
     assert "\\tau" not in shown
+    assert "<mtext>max_bytes</mtext>" in shown
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -68,16 +68,22 @@ def read_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines
     lines[:] = "\n\n".join(plain(paragraph) for paragraph in "\n".join(lines).split("\n\n")).split("\n")
 
 
+def mathml(tex: str, *, as_block: bool = False) -> str:
+    r"""Convert TeX to MathML; the converter takes `\text` as it stands, so that `\_` in it has to be `_`."""
+    plain = re.sub(r"\\text\{[^}]*\}", lambda text: text[0].replace(r"\_", "_"), tex)
+    return str(latex2mathml.tex2mathml(plain, as_block=as_block))
+
+
 def inline_math(writer: Any, node: Any) -> None:
     """Write inline maths as MathML, which browsers show without a script."""
-    writer.body.append(latex2mathml.tex2mathml(node.astext()))
+    writer.body.append(mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def block_math(writer: Any, node: Any) -> None:
     r"""Write an equation as MathML, with the number of its `\tag` at the right and as its anchor (`#eq-5-2`)."""
     tex, number = _TAG.sub("", node.astext()), _TAG.search(node.astext())
-    maths = latex2mathml.tex2mathml(tex, as_block=True)
+    maths = mathml(tex, as_block=True)
     label = f"eq-{number[1].replace('.', '-')}" if number else ""
     link = f'<a class="eqno" href="#{label}">({escape(number[1])})</a>' if number else ""
     writer.body.append(f'<div class="equation" id="{label}">{maths}{link}</div>\n' if number else maths)

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn one_more_row_than_a_tile_costs_a_wave() {
+    fn a_row_more_than_a_tile_costs_a_wave() {
         let tiling = Tiling::new(&[(128.0, 128.0, 1.0)], 4.0, 0.0, 1.0);
         let at = |rows: f64| time(&tiling, &[rows; LANES], false)[0];
         assert_eq!(at(128.0), 2.0 * 128.0 * 128.0 * 64.0 * 1e-12);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tile_that_a_better_one_divides_is_left_out() {
+    fn a_tile_that_a_better_tile_divides_is_left_out() {
         let tiling = Tiling::new(
             &[(16.0, 128.0, 0.7), (64.0, 64.0, 0.8), (64.0, 128.0, 0.8), (128.0, 256.0, 1.0)],
             132.0,

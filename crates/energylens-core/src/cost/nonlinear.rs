@@ -155,7 +155,7 @@ mod tests {
     use crate::numeric::shape::Poly;
 
     #[test]
-    fn equal_parts_are_kept_once() {
+    fn equal_items_are_counted_together() {
         let mut list = Counted::default();
         for (item, stage) in [(7, 0), (8, 0), (7, 2)] {
             list.add(item, stage, 1.5);

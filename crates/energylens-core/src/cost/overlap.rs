@@ -141,11 +141,11 @@ mod tests {
     }
 
     #[test]
-    fn both_go_on_slower_until_one_ends() {
+    fn both_slow_down_until_either_ends() {
         let contention = Contention { compute: 0.25, communication: 1.0 };
-        // The collective needs 2 s beside the kernel, which does 1.6 s of its work in them.
+        // The collective needs 2 s while the kernel runs, which does 1.6 s of its work in them.
         assert!((contention.both(4.0, 1.0) - (2.0 + 2.4)).abs() < 1e-12);
-        // The kernel needs 1.25 s beside the collective, which does half of them.
+        // The kernel needs 1.25 s while the collective runs, which does half of its work in them.
         assert!((contention.both(1.0, 3.0) - (1.25 + 3.0 - 0.625)).abs() < 1e-12);
         for (c, r) in [(1.0, 1.0), (1.0, 9.0), (9.0, 1.0)] {
             assert!(contention.both(c, r) >= Contention::default().both(c, r));

@@ -57,7 +57,7 @@ class Calls:
 
 
 class DecodeModel:
-    """`t = t0 + P_p(FLOPs/(peak e) + c b kv_heads, t_m)` of one new token a sequence."""
+    """`t = t0 + P_p(FLOPs/(peak e) + c b kv_heads, t_m)` of one new token a sequence (Eq. 5.8)."""
 
     def __init__(self, calls: Calls, device: Device, kv_bytes: int) -> None:
         queries = calls.batch * calls.heads * calls.head_dim
@@ -75,7 +75,7 @@ class DecodeModel:
 
 
 class PrefillModel:
-    """`t = t0 + P_p((padded FLOPs + a item + c wave)/(peak e (hd/128)^g), t_m)` of causal attention without a cache."""
+    """`t = t0 + P_p((padded FLOPs + a item + c wave)/(peak e (hd/128)^g), t_m)` of a prompt (Eq. 5.7, 5.9)."""
 
     def __init__(self, calls: Calls, device: Device, kv_bytes: int, arithmetic: str, pad: int) -> None:
         b, h, hd, s = calls.batch, calls.heads, calls.head_dim, calls.tokens

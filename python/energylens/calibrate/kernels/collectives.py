@@ -50,7 +50,7 @@ Curve = dict[str, float]
 
 
 def busfactor(operation: str, gpus: int) -> float:
-    """Return the share of a message that crosses the link of one GPU."""
+    """Return the share of a message that crosses the link of one GPU (Eq. 7.7)."""
     return (2 if operation == "all_reduce" else 1) * (gpus - 1) / gpus
 
 
@@ -130,7 +130,7 @@ def curves_of(
 
 
 def reach(gpus: int, experts: Array, active: Array) -> Array:
-    """Return the GPUs of `gpus` that have any of the `active` of `experts` of a token (docs/physics.md, section 7)."""
+    """Return the GPUs of `gpus` that have any of the `active` of `experts` of a token (Eq. 7.2)."""
     return np.array([_core.reach(gpus, *shape) for shape in zip(experts, active, strict=True)])
 
 

@@ -48,7 +48,7 @@ class Products:
 
 
 class GemmModel:
-    """`t = t0 + P_p(t_c, t_m) + q M K/BW` of products, for one device and number format."""
+    """`t = t0 + P_p(t_c, t_m) + q M K/BW` of products, for one device and format (Eq. 5.1, 5.6)."""
 
     def __init__(
         self, products: Products, device: Device, form: str, tiles: tuple[tuple[int, int], ...] = TILES
