@@ -20,6 +20,7 @@ from energylens.inputs.axis_lists import listed
 from energylens.inputs.axis_text import is_whole, numbers
 from energylens.inputs.batching import BATCHING
 from energylens.inputs.plan import LoadedGpu
+from energylens.results.nearest import nearest_row
 from energylens.results.words import deployment_words
 from energylens.serving.caps import binds
 from energylens.serving.costs import CARBON, FACILITY, MONEY, Costs
@@ -292,31 +293,14 @@ def checked_groups(names: Sequence[str], points: pl.DataFrame) -> list[str]:
 
 def nearest(frame: pl.DataFrame, bounds: Sequence[Limit], model: str, rated: bool = True) -> Problem:
     """Return why no deployment keeps the limits: the one that exceeds them least, which limit, and by how much."""
-    excess = []
     bounds = [limit for limit in bounds if limit.column in frame.columns]
-    for limit in bounds:
-        column = pl.col(limit.column).cast(pl.Float64)
-        over = column / max(limit.highest, 1e-9) if np.isfinite(limit.highest) else limit.lowest / column
-        excess.append(frame.select(over.alias(str(limit)))[str(limit)].fill_null(np.inf).fill_nan(np.inf).to_numpy())
-    table = np.array(excess)
-    row = int(table.max(axis=0).argmin())
-    worst = int(table[:, row].argmax())
-    limit, point = bounds[worst], frame.row(row, named=True)
-    value = float(point[limit.column])
-    each = [f"{bounds[i]} alone: {_closest(table[i])}" for i in range(len(bounds))] if len(bounds) > 1 else []
-    message = (
-        f"no deployment of {model} keeps {', '.join(map(str, bounds))}; nearest: {limit.column} {value:.3g} "
-        f"({100.0 * (table[worst, row] - 1.0):+.0f} % beyond its limit"
-        f"{'' if point.get('replayed') else ', in steady state'}) on {deployment_words(point)}"
-    )
+    closest = nearest_row(frame, bounds)
+    source = "" if closest.row.get("replayed") else ", in steady state"
+    words = closest.words(f"{deployment_words(closest.row)}{source}")
     full = [] if rated else ["give requests a second (--rate): without a rate engines are always full"]
-    hint = "; ".join([*full, "relax that limit, or widen the axes (gpus, tp, replicas, weight_dtype)", *each])
-    return Problem(message, hint=hint, code="limits")
-
-
-def _closest(excess: Any) -> str:
-    inside = int((excess <= 1.0).sum())
-    return f"{inside:,} keep it" if inside else f"at least {100.0 * (excess.min() - 1.0):.0f} % beyond it"
+    axes = "relax that limit, or widen the axes (gpus, tp, replicas, weight_dtype)"
+    hint = "; ".join([*full, axes, *closest.each(bounds)])
+    return Problem(f"no deployment of {model} keeps {', '.join(map(str, bounds))}; {words}", hint=hint, code="limits")
 
 
 def nothing_runs(
