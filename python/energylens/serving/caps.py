@@ -1,4 +1,4 @@
-"""Caps on the power of GPUs of which nobody knows what a lower clock would do: whether steps draw more than them."""
+"""Power caps on GPUs without a table of clocks: how far they slow down is unknown, so no step may reach the cap."""
 
 from __future__ import annotations
 
@@ -29,16 +29,19 @@ Rows = NDArray[np.int64]
 PIECE: Final = 128
 """Prompt tokens of one sequence in steps that read but attend to little."""
 _FINE = 4
-"""Lines of a replay's check for one of the grid."""
+"""Lines of the grid of a replay's check for each line of the table of steps."""
 _GROUPS = 11
+"""Groups of watts that one replay tells apart: with marks of 10^(25·g), the largest is within the range of a double."""
 _DIGITS = 25
 """Powers of ten between the marks of two groups of watts: a sum of marks tells the highest of them."""
 _SURE = 15
+"""Powers of ten that the sum of many equal marks may add: fewer than `_DIGITS`."""
 _SLACK: Final = 1e-9
+"""Share by which rounding may put a step above a cap that it just reaches."""
 
 
 class CapBinds(InfeasibleError):
-    """A step draws more than a cap whose effect nobody knows; `lowest_w` is the lowest cap that it does not reach."""
+    """A step draws more than a cap whose effect is not known; `lowest_w` is the lowest cap that it does not reach."""
 
     def __init__(self, problem: Problem, lowest_w: float) -> None:
         super().__init__(problem)
@@ -275,7 +278,7 @@ def uncapped(points: pl.DataFrame, gpus: Iterable[LoadedGpu]) -> pl.DataFrame:
 
 
 def capless(loaded: LoadedGpu) -> bool:
-    """Return whether nobody knows what a lower clock does to a GPU, and so a cap that binds."""
+    """Return whether it is unknown what a lower clock does to a GPU, and so a cap that binds."""
     clock = loaded.spec.clock
     tables = [table for table in (clock.voltage_mv, clock.idle_w) if table] if clock is not None else []
     return clock is None or not tables or max(table[0][0] for table in tables) > clock.max_mhz

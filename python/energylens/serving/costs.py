@@ -1,4 +1,4 @@
-"""What joules cost: money and carbon of a deployment, beyond the GPUs only where asked."""
+"""What joules cost: money and carbon of a deployment, of the GPUs alone or of the site."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Costs:
 
     @property
     def requested(self) -> bool:
-        """Whether anything beyond the GPUs' joules is to be told."""
+        """Whether anything besides the GPUs' joules is counted."""
         prices = (self.gpu_hour, self.kwh, self.carbon_g_per_kwh)
         return any(value is not None for value in prices) or self.pue != 1.0 or self.server_w_per_gpu > 0.0
 
@@ -128,7 +128,7 @@ class Costs:
         Parameters
         ----------
         frame
-            Deployments with the columns of `serve`; `share_static`, where it is there, or `idle_share` is the share of
+            Deployments with the columns of `serve`; `share_static`, if there is one, or `idle_share` is the share of
             the joules that does not follow the load.
         hours
             Share of the time and of the output tokens in each of the 24 hours (`Workload.hours`). Joules that do not

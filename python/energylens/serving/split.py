@@ -76,7 +76,7 @@ class Split:
         return note | {"asked": dict(self.arguments), "limits": list(self.arguments["limits"])}
 
     def write(self, path: str | Path) -> Path:
-        """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
+        """Write the pairs as Parquet with its arguments in the metadata, and return the path."""
         from energylens.results.parquet import write_parquet
 
         return write_parquet(self.frame, path, self.plan_sha256, self.note)
