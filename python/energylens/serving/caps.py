@@ -34,8 +34,9 @@ _GROUPS = 11
 """Groups of watts that one replay tells apart: with marks of 10^(25·g), the largest is within the range of a double."""
 _DIGITS = 25
 """Powers of ten between the marks of two groups of watts: a sum of marks tells the highest of them."""
-_SURE = 15
-"""Powers of ten that the sum of many equal marks may add: fewer than `_DIGITS`."""
+_MOST_SHORTFALL = 15
+"""Powers of ten by which a sum may fall short of its mark, of which a step near another line counts a small part; by
+the other ten it may exceed it, summed over many steps."""
 _SLACK: Final = 1e-9
 """Share by which rounding may put a step above a cap that it just reaches."""
 
@@ -52,7 +53,7 @@ class CapBinds(InfeasibleError):
 class Drawn:
     """Watts that a GPU of an engine draws in steps, a row each, and the cap on them.
 
-    A step that decodes B sequences at mean context t beside p prompt tokens draws what one of n = B + p sequences at
+    A step that decodes B sequences at mean context t and reads p prompt tokens draws what one of n = B + p sequences at
     mean context B·t/n does: as many tokens, and as many bytes of caches read. Of a pipeline it is the stage that draws
     the most.
     """
@@ -107,7 +108,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Reading:
-    """What steps of a replay read: tokens in all of a step, whether beside decoding, and lengths of prompts."""
+    """What steps of a replay read: tokens in all of a step, whether along with decoding, and lengths of prompts."""
 
     token_budget: int
     mixes: bool
@@ -192,7 +193,7 @@ def replay_w(
 ) -> int | None:
     """Return the lowest cap in whole watts that no step of a replay draws more than; None if its own cap is one.
 
-    What a step reads beside what it decodes is taken as what draws the most of all that it may read.
+    What a step reads along with what it decodes is taken as what draws the most of all that it may read.
 
     Parameters
     ----------
@@ -239,7 +240,7 @@ def _marked(
         total = abs(joules(fine | marks))
         if total == 0.0:
             break
-        group = max(0, math.floor((math.log10(total) + _SURE) / _DIGITS))
+        group = max(0, math.floor((math.log10(total) + _MOST_SHORTFALL) / _DIGITS))
         low, high = low + group * width, min(high, low + (group + 1) * width)
         if width == 1:
             return cap + high

@@ -1,4 +1,4 @@
-"""Checks of what a service is given: deployments as rows of a frame, and rates of arrival."""
+"""Checks of deployments, as rows of a frame, and of arrival rates."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def checked(points: pl.DataFrame) -> pl.DataFrame:
 
 
 def checked_rate(workload: Workload, rate_per_s: float | None, needed: bool = False) -> float | None:
-    """Return requests a second: those given, else the workload's own; raise `FrameError` if they are no rate."""
+    """Return requests a second: `rate_per_s`, else the workload's default; raise `FrameError` if that is no rate."""
     rate = workload.rate_per_s if rate_per_s is None else rate_per_s
     if rate is None and needed:
         fault = f"workload `{workload.name}` has no rate of arrival"

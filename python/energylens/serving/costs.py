@@ -181,7 +181,7 @@ class Costs:
             return {name: float(self.gpu_hour or 0.0) for name in names}
         prices = {_spec_name(name, names): float(price) for name, price in self.gpu_hour.items()}
         if missing := [name for name in names if name not in prices]:
-            hint = f"prices are given for {', '.join(map(str, self.gpu_hour))}"
+            hint = f"there are prices for {', '.join(map(str, self.gpu_hour))}"
             raise SpaceError(Problem(f"no price of a GPU-hour for {', '.join(missing)}", hint=hint, code="cost"))
         return {name: prices[name] for name in names}
 

@@ -42,13 +42,13 @@ AXES: Final[dict[str, Any]] = {
     "token_budget": (2048, 8192),
     "replicas": (None,),
 }
-"""Axes of a service plan with the values tried if none are given; replicas None: as many as the load needs."""
+"""Axes of a service plan with the default values to try; replicas None: as many as the load needs."""
 
 SHORT: Final = {"ttft": "ttft_p90_s", "tpot": "tpot_p90_s", "itl": "tpot_p90_s", "latency": "latency_s"}
 """What limits mean by short names: the 90th percentile of requests, but for `latency` the mean."""
 
 MOST_DEPLOYMENTS: Final = 20_000
-"""Deployments of one plan: some ten seconds in steady state."""
+"""Deployments of one plan; each is worked out in steady state."""
 
 _REPLICA_COUNTS: Final = 7
 """Numbers of replicas that are tried for each engine, from the mean load to twice the busiest seconds."""
@@ -183,8 +183,8 @@ def _value_problem(value: object, name: str) -> Problem | None:
 def replicated(
     points: pl.DataFrame, workload: Workload, rate: float | None, options: dict[str, Any], role: Role = "both"
 ) -> pl.DataFrame:
-    """Return deployments with numbers of replicas: the requested ones, or the fewest that carry the load and some
-    more.""" if rate is None:
+    """Return deployments with numbers of replicas: requested, or the fewest that carry the load and some more."""
+    if rate is None:
         return points.with_columns(pl.col("replicas").fill_null(1))
     free = points.filter(pl.col("replicas").is_null())
     fixed = points.filter(pl.col("replicas").is_not_null())

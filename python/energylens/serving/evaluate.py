@@ -49,7 +49,7 @@ SERVED: Final = (
 """Result columns of a deployment."""
 
 _CHUNK: Final = 600
-"""Deployments worked out at a time, so that columns of kinds, rates and deployments stay within the caches of a CPU."""
+"""Deployments worked out at a time: it bounds the memory of columns of deployments by rates by kinds of requests."""
 
 
 Role = Literal["both", "prefill", "decode"]
@@ -327,7 +327,7 @@ def _served(
 def _step_w(runnable: Engines, drafts: Sequence[Engines], how: Batching, mix: Mix, flow: Flow, role: Role) -> Column:
     """Return the watts of the step that draws the most of those of steady state, NaN where no cap may bind.
 
-    These are the step that only decodes, and those that read a prompt of each kind beside.
+    These are the step that only decodes, and those that read a prompt of each kind too.
     """
     count = len(how.rows)
     none, most = np.zeros(count), np.full(count, -np.inf)

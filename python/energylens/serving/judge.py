@@ -22,8 +22,8 @@ JUDGED: Final = (
 """Columns that a replay gives."""
 
 _LEAST_REQUESTS, _MOST_REQUESTS = 3_000, 20_000
-"""Requests that an engine replays: 3,000 leave 300 beyond a 90th percentile, whose 80 % interval is then 7 ranks in a
-hundred of them wide; more where requests stay long."""
+"""Requests that an engine replays: of 3,000, 300 lie beyond the 90th percentile, 21 more or less four times in five;
+more where requests take long."""
 
 _LATENCIES = 40
 """Latencies of a request that a replay lasts at least, so that its two ends matter little."""
@@ -37,7 +37,7 @@ def judged_by_replay(
 ) -> pl.DataFrame:
     """Return deployments as a replay of the workload has them, and as in steady state: `steady_*`.
 
-    Those of which a replayed step draws more than a cap whose effect nobody knows are left out. Raises
+    Those of which a replayed step draws more than a cap whose effect is not known are left out. Raises
     `CapBinds` if that leaves none.
     """
     if rate is None:

@@ -42,7 +42,7 @@ def resolved(
 
 
 def single_deployment(deployment: Mapping[str, Any], models: Models, gpus: Gpus) -> tuple[pl.DataFrame, Models, Gpus]:
-    """Return a deployment as a frame of one row, specs that it holds in place of names added to those given."""
+    """Return a deployment as a frame of one row, and the further specs with those that it holds in place of names."""
     if not isinstance(deployment, Mapping):
         fault = f"a deployment is a mapping of columns to values, not a {type(deployment).__name__}"
         raise FrameError(Problem(fault, hint='write {"model": "llama-3.1-8b", "gpu": "h100-sxm"}', code="frame"))

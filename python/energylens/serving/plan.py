@@ -169,7 +169,7 @@ def serve_plan(
         Texts such as `ttft<=1s` and `tpot<=50ms` (90th percentile of requests), `ttft_p50<=300ms`, `gpus<=16`,
         `cost_per_million_output_tokens<=0.5`: any column of numbers of the answer.
     costs
-        Prices and grid. They add money and carbon, and make them objectives beside joules.
+        Prices and grid. They add money and carbon, and make them objectives besides joules.
     best_per
         Axes (`gpu`, `tp`) of which the best deployment of each value is answered, too.
     threads

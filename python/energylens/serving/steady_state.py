@@ -223,7 +223,7 @@ def _settle(steps: Steps, how: Batching, mix: Mix, wanted: Column | None) -> Flo
         running = running + _DAMPING * (np.minimum(rate * made * step_s, how.slots) - running)
     busy_share = np.ones(count)
     if wanted is not None:
-        # Nobody reads (as behind one server), and nobody decodes (as in a system where all are served at once).
+        # Idle: no prompt is being read (a queue of one server) and no request decodes (a queue of a server for each).
         unread = np.maximum(0.0, 1.0 - rate * (plain_s + tokens * token_s))
         busy_share = 1.0 - unread * np.exp(-rate * made * step_s)
     there = np.minimum(np.maximum(running / np.maximum(busy_share, 1e-9), 1e-9), how.slots)
