@@ -6,7 +6,7 @@ CARGO ?= cargo
 RUST_TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev fmt check test rust-test python-test fuzz bench profiles site wheel clean
+.PHONY: help demo dev fmt check test rust-test python-test instructions coverage fuzz bench profiles site wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -46,10 +46,17 @@ rust-test: ## Rust tests, documentation examples included; the same random examp
 python-test: dev ## Python tests, in two processes (JOBS=4)
 	$(BIN)/python -m pytest -q -n $${JOBS:-2} --dist worksteal
 
+instructions: dev ## Instructions of the core under valgrind against benchmarks/instructions.json (skipped without valgrind)
+	$(BIN)/python benchmarks/instructions.py
+
+coverage: dev ## Coverage of the Python package by its tests, printed; HTML in out/coverage (tests of time limits may fail: tracing is slow)
+	$(BIN)/python -m pip install --quiet --editable '.[coverage]'
+	$(BIN)/python -m pytest -q --cov --cov-report=term --cov-report=html
+
 fuzz: dev ## Ten minutes of mutated files, frames and command lines (SECONDS=600); what fails is written to out/fuzz
 	cd tests && $(abspath $(BIN))/python -m fuzz --seconds $${SECONDS:-600} --out ../out/fuzz
 
-test: check rust-test python-test site wheel ## Everything CI runs
+test: check rust-test python-test instructions site wheel ## Everything CI runs
 
 bench: dev ## Points a second, searches, and the core by criterion (docs/benchmarks.md is made by benchmarks/all.py)
 	$(BIN)/python benchmarks/throughput.py

@@ -20,20 +20,20 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 SECTIONS = {
     "throughput": "Points a second",
     "search": "Searches",
-    "peers": "Beside other tools",
+    "peers": "Compared with other tools",
     "scaling": "Over threads and processes",
     "instructions": "Instructions",
-    "kill": "Broken off at random",
+    "kill": "Killed at random moments",
 }
 
 
 def processor() -> str:
     """Return the name of the processor."""
     try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:
-        found = None
-    return found[1] if found else platform.processor() or "unknown"
+        model = None
+    return model[1] if model else platform.processor() or "unknown"
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--venvs", help="a folder for the environments of the peers")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
     options = parser.parse_args()
-    kept = dict(re.findall(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", PAGE.read_text(), re.S)) if PAGE.exists() else {}
+    sections = dict(re.findall(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", PAGE.read_text(), re.S)) if PAGE.exists() else {}
     for name in options.only.split(","):
         command = [sys.executable, f"benchmarks/{name}.py"]
         command += ["--venvs", options.venvs] if name == "peers" and options.venvs else []
@@ -50,11 +50,11 @@ def main() -> None:
         if done.returncode:
             raise SystemExit(f"{name} failed:\n{done.stdout}\n{done.stderr}")
         machine = f"{processor()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
-        kept[name] = f"`python benchmarks/{name}.py` on {machine}:\n\n```text\n{done.stdout.strip()}\n```\n"
+        sections[name] = f"`python benchmarks/{name}.py` on {machine}:\n\n```text\n{done.stdout.strip()}\n```\n"
     parts = [
-        f"## {title}\n\n<!-- {name} -->\n{kept[name]}<!-- /{name} -->\n"
+        f"## {title}\n\n<!-- {name} -->\n{sections[name]}<!-- /{name} -->\n"
         for name, title in SECTIONS.items()
-        if name in kept
+        if name in sections
     ]
     head = (
         "# Benchmarks\n\nPrinted by the scripts in `benchmarks/` and put here by `benchmarks/all.py`, never by hand.\n"

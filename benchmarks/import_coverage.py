@@ -22,15 +22,15 @@ QUANTISATION = "_hf_quant_config.json"
 
 def default_directory() -> Path:
     """Return the folder of configs that aiconfigurator_core brings."""
-    found = find_spec("aiconfigurator_core")
-    places = list(found.submodule_search_locations or []) if found else []
+    package = find_spec("aiconfigurator_core")
+    places = list(package.submodule_search_locations or []) if package else []
     if not places:
         sys.exit("aiconfigurator_core is not installed: name a directory of *_config.json files")
     return Path(places[0]) / "model_configs"
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return a config, with the number formats of its neighbour where it has none of its own."""
+    """Return a config, with the number formats of its neighbour if it names none."""
     config: dict[str, Any] = json.loads(path.read_text())
     neighbour = path.with_name(path.name.removesuffix("_config.json") + QUANTISATION)
     text = config.get("text_config") or {}

@@ -1,4 +1,4 @@
-"""Kills sweeps at random moments, runs them again, and holds the files against those of a run nobody killed.
+"""Kills sweeps at random moments, runs them again, and compares the files with those of an undisturbed run.
 
 `kill -9` goes to the driver of a local sweep, to one of two drivers that share a folder, and, where Ray is
 installed, to the driver or a worker of a Ray cluster started here.
@@ -35,14 +35,14 @@ RAY = ("--executor", "ray", "--workers", "2")
 
 
 class Killer:
-    """One job, the files it makes when nobody kills it, and how often it was killed."""
+    """One job, the files of an undisturbed run, and the number of kills."""
 
     def __init__(self, folder: Path, seed: int, shards: int) -> None:
         self.draw, self.shards = random.Random(seed), shards
-        self.job, self.out, self.whole = folder / "job.yaml", folder / "out", folder / "whole"
+        self.job, self.out, self.reference = folder / "job.yaml", folder / "out", folder / "whole"
         self.errors = folder / "errors"
         self.job.write_text(f"{JOB}shards: {shards}\n")
-        self.finish(self.whole)
+        self.finish(self.reference)
         self.kills = self.halfway = 0
         self.orphans: list[tuple[int, str]] = []
 
@@ -101,10 +101,10 @@ class Killer:
         self.end(process)
 
     def compare(self) -> None:
-        """Hold every file against that of the run nobody killed; then start anew."""
+        """Compare every file with that of the undisturbed run; then start again."""
         have, want = (
             {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
-            for root in (self.out, self.whole)
+            for root in (self.out, self.reference)
         )
         if sorted(have) != sorted(want):
             raise SystemExit(f"files differ: {sorted(set(have) ^ set(want))}")
@@ -118,8 +118,8 @@ class Killer:
                     os.kill(pid, signal.SIGKILL)
         self.orphans = []
 
-    def told(self, what: str) -> None:
-        """Print what came of one kind of kill."""
+    def report(self, what: str) -> None:
+        """Print the outcome of one kind of kill."""
         print(f"{what}: {self.kills} kills, {self.halfway} halfway, the same bytes after each", flush=True)
         self.kills = self.halfway = 0
 
@@ -135,34 +135,34 @@ def descendants(root: int) -> list[tuple[int, str]]:
         with contextlib.suppress(OSError, ValueError, IndexError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             parents[int(folder.name)] = (parent, _command(int(folder.name)))
-    found: list[tuple[int, str]] = []
+    below: list[tuple[int, str]] = []
     level = {root}
     while level:
         level = {pid for pid, (parent, _) in parents.items() if parent in level}
-        found += [(pid, parents[pid][1]) for pid in level]
-    return found
+        below += [(pid, parents[pid][1]) for pid in level]
+    return below
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Kill as often as asked and print what came of it."""
+    """Kill as often as requested and print the outcome."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=20, help="kills of each kind")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shards", type=int, default=128)
     kinds = ("local", "shared", "twice", "ray", "ray-worker")
     parser.add_argument("--kind", choices=kinds, action="append", help="what is killed; all of them if not given")
-    given = parser.parse_args(arguments)
-    wanted = given.kind or [kind for kind in kinds if find_spec("ray") or not kind.startswith("ray")]
+    chosen = parser.parse_args(arguments)
+    wanted = chosen.kind or [kind for kind in kinds if find_spec("ray") or not kind.startswith("ray")]
     with tempfile.TemporaryDirectory() as folder:
-        killer = Killer(Path(folder), given.seed, given.shards)
+        killer = Killer(Path(folder), chosen.seed, chosen.shards)
 
         def rounds(what: str, runs: Sequence[Sequence[str]], last: Sequence[str] = ()) -> None:
-            while killer.kills < given.times:
-                for _ in range(min(killer.draw.randint(1, 4), given.times - killer.kills)):
+            while killer.kills < chosen.times:
+                for _ in range(min(killer.draw.randint(1, 4), chosen.times - killer.kills)):
                     killer.kill(runs)
                 killer.finish(killer.out, *last)
                 killer.compare()
-            killer.told(what)
+            killer.report(what)
 
         if "local" in wanted:
             rounds("local", [()])
@@ -173,10 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "ray" in wanted:
             rounds("ray, driver", [RAY], RAY)
         if "ray-worker" in wanted:
-            while killer.kills < given.times:
+            while killer.kills < chosen.times:
                 killer.kill_worker()
                 killer.compare()
-            killer.told("ray, worker")
+            killer.report("ray, worker")
 
 
 if __name__ == "__main__":

@@ -51,11 +51,11 @@ llm-analysis: inference | from sizes, no gate | 1, last | tensor parallel | acti
 """  # noqa: E501
 NOTE = f"""
 Points: H100 GPUs, 16-bit formats, tp 2 to 8, pp 1 or 2, batch up to 256, prompts up to 8,192 and outputs up to 2,048
-tokens, drawn at random and kept if energylens finds that they fit; peers get the first {SAMPLE:,} of them, fewer where
+tokens, drawn at random from those that fit according to energylens; peers get the first {SAMPLE:,} of them, fewer where
 time is short. Times are of the fastest pass. Ratios are the rate of energylens `core`, on all threads and on one, over
 that of the row; peers use one thread. `core` takes arrays and gives 14 result columns, `evaluate` also reads and builds
 frames; `explore` goes through a product of the same ranges, whose points share work, keeps the front, and counts those
-that fit. AIConfigurator walks every 32nd decode step, the others one: beside one step its work is less, see its row.
+that fit. AIConfigurator walks every 32nd decode step, the others one; its row with one decode step compares equal work.
 Every configuration contains the prefill of its batch, and:
 """
 
@@ -96,8 +96,8 @@ def aiconfigurator(model: str) -> Calls:
         request = config.RuntimeConfig(batch_size=batch, isl=prompt, osl=output)
         return served.run_static(built(tp, pp), database, request, "static")
 
-    one_step: Callable[[Point], object] = lambda point: static(point, stride=point[4])  # noqa: E731
-    return {"engine run_static": static, "engine, 1 decode step": one_step, "SDK run_static": summary}
+    single_step: Callable[[Point], object] = lambda point: static(point, stride=point[4])  # noqa: E731
+    return {"engine run_static": static, "engine, 1 decode step": single_step, "SDK run_static": summary}
 
 
 def genz(model: str) -> Calls:
@@ -112,16 +112,22 @@ def genz(model: str) -> Calls:
 
     def documented(point: Point) -> object:
         tp, pp, batch, prompt, output = point
-        given = {"model": spec, "system_name": "H100_GPU", "bits": "bf16", "batch_size": batch, "input_tokens": prompt}
+        keywords = {
+            "model": spec,
+            "system_name": "H100_GPU",
+            "bits": "bf16",
+            "batch_size": batch,
+            "input_tokens": prompt,
+        }
         mesh = {"tensor_parallel": tp, "pipeline_parallel": pp}
-        first = module.prefill_moddeling(**given, **mesh)
-        return first, module.decode_moddeling(**given, **mesh, output_tokens=output, Bb=1)
+        first = module.prefill_moddeling(**keywords, **mesh)
+        return first, module.decode_moddeling(**keywords, **mesh, output_tokens=output, Bb=1)
 
     def tables(point: Point) -> object:
         tp, pp, batch, prompt, output = point
-        given = {"name": spec, "input_sequence_length": prompt, "tensor_parallel": tp, "pipeline_parallel": pp}
-        prefill = module.create_full_prefill_model(**given)
-        decode = module.create_full_decode_model(**given, output_gen_tokens=output)
+        keywords = {"name": spec, "input_sequence_length": prompt, "tensor_parallel": tp, "pipeline_parallel": pp}
+        prefill = module.create_full_prefill_model(**keywords)
+        decode = module.create_full_decode_model(**keywords, output_gen_tokens=output)
         rows = {"batch_size": max(batch // pp, 1), "intermediate_on_chip": True}
         return [module.get_summary_table(module.get_model_df(part, system, **rows)) for part in (prefill, decode)]
 
@@ -180,16 +186,16 @@ def measure_peer(peer: str) -> None:
     """Read a model and points from standard input, measure the peer installed here, print JSON as the last line."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    asked = json.load(sys.stdin)
-    points: list[Point] = [tuple(point) for point in asked["points"]]
+    task = json.load(sys.stdin)
+    points: list[Point] = [tuple(point) for point in task["points"]]
     theirs = GENZ_FILES.exists()
     try:
-        calls = PEERS[peer][1](asked["model"])
-        found = {name: measure_call(call, points, asked["seconds"]) for name, call in calls.items()}
+        calls = PEERS[peer][1](task["model"])
+        results = {name: measure_call(call, points, task["seconds"]) for name, call in calls.items()}
     finally:
         if peer == "genz" and not theirs:  # it leaves a file behind for every configuration
             shutil.rmtree(GENZ_FILES, ignore_errors=True)
-    print("\n" + json.dumps(found))
+    print("\n" + json.dumps(results))
 
 
 def last_line(text: str) -> str:
@@ -218,15 +224,15 @@ def installed(peer: str, venvs: Path) -> str:
 
 
 def peer_rows(peer: str, model: str, points: list[Point], seconds: float, venvs: Path) -> list[Row]:
-    """Measure a peer in its own environment; a failure is a row."""
+    """Measure a peer in a separate environment; a failure is a row."""
     head = {"model": model, "tool": peer, "version": PEERS[peer][0].split("==")[1], "threads": 1}
-    asked = json.dumps({"model": model, "points": points, "seconds": seconds})
+    task = json.dumps({"model": model, "points": points, "seconds": seconds})
     try:
         command = [installed(peer, venvs), __file__, "--measure", peer]
-        found = json.loads(run(command, input=asked, timeout=300 + 60 * seconds).splitlines()[-1])
+        results = json.loads(run(command, input=task, timeout=300 + 60 * seconds).splitlines()[-1])
     except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
         return [{**head, "call": "none", "why_not": last_line(str(error))}]
-    return [{**head, "call": name, **times} for name, times in found.items()]
+    return [{**head, "call": name, **times} for name, times in results.items()]
 
 
 def measure_energylens(model: str, seconds: float) -> tuple[list[Row], list[Point]]:
@@ -304,9 +310,9 @@ def report(rows: list[Row]) -> str:
         lines.append([*head, f"{row['configurations']:,}", si(row["seconds"], "s"), rate, *shown, ""])
         if row["call"] == "engine run_static":
             verdict = f"target {TARGET:,}x {'reached' if row['ratio'] >= TARGET else 'missed'}"
-            own = [r for r in rows if r["model"] == row["model"] and r["tool"] == "energylens"]
+            our_rows = [r for r in rows if r["model"] == row["model"] and r["tool"] == "energylens"]
             others = [
-                f"{call} {number(max(r['per_second'] for r in own if r['call'] == call) / row['per_second'])}x"
+                f"{call} {number(max(r['per_second'] for r in our_rows if r['call'] == call) / row['per_second'])}x"
                 for call in ("evaluate", "explore")
             ]
             ratios = f"core {both[0]} ({verdict}), {both[1]} on one thread; {', '.join(others)}"

@@ -104,8 +104,8 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=64)
     parser.add_argument("--points", type=float, default=1e12, help="points of the estimate")
     parser.add_argument("--cores", type=int, default=1000, help="cores of the estimate")
-    given = parser.parse_args()
-    job = {"name": "scaling", "space": SPACE | {"gpus": given.gpus}, "keep": KEEP, "shards": given.shards}
+    options = parser.parse_args()
+    job = {"name": "scaling", "space": SPACE | {"gpus": options.gpus}, "keep": KEEP, "shards": options.shards}
     sweep = prepared(job)
     cpus = default_threads()
     print(f"energylens {_core.__version__}, {cpus} CPUs, {platform.processor() or os.uname().machine}")
@@ -114,11 +114,11 @@ def main() -> None:
 
     def add(what: str, seconds: float) -> float:
         rate = sweep.points / seconds
-        rows.append([what, si(seconds, "s"), f"{number(rate / 1e6)}M/s", f"{rate / one:.2f}" if one else "1.00"])
+        rows.append([what, si(seconds, "s"), f"{number(rate / 1e6)}M/s", f"{rate / single:.2f}" if single else "1.00"])
         return rate
 
-    one = 0.0
-    one = add("core, 1 thread", reduced(sweep, 1))
+    single = 0.0
+    single = add("core, 1 thread", reduced(sweep, 1))
     add("core, 2 threads", reduced(sweep, 2))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
@@ -128,24 +128,24 @@ def main() -> None:
                 add(f"sweep, ray, {workers} workers", ray_seconds(job, workers, out / str(workers)))
         costs = shard_costs(job, out)
     print(table(["what", "time", "points", "times one thread"], rows))
-    told = [
+    costs_shown = [
         ("process", "start of a process, imports included"),
         ("plan", "plan from the manifest, once a process"),
         ("write", "a shard besides evaluating: write and sync"),
         ("merge", "a shard in the merge"),
     ]
     print()
-    print(table(["cost", "time"], [[what, si(costs[name], "s")] for name, what in told]))
-    shards = 8 * given.cores
-    evaluate = given.points / (given.cores * one)
-    each = shards / given.cores * costs["write"]
+    print(table(["cost", "time"], [[what, si(costs[name], "s")] for name, what in costs_shown]))
+    shards = 8 * options.cores
+    evaluate = options.points / (options.cores * single)
+    each = shards / options.cores * costs["write"]
     total = costs["process"] + costs["plan"] + evaluate + each + shards * costs["merge"]
     print(
-        f"\non paper, {given.points:.0e} points on {given.cores:,} cores in {shards:,} shards:\n"
+        f"\non paper, {options.points:.0e} points on {options.cores:,} cores in {shards:,} shards:\n"
         "  start + plan + points / (cores x rate) + shards / cores x write + shards x merge\n"
         f"  = {si(costs['process'], 's')} + {si(costs['plan'], 's')} + {si(evaluate, 's')} + {si(each, 's')}"
         f" + {si(shards * costs['merge'], 's')} = {si(total, 's')}\n"
-        f"  with the rate of one thread alone, {number(one / 1e6)} million points/s, on cores like these;\n"
+        f"  with the rate of one thread alone, {number(single / 1e6)} million points/s, on cores like these;\n"
         "  queueing, contention for the shared folder and slower cores come on top"
     )
 

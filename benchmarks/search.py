@@ -43,11 +43,11 @@ def main() -> None:
         space = replace(LARGE, objectives=objectives)
         for method in ("native", "pymoo"):
             for population in (1_000, 10_000):
-                found = search(space, method=method, population=population, generations=100)
-                each = si(found.seconds / found.points, "s")
+                outcome = search(space, method=method, population=population, generations=100)
+                each = si(outcome.seconds / outcome.points, "s")
                 count = str(len(objectives))
                 rows.append(
-                    [method, count, f"{population:,} x 100", si(found.seconds, "s"), each, str(found.frame.height)]
+                    [method, count, f"{population:,} x 100", si(outcome.seconds, "s"), each, str(outcome.frame.height)]
                 )
     print(f"a space of {LARGE.size:,} points, evaluation included\n")
     print(table(["engine", "objectives", "run", "time", "a point met", "front"], rows))
@@ -57,10 +57,10 @@ def main() -> None:
         exact = explore(space)
         values = signed(exact)
         reference = values.max(axis=0) + 0.1 * np.ptp(values, axis=0)
-        whole = moocore.hypervolume(values, ref=reference)
+        exact_volume = moocore.hypervolume(values, ref=reference)
         for method in ("native", "pymoo"):
             runs = [search(space, method=method, population=1_000, generations=100, seed=seed) for seed in (1, 2, 3)]
-            shares = [moocore.hypervolume(signed(run), ref=reference) / whole for run in runs]
+            shares = [moocore.hypervolume(signed(run), ref=reference) / exact_volume for run in runs]
             rows.append([method, str(len(objectives)), *(f"{share:.5f}" for share in shares), number(exact.seconds)])
     print(f"\nhypervolume over that of the exact front, {MEDIUM.size:,} points, 1,000 x 100, three seeds\n")
     print(table(["engine", "objectives", "seed 1", "seed 2", "seed 3", "exact, s"], rows))

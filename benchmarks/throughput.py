@@ -139,8 +139,13 @@ def main() -> None:
         frame = points_of(model, gpu, tp, ep, 1_000_000)
         add(f"evaluate, random points of {model}", frame.height, best_of(partial(energylens.evaluate, frame)), threads)
         for label, columns in (("14 columns", _core.COLUMNS[:14]), ("2 columns", ["latency_s", "energy_j"])):
-            for own in (threads, 1):
-                add(f"core, the same, {label}", frame.height, best_of(core_call(frame, columns, own)), own)
+            for thread_count in (threads, 1):
+                add(
+                    f"core, the same, {label}",
+                    frame.height,
+                    best_of(core_call(frame, columns, thread_count)),
+                    thread_count,
+                )
         space = product(model, gpu, tp, ep, 512)
         add(f"front of {model}, each from scratch", 1 << 24, best_of(directly(space, 1 << 24, threads), 3), threads)
         for batches in (8, 64, 512):

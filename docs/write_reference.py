@@ -123,7 +123,7 @@ tp: 2
 batch: 32
 """,
 }
-"""The shortest whole file of each kind, named `KIND.yaml`."""
+"""The shortest complete file of each kind, named `KIND.yaml`."""
 
 
 def files() -> str:
@@ -133,31 +133,31 @@ def files() -> str:
 
 
 def _kind(kind: str) -> Iterator[str]:
-    told = schema(kind)
+    document = schema(kind)
     yield f"## {TITLES[kind]}\n\n{WHAT[kind]} {MORE[kind]}"
     yield f'```yaml title="{kind}.yaml"\n{EXAMPLES[kind]}```'
-    yield _fields(told, told)
-    for name in _named(told):
-        part = told["$defs"][name]
+    yield _fields(document, document)
+    for name in _named(document):
+        part = document["$defs"][name]
         yield f"### {part['title']}\n\n{part['description']}"
-        yield _fields(part, told)
+        yield _fields(part, document)
 
 
-def _named(told: Schema) -> list[str]:
+def _named(document: Schema) -> list[str]:
     """Return the names of nested objects, in the order in which a reader meets them."""
-    found: list[str] = []
-    waiting = [told["properties"]]
+    listed: list[str] = []
+    waiting = [document["properties"]]
     while waiting:
         for name in re.findall(r"'#/\$defs/(\w+)'", str(waiting.pop(0))):
-            if name not in found:
-                found.append(name)
-                waiting.append(told["$defs"][name]["properties"])
-    return found
+            if name not in listed:
+                listed.append(name)
+                waiting.append(document["$defs"][name]["properties"])
+    return listed
 
 
-def _fields(part: Schema, told: Schema) -> str:
+def _fields(part: Schema, document: Schema) -> str:
     rows = [
-        [f"`{name}`", _type(field, told), _default(name, field, part), field["description"]]
+        [f"`{name}`", _type(field, document), _default(name, field, part), field["description"]]
         for name, field in part["properties"].items()
     ]
     return markdown(["field", "type", "default", "meaning"], rows)
@@ -180,35 +180,35 @@ def _yaml(value: object) -> str:
 
 
 def _exponent(text: str) -> str:
-    return re.sub(r"e([+-])0*", lambda found: "e" + found[1].strip("+"), text)
+    return re.sub(r"e([+-])0*", lambda match: "e" + match[1].strip("+"), text)
 
 
-def _type(field: Schema, told: Schema, many: str = "") -> str:
+def _type(field: Schema, document: Schema, many: str = "") -> str:
     """Return a type in words; with `many` "s", of several."""
     if "$ref" in field:
-        title = told["$defs"][field["$ref"].rpartition("/")[2]]["title"].lower()
+        title = document["$defs"][field["$ref"].rpartition("/")[2]]["title"].lower()
         return f"[{title}](#{title.replace(' ', '-')})"
     if "anyOf" in field:
-        return _either([one for one in field["anyOf"] if one.get("type") != "null"], told, many)
+        return _either([choice for choice in field["anyOf"] if choice.get("type") != "null"], document, many)
     if "enum" in field or "const" in field:
-        values = [one for one in field.get("enum", [field.get("const")]) if one is not None]
-        return ("one of " if len(values) > 1 else "") + ", ".join(f"`{_yaml(one)}`" for one in values)
+        values = [choice for choice in field.get("enum", [field.get("const")]) if choice is not None]
+        return ("one of " if len(values) > 1 else "") + ", ".join(f"`{_yaml(choice)}`" for choice in values)
     match field["type"]:
         case "array" if "prefixItems" in field:
-            parts = [_type(one, told) for one in field["prefixItems"]]
-            parts[field["minItems"] :] = [f"{one} (may be left out)" for one in parts[field["minItems"] :]]
+            parts = [_type(choice, document) for choice in field["prefixItems"]]
+            parts[field["minItems"] :] = [f"{choice} (may be left out)" for choice in parts[field["minItems"] :]]
             same = len(set(parts)) == 1
-            words = _type(field["prefixItems"][0], told, "s") if same else f"values: {'; '.join(parts)}"
+            words = _type(field["prefixItems"][0], document, "s") if same else f"values: {'; '.join(parts)}"
             return f"row{many} of {len(parts)} {words}"
         case "array" if field.get("minItems") == field.get("maxItems") is not None:
-            return f"row{many} of {field['minItems']} {_type(field['items'], told, 's')}"
+            return f"row{many} of {field['minItems']} {_type(field['items'], document, 's')}"
         case "array":
-            return f"list{many} of {_type(field['items'], told, 's')}"
+            return f"list{many} of {_type(field['items'], document, 's')}"
         case "object" if isinstance(field.get("additionalProperties"), dict):
             names = "whole numbers" if "0-9" in field.get("propertyNames", {}).get("pattern", "") else "names"
-            return f"mapping of {names} to {_type(field['additionalProperties'], told, 's')}"
+            return f"mapping of {names} to {_type(field['additionalProperties'], document, 's')}"
         case "string":
-            examples = [f"`{_yaml(one)}`" for one in field.get("examples", [])[:3]]
+            examples = [f"`{_yaml(choice)}`" for choice in field.get("examples", [])[:3]]
             return f"text{many}" + (f" such as {', '.join(examples)}" if examples else "")
         case "integer" | "number" as kind:
             return _number(("whole number" if kind == "integer" else "number") + many, field)
@@ -216,13 +216,13 @@ def _type(field: Schema, told: Schema, many: str = "") -> str:
             return {"boolean": "`true` or `false`", "object": "fields"}[kind]
 
 
-def _either(choices: list[Schema], told: Schema, many: str) -> str:
+def _either(choices: list[Schema], document: Schema, many: str) -> str:
     *others, last = choices
-    words = [_type(one, told, many) for one in others]
+    words = [_type(choice, document, many) for choice in others]
     item = last.get("items", {})
-    whole = [one for one in item.get("anyOf", [item]) if one.get("type") != "null"]
-    words.append("a list of them" if others and whole == others else _type(last, told, many))
-    if len(words) < 3 and not any(", " in one for one in words):
+    item_choices = [choice for choice in item.get("anyOf", [item]) if choice.get("type") != "null"]
+    words.append("a list of them" if others and item_choices == others else _type(last, document, many))
+    if len(words) < 3 and not any(", " in choice for choice in words):
         return " or ".join(words)
     return "; ".join([*words[:-1], f"or {words[-1]}"]) if len(words) > 1 else words[0]
 
@@ -257,39 +257,39 @@ def commands() -> str:
     """Return the page of commands."""
     for module in pkgutil.iter_modules(energylens.cli.__path__):
         importlib.import_module(f"energylens.cli.{module.name}")
-    found = sorted(_commands(app), key=lambda one: one.path)
-    rows = [f"| [{_name(one)}](#{one.path.replace(' ', '-')}) | {_help(one)[0]} |" for one in found]
-    return COMMANDS + "\n".join(rows) + "\n" + "".join(map(_command, found))
+    listed = sorted(_commands(app), key=lambda command: command.path)
+    rows = [f"| [{_name(command)}](#{command.path.replace(' ', '-')}) | {_help(command)[0]} |" for command in listed]
+    return COMMANDS + "\n".join(rows) + "\n" + "".join(map(_command, listed))
 
 
 def _commands(parent: App) -> Iterator[Command]:
-    for one in parent.commands.values():
-        yield from _commands(one) if isinstance(one, App) else [one]
+    for command in parent.commands.values():
+        yield from _commands(command) if isinstance(command, App) else [command]
 
 
-def _name(one: Command) -> str:
-    return one.path.removeprefix(f"{app.name} ")
+def _name(command: Command) -> str:
+    return command.path.removeprefix(f"{app.name} ")
 
 
-def _help(one: Command) -> tuple[str, str, str]:
+def _help(command: Command) -> tuple[str, str, str]:
     """Return a command's sentence, what else is said of it, and its example."""
-    text, _, example = one.help.partition("Example:")
+    text, _, example = command.help.partition("Example:")
     sentence, _, more = text.strip().partition("\n\n")
     return " ".join(sentence.split()), more.strip(), " ".join(example.split())
 
 
-def _command(one: Command) -> str:
-    sentence, more, example = _help(one)
-    parts = [f"## {one.path}", sentence, *([more] if more else [])]
+def _command(command: Command) -> str:
+    sentence, more, example = _help(command)
+    parts = [f"## {command.path}", sentence, *([more] if more else [])]
     parts += [f"```text\n{example}\n```"] if example else []
     rows = [
         [
             ", ".join(f"`{word}`" for word in option.flags or [option.shown]),
             _VALUES[option.kind],
-            _given(option),
+            _spelling(option),
             option.help.replace("|", r"\|"),
         ]
-        for option in one.options
+        for option in command.options
     ]
     parts += [markdown(["option", "value", "default", "meaning"], rows)] if rows else []
     return "\n" + "\n\n".join(parts) + "\n"
@@ -298,7 +298,7 @@ def _command(one: Command) -> str:
 _VALUES = {str: "text", int: "whole number", float: "number", bool: "switch", Path: "path", list: "text, repeatable"}
 
 
-def _given(option: Option) -> str:
+def _spelling(option: Option) -> str:
     if option.default is MISSING:
         return "*required*"
     if isinstance(option.default, bool) and not option.switch:

@@ -29,11 +29,11 @@ QUANTITIES = {
 
 def _sets(kernels: Kernels, kind: str) -> dict[str, tuple[float, bool]]:
     """Return the held-out error of each number format, and whether the table is another framework's."""
-    found = {}
-    for form, one in getattr(kernels, kind):
-        if one is not None and one.fit is not None:
-            found[form] = (one.fit.mape_percent, "no table of its own" in one.source)
-    return found
+    errors = {}
+    for form, fitted in getattr(kernels, kind):
+        if fitted is not None and fitted.fit is not None:
+            errors[form] = (fitted.fit.mape_percent, "no table of its own" in fitted.source)
+    return errors
 
 
 def kernels() -> str:
@@ -58,15 +58,15 @@ def kernels() -> str:
         assert spec.collectives is not None
         cells = []
         for operation in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "dispatch", "combine"):
-            one = getattr(spec.collectives, operation)
-            cells.append(", ".join(f"{i.name} {i.fit.mape_percent:g}" for i in one if i.fit is not None))
+            fitted = getattr(spec.collectives, operation)
+            cells.append(", ".join(f"{i.name} {i.fit.mape_percent:g}" for i in fitted if i.fit is not None))
         collectives.append([name, *cells])
     heads = ["GPU", "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "dispatch", "combine"]
-    return f"{table}\n\n(* of another framework's table.)\n\n{markdown(heads, collectives)}"
+    return f"{table}\n\n(* from another framework's table.)\n\n{markdown(heads, collectives)}"
 
 
 def serving() -> str:
-    """Return errors of serving runs, in the fit and left out, as the profiles hold them."""
+    """Return errors of serving runs, in the fit and left out, from the profiles."""
     rows = []
     for name in FITTED:
         host = load_gpu(name).spec.host
@@ -86,9 +86,9 @@ def written(text: str) -> str:
     """Return a page with its tables written anew."""
     for name, table in (("kernels", kernels), ("serving", serving), ("accuracy", serving)):
         marked = re.compile(rf"^( *)<!-- {name} -->\n.*?<!-- /{name} -->", re.DOTALL | re.MULTILINE)
-        if found := marked.search(text):
+        if match := marked.search(text):
             lines = [f"<!-- {name} -->", *table().splitlines(), f"<!-- /{name} -->"]
-            text = text[: found.start()] + "\n".join(found[1] + line for line in lines) + text[found.end() :]
+            text = text[: match.start()] + "\n".join(match[1] + line for line in lines) + text[match.end() :]
     return text
 
 

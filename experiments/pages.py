@@ -28,11 +28,11 @@ def settled(folder: Path, readme: str, tables: Mapping[str, pl.DataFrame], check
     Returns whether pictures are to be drawn.
     """
     for name, table in tables.items():
-        kept = table.with_columns(pl.col(pl.Float64).round_sig_figs(6))
+        retained = table.with_columns(pl.col(pl.Float64).round_sig_figs(6))
         if check:
-            assert_frame_equal(pl.read_csv(folder / f"{name}.csv"), kept, check_dtypes=False, rel_tol=1e-5)
+            assert_frame_equal(pl.read_csv(folder / f"{name}.csv"), retained, check_dtypes=False, rel_tol=1e-5)
         else:
-            kept.write_csv(folder / f"{name}.csv")
+            retained.write_csv(folder / f"{name}.csv")
     if check:
         must((folder / "README.md").read_text(encoding="utf-8") == readme, "README.md is what a fresh run writes")
         print("the committed results equal a fresh run")

@@ -1,7 +1,7 @@
-"""Looks a wheel over and tries it as a new user would: `python packaging/check_wheel.py dist`.
+"""Checks a wheel as a new user would use it: `python packaging/check_wheel.py dist`.
 
 In the folder lie the wheel and the sdist it was built from. The wheel is installed in an environment of its own, with
-no Rust on the path; its size, its import time and what it brings along are measured, and the demo is run from it.
+no Rust on the path; its size, its import time and the size of its dependencies are measured, and the demo is run.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ WITHIN = (
     "energylens/_core.abi3.so",
     "energylens/_core.pyi",
     "energylens/py.typed",
-    "energylens/page/page.html",
-    "energylens/page/script.js",
-    "energylens/page/style.css",
+    "energylens/reports/html/page.html",
+    "energylens/reports/html/script.js",
+    "energylens/reports/html/style.css",
     "energylens/specs/models/llama-3.1-70b.yaml",
     "energylens/specs/hardware/h100-sxm.yaml",
+    "energylens/specs/parsed/hardware/h100-sxm.json",
     "energylens/specs/workloads/azure-conv.yaml",
     "energylens/specs/sweeps/llama-70b-decode.yaml",
     "energylens/specs/schemas/model.schema.json",
@@ -60,12 +61,12 @@ def fail(message: str) -> NoReturn:
     sys.exit(f"error: {message}")
 
 
-def one(folder: Path, pattern: str) -> Path:
+def only(folder: Path, pattern: str) -> Path:
     """Return the only file of a pattern."""
-    found = list(folder.glob(pattern))
-    if len(found) != 1:
-        fail(f"{folder} should hold one {pattern}, found {len(found)}")
-    return found[0]
+    files = list(folder.glob(pattern))
+    if len(files) != 1:
+        fail(f"{folder} should hold one {pattern}, not {len(files)}")
+    return files[0]
 
 
 def contents(wheel: Path, sdist: Path) -> None:
@@ -91,10 +92,10 @@ def contents(wheel: Path, sdist: Path) -> None:
 
 def tried(wheel: Path, folder: Path) -> None:
     """Install the wheel without Rust at hand, measure it, and run the demo from it."""
-    rust = {str(Path(found).parent) for tool in ("cargo", "rustc") if (found := shutil.which(tool))}
+    rust = {str(Path(tool_path).parent) for tool in ("cargo", "rustc") if (tool_path := shutil.which(tool))}
     path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if part not in rust)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    environment = kept | {"PATH": path}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    environment = inherited | {"PATH": path}
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
 
@@ -110,11 +111,11 @@ def tried(wheel: Path, folder: Path) -> None:
     sizes = {
         name: int(size) / 1e6 for name, size in (line.split() for line in run(str(python), "-c", SIZES).splitlines())
     }
-    told = ", ".join(f"{name} {size:.1f}" for name, size in sorted(sizes.items(), key=lambda item: -item[1]))
-    whole = sum(sizes.values())
+    listing = ", ".join(f"{name} {size:.1f}" for name, size in sorted(sizes.items(), key=lambda item: -item[1]))
+    total_mb = sum(sizes.values())
     goal = f"goal {BASE_MB:.0f}, refused above {SLACK * BASE_MB:.0f}"
-    print(f"base install besides numpy, polars and pymoo with what they need: {whole:.1f} MB ({goal}; {told})")
-    if whole > SLACK * BASE_MB:
+    print(f"base install besides numpy, polars and pymoo with what they need: {total_mb:.1f} MB ({goal}; {listing})")
+    if total_mb > SLACK * BASE_MB:
         fail("the base install is too large")
     times = []
     for _ in range(9):
@@ -126,9 +127,9 @@ def tried(wheel: Path, folder: Path) -> None:
         started = time.perf_counter()
         run(str(python), "-c", "pass")
         empty.append(time.perf_counter() - started)
-    own = statistics.median(times) - statistics.median(empty)
-    print(f"import energylens: {own * 1e3:.0f} ms beyond Python's own {statistics.median(empty) * 1e3:.0f} ms")
-    if own > IMPORT_S:
+    import_s = statistics.median(times) - statistics.median(empty)
+    print(f"import energylens: {import_s * 1e3:.0f} ms beyond Python's own {statistics.median(empty) * 1e3:.0f} ms")
+    if import_s > IMPORT_S:
         fail(f"importing takes more than {IMPORT_S} s")
     command = str(folder / "venv" / "bin" / "energylens")
     print(run(command, "--version").strip())
@@ -142,8 +143,8 @@ def tried(wheel: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     where = Path(sys.argv[1] if len(sys.argv) > 1 else "dist").resolve()
-    built, source = one(where, "*.whl"), one(where, "*.tar.gz")
+    built, source = only(where, "*.whl"), only(where, "*.tar.gz")
     contents(built, source)
     with tempfile.TemporaryDirectory() as temporary:
         tried(built, Path(temporary))
-    print("the wheel is whole")
+    print("the wheel works")

@@ -28,9 +28,9 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def opened(browser: Any, url: str, width: int = 1200, dark: bool = False, ready: str = "body") -> Iterator[Any]:
-    """Open a page offline; at its end, fail for what it complained of or asked of others."""
+    """Open a page offline; at its end, fail for complaints on the console and requests to other hosts."""
     phone = width < 600
-    own = browser.new_context(
+    context = browser.new_context(
         viewport={"width": width, "height": 844 if phone else 900},
         color_scheme="dark" if dark else "light",
         is_mobile=phone,
@@ -38,18 +38,21 @@ def opened(browser: Any, url: str, width: int = 1200, dark: bool = False, ready:
         offline=url.startswith("file:"),
         reduced_motion="reduce",  # a page that glides on is clicked where things were
     )
-    page, told = own.new_page(), []
+    page, complaints = context.new_page(), []
     origin = "file:" if url.startswith("file:") else "/".join(url.split("/")[:3])
-    page.on("console", lambda message: told.append(message.text) if message.type in {"error", "warning"} else None)
-    page.on("pageerror", lambda error: told.append(str(error)))
     page.on(
-        "request", lambda asked: None if asked.url.startswith((origin, "data:", "blob:")) else told.append(asked.url)
+        "console", lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith((origin, "data:", "blob:")) else complaints.append(request.url),
     )
     page.goto(url)
     page.wait_for_selector(ready, timeout=30_000, state="attached")
     yield page
-    assert not told, told
-    own.close()
+    assert not complaints, complaints
+    context.close()
 
 
 def address(path: Path) -> str:

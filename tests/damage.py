@@ -27,14 +27,14 @@ ODD: list[Any] = [
 
 
 def parts(data: bytes) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Return the frame of a file and its metadata, but for their SHA-256: what is written of them has none."""
+    """Return the frame of a file and its metadata without their SHA-256, which no changed file may have."""
     metadata = pl.read_parquet_metadata(io.BytesIO(data))
     return pl.read_parquet(io.BytesIO(data)), {
         key: value for key, value in metadata.items() if key.startswith("energylens.") and key not in (SEAL, LENGTH)
     }
 
 
-def whole(frame: pl.DataFrame, metadata: dict[str, str]) -> bytes:
+def packed(frame: pl.DataFrame, metadata: dict[str, str]) -> bytes:
     """Return the file of a frame and its metadata."""
     buffer = io.BytesIO()
     frame.write_parquet(buffer, metadata=metadata)
@@ -79,17 +79,17 @@ def column_changed(draw: random.Random, data: bytes) -> bytes:
     ]  # fmt: skip
     kind = draw.randrange(4)
     if kind == 0:
-        return whole(frame.drop(name), metadata)
+        return packed(frame.drop(name), metadata)
     if kind == 1:
-        return whole(frame.rename({name: draw.choice(["x", name.upper(), f"{name}_s", ""])}), metadata)
-    return whole(frame.with_columns(draw.choice(values).alias(name)), metadata)
+        return packed(frame.rename({name: draw.choice(["x", name.upper(), f"{name}_s", ""])}), metadata)
+    return packed(frame.with_columns(draw.choice(values).alias(name)), metadata)
 
 
 def value_changed(draw: random.Random, data: bytes) -> bytes:
     """Put one value of a row out of range, or leave no row."""
     frame, metadata = parts(data)
     if draw.random() < 0.05:
-        return whole(frame.clear(), metadata)
+        return packed(frame.clear(), metadata)
     name = draw.choice(frame.columns)
     values = frame[name].to_list()
     odd: list[Any] = [None]
@@ -101,7 +101,7 @@ def value_changed(draw: random.Random, data: bytes) -> bytes:
         odd += ["", "x", "\x1b[31m", "llama-3.1-8b", "counts:x", "zipf:1e9", "replicated:7", "x" * 1_000_000]
     values[draw.randrange(len(values))] = draw.choice(odd)
     dtype = pl.String if isinstance(frame[name].dtype, pl.Enum) else frame[name].dtype
-    return whole(frame.with_columns(pl.Series(name, values, dtype=dtype)), metadata)
+    return packed(frame.with_columns(pl.Series(name, values, dtype=dtype)), metadata)
 
 
 def note_changed(draw: random.Random, data: bytes) -> bytes:
@@ -124,7 +124,7 @@ def note_changed(draw: random.Random, data: bytes) -> bytes:
         node[draw.choice(["x", "", "kind"])] = draw.choice(ODD)
     else:
         node[key] = copy.deepcopy(draw.choice(ODD))
-    return whole(frame, metadata | {"energylens.note": json.dumps(note)})
+    return packed(frame, metadata | {"energylens.note": json.dumps(note)})
 
 
 def metadata_changed(draw: random.Random, data: bytes) -> bytes:
@@ -135,8 +135,8 @@ def metadata_changed(draw: random.Random, data: bytes) -> bytes:
     texts += [metadata[key][:-1], metadata[key].replace("front", "service"), metadata[key].replace("0", "1")]
     texts += [metadata[key].replace(".", ".5"), metadata[key].replace(":", ": -"), f'{{"kind": {"9" * 5000}}}']
     if draw.random() < 0.25:
-        return whole(frame, {name: value for name, value in metadata.items() if name != key})
-    return whole(frame, metadata | {key: draw.choice(texts)})
+        return packed(frame, {name: value for name, value in metadata.items() if name != key})
+    return packed(frame, metadata | {key: draw.choice(texts)})
 
 
 BYTES: list[Damage] = [flipped, cut, blanked, grown]

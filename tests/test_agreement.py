@@ -75,7 +75,7 @@ def every_term(gpu: str) -> LoadedGpu:
     return LoadedGpu(GpuSpec.model_validate(json.loads(json.dumps(data))))
 
 
-def way(choose: Callable[[list[Any]], Any]) -> dict[str, Any]:
+def drawn_options(choose: Callable[[list[Any]], Any]) -> dict[str, Any]:
     """Return a way of running, often one that can be."""
     stages, sms, where = choose(
         [(None, 0, "prefill")] * 2
@@ -110,7 +110,7 @@ def points(seed: int, count: int) -> list[dict[str, Any]]:
             "weight_dtype": draw.choice([None, "bf16", "fp8", "nvfp4", "int4", "fp8_block", "mxfp4"]),
             "kv_dtype": draw.choice([None, "fp8", "bf16"]),
         }
-        | (way(draw.choice) if draw.random() < 0.5 else PLAIN)
+        | (drawn_options(draw.choice) if draw.random() < 0.5 else PLAIN)
         for _ in range(count)
     ]
 
@@ -125,6 +125,16 @@ WAYS: list[dict[str, Any]] = [
     {"power_cap_w": 300},
     {"sm_clock_mhz": 1275, "power_cap_w": 250, "cp": 4},
 ]
+
+UNCHANGING: list[dict[str, Any]] = [
+    {"power_cap_w": 400},
+    {"sm_clock_mhz": 1410},
+    {"sm_clock_mhz": 1410, "power_cap_w": 400},
+    {"sm_clock_mhz": 1410, "power_cap_w": 399},
+    {"sm_clock_mhz": 1395, "power_cap_w": 400},
+    {"power_cap_w": 399},
+]
+"""Locks and caps of an A100 at the highest clock and at the limit of the board, and just below."""
 
 
 def assert_same(plan: Plan, point: dict[str, Any], row: dict[str, Any]) -> None:
@@ -146,6 +156,17 @@ def assert_same(plan: Plan, point: dict[str, Any], row: dict[str, Any]) -> None:
             )
 
 
+def test_locks_and_caps_that_change_nothing() -> None:
+    base = {"model": "llama-3.1-8b", "gpu": "a100-sxm-80gb", "tp": 2, "pp": 1, "dp": 1, "ep": 1, "batch": 24}
+    base |= {"prompt_tokens": 700, "output_tokens": 90, "weight_dtype": None, "kv_dtype": None} | PLAIN
+    asked = [base | way for way in UNCHANGING]
+    plan = Plan([load_model("llama-3.1-8b")], [load_gpu("a100-sxm-80gb")])
+    frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), breakdown=True)
+    for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+        assert_same(plan, point, row)
+    assert frame["extrapolated"].to_list() == [False, False, False, True, True, True]
+
+
 def test_where_the_board_limit_binds(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = every_term("h100-sxm")
     gpu = LoadedGpu(gpu.spec.model_copy(update={"power": gpu.spec.power.model_copy(update={"tdp_w": 420.0})}))
@@ -158,17 +179,19 @@ def test_where_the_board_limit_binds(monkeypatch: pytest.MonkeyPatch) -> None:
 
     enforced = oracle.clock.enforced
     monkeypatch.setattr(oracle.clock, "enforced", spied)
-    ways: list[dict[str, Any]] = [{}, WAYS[1], {"pp": 2}, {"power_cap_w": 390}, {"power_cap_w": 300, "pp": 2}]
+    option_sets: list[dict[str, Any]] = [{}, WAYS[1], {"pp": 2}, {"power_cap_w": 390}, {"power_cap_w": 300, "pp": 2}]
     base = {"gpu": "h100-sxm", "tp": 4, "pp": 1, "dp": 1, "ep": 1, "batch": 24, "output_tokens": 90, "kv_dtype": None}
     for model, weights in (("llama-3.1-70b", None), ("llama-3.1-8b", "fp8"), ("qwen3-30b-a3b", None)):
-        asked = [
-            base | {"model": model, "weight_dtype": weights, "prompt_tokens": 4000, **PLAIN, "sm_clock_mhz": mhz} | way
+        points_in = [
+            base
+            | {"model": model, "weight_dtype": weights, "prompt_tokens": 4000, **PLAIN, "sm_clock_mhz": mhz}
+            | options
             for mhz in (1000, 1200, 1380, 1410)
-            for way in ways
+            for options in option_sets
         ]
         plan = Plan([load_model(model)], [gpu])
-        frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), gpus=[gpu], breakdown=True)
-        for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+        frame = evaluate(pl.DataFrame(points_in, infer_schema_length=None), gpus=[gpu], breakdown=True)
+        for point, row in zip(points_in, frame.iter_rows(named=True), strict=True):
             assert_same(plan, point, row)
     assert any(held < at for at, held in places), "no lock above the clock that the limit enforces"
     assert any(at < held < 1 for at, held in places), "no lock below it"
@@ -176,7 +199,7 @@ def test_where_the_board_limit_binds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("model", list(bundled("models")))
 def test_bundled_models(model: str) -> None:
-    asked = [{"model": model} | point for point in points(sum(map(ord, model)), 24)]
+    points_in = [{"model": model} | point for point in points(sum(map(ord, model)), 24)]
     legal = [
         {
             "model": model,
@@ -207,9 +230,9 @@ def test_bundled_models(model: str) -> None:
             )
         )
     ]
-    asked += legal
-    frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), breakdown=True)
-    for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+    points_in += legal
+    frame = evaluate(pl.DataFrame(points_in, infer_schema_length=None), breakdown=True)
+    for point, row in zip(points_in, frame.iter_rows(named=True), strict=True):
         plan = Plan([load_model(model)], [load_gpu(point["gpu"])])
         assert_same(plan, point, row)
     assert frame["feasible"].sum() >= 3
@@ -240,7 +263,7 @@ def test_tokens_sent_to_experts_in_groups(experts: tuple[int, int, int, int]) ->
     for per_node in (1, 4, 6, 8):
         link = full.link.model_copy(update={"gpus_per_node": per_node})
         gpu = LoadedGpu(full.model_copy(update={"link": link}))
-        asked: list[dict[str, Any]] = [
+        points_in: list[dict[str, Any]] = [
             {
                 "model": "limited",
                 "gpu": "h100-sxm",
@@ -260,9 +283,9 @@ def test_tokens_sent_to_experts_in_groups(experts: tuple[int, int, int, int]) ->
             for turn, (ep, tp, batch) in enumerate(itertools.product((2, 3, 4, 6, 12, 16, 24), (1, 2), (24, 70)))
             if experts[0] % ep == 0 and ep % tp == 0 and ep > tp
         ]
-        frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), models=[model], gpus=[gpu], breakdown=True)
+        frame = evaluate(pl.DataFrame(points_in, infer_schema_length=None), models=[model], gpus=[gpu], breakdown=True)
         plan = Plan([model.loaded()], [gpu], routings=["uniform", "dirichlet:0.2", "balanced"])
-        for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+        for point, row in zip(points_in, frame.iter_rows(named=True), strict=True):
             assert_same(plan, point, row)
         assert frame["feasible"].all()
 
@@ -271,7 +294,7 @@ def test_tokens_sent_to_experts_in_groups(experts: tuple[int, int, int, int]) ->
 @given(model=models(), data=st.data())
 def test_random_models(model: Model, data: st.DataObject) -> None:
     loaded = every_term(data.draw(st.sampled_from(list(bundled("hardware")))))
-    asked: list[dict[str, Any]] = [
+    points_in: list[dict[str, Any]] = [
         {
             "model": "random",
             "gpu": loaded.spec.name,
@@ -285,10 +308,10 @@ def test_random_models(model: Model, data: st.DataObject) -> None:
             "weight_dtype": data.draw(st.sampled_from([None, "fp8", "nvfp4", "int4", "mxfp4", "fp8_block"])),
             "kv_dtype": data.draw(st.sampled_from([None, "fp8"])),
         }
-        | (way(lambda values: data.draw(st.sampled_from(values))) if data.draw(st.booleans()) else PLAIN)
+        | (drawn_options(lambda values: data.draw(st.sampled_from(values))) if data.draw(st.booleans()) else PLAIN)
         for _ in range(6)
     ]
-    frame = evaluate(pl.DataFrame(asked, infer_schema_length=None), models=[model], gpus=[loaded], breakdown=True)
+    frame = evaluate(pl.DataFrame(points_in, infer_schema_length=None), models=[model], gpus=[loaded], breakdown=True)
     plan = Plan([model.loaded()], [loaded])
-    for point, row in zip(asked, frame.iter_rows(named=True), strict=True):
+    for point, row in zip(points_in, frame.iter_rows(named=True), strict=True):
         assert_same(plan, point, row)

@@ -144,18 +144,18 @@ def test_a_space_without_models_is_empty() -> None:
     ]
 
 
-def test_one_limit_as_a_text_is_written_as_one(tmp_path: Path) -> None:
+def test_a_single_limit_may_be_a_text(tmp_path: Path) -> None:
     result = energylens.explore(**BASE, limits="tpot<=50ms", objectives="latency_s")
     read = Result.read(result.write(tmp_path / "front.parquet"))
     assert (list(read.space.limits), list(read.space.objectives)) == (["tpot<=50ms"], ["latency_s"])
     assert read.frame.equals(result.frame)
 
 
-def test_whole_floats_are_whole_numbers() -> None:
+def test_integral_floats_are_integers() -> None:
     floats = energylens.explore(**{**BASE, "batch": [1.0, 8.0], "sm_clock_mhz": [None, 1500.0]})
-    whole = energylens.explore(**{**BASE, "batch": [1, 8], "sm_clock_mhz": [None, 1500]})
-    assert floats.frame.equals(whole.frame)
-    assert floats.note == whole.note
+    integers = energylens.explore(**{**BASE, "batch": [1, 8], "sm_clock_mhz": [None, 1500]})
+    assert floats.frame.equals(integers.frame)
+    assert floats.note == integers.note
 
 
 def test_one_spec_needs_no_list() -> None:
@@ -187,7 +187,7 @@ def test_a_quantile_is_of_a_column_and_a_share() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "reference",
     [
         {1: 2},
         {},
@@ -199,11 +199,11 @@ def test_a_quantile_is_of_a_column_and_a_share() -> None:
         ";;=",
         "a;b=" + "9" * 5000,
     ],
-    ids=lambda given: str(given)[:20],
+    ids=lambda reference: str(reference)[:20],
 )
-def test_a_point_that_cannot_be_read_is_refused(given: Any) -> None:
+def test_a_point_that_cannot_be_read_is_refused(reference: Any) -> None:
     with pytest.raises(EnergylensError):
-        read_point(given)
+        read_point(reference)
 
 
 CONTENT = Plan(

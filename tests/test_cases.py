@@ -46,10 +46,10 @@ def test_case(case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         if language == "console":
             for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
                 command, _, expected = part.partition("\n")
-                found = run(command)
-                if not pattern(expected.rstrip("\n")).fullmatch(found + "\n"):
-                    failures.append(f"$ {command}\n{found}\n")
-                    text = text.replace(f"$ {part}", f"$ {command}\n{found}\n", 1)
+                output = run(command)
+                if not pattern(expected.rstrip("\n")).fullmatch(output + "\n"):
+                    failures.append(f"$ {command}\n{output}\n")
+                    text = text.replace(f"$ {part}", f"$ {command}\n{output}\n", 1)
                 ran += 1
         elif name:
             Path(name).write_text(body, encoding="utf-8")

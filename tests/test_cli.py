@@ -49,8 +49,8 @@ def test_demo_prints_a_front_and_writes_it(tmp_path: Path, capsys: pytest.Captur
     assert main(["demo", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("least energy within ttft_s <= 10, tpot_s <= 0.05, gpus <= 8: ")
-    found = re.search(r"exhaustive: ([\d,]+) configurations", printed)
-    assert found and int(found[1].replace(",", "")) >= 10_000
+    match = re.search(r"exhaustive: ([\d,]+) configurations", printed)
+    assert match and int(match[1].replace(",", "")) >= 10_000
     assert "trust: " in printed
     frame, _ = read_parquet(out)
     assert frame.height > 10
@@ -78,8 +78,8 @@ def test_search_finds_a_front(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_explore_keeps_more_than_the_front(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kept = ["--top", "3", "--best-per", "tp", "--distribution", "tpot_s", "--epsilon", "0.05"]
-    assert main(["explore", "llama-3.1-8b", *kept, "--out", str(tmp_path / "front.parquet")]) == 0
+    reductions = ["--top", "3", "--best-per", "tp", "--distribution", "tpot_s", "--epsilon", "0.05"]
+    assert main(["explore", "llama-3.1-8b", *reductions, "--out", str(tmp_path / "front.parquet")]) == 0
     printed = capsys.readouterr().out
     assert "best of each group:" in printed
     assert "quantiles, to within 1/128:" in printed
@@ -127,10 +127,10 @@ def test_import_hf_refuses_kindly(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def commands(group: App, words: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Command]]:
-    found: list[tuple[tuple[str, ...], Command]] = []
-    for name, own in group.commands.items():
-        found += commands(own, (*words, name)) if isinstance(own, App) else [((*words, name), own)]
-    return found
+    listed: list[tuple[tuple[str, ...], Command]] = []
+    for name, entry in group.commands.items():
+        listed += commands(entry, (*words, name)) if isinstance(entry, App) else [((*words, name), entry)]
+    return listed
 
 
 with contextlib.redirect_stdout(io.StringIO()):
@@ -157,7 +157,7 @@ def test_every_help_has_an_example_that_can_be_read(
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("predikt", "unknown command `predikt`\nhint: did you mean `predict`?"),
         ("--verison", "unknown option `--verison`"),
@@ -166,40 +166,40 @@ def test_every_help_has_an_example_that_can_be_read(
         ("predict llama-3.1-8b --tp 2 --tp 4", "`--tp` is given twice"),
         ("predict llama-3.1-8b --batch 2.5", "`--batch` needs a whole number, found `2.5`"),
         ("predict", "`MODEL` is missing"),
-        ("predict llama-3.1-8b llama-3.1-70b", "`llama-3.1-70b` is one argument too many"),
+        ("predict llama-3.1-8b llama-3.1-70b", "unexpected argument `llama-3.1-70b`"),
         ("sweep llama-70b-decode", "`--out` is missing"),
         ("advise batches", "unknown command `batches`"),
         ("serve-plan llama-3.1-8b --workload chat --rate fast", "`--rate` needs a number, found `fast`"),
     ],
 )
-def test_a_wrong_line_is_told(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_line_is_an_error(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line.split()) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith(f"error: {told}")
+    assert captured.err.startswith(f"error: {message}")
     assert "hint: " in captured.err
     assert main([*line.split(), "--json"]) == 2
     errors = json.loads(capsys.readouterr().out)["errors"]
     assert "command-line" in {error["code"] for error in errors}
 
 
-def test_all_mistakes_of_a_line_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_mistakes_of_a_line_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--tp", "2", "--tp", "4", "--batch", "many", "--nonsense"]) == 2
     assert capsys.readouterr().err.count("error: ") == 4
 
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = io.StringIO()
-    monkeypatch.setattr("sys.stderr", told)
+    terminal = io.StringIO()
+    monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr("energylens.common.progress._PATIENCE_S", 0.0)
     monkeypatch.setattr("energylens.common.progress._EVERY_S", 0.0)
     with progress("exploring", 10, True) as advance:
         advance(5)
-    assert not told.getvalue()
-    monkeypatch.setattr(told, "isatty", lambda: True, raising=False)
+    assert not terminal.getvalue()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
     with progress("exploring", 10, True) as advance:
         advance(5)
-    assert "5 of 10" in told.getvalue()
-    assert told.getvalue().endswith("\r")
+    assert "5 of 10" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,10 +223,10 @@ def test_ctrl_c_stops_within_a_second() -> None:
         if sum(map(int, used)) > 4 * os.sysconf("SC_CLK_TCK"):
             break
     assert process.poll() is None, process.communicate()
-    asked = time.perf_counter()
+    start_s = time.perf_counter()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
-    assert time.perf_counter() - asked < 1.5
+    assert time.perf_counter() - start_s < 1.5
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "interrupted; nothing was written" in err

@@ -42,11 +42,11 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    found: list[Block] = []
+    listed: list[Block] = []
     for fence in FENCE.finditer(text):
         shown = re.match(r"\s*^```text\n(.*?)^```$", text[fence.end() :], re.MULTILINE | re.DOTALL)
-        found.append(Block(fence[1], fence[2] or "", fence[3], shown[1] if shown else ""))
-    return found
+        listed.append(Block(fence[1], fence[2] or "", fence[3], shown[1] if shown else ""))
+    return listed
 
 
 def runs(block: Block) -> bool:
@@ -77,8 +77,8 @@ def nearest(block: Block, out: str) -> dict[str, str]:
 
 def run_sh(block: Block) -> dict[str, str]:
     code = 2 if re.search("^error: ", block.shown, re.MULTILINE) else 0
-    asked = commands(block.body)
-    return nearest(block, "".join(printed(words, code) for words in asked))
+    words_by_line = commands(block.body)
+    return nearest(block, "".join(printed(words, code) for words in words_by_line))
 
 
 def run_python(block: Block, names: dict[str, Any]) -> dict[str, str]:

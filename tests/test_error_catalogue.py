@@ -1,6 +1,6 @@
 """Every code of an error has an entry in `docs/errors.md`, and every example of that page produces what it shows.
 
-An entry begins with `### ` and its codes. Its blocks are run in order, in one folder for the whole page: a block with a
+An entry begins with `### ` and its codes. Its blocks are run in order, in one folder per page: a block with a
 title writes that file, a console block runs `energylens`, a python block is run and, where a text block follows, has to
 raise what that shows. With UPDATE_CASES=1 in the environment, output that does not match is written into the page, to
 be read and committed. A comment `<!-- without: ray -->` before a block hides a package from it, `<!-- needs: ray -->`
@@ -55,11 +55,11 @@ GUARDED = {
     "model": "a position of a model that the plan has",
     "rows": "columns of one frame are of one length",
     "steps": "grids of steps are made by `energylens.serving.step_table`",
-    "way": "`evaluate` makes the ways of running itself",
-    # Caught on their way, and told otherwise.
-    "groups": "told as `keep`",
+    "way": "`evaluate` builds the run options itself",
+    # Caught before they reach a user, and reported under another code.
+    "groups": "reported as `keep`",
     "no-table": "noted by the fit of kernels as left out",
-    "state": "told as `checkpoint`",
+    "state": "reported as `checkpoint`",
     "rank-extent": "the bounds of forms say it first",
     "overflow": "the bounds of forms: no product of numbers within them leaves the range of a double",
     # Only where a call is made from within another, or in a child of a process that was at work.
@@ -70,7 +70,7 @@ GUARDED = {
     "format": "only a manifest changed by hand, with its hashes made to match",
     "internal": "a thread of the core failed",
 }
-"""Codes without an entry, each with the reason why nobody meets it."""
+"""Codes without an entry, each with the reason why no user meets it."""
 
 COMPUTED: dict[str, tuple[str, ...]] = {
     # Where a code is not written out: its expression, and what it can be.
@@ -163,8 +163,8 @@ def form_codes(schema: Any) -> Iterator[str]:
 
 def source_codes() -> set[str]:
     forms = (ModelSpec, GpuSpec, WorkloadSpec, JobForm)
-    found = {code for form in forms for code in form_codes(form.__pydantic_core_schema__)}
-    return found | {*python_codes(), *rust_codes()}
+    codes = {code for form in forms for code in form_codes(form.__pydantic_core_schema__)}
+    return codes | {*python_codes(), *rust_codes()}
 
 
 @dataclass(frozen=True)
@@ -232,12 +232,12 @@ def test_every_problem_has_a_code() -> None:
 
 
 def test_every_code_has_an_entry_or_a_reason_for_none() -> None:
-    found = source_codes()
+    in_sources = source_codes()
     shown = [code for entry in entries(PAGE.read_text(encoding="utf-8")) for code in entry.codes]
     assert len(set(shown)) == len(shown), f"two entries: {sorted(c for c in set(shown) if shown.count(c) > 1)}"
     assert not (both := set(shown) & set(GUARDED)), f"with an entry, and with a reason for none: {sorted(both)}"
-    assert not (new := found - set(shown) - set(GUARDED)), f"without an entry in docs/errors.md: {sorted(new)}"
-    assert not (gone := (set(shown) | set(GUARDED)) - found), f"in no source any more: {sorted(gone)}"
+    assert not (new := in_sources - set(shown) - set(GUARDED)), f"without an entry in docs/errors.md: {sorted(new)}"
+    assert not (gone := (set(shown) | set(GUARDED)) - in_sources), f"in no source any more: {sorted(gone)}"
 
 
 def test_every_example_produces_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_every_example_produces_its_code(tmp_path: Path, monkeypatch: pytest.Mon
     page = text = PAGE.read_text(encoding="utf-8")
     wrong, differing = [], []
     for entry in entries(page):
-        told: set[str] = set()
+        reported: set[str] = set()
         absent = False
         for example in entry.examples():
             if example.needed and importlib.util.find_spec(example.needed) is None:
@@ -265,19 +265,19 @@ def test_every_example_produces_its_code(tmp_path: Path, monkeypatch: pytest.Mon
             with monkeypatch.context() as only_here:
                 if example.hidden:
                     only_here.setitem(sys.modules, example.hidden, None)
-                found = example.run()
+                output = example.run()
             if example.failed and not made:
-                wrong.append(f"no error:\n{example.body}\n{found}")
+                wrong.append(f"no error:\n{example.body}\n{output}")
             elif example.failed:  # the last one made is the one raised: others are parts of it
-                told |= {problem.code for problem in made[-1].problems}
-            elif found.startswith("energylens.common.errors."):
-                wrong.append(f"an error:\n{example.body}\n{found}")
-            if example.shown is not None and not pattern(example.shown.rstrip("\n")).fullmatch(found + "\n"):
+                reported |= {problem.code for problem in made[-1].problems}
+            elif output.startswith("energylens.common.errors."):
+                wrong.append(f"an error:\n{example.body}\n{output}")
+            if example.shown is not None and not pattern(example.shown.rstrip("\n")).fullmatch(output + "\n"):
                 before = f"$ {example.body}\n" if example.language == "console" else f"{example.body}```\n\n```text\n"
-                text = text.replace(before + example.shown, f"{before}{found}\n", 1)
-                differing.append(before + found)
-        if not absent and not set(entry.codes) <= told:
-            wrong.append(f"the examples of {', '.join(entry.codes)} produce {', '.join(sorted(told)) or 'nothing'}")
+                text = text.replace(before + example.shown, f"{before}{output}\n", 1)
+                differing.append(before + output)
+        if not absent and not set(entry.codes) <= reported:
+            wrong.append(f"the examples of {', '.join(entry.codes)} produce {', '.join(sorted(reported)) or 'nothing'}")
     if differing and os.environ.get("UPDATE_CASES"):
         PAGE.write_text(text, encoding="utf-8")
         differing = []

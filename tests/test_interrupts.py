@@ -81,8 +81,6 @@ WORK = {
     ),
 }
 
-LIMIT_S = {"laws": 1.0}
-
 
 @pytest.mark.parametrize("work", WORK)
 def test_ctrl_c_ends_it_within_a_second_or_so(work: str) -> None:
@@ -97,7 +95,7 @@ def test_ctrl_c_ends_it_within_a_second_or_so(work: str) -> None:
     took = time.perf_counter() - asked
     assert "done" not in out
     assert err.rstrip().endswith("KeyboardInterrupt")
-    assert took < LIMIT_S.get(work, 3.0), f"{took:.1f} s"
+    assert took < 3.0, f"{took:.1f} s"
 
 
 def space() -> Space:

@@ -61,15 +61,15 @@ def pairs(
     frame = pl.DataFrame([*base, *other], infer_schema_length=None)
     rows = list(evaluate(frame, gpus=gpus or []).iter_rows(named=True))
     both = zip(rows[: len(base)], rows[len(base) :], strict=True)
-    return [(one, two) for one, two in both if one["feasible"] and two["feasible"]]
+    return [(first, second) for first, second in both if first["feasible"] and second["feasible"]]
 
 
 def starred(base: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [point | {"gpu": f"{point['gpu']}*"} for point in base]
 
 
-def times(two: dict[str, Any], one: dict[str, Any]) -> list[float]:
-    return [two[name] / one[name] for name in ("ttft_s", "tpot_s")]
+def times(second: dict[str, Any], first: dict[str, Any]) -> list[float]:
+    return [second[name] / first[name] for name in ("ttft_s", "tpot_s")]
 
 
 WIDER = [
@@ -82,17 +82,17 @@ STRONGER = [changed(name, "power", tdp_w=1.5 * load_gpu(name).spec.power.tdp_w) 
 @QUICK
 @given(points())
 def test_more_bandwidth_is_never_slower_nor_dearer(base: list[dict[str, Any]]) -> None:
-    for one, two in pairs(base, starred(base), WIDER):
-        assert max(times(two, one)) <= EXACT
-        assert two["energy_j"] <= one["energy_j"] * EXACT
+    for first, second in pairs(base, starred(base), WIDER):
+        assert max(times(second, first)) <= EXACT
+        assert second["energy_j"] <= first["energy_j"] * EXACT
 
 
 @QUICK
 @given(points(CLOCKED), st.sampled_from([900, 1100, 1400]))
 def test_more_bandwidth_is_never_slower_at_a_locked_clock(base: list[dict[str, Any]], mhz: int) -> None:
     locked = [point | {"sm_clock_mhz": mhz} for point in base]
-    for one, two in pairs(locked, starred(locked), WIDER):
-        assert max(times(two, one)) <= EXACT
+    for first, second in pairs(locked, starred(locked), WIDER):
+        assert max(times(second, first)) <= EXACT
 
 
 @QUICK
@@ -101,18 +101,18 @@ def test_more_bandwidth_under_a_cap_is_slower_by_little_and_only_if_the_cap_is_d
     base: list[dict[str, Any]], share: float
 ) -> None:
     capped = [point | {"power_cap_w": int(share * load_gpu(point["gpu"]).spec.power.tdp_w)} for point in base]
-    for one, two in pairs(capped, starred(capped), WIDER):
-        assert max(times(two, one)) <= (1.05 if share < 0.75 else 1.002)
+    for first, second in pairs(capped, starred(capped), WIDER):
+        assert max(times(second, first)) <= (1.05 if share < 0.75 else 1.002)
 
 
 @QUICK
 @given(points(CLOCKED), st.floats(0.2, 1.0), st.floats(0.2, 1.0), st.sampled_from([None, 900, 1200]))
-def test_a_higher_cap_is_never_slower(base: list[dict[str, Any]], one: float, two: float, mhz: int | None) -> None:
+def test_a_higher_cap_is_never_slower(base: list[dict[str, Any]], first: float, second: float, mhz: int | None) -> None:
     def capped(share: float) -> list[dict[str, Any]]:
         limit = {name: load_gpu(name).spec.power.tdp_w for name in CLOCKED}
         return [point | {"power_cap_w": int(share * limit[point["gpu"]]), "sm_clock_mhz": mhz} for point in base]
 
-    for low, high in pairs(capped(min(one, two)), capped(max(one, two))):
+    for low, high in pairs(capped(min(first, second)), capped(max(first, second))):
         assert max(times(high, low)) <= EXACT
 
 
@@ -120,13 +120,13 @@ def test_a_higher_cap_is_never_slower(base: list[dict[str, Any]], one: float, tw
 @given(points(CLOCKED), st.sampled_from([900, 1200, 1400]))
 def test_the_board_limit_says_at_which_clock_kernels_were_measured(base: list[dict[str, Any]], mhz: int) -> None:
     locked = [point | {"sm_clock_mhz": mhz} for point in base]
-    assert all(times(two, one) == [1.0, 1.0] for one, two in pairs(base, starred(base), STRONGER))
+    assert all(times(second, first) == [1.0, 1.0] for first, second in pairs(base, starred(base), STRONGER))
     for free, slowed in pairs(base, starred(locked), STRONGER):
         highest = load_gpu(free["gpu"]).spec.clock
         assert highest is not None
         assert max(times(slowed, free)) <= highest.max_mhz / mhz * EXACT
-    for one, two in pairs(locked, starred(locked), STRONGER):
-        assert min(times(two, one)) >= 2 - EXACT
+    for first, second in pairs(locked, starred(locked), STRONGER):
+        assert min(times(second, first)) >= 2 - EXACT
 
 
 def test_a_lock_costs_more_where_the_limit_held_the_clock_less() -> None:
@@ -144,17 +144,17 @@ def passes(point: dict[str, Any]) -> tuple[int, int]:
     return math.ceil(held / fullest), fullest
 
 
-def one_more(point: dict[str, Any]) -> dict[str, Any]:
+def with_one_more(point: dict[str, Any]) -> dict[str, Any]:
     return point | {"batch": point["batch"] + point["dp"]}
 
 
 @QUICK
 @given(points())
 def test_one_more_sequence_takes_no_less_time_in_as_many_passes(base: list[dict[str, Any]]) -> None:
-    for one, two in pairs(base, [one_more(point) for point in base]):
-        assert two["tpot_s"] >= one["tpot_s"] * (2 - EXACT)
-        assert two["memory_bytes_per_gpu"] >= one["memory_bytes_per_gpu"] * (2 - EXACT)
-        assert two["ttft_s"] >= one["ttft_s"] * (2 - EXACT if passes(one)[0] == passes(two)[0] else 0.6)
+    for first, second in pairs(base, [with_one_more(point) for point in base]):
+        assert second["tpot_s"] >= first["tpot_s"] * (2 - EXACT)
+        assert second["memory_bytes_per_gpu"] >= first["memory_bytes_per_gpu"] * (2 - EXACT)
+        assert second["ttft_s"] >= first["ttft_s"] * (2 - EXACT if passes(first)[0] == passes(second)[0] else 0.6)
 
 
 def test_fewer_passes_are_faster_where_a_pass_takes_as_long_for_two() -> None:
@@ -173,8 +173,8 @@ def test_fewer_passes_are_faster_where_a_pass_takes_as_long_for_two() -> None:
 )
 def test_one_more_sequence_never_has_a_shorter_step_under_laws_of_choice(base: list[dict[str, Any]], law: str) -> None:
     routed = [point | {"routing": law} for point in base]
-    for one, two in pairs(routed, [one_more(point) for point in routed]):
-        assert two["tpot_s"] >= one["tpot_s"] * (2 - EXACT)
+    for first, second in pairs(routed, [with_one_more(point) for point in routed]):
+        assert second["tpot_s"] >= first["tpot_s"] * (2 - EXACT)
 
 
 def test_measured_tables_deal_three_tokens_to_fewer_experts_than_two() -> None:
@@ -183,8 +183,8 @@ def test_measured_tables_deal_three_tokens_to_fewer_experts_than_two() -> None:
     assert hits["power_law:1.2"][1] < hits["power_law:1.2"][0] < hits["power_law:1.2"][2]
     assert hits["uniform"] == sorted(hits["uniform"])
     point = {"model": "gpt-oss-120b", "gpu": "a100-sxm-80gb", "tp": 8, "ep": 8, "batch": 2, "routing": "power_law:1.2"}
-    ((two, three),) = pairs([point], [point | {"batch": 3}])
-    assert 0.8 < three["tpot_s"] / two["tpot_s"] < 0.95
+    ((second, three),) = pairs([point], [point | {"batch": 3}])
+    assert 0.8 < three["tpot_s"] / second["tpot_s"] < 0.95
 
 
 @QUICK
@@ -192,20 +192,20 @@ def test_measured_tables_deal_three_tokens_to_fewer_experts_than_two() -> None:
 def test_a_longer_prompt_takes_no_less_time_nor_memory_in_the_same_passes(
     base: list[dict[str, Any]], more: int
 ) -> None:
-    for one, two in pairs(base, [point | {"prompt_tokens": point["prompt_tokens"] + more} for point in base]):
-        assert two["tpot_s"] >= one["tpot_s"] * (2 - EXACT)
-        if passes(one) == passes(two):
-            assert two["ttft_s"] >= one["ttft_s"] * (2 - EXACT)
-            assert two["memory_bytes_per_gpu"] >= one["memory_bytes_per_gpu"] * (2 - EXACT)
+    for first, second in pairs(base, [point | {"prompt_tokens": point["prompt_tokens"] + more} for point in base]):
+        assert second["tpot_s"] >= first["tpot_s"] * (2 - EXACT)
+        if passes(first) == passes(second):
+            assert second["ttft_s"] >= first["ttft_s"] * (2 - EXACT)
+            assert second["memory_bytes_per_gpu"] >= first["memory_bytes_per_gpu"] * (2 - EXACT)
 
 
 def test_fewer_long_prompts_fit_into_a_pass_and_need_less_memory() -> None:
     shape = {"gpu": "gb200", "tp": 16, "cp": 2, "batch": 3, "output_tokens": 1}
     frame = pl.DataFrame([{"model": "gpt-oss-20b", "prompt_tokens": tokens} | shape for tokens in (9524, 19048)])
     by_pass = [evaluate(frame, max_batched_tokens=n)["memory_bytes_per_gpu"].to_list() for n in (16384, 4096)]
-    (three, one), (short, long) = by_pass
-    assert one < three
-    assert short < long == one
+    (three, first), (short, long) = by_pass
+    assert first < three
+    assert short < long == first
 
 
 @QUICK
@@ -220,16 +220,16 @@ def test_balanced_experts_are_slower_by_little_and_with_many_tokens_not_at_all(
     ]
     if not placed:
         return
-    for one, two in pairs(placed, [point | {"placement": "balanced"} for point in placed]):
-        assert two["tpot_s"] <= one["tpot_s"] * 1.12
-        many = one["batch"] * one["prompt_tokens"] / passes(one)[0] >= 1024
-        assert two["ttft_s"] <= one["ttft_s"] * (1.01 if many else 1.06)
+    for first, second in pairs(placed, [point | {"placement": "balanced"} for point in placed]):
+        assert second["tpot_s"] <= first["tpot_s"] * 1.12
+        many = first["batch"] * first["prompt_tokens"] / passes(first)[0] >= 1024
+        assert second["ttft_s"] <= first["ttft_s"] * (1.01 if many else 1.06)
 
 
 @pytest.mark.parametrize("model", ROUTED)
 def test_balanced_experts_never_leave_more_tokens_to_the_busiest_than_chance_does(model: str) -> None:
-    asked: dict[str, Any] = {"gpus": [2, 4, 8], "tokens": [4, 64, 256, 4096], "routings": ["zipf:0.8"]}
-    placed = loads(model, placements=["contiguous", "balanced"], **asked).partition_by("placement", as_dict=True)
+    arguments: dict[str, Any] = {"gpus": [2, 4, 8], "tokens": [4, 64, 256, 4096], "routings": ["zipf:0.8"]}
+    placed = loads(model, placements=["contiguous", "balanced"], **arguments).partition_by("placement", as_dict=True)
     tokens = {name: frame["busiest_tokens"].to_numpy() for (name,), frame in placed.items()}
     many = placed[("contiguous",)]["tokens"].to_numpy() >= 64
     assert (tokens["balanced"] <= tokens["contiguous"] * 1.03).all()
@@ -270,14 +270,14 @@ def test_narrower_numbers_are_slower_by_the_coefficients_of_their_kernels_alone(
     base: list[dict[str, Any]], narrow: dict[str, str]
 ) -> None:
     wide = [point | WIDE for point in starred(base)]
-    for one, two in pairs(wide, [point | narrow for point in wide], LEVEL):
-        assert max(times(two, one)) <= EXACT
-        assert two["energy_j"] <= one["energy_j"] * EXACT
+    for first, second in pairs(wide, [point | narrow for point in wide], LEVEL):
+        assert max(times(second, first)) <= EXACT
+        assert second["energy_j"] <= first["energy_j"] * EXACT
 
 
 @QUICK
 @given(points(["a100-sxm-80gb"]))
-def test_formats_without_kernels_of_their_own_are_never_slower(base: list[dict[str, Any]]) -> None:
+def test_formats_without_fitted_kernels_are_never_slower(base: list[dict[str, Any]]) -> None:
     wide = [point | WIDE for point in base]
-    for one, two in pairs(wide, [point | {"weight_dtype": "fp8", "kv_dtype": "fp8"} for point in wide]):
-        assert max(times(two, one)) <= EXACT
+    for first, second in pairs(wide, [point | {"weight_dtype": "fp8", "kv_dtype": "fp8"} for point in wide]):
+        assert max(times(second, first)) <= EXACT

@@ -119,7 +119,7 @@ def listed(names: Iterable[str]) -> list[Any]:
 
 
 def some(forms: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the forms of a name that a verb is given: of the service, which takes longer, those that differ most."""
+    """Return the forms of a name that a function is called with; of service functions only those that differ most."""
     if name in SERVICE_COMMANDS or name in SERVICE_VERBS:
         return {form: value for form, value in forms.items() if form in ("spelling", "renamed", "Path", "loaded")}
     return forms
@@ -141,12 +141,12 @@ def ran(name: str, model: str, gpu: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_command_takes_every_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = plain(ran(name, MODEL, GPU, capsys))
     for form, model in some(MODELS, name).items():
-        if form != "renamed" or name != "explore":  # beside the bundled one it is another model
+        if form != "renamed" or name != "explore":  # next to the bundled one it is another model
             assert plain(ran(name, model, GPU, capsys)) == wanted, form
     for form, gpu in some(GPUS, name).items():
-        found = ran(name, MODEL, gpu, capsys)
-        assert plain(found) == wanted, form
-        assert "specs/" not in json.dumps(found).replace("sweep-", "")
+        output = ran(name, MODEL, gpu, capsys)
+        assert plain(output) == wanted, form
+        assert "specs/" not in json.dumps(output).replace("sweep-", "")
     if name in COMMANDS and name not in ("show", "routing", "export", "sweep"):
         wanted = plain(ran(name, MODEL, "h100-sxm@sglang", capsys))
         for form, gpu in SGLANG.items():
@@ -164,9 +164,9 @@ def commands(group: App, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Com
 def test_every_command_that_takes_a_name_is_walked() -> None:
     main(["--version"])  # registers every command
     named = {"model", "models", "gpu", "gpus", "point", "before", "prefill", "draft"}
-    found = {name for name, command in commands(app) if named & {option.key for option in command.options}}
-    found = {name for name in found if name.split()[0] not in WITHOUT}
-    assert found <= {*COMMANDS, *SERVICE_COMMANDS}
+    names = {name for name, command in commands(app) if named & {option.key for option in command.options}}
+    names = {name for name in names if name.split()[0] not in WITHOUT}
+    assert names <= {*COMMANDS, *SERVICE_COMMANDS}
 
 
 def framed(model: Any, gpu: Any) -> pl.DataFrame:
@@ -175,7 +175,7 @@ def framed(model: Any, gpu: Any) -> pl.DataFrame:
 
 
 def evaluated(model: Any, gpu: Any) -> pl.DataFrame:
-    """Frames name specs that are given beside them by their own names."""
+    """Frames refer to specs that are passed with them by the specs' names."""
     names = {"model": [load_model(model).spec.name], "gpu": [load_gpu(gpu).spec.name]}
     return energylens.evaluate(pl.DataFrame(names), models=[model], gpus=[gpu])
 
@@ -270,15 +270,15 @@ def test_every_public_function_that_takes_a_name_is_walked() -> None:
 
 def test_names_in_results_are_the_specs() -> None:
     forms = pl.DataFrame({"model": [MODEL, *MODELS.values()], "gpu": [GPU, *list(GPUS.values())[:3]], "tp": 2})
-    found = energylens.evaluate(forms)
-    assert found["model"].to_list() == [MODEL, MODEL, MODEL, "renamed-model"]
-    assert found["gpu"].to_list() == [GPU] * 4
-    assert found["energy_j"].n_unique() == 1
+    frame = energylens.evaluate(forms)
+    assert frame["model"].to_list() == [MODEL, MODEL, MODEL, "renamed-model"]
+    assert frame["gpu"].to_list() == [GPU] * 4
+    assert frame["energy_j"].n_unique() == 1
     categories = forms.cast({"model": pl.Categorical, "gpu": pl.Categorical})
-    assert energylens.evaluate(categories).equals(found)
+    assert energylens.evaluate(categories).equals(frame)
 
 
-def test_a_spec_that_is_given_goes_before_the_bundled_one_in_any_spelling() -> None:
+def test_a_loaded_spec_goes_before_the_bundled_one_in_any_spelling() -> None:
     text = Path("specs/my-gpu.yaml").read_text(encoding="utf-8")
     line = next(line for line in text.splitlines() if "tdp_w:" in line)
     gpu = load_gpu(GPU)
@@ -288,10 +288,10 @@ def test_a_spec_that_is_given_goes_before_the_bundled_one_in_any_spelling() -> N
     weaker = LoadedGpu(gpu.spec.model_copy(update={"power": power}))
     assert "tdp_w" in line
     frame = pl.DataFrame({"model": [MODEL] * 2, "gpu": [GPU, "H100-SXM"], "tp": [2, 2], "batch": [64, 64]})
-    found = energylens.evaluate(frame, gpus=[weaker])
-    assert found["gpu"].to_list() == [GPU, GPU]
-    assert found["power_w_per_gpu"].n_unique() == 1
-    assert found["power_w_per_gpu"][0] != energylens.evaluate(frame)["power_w_per_gpu"][0]
+    result = energylens.evaluate(frame, gpus=[weaker])
+    assert result["gpu"].to_list() == [GPU, GPU]
+    assert result["power_w_per_gpu"].n_unique() == 1
+    assert result["power_w_per_gpu"][0] != energylens.evaluate(frame)["power_w_per_gpu"][0]
 
 
 def test_all_unknown_names_of_a_frame_are_refused_at_once() -> None:
@@ -308,11 +308,11 @@ def test_two_specs_of_one_name_are_refused() -> None:
         energylens.evaluate(pl.DataFrame({"model": [MODEL, "other.yaml"], "gpu": [GPU, GPU]}))
 
 
-def test_specs_beside_a_point_s_file_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+def test_specs_in_the_folder_of_a_point_s_file_are_read(capsys: pytest.CaptureFixture[str]) -> None:
     point = "model: renamed-model.yaml\ngpu: renamed-gpu.yaml@sglang\ntp: 2\n"
     Path("specs/point.yaml").write_text(point, encoding="utf-8")
-    found = read_point("specs/point.yaml")
-    assert (found.row["model"], found.row["gpu"]) == ("renamed-model", "renamed-gpu@sglang")
+    shown = read_point("specs/point.yaml")
+    assert (shown.row["model"], shown.row["gpu"]) == ("renamed-model", "renamed-gpu@sglang")
     job = {
         "name": "job",
         "space": {"models": ["my-model.yaml"], "gpus": ["my-gpu.yaml@sglang"], "tp": [2], "batch": [8]},

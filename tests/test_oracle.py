@@ -1,4 +1,4 @@
-"""Hand-calculated checks of the oracle: numbers here come from counting, not from the oracle's own formulas."""
+"""Hand-calculated checks of the oracle: numbers here come from counting, not from the oracle's formulas."""
 
 import itertools
 import math
@@ -107,7 +107,7 @@ RAW_MOE: dict[str, Any] = {
 
 
 def llama() -> dict[str, Any]:
-    """Read the llama spec into the plan's form, without the package's own reader."""
+    """Read the llama spec into the plan's form, without the package's reader."""
     raw = YAML(typ="safe").load((SPECS / "llama-3.1-70b.yaml").read_text(encoding="utf-8"))
     blocks = []
     for block in raw["blocks"]:
@@ -271,11 +271,11 @@ def test_dense_equations_of_a_routed_rank() -> None:
 
 
 def test_what_is_written() -> None:
-    """A name another block uses for its own tensor stays on chip; what a later kernel or nobody reads is written."""
-    one = ["Z[b,s,d] = silu(X[b,s,d])", "X[b,s,d] = silu(Z[b,s,d])", "V[b,s,d] = silu(X[b,s,d])"]
+    """A name another block uses for its own tensor stays on chip; what a later kernel or none reads is written."""
+    block = ["Z[b,s,d] = silu(X[b,s,d])", "X[b,s,d] = silu(Z[b,s,d])", "V[b,s,d] = silu(X[b,s,d])"]
     two = ["Z[b,s,m] = silu(Y[b,s,m])"]
     kernels = [{"name": "make", "equations": two}, {"name": "use", "equations": ["Y[b,s,m] = silu(Z[b,s,m])"]}]
-    first = {"name": "one", "repeat": 2, "kernels": [{"name": "k", "equations": one}]}
+    first = {"name": "first", "repeat": 2, "kernels": [{"name": "k", "equations": block}]}
     raw = {**RAW_MOE, "blocks": [first, {"name": "two", "repeat": 1, "kernels": kernels}]}
     step = Pass("decode", 1, 1, 9)
     cost = kernel_cost(env_of(raw, 0, step), env_of(raw, 0, step).block.kernels[0])
@@ -345,12 +345,12 @@ def test_collectives_of_the_dense_model() -> None:
         step = Pass("decode", 3, 1, 100)
         envs = [env_of(raw, block, step, tp=tp) for block in (0, 1, 1, 2)]
         plan = Deriver(envs).run()
-        found = {place: [(c.kind, c.gpus, c.message) for c in some] for place, some in plan.after.items()}
+        derived = {place: [(c.kind, c.gpus, c.message) for c in some] for place, some in plan.after.items()}
         reduce: list[tuple[str, int, float]] = [("all_reduce", tp, 3 * 8192 * 2)]
         places: list[tuple[int, int]] = [(0, 0), (1, 3), (1, 7), (2, 3), (2, 7)]
         expected: dict[tuple[int, int], list[tuple[str, int, float]]] = dict.fromkeys(places, reduce)
         expected[3, 1] = [("all_gather", tp, 3 * 128256 * 2)]
-        assert found == (expected if tp > 1 else {})
+        assert derived == (expected if tp > 1 else {})
         assert plan.before == {}
 
 
@@ -359,8 +359,8 @@ def routed_collectives(**sizes: int) -> tuple[list[str], list[str], set[float]]:
     envs = [env_of(RAW_MOE, block, Pass("decode", 6, 1, 9), **sizes) for block in (0, 1, 2)]
     plan = Deriver(envs).run()
     before, after = plan.before.get((1, 3), []), plan.after.get((1, 3), [])
-    messages = {one.message for one in [*before, *after] if one.span == envs[0].mesh.stage_gpus}
-    return [one.kind for one in before], [one.kind for one in after], messages
+    messages = {collective.message for collective in [*before, *after] if collective.span == envs[0].mesh.stage_gpus}
+    return [collective.kind for collective in before], [collective.kind for collective in after], messages
 
 
 def test_collectives_of_the_routed_model() -> None:
@@ -385,10 +385,10 @@ def shared_expert(add: str, **sizes: int) -> list[tuple[str, ...]]:
     raw["blocks"] = [RAW_MOE["blocks"][0], block, RAW_MOE["blocks"][2]]
     envs = [env_of(raw, index, Pass("decode", 6, 1, 9), **sizes) for index in (0, 1, 1, 2)]
     after = Deriver(envs).run().after
-    found = [tuple(one.kind for one in after.get((2, position), [])) for position in range(8)]
-    assert found == [tuple(one.kind for one in after.get((1, position), [])) for position in range(8)]
-    assert not any(found[:3] + found[4:5] + found[7:])
-    return [found[3], found[5], found[6]]
+    derived = [tuple(collective.kind for collective in after.get((2, position), [])) for position in range(8)]
+    assert derived == [tuple(collective.kind for collective in after.get((1, position), [])) for position in range(8)]
+    assert not any(derived[:3] + derived[4:5] + derived[7:])
+    return [derived[3], derived[5], derived[6]]
 
 
 def test_partial_results_are_carried_on() -> None:
@@ -401,7 +401,7 @@ def test_partial_results_are_carried_on() -> None:
     assert shared_expert(mul, tp=4, ep=2) == [("all_reduce",), ("all_reduce",), ()]
 
 
-def test_what_stays_partial_is_made_whole_at_the_end_of_its_block() -> None:
+def test_partial_sums_are_reduced_at_the_end_of_their_block() -> None:
     """A row-split product that nothing reads is still summed; one that is carried on is not."""
     raw = {**RAW_MOE, "shard": [["b", "dp"], ["m", "tp"], ["repeat", "pp"]], "ranks": {r: {"extent": 64} for r in "dm"}}
     made = {"name": "down", "equations": ["Y[b,s,d] = Tok[b,s,m] * W[m,d]"]}
@@ -415,9 +415,9 @@ def test_what_stays_partial_is_made_whole_at_the_end_of_its_block() -> None:
 def test_collective_time_and_energy_across_nodes() -> None:
     """16 GPUs on 2 nodes of 8: inside a node 2*7/8 of the message, between them 2*1/2 of an eighth."""
     env = env_of(RAW_MOE, 1, Pass("decode", 1, 1, 1))
-    one = Collective("all_reduce", 16, 16, 8e6)
-    assert collective_time(env, one, 8e6) == pytest.approx(1e-6 + 1.75 * 8e6 / 1e9 + 1e-5 + 1e6 / 1e8)
-    assert collective_energy(env, one) == pytest.approx(1e-9 * (8e6 + 1e6))
+    collective = Collective("all_reduce", 16, 16, 8e6)
+    assert collective_time(env, collective, 8e6) == pytest.approx(1e-6 + 1.75 * 8e6 / 1e9 + 1e-5 + 1e6 / 1e8)
+    assert collective_energy(env, collective) == pytest.approx(1e-9 * (8e6 + 1e6))
     every = Collective("all_to_all", 16, 16, 8e6)
     assert collective_time(env, every, 8e6) == pytest.approx(1e-6 + 7 / 8 * 8e6 / 1e9 + 1e-5 + 0.5 * 8e6 / 1e8)
     pair = Collective("all_to_all", 2, 16, 8e6)
@@ -456,11 +456,11 @@ def test_reach_of_limited_groups_against_enumeration() -> None:
             model = parse_model(with_experts(active=active, **sizes))
             free = parse_model(with_experts(extent=groups * each, active=active))
             for parts in range(1, groups * each + 1):
-                counted, found = met(groups, some, each, active, parts), reach(model, "x", parts)
+                counted, reached = met(groups, some, each, active, parts), reach(model, "x", parts)
                 if groups % parts == 0 or (parts % groups == 0 and each % (parts // groups) == 0):
-                    assert found == pytest.approx(counted, rel=1e-12)
+                    assert reached == pytest.approx(counted, rel=1e-12)
                 elif parts % groups:
-                    assert found == pytest.approx(reach(free, "x", parts), rel=1e-12)
+                    assert reached == pytest.approx(reach(free, "x", parts), rel=1e-12)
 
 
 def test_reach_by_hand() -> None:
@@ -484,8 +484,8 @@ def test_dispatch_across_nodes_by_phase() -> None:
     entry = {"name": "deep", "phase": "decode", "copies": "gpu", "bytes_per_element": 1.03125}
     slow = {"alpha_s": 3e-6, "root_s_per_sqrt_byte": 1e-8, "bandwidth_bytes_per_s": 5e8}
     second = {**entry, "phase": None, "copies": "expert", "by_gpus": {"2": slow}}
-    found = {"dispatch": [{**entry, "by_gpus": {"2": slow, "4": COEFFICIENTS}}], "combine": [second, entry]}
-    gpu = {**GPU, "link": {**GPU["link"], "gpus_per_node": 2}, "collectives": {**GPU["collectives"], **found}}
+    curves = {"dispatch": [{**entry, "by_gpus": {"2": slow, "4": COEFFICIENTS}}], "combine": [second, entry]}
+    gpu = {**GPU, "link": {**GPU["link"], "gpus_per_node": 2}, "collectives": {**GPU["collectives"], **curves}}
     sent = 6 * 64
     for phase in ("prefill", "decode"):
         env = replace(env_of(with_experts(), 1, Pass(phase, 6, 1, 9), dp=4, ep=4), gpu=gpu)
@@ -518,13 +518,13 @@ def test_load_of_the_busiest_gpu_in_an_exchange() -> None:
     message = 64 / 4 * 2  # a quarter of the token on each dp rank
     seconds = 1e-6 + 1e-7 * math.sqrt(4 * message) + 4 * message / 2 / 1e9 + 1e-5 + 4 * message / 2 / 1e8
     for entries in ([], [entry]):
-        own = {**gpu, "collectives": {**listed, "dispatch": entries}}
+        changed = {**gpu, "collectives": {**listed, "dispatch": entries}}
         env = env_of(with_experts("uniform", active=1), 1, Pass("decode", 0.25, 1, 9), dp=4, ep=4)
-        (dispatch,) = Deriver([replace(env, gpu=own)]).run().before[0, 3]
+        (dispatch,) = Deriver([replace(env, gpu=changed)]).run().before[0, 3]
         assert dispatch.message == pytest.approx(message, rel=1e-12)
-        found = collective_time(replace(env, gpu=own), dispatch, dispatch.message)
-        assert found == pytest.approx(seconds, rel=1e-12)
-        assert collective_energy(replace(env, gpu=own), dispatch) == pytest.approx(1e-9 * message, rel=1e-12)
+        seconds_of_core = collective_time(replace(env, gpu=changed), dispatch, dispatch.message)
+        assert seconds_of_core == pytest.approx(seconds, rel=1e-12)
+        assert collective_energy(replace(env, gpu=changed), dispatch) == pytest.approx(1e-9 * message, rel=1e-12)
 
 
 def test_parameters_of_llama() -> None:
@@ -564,7 +564,7 @@ def test_pipeline_of_a_small_model() -> None:
     [{}, {"pp": 3}, {"dp": 4, "ep": 4}, {"tp": 2, "dp": 2, "ep": 2, "pp": 2}, {"tp": 4, "dp": 4, "ep": 8, "batch": 9}],
 )
 def test_causes_sum_to_the_energy(sizes: dict[str, int]) -> None:
-    """The breakdown of each phase is whole and has no negative part."""
+    """The breakdown of each phase adds up and has no negative part."""
     result = predict(plan_of(RAW_MOE), point("moe", **sizes))
     assert result["feasible"]
     for causes, energy in (
@@ -596,8 +596,8 @@ def test_overlap_hides_the_collective() -> None:
     env = setup.env(setup.model.blocks[0], step)
     c = kernel_cost(replace(env, step=Pass("decode", 2, 1, 9)), env.block.kernels[0]).time
     r = 1e-6 + 2 * 64 * 2 / (1e9 * 0.4)
-    one = Collective("all_reduce", 2, 2, 4 * 64 * 2)
-    parts = kernel_and_collectives(env, env.block.kernels[0], [one], 1.0)
+    collective = Collective("all_reduce", 2, 2, 4 * 64 * 2)
+    parts = kernel_and_collectives(env, env.block.kernels[0], [collective], 1.0)
     assert parts == pytest.approx((2 * c, max(c, r) - c + r))
     plain = run_stages(replace(setup, model=parse_model(RAW_MOE)), step)[0].time
     both = kernel_cost(env, env.block.kernels[0]).time + 1e-6 + 4 * 64 * 2 / 1e9
@@ -635,7 +635,7 @@ def test_reads_once_before_making() -> None:
 
 
 def test_llama_is_quick_and_consistent() -> None:
-    """A whole point: totals follow from the phases and the KV cache from the heads."""
+    """A complete point: totals follow from the phases and the KV cache from the heads."""
     result = predict(plan_of(llama()), point("llama", tp=4, pp=2, kv_dtype="fp8"))
     assert result["latency_s"] == pytest.approx(result["ttft_s"] + 7 * result["tpot_s"])
     assert result["energy_j"] == pytest.approx(result["energy_prefill_j"] + result["energy_decode_j"])

@@ -1,4 +1,4 @@
-"""What must hold of every prediction, whatever the model and the GPU."""
+"""Properties of every prediction, whatever the model and the GPU."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def points(draw: st.DrawFn, /, **fixed: Any) -> dict[str, Any]:
     return point | fixed
 
 
-def rows(model: Model | str, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def rows(model: Model | str, point_dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     name = model if isinstance(model, str) else model.name
-    frame = pl.DataFrame([{"model": name} | point for point in asked])
-    own = [] if isinstance(model, str) else [model]
-    return list(evaluate(frame, models=own, breakdown=True).iter_rows(named=True))
+    frame = pl.DataFrame([{"model": name} | point for point in point_dicts])
+    extra_models = [] if isinstance(model, str) else [model]
+    return list(evaluate(frame, models=extra_models, breakdown=True).iter_rows(named=True))
 
 
 @QUICK
 @given(models(), st.lists(points(), min_size=1, max_size=8))
-def test_results_are_finite_and_not_negative_and_causes_add_up(model: Model, asked: list[dict[str, Any]]) -> None:
-    for row in rows(model, asked):
+def test_results_are_finite_and_not_negative_and_causes_add_up(model: Model, point_dicts: list[dict[str, Any]]) -> None:
+    for row in rows(model, point_dicts):
         assert (row["reason"] == "ok") == row["feasible"]
         for name in (*RESULTS, *breakdown_columns()):
             value = row[name]
@@ -95,13 +95,13 @@ def test_more_sequences_never_need_less_memory_or_cache_traffic(model: Model, po
 
 @QUICK
 @given(st.lists(points(), min_size=1, max_size=60), st.integers(1, 5), st.randoms(use_true_random=False))
-def test_threads_and_order_change_nothing(asked: list[dict[str, Any]], threads: int, draw: Any) -> None:
-    frame = pl.DataFrame([{"model": "qwen3-30b-a3b"} | point for point in asked]).with_row_index("id")
-    one = evaluate(frame, carry=["id"], breakdown=True, threads=1)
-    assert evaluate(frame, carry=["id"], breakdown=True, threads=threads).equals(one)
-    shuffled = list(range(len(asked)))
+def test_threads_and_order_change_nothing(point_dicts: list[dict[str, Any]], threads: int, draw: Any) -> None:
+    frame = pl.DataFrame([{"model": "qwen3-30b-a3b"} | point for point in point_dicts]).with_row_index("id")
+    single = evaluate(frame, carry=["id"], breakdown=True, threads=1)
+    assert evaluate(frame, carry=["id"], breakdown=True, threads=threads).equals(single)
+    shuffled = list(range(len(point_dicts)))
     draw.shuffle(shuffled)
-    assert evaluate(frame[shuffled], carry=["id"], breakdown=True, threads=threads).sort("id").equals(one)
+    assert evaluate(frame[shuffled], carry=["id"], breakdown=True, threads=threads).sort("id").equals(single)
 
 
 @QUICK

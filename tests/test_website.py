@@ -1,4 +1,4 @@
-"""The documentation site: whole, without a network, on a desk and a phone."""
+"""The documentation site: complete, without a network, on a wide and a narrow screen."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 import energylens
 from browser import OVERFLOW, chromium, opened
+from test_equations import equations
 
 pytest.importorskip("furo", reason="what builds the site is not installed")
 
@@ -57,10 +58,29 @@ def test_nothing_comes_from_elsewhere(site: Path) -> None:
     assert "url(http" not in "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
 
 
+def test_equations_are_mathml_with_their_numbers(site: Path) -> None:
+    page = (ROOT / "docs" / "physics.md").read_text(encoding="utf-8")
+    shown = (site / "docs" / "physics.html").read_text(encoding="utf-8")
+    for number in equations(page):
+        assert f'id="eq-{number.replace(".", "-")}"' in shown
+        assert f">({number})</a>" in shown
+    assert shown.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">') == len(equations(page))
+    assert "mathjax" not in shown.lower()
+    assert "\\tau" not in shown
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pages_fit_and_the_search_finds(address: str, width: int) -> None:
     with chromium() as browser:
-        for page in ("docs/index", "docs/tutorial", "docs/reference/files", "docs/errors", "api/verbs", "README"):
+        for page in (
+            "docs/index",
+            "docs/tutorial",
+            "docs/physics",
+            "docs/reference/files",
+            "docs/errors",
+            "api/verbs",
+            "README",
+        ):
             with opened(browser, f"{address}/{page}.html", width) as shown:
                 assert shown.evaluate(OVERFLOW) <= 0, page
                 assert len(shown.inner_text("article")) > 300

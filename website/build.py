@@ -22,13 +22,26 @@ _NAMED_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
 _PICTURES = (".png", ".svg", ".csv")
 
 _SECTIONS = {
-    "": ["/docs/tutorial", "/docs/faq", "The short tour </README>"],
+    "": ["/docs/tutorial", "/docs/faq", "/docs/glossary", "The short tour </README>"],
     "How to": tuple(
         f"/docs/how-to/{name}"
-        for name in ("own-model", "own-gpu", "measure", "own-trace", "own-cluster", "big-sweeps", "add-an-axis")
+        for name in (
+            "find-configurations",
+            "run-options",
+            "mixtures-of-experts",
+            "plan-a-service",
+            "own-trace",
+            "use-results",
+            "own-model",
+            "own-gpu",
+            "add-an-axis",
+            "measure",
+            "own-cluster",
+            "big-sweeps",
+        )
     ),
     "How it works": (
-        *(f"/docs/{name}" for name in ("physics", "service", "calibration", "sweeps", "benchmarks")),
+        *(f"/docs/{name}" for name in ("physics", "service", "calibration", "sweeps", "benchmarks", "mutants")),
         "/ARCHITECTURE",
         "/CONTRIBUTING",
     ),
@@ -39,12 +52,13 @@ _REFERENCE = (
     "/docs/reference/commands",
     "/docs/reference/exit-codes",
     "/docs/errors",
+    "/docs/versions",
     "/CHANGELOG",
 )
 
 
 def build(target: Path) -> int:
-    """Build the site into a folder, its sources beside it, and return the exit code of Sphinx."""
+    """Build the site into a folder, its sources into another next to it, and return the exit code of Sphinx."""
     from sphinx.cmd.build import main
 
     source = target.with_name(f"{target.name}-source")
@@ -91,14 +105,14 @@ def _linked(page: Path) -> list[Path]:
 def _without_folders(page: Path) -> str:
     """Return a page whose links to folders, which a site cannot show, are plain words."""
 
-    def told(found: re.Match[str]) -> str:
-        return found[1] if (page.parent / found[2]).resolve().is_dir() else found[0]
+    def plain(link: re.Match[str]) -> str:
+        return link[1] if (page.parent / link[2]).resolve().is_dir() else link[0]
 
-    return _NAMED_LINK.sub(told, page.read_text(encoding="utf-8"))
+    return _NAMED_LINK.sub(plain, page.read_text(encoding="utf-8"))
 
 
 def _contents() -> str:
-    """Return the table of contents that the first page carries, unseen."""
+    """Return the table of contents of the first page, hidden."""
     parts = [_tree(title, names) for title, names in _SECTIONS.items()]
     api = [f"/api/{name}" for name in _api()]
     parts.append(_tree("Reference", [*api, *_REFERENCE]))

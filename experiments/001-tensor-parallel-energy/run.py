@@ -61,7 +61,7 @@ def evaluate(phase: str) -> pl.DataFrame:
     axes = {"gpu": GPUS, "tp": TPS, "prompt_tokens": PROMPTS, "output_tokens": OUTPUTS[phase], "batch": BATCHES}
     points = pl.DataFrame(list(product([MODEL], *axes.values())), schema=["model", *axes], orient="row")
     tokens = pl.col("batch") * (pl.col("prompt_tokens") if phase == "prefill" else pl.col("output_tokens") - 1)
-    found = el.evaluate(points, breakdown=True).select(
+    result = el.evaluate(points, breakdown=True).select(
         *("gpu", "tp", *LENGTHS[phase], "batch", "reason"),
         gb=pl.col("memory_bytes_per_gpu") / 1e9,
         time_s=pl.col("ttft_s" if phase == "prefill" else "tpot_s"),
@@ -70,7 +70,7 @@ def evaluate(phase: str) -> pl.DataFrame:
     )
     step = pl.col("j_per_token") * (tokens if phase == "prefill" else pl.col("batch"))
     watts = step / pl.col("time_s") / pl.col("tp")
-    return found.with_columns(share=pl.col("communication") / pl.col("j_per_token"), watts=watts)
+    return result.with_columns(share=pl.col("communication") / pl.col("j_per_token"), watts=watts)
 
 
 def limits(column: pl.Series) -> tuple[float, float]:
@@ -80,9 +80,9 @@ def limits(column: pl.Series) -> tuple[float, float]:
 
 def spread(frame: pl.DataFrame, keys: Sequence[str]) -> tuple[float, float]:
     """Return the least and the greatest max/min of the energy of a token among points with equal keys."""
-    group = frame.with_columns(one=1).group_by("one", *keys)
-    found = group.agg(n=pl.len(), ratio=pl.max("j_per_token") / pl.min("j_per_token"))
-    return limits(found.filter(pl.col("n") > 1)["ratio"])
+    group = frame.with_columns(entry=1).group_by("one", *keys)
+    result = group.agg(n=pl.len(), ratio=pl.max("j_per_token") / pl.min("j_per_token"))
+    return limits(result.filter(pl.col("n") > 1)["ratio"])
 
 
 def times(low_high: tuple[float, float]) -> str:
@@ -115,8 +115,8 @@ def all_reduce(here: pl.DataFrame, gpu: str, phase: str) -> dict[str, str]:
     tp8 = here.filter(tp=8)
     point = tp8.sort("share", descending=True).row(0, named=True)
     lengths = {key: point[key] for key in LENGTHS[phase]}
-    found = el.predict(MODEL, gpu, tp=8, batch=point["batch"], **({"output_tokens": 1} | lengths))
-    seconds = found.kernels.filter(phase=phase).select(pl.col("runs") * pl.col("communication_s")).to_series().sum()
+    result = el.predict(MODEL, gpu, tp=8, batch=point["batch"], **({"output_tokens": 1} | lengths))
+    seconds = result.kernels.filter(phase=phase).select(pl.col("runs") * pl.col("communication_s")).to_series().sum()
     energy = point["watts"] * point["time_s"]  # of one GPU
     needed = (1 - point["share"]) * energy * PAPER["all_reduce"] / (1 - PAPER["all_reduce"])
     watts = {"link": point["share"] * energy / seconds, "mean": point["watts"], "needed": needed / seconds}
@@ -145,8 +145,8 @@ def figures(tables: dict[str, pl.DataFrame]) -> dict[str, str]:
         must((rises["up"].drop_nulls() < 1e-12).all(), "a larger batch never costs more energy a token")
         groups = {"tp": ["batch", *lengths], "batch": ["tp", *lengths], "length": ["tp", "batch"], "both": lengths}
         paper = spread(here.filter(pl.col("batch") <= PAPER[f"{phase}_batch"]), [])
-        found = {name: times(spread(here, keys)) for name, keys in groups.items()}
-        found |= {"all": times(spread(here, [])), "paper": times(paper)}
+        result = {name: times(spread(here, keys)) for name, keys in groups.items()}
+        result |= {"all": times(spread(here, [])), "paper": times(paper)}
         both = here.pivot("tp", index=["batch", *lengths], values=["j_per_token", "time_s"])
         energy = percent(*limits(both["j_per_token_8"] / both["j_per_token_2"] - 1))
         speed = times(limits(both["time_s_2"] / both["time_s_8"]))
@@ -155,14 +155,14 @@ def figures(tables: dict[str, pl.DataFrame]) -> dict[str, str]:
         must((load[8] < load[2]) == (phase == "decode"), "at equal load TP 2 wins prefill and TP 8 wins decode")
         fits = table.group_by("tp").agg(ok=(pl.col("reason") == "ok").sum(), n=pl.len())
         shared = all_reduce(here, gpu, phase)
-        rows["spread"].append([phase, short, *found.values()])
+        rows["spread"].append([phase, short, *result.values()])
         rows["price"].append([phase, short, energy, speed])
         rows["comm"].append([phase, short, *shared.values()])
         rows["cause"] += [[phase, short, *row] for row in by_cause(here, phase)]
         rows["load"].append([phase, short, *(f"{load[tp]:.3g}" for tp in TPS[1:])])
         rows["fit"].append([phase, short, *(f"{ok} of {n}" for _, ok, n in fits.sort("tp").rows())])
-        named = found | shared | {"price": energy, "speed": speed, "watts": f"{limits(here['watts'])[1]:.0f} W"}
-        named |= {f"{name}_up": text.split(" to ")[-1] for name, text in found.items()}
+        named = result | shared | {"price": energy, "speed": speed, "watts": f"{limits(here['watts'])[1]:.0f} W"}
+        named |= {f"{name}_up": text.split(" to ")[-1] for name, text in result.items()}
         ratio = paper[1] / PAPER[phase]
         must(0.6 < ratio < 1.5 if phase == "prefill" else ratio < 0.6, "the verdicts on the spread")
         must(limits(here.filter(tp=8)["share"])[1] < PAPER["all_reduce"], "the verdict on all-reduce")
@@ -222,10 +222,10 @@ def main() -> None:
     check = parser.parse_args().check
     tables = {phase: evaluate(phase) for phase in OUTPUTS}
     readme = Template((HERE / "template.md").read_text(encoding="utf-8")).substitute(figures(tables))
-    kept = {
+    retained = {
         phase: table.filter(reason="ok").drop("reason", "share", "watts", *CAUSES) for phase, table in tables.items()
     }
-    if settled(HERE, readme, kept, check):
+    if settled(HERE, readme, retained, check):
         for name, chart in draw(tables).items():
             chart.save(HERE / name, scale_factor=1.5)
 

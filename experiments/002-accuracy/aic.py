@@ -26,32 +26,32 @@ POOLS = ("tp_size", "pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size"
 @functools.cache
 def latest(system: str, backend: str) -> str | None:
     """Return the newest database of a system and framework; asking AIConfigurator parses 160 YAML files each time."""
-    found: str | None = import_module("aiconfigurator.sdk.perf_database").get_latest_database_version(system, backend)
-    return found
+    result: str | None = import_module("aiconfigurator.sdk.perf_database").get_latest_database_version(system, backend)
+    return result
 
 
-def asked(row: dict[str, Any], quantised: bool) -> dict[str, Any]:
+def requested(row: dict[str, Any], quantised: bool) -> dict[str, Any]:
     """Return the arguments of `cli_estimate` for a row of the sample, with its number formats or with AIC's choice."""
     disagg = row["mode"] == "disagg"
     names = [f"{pool}_{name}" for pool in ("prefill", "decode") for name in POOLS] if disagg else list(POOLS)
     names += ["prefill_num_workers", "decode_num_workers"] if disagg else []
     names += ["gemm_quant_mode", "moe_quant_mode"] if quantised else []
-    given = {name: row[name] for name in names if row[name] not in (None, 0)}
+    passed = {name: row[name] for name in names if row[name] not in (None, 0)}
     model = ALIASES.get(row["model_path"], row["model_path"])
     version = latest(row["system"], row["backend"])
     head = {"model_path": model, "system_name": row["system"], "backend_name": row["backend"], "mode": row["mode"]}
-    return {**head, "backend_version": version, "isl": row["isl"], "osl": row["osl"], **given}
+    return {**head, "backend_version": version, "isl": row["isl"], "osl": row["osl"], **passed}
 
 
 def predict(row: dict[str, Any]) -> dict[str, Any]:
     """Return AIC's TTFT and TPOT in ms; if it has no data for the row's formats, for those of the checkpoint."""
     estimate = import_module("aiconfigurator.cli.api").cli_estimate
     why = ""
-    own = row["precision"] != "fp4" or "gpt-oss" in row["model_path"]  # whose checkpoint is FP4
-    for quantised in (True, False) if own else (True,):
+    group = row["precision"] != "fp4" or "gpt-oss" in row["model_path"]  # whose checkpoint is FP4
+    for quantised in (True, False) if group else (True,):
         try:
-            found = estimate(**asked(row, quantised))
-            ttft, tpot = float(found.ttft), float(found.tpot)
+            result = estimate(**requested(row, quantised))
+            ttft, tpot = float(result.ttft), float(result.tpot)
             if math.isfinite(ttft) and math.isfinite(tpot) and ttft > 0 and tpot > 0:
                 return {"id": row["id"], "aic_ttft_ms": ttft, "aic_tpot_ms": tpot, "aic_own_formats": not quantised}
             why = "no finite prediction"

@@ -60,18 +60,21 @@ def roofline(gpu: LoadedGpu) -> LoadedGpu:
 def predicted(runs: pl.DataFrame) -> pl.DataFrame:
     """Add the baselines' columns to the runs of `energylens.calibrate.validate`."""
     parts = []
-    for (name,), own in runs.group_by(["gpu"], maintain_order=True):
+    for (name,), subset in runs.group_by(["gpu"], maintain_order=True):
         gpu = load_gpu(str(name))
-        bare = predict(own, roofline(gpu))
-        whole = gpu.spec.power.tdp_w * own["gpus"]
+        bare = predict(subset, roofline(gpu))
+        whole = gpu.spec.power.tdp_w * subset["gpus"]
         tokens_per_s = bare["output_tokens_per_s"]
         parts.append(
-            own.with_columns(
+            subset.with_columns(
                 bare["itl_s"].alias("roofline_itl_s"),
                 tokens_per_s.alias("roofline_tokens_per_s"),
                 bare["energy_per_output_token_j"].alias("roofline_joules"),
                 (whole / tokens_per_s).alias("roofline_tdp"),
-                *((whole / own[f"output_tokens_per_s_{fit}"]).alias(f"tdp_{fit}") for fit in ("in_sample", "left_out")),
+                *(
+                    (whole / subset[f"output_tokens_per_s_{fit}"]).alias(f"tdp_{fit}")
+                    for fit in ("in_sample", "left_out")
+                ),
             )
         )
     return pl.concat(parts)
@@ -108,6 +111,6 @@ def table(runs: pl.DataFrame, by: str) -> list[dict[str, Any]]:
             if by != "all" and quantity != "energy":
                 continue
             for name, column in columns.items():
-                found = errors(group[column].to_numpy(), group[MEASURED[quantity]].to_numpy()).as_dict()
-                rows.append({"gpu": gpu, by: cut, "quantity": quantity, "by": name, **found})
+                result = errors(group[column].to_numpy(), group[MEASURED[quantity]].to_numpy()).as_dict()
+                rows.append({"gpu": gpu, by: cut, "quantity": quantity, "by": name, **result})
     return rows

@@ -22,7 +22,7 @@ def results() -> tuple[dict[str, Any], Validation]:
     """Return everything that run.py writes to results.json, and the account it comes from."""
     account = validate()
     runs = baselines.predicted(account.runs)
-    told = account.excluded.group_by("gpu", "model", "task", maintain_order=True).len()
+    statistics = account.excluded.group_by("gpu", "model", "task", maintain_order=True).len()
     return {
         "summary": account.summary(),
         "tables": {cut: _table(account, cut) for cut in CUTS},
@@ -31,7 +31,7 @@ def results() -> tuple[dict[str, Any], Validation]:
         "repeats": _repeats(runs),
         "ranking": _ranking(runs),
         "choices": {fit: _choices(runs, fit) for fit in FITS},
-        "excluded": told.to_dicts(),
+        "excluded": statistics.to_dicts(),
         "host": _host(),
         "spread": _spread(runs),
         "power": _by_power(runs),
@@ -77,12 +77,12 @@ def _ranking(runs: pl.DataFrame) -> dict[str, Any]:
             pl.col(f"{ITL}_left_out"),
         ),
     }
-    told: dict[str, Any] = {}
-    for (gpu,), own in runs.sort("gpu", "model").group_by(["gpu"], maintain_order=True):
+    statistics: dict[str, Any] = {}
+    for (gpu,), subset in runs.sort("gpu", "model").group_by(["gpu"], maintain_order=True):
         for name, (cost, latency) in scores.items():
             ranks: list[float] = []
             judged: list[list[bool | None]] = []
-            for _, group in _once(own).group_by(["model", "task"], maintain_order=True):
+            for _, group in _once(subset).group_by(["model", "task"], maintain_order=True):
                 guess = group.select(cost=cost, latency=latency)
                 ranks.append(spearman(guess["cost"].to_numpy(), group[ENERGY].to_numpy()))
                 pairs = list(zip(guess["cost"], group[ENERGY], strict=True))
@@ -91,17 +91,17 @@ def _ranking(runs: pl.DataFrame) -> dict[str, Any]:
                     [picks(pairs, times, limit / 1e3, TOLERANCE, slack) for limit in LIMITS_MS]
                     for slack in (TOLERANCE, 0.0)
                 ]
-            found, strictly = (
+            result, strictly = (
                 [pick for picked in judged[first::2] for pick in picked if pick is not None] for first in (0, 1)
             )
-            told.setdefault(str(gpu), {})[name] = {
+            statistics.setdefault(str(gpu), {})[name] = {
                 "spearman_median": pl.Series(ranks).median(),
                 "spearman_least": min(ranks),
-                "top1_percent": 100.0 * sum(found) / len(found),
+                "top1_percent": 100.0 * sum(result) / len(result),
                 "top1_strictly_percent": 100.0 * sum(strictly) / len(strictly),
-                "choices": len(found),
+                "choices": len(result),
             }
-    return told
+    return statistics
 
 
 def _once(runs: pl.DataFrame) -> pl.DataFrame:
@@ -114,10 +114,10 @@ def _once(runs: pl.DataFrame) -> pl.DataFrame:
 
 def _choices(runs: pl.DataFrame, fit: str) -> dict[str, Any]:
     """What was wrong with wrong choices: the limit was broken (by how much), or a cheaper run was within it."""
-    told: dict[str, Any] = {}
-    for (gpu,), own in runs.sort("gpu").group_by(["gpu"], maintain_order=True):
+    statistics: dict[str, Any] = {}
+    for (gpu,), subset in runs.sort("gpu").group_by(["gpu"], maintain_order=True):
         over, dear, right = [], [], 0
-        for _, group in _once(own).group_by(["model", "task"], maintain_order=True):
+        for _, group in _once(subset).group_by(["model", "task"], maintain_order=True):
             for limit in LIMITS_MS:
                 allowed = group.filter(pl.col(ITL) <= limit / 1e3)
                 believed = group.filter(pl.col(f"{ITL}_{fit}") <= limit / 1e3).sort(f"{ENERGY}_{fit}")
@@ -131,7 +131,7 @@ def _choices(runs: pl.DataFrame, fit: str) -> dict[str, Any]:
                     dear.append(100 * extra)
                 else:
                     right += 1
-        told[str(gpu)] = {
+        statistics[str(gpu)] = {
             "right": right,
             "over": len(over),
             "over_median_percent": pl.Series(over, dtype=pl.Float64).median(),
@@ -139,25 +139,25 @@ def _choices(runs: pl.DataFrame, fit: str) -> dict[str, Any]:
             "dear": len(dear),
             "dear_median_percent": pl.Series(dear, dtype=pl.Float64).median(),
         }
-    return told
+    return statistics
 
 
 def _host() -> list[dict[str, Any]]:
     """Runs left out as paced by the host, over the chat runs of the same model, GPU and requests: ITL and watts."""
     runs = serving_runs(data_dir())
-    slow, own = runs.filter("suspect"), runs.filter(~pl.col("suspect"))
+    slow, subset = runs.filter("suspect"), runs.filter(~pl.col("suspect"))
     octave = pl.col("batch").log(2).round().cast(pl.Int64).alias("octave")
     key = ["gpu", "model", "gpus", "octave"]
     pair = slow.with_columns(octave).select(*key, "batch", ITL, "power_w_per_gpu").join(
-        own.with_columns(octave).select(*key, "batch", ITL, "power_w_per_gpu"), on=key
+        subset.with_columns(octave).select(*key, "batch", ITL, "power_w_per_gpu"), on=key
     ).filter((pl.col("batch") / pl.col("batch_right") - 1).abs() < 0.05)  # fmt: skip
     ratio = {name: pl.col(name) / pl.col(f"{name}_right") for name in (ITL, "power_w_per_gpu")}
-    found = pair.group_by("gpu", "model", maintain_order=True).agg(
+    result = pair.group_by("gpu", "model", maintain_order=True).agg(
         pl.len().alias("pairs"),
         *(getattr(ratio[name], end)().alias(f"{short}_{end}")
           for name, short in ((ITL, "itl"), ("power_w_per_gpu", "watts")) for end in ("min", "max")),
     )  # fmt: skip
-    return found.sort("model").to_dicts()
+    return result.sort("model").to_dicts()
 
 
 def _spread(runs: pl.DataFrame) -> dict[str, Any]:
@@ -168,17 +168,17 @@ def _spread(runs: pl.DataFrame) -> dict[str, Any]:
         (pl.col(ITL) / pl.col(ITL).shift(1).over(series)).alias("itl"),
         (pl.col("batch") / pl.col("batch").shift(1).over(series)).alias("more"),
     )
-    told = {}
-    for (gpu,), own in more.filter(pl.col("more") > 1.2).sort("gpu").group_by(["gpu"], maintain_order=True):
-        falls = own.filter(pl.col("watts") < 0.95)
-        told[str(gpu)] = {
-            "pairs": own.height,
+    statistics = {}
+    for (gpu,), subset in more.filter(pl.col("more") > 1.2).sort("gpu").group_by(["gpu"], maintain_order=True):
+        falls = subset.filter(pl.col("watts") < 0.95)
+        statistics[str(gpu)] = {
+            "pairs": subset.height,
             "watts_fall": falls.height,
-            "watts_fall_most_percent": 100 * (1 - float(own["watts"].min())),  # type: ignore[arg-type]
-            "itl_fall": own.filter(pl.col("itl") < 1).height,
-            "itl_faster_than_requests": own.filter(pl.col("itl") > 1.1 * pl.col("more")).height,
+            "watts_fall_most_percent": 100 * (1 - float(subset["watts"].min())),  # type: ignore[arg-type]
+            "itl_fall": subset.filter(pl.col("itl") < 1).height,
+            "itl_faster_than_requests": subset.filter(pl.col("itl") > 1.1 * pl.col("more")).height,
         }
-    return told
+    return statistics
 
 
 def _repeats(runs: pl.DataFrame) -> dict[str, Any]:
@@ -207,9 +207,9 @@ def _by_power(runs: pl.DataFrame) -> list[dict[str, Any]]:
 
 def _small_batch(runs: pl.DataFrame) -> list[dict[str, Any]]:
     """Errors of the FP8 mixture of experts, up to 64 running requests and beyond."""
-    own = runs.filter(pl.col("model") == "qwen3-235b-a22b").with_columns((pl.col("batch") <= 64.5).alias("small"))
+    subset = runs.filter(pl.col("model") == "qwen3-235b-a22b").with_columns((pl.col("batch") <= 64.5).alias("small"))
     lines = []
-    for (gpu, small), group in own.sort("gpu", "small").group_by(["gpu", "small"], maintain_order=True):
+    for (gpu, small), group in subset.sort("gpu", "small").group_by(["gpu", "small"], maintain_order=True):
         for fit in FITS:
             for name in (ENERGY, ITL):
                 lines.append({"gpu": gpu, "small": small, "fit": fit, "quantity": name, **_error(group, name, fit)})

@@ -80,9 +80,9 @@ def four(row: dict[str, Any]) -> str:
 def overall(summary: dict[str, Any]) -> str:
     lines = []
     for gpu, short in GPUS.items():
-        for fit, told in FITS.items():
-            own = summary["by_gpu"][gpu][fit]
-            lines.append([short, told, str(own["itl_s"]["rows"]), *(four(own[name]) for name in QUANTITIES)])
+        for fit, statistics in FITS.items():
+            group = summary["by_gpu"][gpu][fit]
+            lines.append([short, statistics, str(group["itl_s"]["rows"]), *(four(group[name]) for name in QUANTITIES)])
     return markdown(["GPU", "its model was", "rows", *QUANTITIES.values()], lines)
 
 
@@ -105,27 +105,27 @@ def bands(tables: dict[str, list[dict[str, Any]]]) -> str:
     order = ("<= 16", "17-64", "65-256", "> 256")
     lines = [[line[0], f"{line[1]} requests", *line[2:]] for line in cut(tables["batch_band"], "batch_band", order)]
     for name in ("kind", "format"):
-        told = {"own": "the spec's own format"}
-        lines += [[line[0], told.get(line[1], line[1]), *line[2:]] for line in cut(tables[name], name)]
+        statistics = {"own": "the spec's own format"}
+        lines += [[line[0], statistics.get(line[1], line[1]), *line[2:]] for line in cut(tables[name], name)]
     return markdown(["GPU", "runs", "rows", "ITL", "J/token"], lines)
 
 
-def ranking(told: dict[str, Any]) -> str:
+def ranking(statistics: dict[str, Any]) -> str:
     lines = [
-        [GPUS[gpu], name, f"{own['spearman_median']:.3f} / {own['spearman_least']:.3f}",
-         f"{own['top1_percent']:.0f} % of {own['choices']}",
-         f"{own['top1_strictly_percent']:.0f} %"]
-        for gpu in GPUS for name, own in told[gpu].items()
+        [GPUS[gpu], name, f"{group['spearman_median']:.3f} / {group['spearman_least']:.3f}",
+         f"{group['top1_percent']:.0f} % of {group['choices']}",
+         f"{group['top1_strictly_percent']:.0f} %"]
+        for gpu in GPUS for name, group in statistics[gpu].items()
     ]  # fmt: skip
     return markdown(["GPU", "order by", "Spearman, median / least of the models", "right choice", "strictly"], lines)
 
 
 def baseline(rows: list[dict[str, Any]]) -> str:
     units = {"energy": "J/token", "itl": "ITL", "tokens": "tokens/s"}
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    result: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
-        found.setdefault((units[row["quantity"]], row["by"]), {})[row["gpu"]] = four(row)
-    lines = [[unit, by, *(cells[gpu] for gpu in GPUS)] for (unit, by), cells in found.items()]
+        result.setdefault((units[row["quantity"]], row["by"]), {})[row["gpu"]] = four(row)
+    lines = [[unit, by, *(cells[gpu] for gpu in GPUS)] for (unit, by), cells in result.items()]
     return markdown(["", "predicted by", *GPUS.values()], lines)
 
 
@@ -136,9 +136,9 @@ def wins(rows: list[dict[str, Any]]) -> tuple[list[str], int]:
         if row["quantity"] == "energy":
             cells.setdefault((row["gpu"], row["model"]), {})[row["by"]] = row["mape_percent"]
     better = []
-    for (gpu, model), own in sorted(cells.items(), reverse=True):
-        ours = own["energylens, model left out"]
-        for name, value in own.items():
+    for (gpu, model), group in sorted(cells.items(), reverse=True):
+        ours = group["energylens, model left out"]
+        for name, value in group.items():
             if not name.startswith("energylens") and "in the fit" not in name and value < ours:
                 better.append(f"{model} on {GPUS[gpu]} ({name.split(',')[0]}: {value:.1f} against {ours:.1f} %)")
     return better, len(cells)
@@ -155,20 +155,20 @@ def peer_table(rows: list[dict[str, Any]], first: str) -> str:
     return markdown(head, [[row["group"], f"{row['rows']:,}", *(two(row[name]) for name in names)] for row in rows])
 
 
-def serving_table(told: dict[str, Any]) -> str:
+def serving_table(statistics: dict[str, Any]) -> str:
     lines = []
     for gpu, short in GPUS.items():
-        for row in [*told["gpu"], *told["model"]]:
-            own, _, model = row["group"].partition(" ")
-            if own == gpu:
+        for row in [*statistics["gpu"], *statistics["model"]]:
+            group, _, model = row["group"].partition(" ")
+            if group == gpu:
                 cells = [two(row[name]) for name in ("aic", "in_sample", "left_out")]
                 lines.append([short, model or "all", str(row["rows"]), *cells])
     return markdown(["GPU", "model", "rows", "AIConfigurator", "energylens, in the fit", "energylens, left out"], lines)
 
 
 def span(values: Iterable[float]) -> str:
-    found = list(values)
-    return f"{min(found):.1f} to {max(found):.1f}"
+    result = list(values)
+    return f"{min(result):.1f} to {max(result):.1f}"
 
 
 def serving_figures(results: dict[str, Any]) -> dict[str, str]:
@@ -176,18 +176,18 @@ def serving_figures(results: dict[str, Any]) -> dict[str, str]:
     out: dict[str, str] = {}
     summary = results["summary"]
     for gpu, short in GPUS.items():
-        own = summary["by_gpu"][gpu]
-        out[f"coverage_{short}"] = f"{own['coverage_percent']:.0f} %"
+        group = summary["by_gpu"][gpu]
+        out[f"coverage_{short}"] = f"{group['coverage_percent']:.0f} %"
         for fit in FITS:
-            out[f"rows_{short}"] = str(own[fit]["itl_s"]["rows"])
-            out[f"top1_{short}_{fit}"] = f"{own[fit]['top1_percent']:.0f} %"
-            out[f"strict_{short}_{fit}"] = f"{own[fit]['top1_strictly_percent']:.0f} %"
-            reached = own[fit]["top1_percent"] >= TOP1_TARGET
-            told = "the target of right choices is reached on H100 with every model in the fit, missed else"
-            must(reached == (short == "H100" and fit == "in_sample"), told)
-            must(own[fit]["top1_strictly_percent"] < TOP1_TARGET, "strictly, it is missed on both")
+            out[f"rows_{short}"] = str(group[fit]["itl_s"]["rows"])
+            out[f"top1_{short}_{fit}"] = f"{group[fit]['top1_percent']:.0f} %"
+            out[f"strict_{short}_{fit}"] = f"{group[fit]['top1_strictly_percent']:.0f} %"
+            reached = group[fit]["top1_percent"] >= TOP1_TARGET
+            statistics = "the target of right choices is reached on H100 with every model in the fit, missed else"
+            must(reached == (short == "H100" and fit == "in_sample"), statistics)
+            must(group[fit]["top1_strictly_percent"] < TOP1_TARGET, "strictly, it is missed on both")
             for name, word in (("energy_per_output_token_j", "energy"), ("itl_s", "itl")):
-                out[f"{word}_{short}_{fit}"] = f"{own[fit][name]['mape_percent']:.1f} %"
+                out[f"{word}_{short}_{fit}"] = f"{group[fit][name]['mape_percent']:.1f} %"
         ranks = results["ranking"][gpu]
         simple = ranks["more requests are better; our ITL, model left out"]
         ours = ranks["energylens, model left out"]
@@ -248,14 +248,14 @@ def peer_figures(peer: dict[str, Any]) -> dict[str, str]:
     """Return the figures about AIConfigurator."""
     seeds, reached = peer["seeds"], {}
     for quantity in ("tpot", "ttft"):
-        reached[quantity] = [str(one["seed"]) for one in seeds if not one["reached"][quantity]]
+        reached[quantity] = [str(entry["seed"]) for entry in seeds if not entry["reached"][quantity]]
     must(not reached["tpot"] and reached["ttft"], "all seeds reach the TPOT target, some miss that of TTFT")
     out = {"missed_ttft": ", ".join(reached["ttft"])}
     must(peer["suspects"]["reached"] == {"tpot": True, "ttft": False}, "suspect groups kept: TPOT alone is reached")
-    out["both_reached"] = str(sum(all(one["reached"].values()) for one in seeds))
+    out["both_reached"] = str(sum(all(entry["reached"].values()) for entry in seeds))
     out["seeds"] = str(len(seeds))
     for column in ("tpot_own", "tpot_aic", "ttft_own", "ttft_aic"):
-        out[f"range_{column}"] = " / ".join(span(one[column][i] for one in seeds) for i in (0, 1))
+        out[f"range_{column}"] = " / ".join(span(entry[column][i] for entry in seeds) for i in (0, 1))
         out[f"suspects_{column}"] = " / ".join(f"{value:.1f}" for value in peer["suspects"][column][:2])
         out[column] = " / ".join(f"{value:.1f}" for value in peer["all"][column][:2])
     out |= {f"target_{name}": " / ".join(f"{value:g}" for value in pair) for name, pair in peer["targets"].items()}
@@ -325,9 +325,10 @@ def main() -> None:
             sys.exit("set ENERGYLENS_DATA: README.md says where the data are public")
         import measure
 
-        found, account = measure.results()
+        result, account = measure.results()
         RESULTS.write_text(
-            json.dumps(rounded(found, few_digits), separators=(",", ":")).replace("},", "},\n") + "\n", encoding="utf-8"
+            json.dumps(rounded(result, few_digits), separators=(",", ":")).replace("},", "},\n") + "\n",
+            encoding="utf-8",
         )
         measure.draw(account, HERE)
     README.write_text(readme(), encoding="utf-8")

@@ -61,10 +61,10 @@ CONSTANTS: dict[str, tuple[float, float, float, float]] = {
 _START, _SCALE, _LOW, _HIGH = (np.array(values) for values in zip(*CONSTANTS.values(), strict=True))
 
 
-def rows_of(aic_python: Path, given: Path | None, keep_suspects: bool) -> pl.DataFrame:
+def rows_of(aic_python: Path, passed: Path | None, keep_suspects: bool) -> pl.DataFrame:
     """Return the sample with reasons, and energylens' quantities of the usable rows."""
-    found = "import aiconfigurator_core as a; print(a.__path__[0])"
-    path = given or Path(_output([str(aic_python), "-c", found]).strip()) / "systems" / "silicon_sample.csv"
+    result = "import aiconfigurator_core as a; print(a.__path__[0])"
+    path = passed or Path(_output([str(aic_python), "-c", result]).strip()) / "systems" / "silicon_sample.csv"
     rows = silicon.label(silicon.read(path))
     rows = rows if keep_suspects else silicon.suspects(rows)
     usable = silicon.quantities(rows.filter(pl.col("why_not").is_null()))
@@ -77,12 +77,14 @@ def aic_predictions(rows: pl.DataFrame, python: Path, cache: Path | None) -> pl.
     """Return AIC's answers for rows, from the cache where it has them."""
     lines = cache.read_text().splitlines() if cache and cache.exists() else []
     known = {answer["id"]: answer for answer in map(json.loads, lines)}
-    asked = [row for row in rows.iter_rows(named=True) if row["id"] not in known]
-    if asked:
-        text = "".join(json.dumps(row) + "\n" for row in asked)
+    requested = [row for row in rows.iter_rows(named=True) if row["id"] not in known]
+    if requested:
+        text = "".join(json.dumps(row) + "\n" for row in requested)
         started = time.perf_counter()
         lines = _output([str(python), str(HERE / "aic.py")], text).splitlines()
-        print(f"AIConfigurator answered {len(asked):,} rows in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        print(
+            f"AIConfigurator answered {len(requested):,} rows in {time.perf_counter() - started:.0f} s", file=sys.stderr
+        )
         known |= {answer["id"]: answer for answer in map(json.loads, lines)}
         if cache:
             cache.write_text("".join(json.dumps(answer) + "\n" for answer in known.values()))
@@ -116,12 +118,12 @@ def fitted(rows: pl.DataFrame) -> NDArray[np.float64]:
     ttft_s, tpot_s = (rows[name].to_numpy() / 1e3 for name in silicon.MEASURED)
 
     def residuals(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-        found: Steady = steady_state(load, serving(scaled * _SCALE, rows))
-        return np.concatenate([np.log(found.tpot_s / tpot_s), TTFT_WEIGHT * np.log(found.ttft_s / ttft_s)])
+        result: Steady = steady_state(load, serving(scaled * _SCALE, rows))
+        return np.concatenate([np.log(result.tpot_s / tpot_s), TTFT_WEIGHT * np.log(result.ttft_s / ttft_s)])
 
     bounds = (_LOW / _SCALE, _HIGH / _SCALE)
-    found = least_squares(residuals, _START / _SCALE, bounds=bounds, loss="soft_l1", f_scale=SOFT)
-    values: NDArray[np.float64] = found.x * _SCALE
+    result = least_squares(residuals, _START / _SCALE, bounds=bounds, loss="soft_l1", f_scale=SOFT)
+    values: NDArray[np.float64] = result.x * _SCALE
     return values
 
 
@@ -131,8 +133,8 @@ def predicted(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[list[Any]]]:
     for kind, part in rows.group_by("backend", "mode", maintain_order=True):
         fit = part.filter("fit")
         values = fitted(fit) if fit.height > len(CONSTANTS) else _START
-        found = steady_state(silicon.loads(part), serving(values, part))
-        columns = [pl.Series("own_ttft_ms", found.ttft_s * 1e3), pl.Series("own_tpot_ms", found.tpot_s * 1e3)]
+        result = steady_state(silicon.loads(part), serving(values, part))
+        columns = [pl.Series("own_ttft_ms", result.ttft_s * 1e3), pl.Series("own_tpot_ms", result.tpot_s * 1e3)]
         parts.append(part.with_columns(columns))
         constants.append([" ".join(map(str, kind)), fit.height, *(f"{value:.3g}" for value in values)])
     return pl.concat(parts), sorted(constants)
@@ -155,12 +157,12 @@ def _shown(value: object, how: str = ".1f") -> str:
 def errors(rows: pl.DataFrame, by: Sequence[str] = ()) -> list[list[Any]]:
     """Return, for each group, rows and MAPE / median / bias in % of TPOT and TTFT, energylens then AIC."""
     lines = []
-    for found in figures(rows, by):
+    for result in figures(rows, by):
         cells = [
             " / ".join((_shown(mean), _shown(median), _shown(bias, "+.0f")))
-            for mean, median, bias in (found[f"{quantity}_{tool}"] for quantity, tool in COLUMNS)
+            for mean, median, bias in (result[f"{quantity}_{tool}"] for quantity, tool in COLUMNS)
         ]
-        lines.append([found["group"], found["rows"], *cells])
+        lines.append([result["group"], result["rows"], *cells])
     return lines
 
 
@@ -183,8 +185,8 @@ def noise(rows: pl.DataFrame) -> list[list[Any]]:
     lines = []
     for quantity in silicon.MEASURED:
         away = (100 * (pl.col(quantity) / pl.col(quantity).median().over(*CONFIGURATION) - 1)).abs()
-        found = repeats.select(away.mean().alias("mean"), away.median().alias("median"))
-        lines.append([quantity, repeats.height, f"{found['mean'][0]:.1f} / {found['median'][0]:.1f}"])
+        result = repeats.select(away.mean().alias("mean"), away.median().alias("median"))
+        lines.append([quantity, repeats.height, f"{result['mean'][0]:.1f} / {result['median'][0]:.1f}"])
     return lines
 
 
@@ -203,17 +205,17 @@ def report(rows: pl.DataFrame, constants: list[list[Any]], every: pl.DataFrame) 
         table(["", *head], errors(rows.filter("fit"), ["mode"])),
         table(["repeats of a configuration", "rows", "mean / median, %"], noise(rows)),
     ]
-    found = figures(checked)[0]
+    result = figures(checked)[0]
     for quantity, (mean, median) in TARGETS.items():
-        own = " / ".join(f"{value:.1f}" for value in found[f"{quantity}_own"][:2])
-        verdict = "reached" if reached(found, quantity) else "missed"
-        parts.append(f"{quantity}: {own} %, target {mean} / {median} %: {verdict}")
+        subset = " / ".join(f"{value:.1f}" for value in result[f"{quantity}_own"][:2])
+        verdict = "reached" if reached(result, quantity) else "missed"
+        parts.append(f"{quantity}: {subset} %, target {mean} / {median} %: {verdict}")
     return "\n\n".join(parts)
 
 
-def reached(found: dict[str, Any], quantity: str) -> bool:
+def reached(result: dict[str, Any], quantity: str) -> bool:
     """Return whether mean and median of our errors are within the targets."""
-    mean, median, _ = found[f"{quantity}_own"]
+    mean, median, _ = result[f"{quantity}_own"]
     return bool(mean <= TARGETS[quantity][0] and median <= TARGETS[quantity][1])
 
 
@@ -240,24 +242,24 @@ def joined(options: argparse.Namespace, keep_suspects: bool) -> tuple[pl.DataFra
     return usable.join(answers, on="id", how="left", maintain_order="left"), every
 
 
-def whole(options: argparse.Namespace, told: dict[str, Any], usable: pl.DataFrame) -> dict[str, Any]:
+def whole(options: argparse.Namespace, summary: dict[str, Any], usable: pl.DataFrame) -> dict[str, Any]:
     """Return what `--json` writes: the headline, other seeds, suspects kept, and AIC on the serving runs."""
 
     def other(rows: pl.DataFrame, seed: int) -> dict[str, Any]:
-        found = figures(predicted(split(rows, seed))[0].filter("validation"))[0]
-        return {"seed": seed, **found, "reached": {quantity: reached(found, quantity) for quantity in TARGETS}}
+        result = figures(predicted(split(rows, seed))[0].filter("validation"))[0]
+        return {"seed": seed, **result, "reached": {quantity: reached(result, quantity) for quantity in TARGETS}}
 
     suspects = other(joined(options, keep_suspects=True)[0], SEED)
     content = {
         "seed": options.seed,
-        **told,
+        **summary,
         "seeds": [other(usable, seed) for seed in OTHER_SEEDS],
         "suspects": suspects,
     }
     if os.environ.get("ENERGYLENS_DATA"):
-        asked = serving_peer.questions()
-        answers = aic_predictions(asked, options.aic_python, options.cache)
-        content["serving"] = serving_peer.compared(asked, answers)
+        requested = serving_peer.questions()
+        answers = aic_predictions(requested, options.aic_python, options.cache)
+        content["serving"] = serving_peer.compared(requested, answers)
     return content
 
 
@@ -281,8 +283,8 @@ def main() -> None:
     print(report(rows, constants, every))
     if options.json:
         content = whole(options, headline(rows, constants, every), usable)
-        told = rounded(content, lambda value: round(value, 2))
-        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        summary = rounded(content, lambda value: round(value, 2))
+        options.json.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -57,22 +57,22 @@ def questions() -> pl.DataFrame:
     )
 
 
-def compared(asked: pl.DataFrame, answers: pl.DataFrame) -> dict[str, Any]:
+def compared(requested: pl.DataFrame, answers: pl.DataFrame) -> dict[str, Any]:
     """Return errors of tokens/s by GPU and model on runs that AIConfigurator answers: batch over its TPOT, and ours."""
-    both = asked.join(answers.select("id", "aic_tpot_ms", "why_not"), on="id", maintain_order="left", how="left")
+    both = requested.join(answers.select("id", "aic_tpot_ms", "why_not"), on="id", maintain_order="left", how="left")
     answered = both.filter(pl.col("aic_tpot_ms").is_not_null())
     answered = answered.with_columns((pl.col("batch") / pl.col("aic_tpot_ms") * 1e3).alias("aic"))
     columns = {"aic": "aic", "in_sample": "output_tokens_per_s_in_sample", "left_out": "output_tokens_per_s_left_out"}
-    told: dict[str, Any] = {"asked": both.height, "answered": answered.height}
+    summary: dict[str, Any] = {"asked": both.height, "answered": answered.height}
     for cut in (["gpu"], ["gpu", "model"]):
         lines = []
         for names, group in answered.sort(cut).group_by(cut, maintain_order=True):
             line: dict[str, Any] = {"group": " ".join(map(str, names)), "rows": group.height}
             for name, column in columns.items():
-                found = errors(group[column].to_numpy(), group["output_tokens_per_s"].to_numpy())
-                line[name] = [found.mape_percent, found.median_percent, found.bias_percent]
+                result = errors(group[column].to_numpy(), group["output_tokens_per_s"].to_numpy())
+                line[name] = [result.mape_percent, result.median_percent, result.bias_percent]
             lines.append(line)
-        told[cut[-1]] = lines
+        summary[cut[-1]] = lines
     why = (
         pl.when(pl.col("why_not").str.contains("OOM"))
         .then(pl.lit("does not fit by its count"))
@@ -81,5 +81,5 @@ def compared(asked: pl.DataFrame, answers: pl.DataFrame) -> dict[str, Any]:
         .otherwise(pl.lit("no answer"))
     )
     without = both.filter(pl.col("aic_tpot_ms").is_null()).with_columns(reason=why)
-    told["unanswered"] = without.group_by("gpu", "model", "reason").len().sort("gpu", "model", "reason").rows()
-    return told
+    summary["unanswered"] = without.group_by("gpu", "model", "reason").len().sort("gpu", "model", "reason").rows()
+    return summary

@@ -52,7 +52,7 @@ IDLE_UP_TO = 12
 def read(path: Path) -> pl.DataFrame:
     """Return every row with `concurrency`, the mesh of the decoding engine and of the prefilling one, and formats."""
     rows = pl.read_csv(path, infer_schema_length=10_000)
-    told = pl.col("silicon_data_source").str.extract(r"silicon_concurrency=([\d.]+)").cast(pl.Float64)
+    summary = pl.col("silicon_data_source").str.extract(r"silicon_concurrency=([\d.]+)").cast(pl.Float64)
     apart = pl.col("mode") == "disagg"
     names = {"tp": "tp_size", "pp": "pp_size", "dp": "attention_dp_size", "moe_tp": "moe_tp_size", "ep": "moe_ep_size"}
 
@@ -66,7 +66,7 @@ def read(path: Path) -> pl.DataFrame:
         pl.col("decode_batch_size") * pl.col("decode_attention_dp_size").clip(1) * pl.col("decode_num_workers")
     ).otherwise(pl.col("batch_size") * pl.col("attention_dp_size").fill_null(1).clip(1))  # fmt: skip
     return rows.with_columns(
-        pl.coalesce(told, counted).alias("concurrency"),
+        pl.coalesce(summary, counted).alias("concurrency"),
         counted.alias("_counted"),
         pl.col("model_path").replace_strict(MODELS, default=None).alias("model"),
         pl.col("system").replace_strict(GPUS, default=None).alias("gpu"),
@@ -86,14 +86,14 @@ def _formats() -> list[pl.Expr]:
 
     (MiniMax-M2.5 on Hopper keeps 16 bits. The sample says nothing of KV formats.)
     """
-    own = pl.col("model").is_in(["gpt-oss-120b"]) | (
+    group = pl.col("model").is_in(["gpt-oss-120b"]) | (
         pl.col("model").is_in(["deepseek-v3", "minimax-m2.5"]) & (pl.col("precision") == "fp8")
     )
-    told = pl.col("gemm_quant_mode").replace_strict(_WEIGHTS, default=None)
-    plain = pl.when(pl.col("model_path") == "Qwen/Qwen3-235B-A22B-FP8").then(pl.lit("fp8_block")).otherwise(told)
+    summary = pl.col("gemm_quant_mode").replace_strict(_WEIGHTS, default=None)
+    plain = pl.when(pl.col("model_path") == "Qwen/Qwen3-235B-A22B-FP8").then(pl.lit("fp8_block")).otherwise(summary)
     fp8 = pl.col("precision").is_in(["fp8", "fp4"]) & ((pl.col("model") != "minimax-m2.5") | pl.col("gpu").eq("b200"))
     return [
-        pl.when(own).then(None).otherwise(plain).alias("weight_dtype"),
+        pl.when(group).then(None).otherwise(plain).alias("weight_dtype"),
         pl.when(fp8.fill_null(False)).then(pl.lit("fp8")).alias("kv_dtype"),
     ]
 
@@ -155,7 +155,7 @@ def suspects(rows: pl.DataFrame) -> pl.DataFrame:
 
 def quantities(rows: pl.DataFrame) -> pl.DataFrame:
     """Add what energylens says of the engine: seconds of a decode step and a prefill, fixed parts, and KV slots."""
-    told = rows
+    summary = rows
     mean = pl.when(pl.col("harness") == "inferencex").then(MEAN_LENGTH).otherwise(1.0)
     rows = rows.with_columns((pl.col("isl", "osl") * mean).round().clip(1).cast(pl.Int64))
     # Compared as (major, minor): all rows but those of vLLM up to 0.12, which works on experts without tokens.
@@ -168,30 +168,30 @@ def quantities(rows: pl.DataFrame) -> pl.DataFrame:
     capacity = {loaded.spec.name: loaded.spec.memory.capacity_bytes for loaded in whole}
     workers = pl.col("decode_num_workers").fill_null(1)
     ranks = pl.col("decode_dp")
-    one = _evaluated(rows, whole, "decode", ranks, pl.col("isl"), pl.lit(1))["memory_bytes_per_gpu"]
+    entry = _evaluated(rows, whole, "decode", ranks, pl.col("isl"), pl.lit(1))["memory_bytes_per_gpu"]
     more = _evaluated(rows, whole, "decode", ranks, pl.col("isl"), pl.col("isl") + 1)["memory_bytes_per_gpu"]
-    rows = rows.with_columns(one.alias("_one"), ((more - one) / rows["isl"]).alias("_kv_token"))
+    rows = rows.with_columns(entry.alias("_one"), ((more - entry) / rows["isl"]).alias("_kv_token"))
     room = ROOM * pl.col("profile").replace_strict(capacity) - pl.col("_one") + pl.col("_kv_token") * pl.col("isl")
     tokens = pl.col("isl") + pl.col("osl") / 2
     slots = (room / (pl.col("_kv_token") * tokens)).floor().clip(1) * ranks * workers
     rows = rows.with_columns(slots.alias("slots"))
     inside = (pl.min_horizontal("concurrency", "slots") / workers).ceil().clip(ranks).fill_null(1).cast(pl.Int64)
-    found = {}
+    result = {}
     for name, profiles in {"": whole, "_bare": bare}.items():
-        found["decode" + name] = _evaluated(rows, profiles, "decode", inside, pl.col("isl"), pl.col("osl"))["tpot_s"]
+        result["decode" + name] = _evaluated(rows, profiles, "decode", inside, pl.col("isl"), pl.col("osl"))["tpot_s"]
         prefill = _evaluated(rows, profiles, "prefill", pl.col("prefill_dp"), pl.col("isl"), pl.lit(1))
-        found["prefill" + name] = prefill["ttft_s"]
+        result["prefill" + name] = prefill["ttft_s"]
     together = (CHUNK_TOKENS // pl.col("isl")).clip(1)
     full = _evaluated(rows, bare, "prefill", pl.col("prefill_dp") * together, pl.col("isl"), pl.lit(1))["ttft_s"]
-    return told.with_columns(
+    return summary.with_columns(
         rows["slots"],
         rows["isl"].alias("prompt_tokens"),
         rows["osl"].alias("output_tokens"),
         (full / rows.select(together).to_series()).alias("chunk_s"),
-        found["decode"].alias("decode_s"),
-        (found["decode"] - found["decode_bare"]).alias("decode_fixed_s"),
-        found["prefill"].alias("prefill_s"),
-        (found["prefill"] - found["prefill_bare"]).alias("prefill_fixed_s"),
+        result["decode"].alias("decode_s"),
+        (result["decode"] - result["decode_bare"]).alias("decode_fixed_s"),
+        result["prefill"].alias("prefill_s"),
+        (result["prefill"] - result["prefill_bare"]).alias("prefill_fixed_s"),
     )
 
 
@@ -200,16 +200,16 @@ def _profiles(names: list[str], fixed: float) -> list[LoadedGpu]:
 
     What serving adds is fitted here, for each framework on its own rows.
     """
-    found = []
+    result = []
     for name in names:
         gpu, _, framework = name.partition("@")
         data = _scaled(load_gpu(gpu if framework == LATER else name).spec, fixed)
         if framework == LATER:
             data["name"] = name
-            for one in data["kernels"]["grouped_gemm"].values():
-                one.pop("idle_experts", None)
-        found.append(LoadedGpu(GpuSpec.model_validate(data)))
-    return found
+            for entry in data["kernels"]["grouped_gemm"].values():
+                entry.pop("idle_experts", None)
+        result.append(LoadedGpu(GpuSpec.model_validate(data)))
+    return result
 
 
 def _scaled(spec: GpuSpec, fixed: float) -> dict[str, Any]:
@@ -219,10 +219,10 @@ def _scaled(spec: GpuSpec, fixed: float) -> dict[str, Any]:
     sets = [kernels["elementwise"]]
     for kind in ("gemm", "grouped_gemm", "attention_prefill", "attention_decode"):
         sets += kernels[kind].values()
-    for one in sets:
-        one["t0_s"] *= fixed
-        if "tiles" in one:
-            one["tiles"] = [list(tile) for tile in one["tiles"]]
+    for entry in sets:
+        entry["t0_s"] *= fixed
+        if "tiles" in entry:
+            entry["tiles"] = [list(tile) for tile in entry["tiles"]]
     return data
 
 

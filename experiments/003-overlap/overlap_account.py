@@ -19,7 +19,7 @@ from overlap_choice import (
     recovered,
     regret,
     shortlist,
-    told,
+    summary,
 )
 from overlap_model import BLOCKS, FULL, LITERAL, SMOOTH, Form, Mask, Runs, fit, left_out, load, predict
 
@@ -63,10 +63,10 @@ DRAWS = 60
 def results(folder: Path) -> tuple[dict[str, Any], Runs, tuple[Array, Array]]:
     """Return everything that goes to results.json, and what the pictures are drawn from."""
     runs = load(folder)
-    repeats = [load(folder, (one,)) for one in REPEATS]
-    others = [load(folder, tuple(other for other in REPEATS if other != one)) for one in REPEATS]
+    repeats = [load(folder, (entry,)) for entry in REPEATS]
+    others = [load(folder, tuple(other for other in REPEATS if other != entry)) for entry in REPEATS]
     ms, joules = left_out(CHOSEN, runs)
-    found = {
+    result = {
         "data": _data(runs, repeats),
         "errors": _errors(runs, ms, joules),
         "windows": _by_window(runs, ms, joules),
@@ -79,7 +79,7 @@ def results(folder: Path) -> tuple[dict[str, Any], Runs, tuple[Array, Array]]:
         "saved": _saved(runs),
         "coefficients": _coefficients(runs),
     }
-    return found, runs, (ms, joules)
+    return result, runs, (ms, joules)
 
 
 def _spread(values: Array) -> float:
@@ -88,18 +88,18 @@ def _spread(values: Array) -> float:
 
 def _data(runs: Runs, repeats: list[Runs]) -> dict[str, Any]:
     true = front(runs.ms, runs.joules)
-    scatter = np.log(np.array([one.joules / runs.joules for one in repeats]))
-    own = scatter - scatter.mean(axis=1, keepdims=True)
+    scatter = np.log(np.array([entry.joules / runs.joules for entry in repeats]))
+    subset = scatter - scatter.mean(axis=1, keepdims=True)
     return {
         "configurations": len(runs),
         "sequential": int(runs.sequential.sum()),
         "windows": len(runs.windows),
         "groups": len(groups(runs)),
         "scatter_joules_percent": 100 * float(scatter.std(axis=0, ddof=1).mean()),
-        "scatter_joules_own_percent": 100 * float(own.std(axis=0, ddof=1).mean()),
+        "scatter_joules_own_percent": 100 * float(subset.std(axis=0, ddof=1).mean()),
         "drift_percent": [100 * float(np.expm1(shift)) for shift in scatter.mean(axis=1)],
         "scatter_ms_percent": 100
-        * float(np.log(np.array([one.ms / runs.ms for one in repeats])).std(axis=0, ddof=1).mean()),
+        * float(np.log(np.array([entry.ms / runs.ms for entry in repeats])).std(axis=0, ddof=1).mean()),
         "front": [_named(runs, i) for i in true[np.argsort(runs.ms[true])]],
         "front_ms_percent": _spread(runs.ms[true]),
         "front_joules_percent": _spread(runs.joules[true]),
@@ -139,29 +139,29 @@ def _by_window(runs: Runs, ms: Array, joules: Array) -> dict[str, Any]:
 def _least(runs: Runs, ms: Array, joules: Array) -> dict[str, Any]:
     """By how much chosen numbers of SMs miss the least energy, time, and product of the two, group by group."""
     counts = sorted({int(count) for count in runs.sms[~runs.sequential]})
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, predicted, measured in (
         ("joules", joules, runs.joules),
         ("ms", ms, runs.ms),
         ("product", ms * joules, runs.ms * runs.joules),
     ):
         fixed = {count: regret(runs, by_count(runs, count), measured) for count in counts}
-        best = min(counts, key=lambda count: (-told(fixed[count])["within"], fixed[count].mean()))
+        best = min(counts, key=lambda count: (-summary(fixed[count])["within"], fixed[count].mean()))
         ends = [int(runs.sms[least(measured)(np.flatnonzero(group))[0]]) for group in groups(runs)]
-        found[name] = {
-            "model": told(regret(runs, least(predicted), measured)),
-            **{str(count): told(fixed[count]) for count in (1, 9, 15, 17, 19)},
-            "hindsight": {"sms": best, **told(fixed[best])},
+        result[name] = {
+            "model": summary(regret(runs, least(predicted), measured)),
+            **{str(count): summary(fixed[count]) for count in (1, 9, 15, 17, 19)},
+            "hindsight": {"sms": best, **summary(fixed[best])},
             "inside": sum(counts[0] < end < counts[-1] for end in ends),
             "counts": {str(count): ends.count(count) for count in counts if count in ends},
         }
     above = regret(runs, least(joules), runs.joules)
-    found["misses"] = [
+    result["misses"] = [
         {**_named(runs, least(joules)(np.flatnonzero(group))[0]), "above_percent": 100 * float(excess)}
         for group, excess in zip(groups(runs), above, strict=True)
         if excess > PLATEAU
     ]
-    return found
+    return result
 
 
 def _pooled(runs: Runs, ms: Array, joules: Array, repeats: list[Runs], others: list[Runs]) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _tried(form: Form, runs: Runs) -> dict[str, Any]:
     return {
         "ms_percent": both["ms"]["mape_percent"],
         "joules_percent": both["joules"]["mape_percent"],
-        "least": told(regret(runs, least(joules), runs.joules))["within"],
+        "least": summary(regret(runs, least(joules), runs.joules))["within"],
         "pooled_percent": recovered(runs, front(ms, joules))["near_percent"],
         "groups_percent": over_groups(runs, on_front(ms, joules))["near_percent"],
         "contention": sorted({float(value) for value in fit(form, runs).contention}),
@@ -261,26 +261,26 @@ def _saved(runs: Runs) -> dict[str, Any]:
             for group in groups(runs)
         ]
         saved[str(count)] = {"least": min(over), "mean": fmean(over), "most": max(over)}
-    one = alone.only(alone.block == BLOCKS[1])
+    entry = alone.only(alone.block == BLOCKS[1])
     for count in (1, 20):
-        here = one.joules[one.sms == count][0]
+        here = entry.joules[entry.sms == count][0]
         saved[f"sequential {count}"] = 100 * float(1 - overlapped.joules[i] / here)
     return saved
 
 
 def _coefficients(runs: Runs) -> dict[str, Any]:
     """The fit to all rows: what the profile carries, and the rest."""
-    found = fit(CHOSEN, runs)
-    static, sms = found.watts
+    result = fit(CHOSEN, runs)
+    static, sms = result.watts
     return {
-        "sms_to_saturate": found.saturating,
-        "sms_to_saturate_512": found.saturating * found.ratio,
-        "sms_sharpness": found.sharpness,
-        "contention_compute": found.slows_compute,
-        "contention_communication": float(found.contention[0]),
+        "sms_to_saturate": result.saturating,
+        "sms_to_saturate_512": result.saturating * result.ratio,
+        "sms_sharpness": result.sharpness,
+        "contention_compute": result.slows_compute,
+        "contention_communication": float(result.contention[0]),
         "static_w": static,
         "sm_w": sms,
-        "fixed_j": found.fixed_j,
-        "collective_ms": found.collective,
-        "parts_ms": [float(part) for part in found.parts],
+        "fixed_j": result.fixed_j,
+        "collective_ms": result.collective,
+        "parts_ms": [float(part) for part in result.parts],
     }

@@ -55,11 +55,11 @@ def groups(runs: Runs) -> list[Mask]:
 
 def over_groups(runs: Runs, choose: Chooser) -> dict[str, float]:
     """Return the mean over the groups of what is recovered within each."""
-    found = []
+    result = []
     for group in groups(runs):
         index = np.flatnonzero(group)
-        found.append(recovered(runs.only(group), np.flatnonzero(np.isin(index, choose(index)))))
-    return {key: fmean(one[key] for one in found) for key in found[0]}
+        result.append(recovered(runs.only(group), np.flatnonzero(np.isin(index, choose(index)))))
+    return {key: fmean(entry[key] for entry in result) for key in result[0]}
 
 
 def regret(runs: Runs, choose: Chooser, measured: Array) -> Array:
@@ -68,7 +68,7 @@ def regret(runs: Runs, choose: Chooser, measured: Array) -> Array:
     return np.array([measured[choose(index)[0]] / measured[index].min() - 1 for index in indices])
 
 
-def told(excess: Array) -> dict[str, float]:
+def summary(excess: Array) -> dict[str, float]:
     return {
         "within": int((excess <= PLATEAU).sum()),
         "of": len(excess),

@@ -117,8 +117,8 @@ def _start(form: Form) -> Array:
 def _unpack(form: Form, logs: Array) -> Coefficients:
     values = [float(value) for value in np.exp(np.clip(logs, -12, 8))]
     parts, (collective, saturating, ratio), rest = values[:PARTS], values[PARTS : PARTS + 3], values[PARTS + 3 :]
-    found, rest = rest[: _kinds(form)], rest[_kinds(form) :]
-    by_part = np.array([0.0 if kind is None else found[kind] for kind in form.contention])
+    result, rest = rest[: _kinds(form)], rest[_kinds(form) :]
+    by_part = np.array([0.0 if kind is None else result[kind] for kind in form.contention])
     sharpness = rest.pop(0) if form.sharpness is None else form.sharpness
     slows = rest.pop(0) if form.slows_compute else 0.0
     after = rest.pop(0) if form.after is None else form.after
@@ -134,27 +134,27 @@ def fewer(waves: float, sms: Array) -> Array:
     return np.asarray(np.ceil(waves / (SMS - sms)) / np.ceil(waves / SMS))
 
 
-def seconds(form: Form, told: Coefficients, runs: Runs) -> tuple[Array, Array]:
+def seconds(form: Form, summary: Coefficients, runs: Runs) -> tuple[Array, Array]:
     """Return milliseconds of the whole block, and those during which the collective runs."""
-    saturating = told.saturating * np.where(runs.block == BLOCKS[0], told.ratio, 1.0)
-    alone = told.collective * slower(runs.sms, saturating, told.sharpness)  # type: ignore[arg-type]
+    saturating = summary.saturating * np.where(runs.block == BLOCKS[0], summary.ratio, 1.0)
+    alone = summary.collective * slower(runs.sms, saturating, summary.sharpness)  # type: ignore[arg-type]
     opens = dict(form.opens)
     part = np.arange(PARTS)
     first = np.array([opens.get(int(a), PARTS) for a in runs.first])[:, None]
     last = np.array([LAST.get(int(b), -1) for b in runs.last])[:, None]
-    inside = np.where((part >= first) & (part <= last), told.parts, 0.0)
-    outside = told.parts.sum() + told.after - inside.sum(axis=1)
-    pair, live = (_window if form.alike else _chain)(form, told, inside, alone, runs.sms)
+    inside = np.where((part >= first) & (part <= last), summary.parts, 0.0)
+    outside = summary.parts.sum() + summary.after - inside.sum(axis=1)
+    pair, live = (_window if form.alike else _chain)(form, summary, inside, alone, runs.sms)
     return outside + pair, live
 
 
-def _window(form: Form, told: Coefficients, inside: Array, alone: Array, sms: Array) -> tuple[Array, Array]:
+def _window(form: Form, summary: Coefficients, inside: Array, alone: Array, sms: Array) -> tuple[Array, Array]:
     """Beside kernels that are all alike: with the formula of the engine, one number of SMs at a time."""
     pair, live = np.zeros_like(alone), np.zeros_like(alone)
-    contention = float(told.contention[0])
+    contention = float(summary.contention[0])
     for count in np.unique(sms):
         here = sms == count
-        slow = float(fewer(form.waves[0], np.array([count]))[0]) * (1 + told.slows_compute) - 1
+        slow = float(fewer(form.waves[0], np.array([count]))[0]) * (1 + summary.slows_compute) - 1
         compute, collective = inside[here].sum(axis=1), alone[here]
         if not form.gives_back:
             compute, slow = compute * (1 + slow), 0.0
@@ -164,12 +164,12 @@ def _window(form: Form, told: Coefficients, inside: Array, alone: Array, sms: Ar
     return pair, live
 
 
-def _chain(form: Form, told: Coefficients, inside: Array, alone: Array, sms: Array) -> tuple[Array, Array]:
+def _chain(form: Form, summary: Coefficients, inside: Array, alone: Array, sms: Array) -> tuple[Array, Array]:
     """Beside kernels that are not alike: one after the other, until the collective is through."""
     pair, live, left = np.zeros_like(alone), np.zeros_like(alone), alone.copy()
     for part in range(PARTS):
-        slow = fewer(form.waves[part], sms) * (1 + told.slows_compute)
-        contention = told.contention[part]
+        slow = fewer(form.waves[part], sms) * (1 + summary.slows_compute)
+        contention = summary.contention[part]
         overlapped = np.minimum(inside[:, part] * slow, left * (1 + contention))
         pair += inside[:, part] + overlapped * (1 - 1 / slow)
         live += overlapped
@@ -183,10 +183,10 @@ def _drawn(form: Form, runs: Runs, ms: Array, live: Array) -> Array:
     return np.array([np.ones_like(ms), *(GPUS * 1e-3 * terms[name] for name in form.watts)]).T
 
 
-def predict(form: Form, told: Coefficients, runs: Runs) -> tuple[Array, Array]:
+def predict(form: Form, summary: Coefficients, runs: Runs) -> tuple[Array, Array]:
     """Return milliseconds and joules."""
-    ms, live = seconds(form, told, runs)
-    return ms, _drawn(form, runs, ms, live) @ np.array([told.fixed_j, *told.watts])
+    ms, live = seconds(form, summary, runs)
+    return ms, _drawn(form, runs, ms, live) @ np.array([summary.fixed_j, *summary.watts])
 
 
 def fit(form: Form, runs: Runs) -> Coefficients:
@@ -195,10 +195,10 @@ def fit(form: Form, runs: Runs) -> Coefficients:
     def error(logs: Array) -> Array:
         return np.asarray(np.log(seconds(form, _unpack(form, logs), runs)[0] / runs.ms))
 
-    told = _unpack(form, least_squares(error, _start(form), x_scale="jac", max_nfev=300).x)
-    columns = _drawn(form, runs, *seconds(form, told, runs)) / runs.joules[:, None]
+    summary = _unpack(form, least_squares(error, _start(form), x_scale="jac", max_nfev=300).x)
+    columns = _drawn(form, runs, *seconds(form, summary, runs)) / runs.joules[:, None]
     fixed, *watts = (float(value) for value in np.linalg.lstsq(columns, np.ones(len(runs)), rcond=None)[0])
-    return Coefficients(**{**vars(told), "fixed_j": fixed, "watts": tuple(watts)})
+    return Coefficients(**{**vars(summary), "fixed_j": fixed, "watts": tuple(watts)})
 
 
 def left_out(form: Form, runs: Runs) -> tuple[Array, Array]:

@@ -39,8 +39,8 @@ def close_of_few(old: float, new: float) -> bool:
 
 def readme() -> str:
     """Return README.md as the committed results make it."""
-    told = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return Template((HERE / "template.md").read_text(encoding="utf-8")).substitute(words(told))
+    summary = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return Template((HERE / "template.md").read_text(encoding="utf-8")).substitute(words(summary))
 
 
 def main() -> None:
@@ -58,8 +58,8 @@ def main() -> None:
 
         from energylens.calibrate.engines.runs import data_dir
 
-        found, runs, predicted = results(data_dir())
-        fresh = json.loads(json.dumps(rounded(found, few_digits)))
+        result, runs, predicted = results(data_dir())
+        fresh = json.loads(json.dumps(rounded(result, few_digits)))
     if options.check:
         must(README.read_text(encoding="utf-8") == readme(), "README.md is what run.py writes")
         print("README.md is what the committed results make it; the A100 profile carries the fitted coefficients")

@@ -16,10 +16,10 @@ def verdict(held: bool) -> str:
     return "reached" if held else "**missed**"
 
 
-def targets(told: dict[str, Any]) -> str:
+def targets(summary: dict[str, Any]) -> str:
     """Return the figures against the targets and the paper."""
-    errors, least = told["errors"]["all"], told["least"]["joules"]["model"]
-    share, pooled, within = 100 * least["within"] / least["of"], told["pooled"], told["groups"]
+    errors, least = summary["errors"]["all"], summary["least"]["joules"]["model"]
+    share, pooled, within = 100 * least["within"] / least["of"], summary["pooled"], summary["groups"]
     front = f"at least {TARGETS['front']:.0f} %"
     rows = [
         ["energy, mean absolute error", f"{errors['joules']['mape_percent']:.2f} %",
@@ -58,8 +58,8 @@ def counts(least: dict[str, Any]) -> str:
     """Return how many groups a choice of SMs gets right, and the mean excess."""
     names = {"model": "the model's choice", "9": "always 9", "15": "always 15", "17": "always 17", "19": "always 19"}
     cells = [
-        [text, *(f"{one['within']} of {one['of']}, {one['mean_percent']:.2f} %, {one['most_percent']:.1f} %"
-                 for quantity in ("joules", "ms", "product") for one in [least[quantity][name]])]
+        [text, *(f"{entry['within']} of {entry['of']}, {entry['mean_percent']:.2f} %, {entry['most_percent']:.1f} %"
+                 for quantity in ("joules", "ms", "product") for entry in [least[quantity][name]])]
         for name, text in names.items()
     ]  # fmt: skip
     return markdown(["SMs", "energy", "time", "energy x time"], cells)
@@ -76,51 +76,51 @@ def tried(rows: dict[str, dict[str, Any]]) -> str:
     return markdown(head, lines)
 
 
-def profile(found: dict[str, Any]) -> str:
+def profile(result: dict[str, Any]) -> str:
     """Return what the fit to all rows finds beside what the A100 profile carries; stop if they have come apart."""
     spec = load_gpu("a100-sxm-80gb").spec
     link, energy = spec.link, spec.energy
     must(link.contention is not None and energy is not None, "the A100 profile has contention and energies")
     assert link.contention is not None and energy is not None
-    must(link.sms_to_saturate == round(found["sms_to_saturate"]), "the profile's sms_to_saturate is the fit's")
-    must(link.sms_sharpness == found["sms_sharpness"], "the profile's sms_sharpness is the fit's")
-    must(link.contention.communication == round(found["contention_communication"], 2), "so is its contention")
-    must(link.contention.compute == found["contention_compute"] == 0, "compute is not slowed down by contention")
-    wanted = found["sm_w"] * found["sms_to_saturate"]
+    must(link.sms_to_saturate == round(result["sms_to_saturate"]), "the profile's sms_to_saturate is the fit's")
+    must(link.sms_sharpness == result["sms_sharpness"], "the profile's sms_sharpness is the fit's")
+    must(link.contention.communication == round(result["contention_communication"], 2), "so is its contention")
+    must(link.contention.compute == result["contention_compute"] == 0, "compute is not slowed down by contention")
+    wanted = result["sm_w"] * result["sms_to_saturate"]
     rows = [
-        ["`link.sms_to_saturate` (1024 threads a block)", f"{found['sms_to_saturate']:.2f}",
+        ["`link.sms_to_saturate` (1024 threads a block)", f"{result['sms_to_saturate']:.2f}",
          f"{link.sms_to_saturate:g}"],
-        ["`link.sms_sharpness` (set, not fitted)", f"{found['sms_sharpness']:g}", f"{link.sms_sharpness:g}"],
-        ["`link.contention.compute`", f"{found['contention_compute']:g}", f"{link.contention.compute:g}"],
-        ["`link.contention.communication`", f"{found['contention_communication']:.2f}",
+        ["`link.sms_sharpness` (set, not fitted)", f"{result['sms_sharpness']:g}", f"{link.sms_sharpness:g}"],
+        ["`link.contention.compute`", f"{result['contention_compute']:g}", f"{link.contention.compute:g}"],
+        ["`link.contention.communication`", f"{result['contention_communication']:.2f}",
          f"{link.contention.communication:g}"],
-        ["static W of a GPU (`energy.static_w`; of another source)", f"{found['static_w']:.1f}",
+        ["static W of a GPU (`energy.static_w`; of another source)", f"{result['static_w']:.1f}",
          f"{energy.static_w:g}"],
-        ["W a communication SM", f"{found['sm_w']:.2f}", "none: `communication_w` below"],
+        ["W a communication SM", f"{result['sm_w']:.2f}", "none: `communication_w` below"],
         ["the same for all it wants (`energy.communication_w`; transferred, not from here)", f"{wanted:.1f}",
          f"{energy.communication_w:g}"],
     ]  # fmt: skip
     return markdown(["coefficient", "fit to all rows", "A100 profile"], rows)
 
 
-def words(told: dict[str, Any]) -> dict[str, str]:
+def words(summary: dict[str, Any]) -> dict[str, str]:
     """Return every figure and table that template.md names."""
-    data, errors, least, saved = told["data"], told["errors"], told["least"], told["saved"]
-    pooled, within, few = told["pooled"], told["groups"], told["few"]
+    data, errors, least, saved = summary["data"], summary["errors"], summary["least"], summary["saved"]
+    pooled, within, few = summary["pooled"], summary["groups"], summary["few"]
     energy, product = least["joules"], least["product"]
     must(pooled["model"]["near_percent"] < TARGETS["front"], "the pooled front misses its target")
     must(energy["19"]["within"] >= energy["model"]["within"], "always 19 SMs is as good for energy alone")
     must(product["model"]["within"] > product["hindsight"]["within"], "for both no fixed number of SMs is as good")
     must(few["drawn"]["ms_percent"]["most"] < TARGETS["ms"], "four windows are enough for the targets")
-    chosen = told["tried"]["chosen"]
-    better = [name for name, row in told["tried"].items() if row["joules_percent"] < 0.95 * chosen["joules_percent"]]
+    chosen = summary["tried"]["chosen"]
+    better = [name for name, row in summary["tried"].items() if row["joules_percent"] < 0.95 * chosen["joules_percent"]]
     must(not better, "no form that was tried has a clearly smaller energy error")
     out = {
-        "table_targets": targets(told),
+        "table_targets": targets(summary),
         "table_front": configurations(data["front"]),
         "table_counts": counts(least),
-        "table_tried": tried(told["tried"]),
-        "table_profile": profile(told["coefficients"]),
+        "table_tried": tried(summary["tried"]),
+        "table_profile": profile(summary["coefficients"]),
         "table_pooled": recovery({
             "predicted front": pooled["model"],
             "overlap with the whole block, most SMs (two block sizes)": pooled["whole, most SMs"],
@@ -139,7 +139,7 @@ def words(told: dict[str, Any]) -> dict[str, str]:
         "table_windows": markdown(
             ["operations", "time: mean, most, %", "energy: mean, most, %"],
             [[name, *(f"{row[q]['mape_percent']:.1f}, {row[q]['most_percent']:.1f}" for q in ("ms", "joules"))]
-             for name, row in told["windows"].items()],
+             for name, row in summary["windows"].items()],
         ),
         "table_paper_counts": markdown(
             ["SMs", "energy, %", "time, %"],
@@ -150,8 +150,8 @@ def words(told: dict[str, Any]) -> dict[str, str]:
             ["predicted to lose by at most", "configurations", "within 1 %", "strictly",
              "as many at random: within 1 %", "strictly"],
             [[f"{row['slack_percent']:g} %", f"{row['size']}",
-              *(f"{one[f'{key}_percent']:.0f} %" for one in (row, row["random"]) for key in ("near", "strict"))]
-             for row in told["shortlist"]],
+              *(f"{entry[f'{key}_percent']:.0f} %" for entry in (row, row["random"]) for key in ("near", "strict"))]
+             for row in summary["shortlist"]],
         ),
         "missed": "; ".join(
             f"operations {row['window']} with {row['block']} threads, {row['above_percent']:.1f} % above"
@@ -167,9 +167,9 @@ def words(told: dict[str, Any]) -> dict[str, str]:
         "drift": ", ".join(f"{shift:+.1f} %" for shift in data["drift_percent"]),
         "inside": f"{energy['inside']} of {energy['model']['of']}",
         "inside_ms": f"{least['ms']['inside']} of {energy['model']['of']}",
-        "parts": ", ".join(f"{part:.2f}" for part in told["coefficients"]["parts_ms"]),
-        "fixed_j": f"{told['coefficients']['fixed_j']:.2f}",
-        "n_512": f"{told['coefficients']['sms_to_saturate_512']:.1f}",
+        "parts": ", ".join(f"{part:.2f}" for part in summary["coefficients"]["parts_ms"]),
+        "fixed_j": f"{summary['coefficients']['fixed_j']:.2f}",
+        "n_512": f"{summary['coefficients']['sms_to_saturate_512']:.1f}",
         "least_model": f"{energy['model']['within']} of {energy['model']['of']}",
         "least_19": f"{energy['19']['within']} of {energy['19']['of']}",
         "product_model": f"{product['model']['within']} of {product['model']['of']}",
@@ -200,9 +200,9 @@ def words(told: dict[str, Any]) -> dict[str, str]:
         "grouped_15": within["15"]["near_percent"], "repeat_strict": pooled["repeat"]["strict_percent"],
         "grouped_strict": within["model"]["strict_percent"],
     }  # fmt: skip
-    waves = told["tried"]["the same, 768 in operation 2 and 1024 in 6"]
-    free = told["tried"]["such a time fitted"]
-    parts = told["tried"]["contention of each part of its own"]
+    waves = summary["tried"]["the same, 768 in operation 2 and 1024 in 6"]
+    free = summary["tried"]["such a time fitted"]
+    parts = summary["tried"]["contention of each part of its own"]
     out |= {name: f"{value:.1f}" for name, value in figures.items()} | {
         name: f"{value:.0f}" for name, value in whole.items()
     }
@@ -214,7 +214,7 @@ def words(told: dict[str, Any]) -> dict[str, str]:
         "time_2": f"{chosen['ms_percent']:.2f}", "part_time": f"{parts['ms_percent']:.2f}",
         "part_energy": f"{parts['joules_percent']:.2f}",
         "free_contention": f"{free['contention'][0]:.2f}",
-        "short_contention": f"{told['tried']['0.2 ms that no window covers']['contention'][0]:.2f}",
+        "short_contention": f"{summary['tried']['0.2 ms that no window covers']['contention'][0]:.2f}",
         "contention": f"{chosen['contention'][0]:.2f}",
         **{name: str(data[name]) for name in ("configurations", "sequential", "windows", "groups")},
     }  # fmt: skip

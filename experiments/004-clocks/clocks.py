@@ -98,11 +98,11 @@ def cap_against_lock(table: pl.DataFrame, slower: float) -> tuple[float, float, 
     wanted = slower * free["time_s"]
     if caps["time_s"].max() < wanted:
         return None
-    found = []
+    result = []
     for side in (caps, clocks):
         time, value, joules = (side[name].to_numpy()[::-1] for name in ("time_s", "value", "j_per_token"))
-        found.append((float(np.interp(wanted, time, value)), float(np.interp(wanted, time, joules))))
-    (cap, cap_j), (mhz, mhz_j) = found
+        result.append((float(np.interp(wanted, time, value)), float(np.interp(wanted, time, joules))))
+    (cap, cap_j), (mhz, mhz_j) = result
     reached = clocks["time_s"].max() >= wanted
     return cap, mhz if reached else 0, cap_j / free["j_per_token"], mhz_j / free["j_per_token"]
 
@@ -123,8 +123,8 @@ def measured() -> pl.DataFrame:
     table = pl.read_csv(HERE / "measured.csv").with_row_index("row")
     cap = pl.when(gpu=PCIE).then(pl.lit(PCIE_CAP_W))
     points = table.select("row", "gpu", "model", "batch", "prompt_tokens", "sm_clock_mhz", power_cap_w=cap)
-    found = el.evaluate(points.with_columns(output_tokens=pl.lit(1)), carry=["row"], **OWN)  # type: ignore[arg-type]
-    both = table.join(found.select("row", "energy_prefill_j", "ttft_s"), on="row", maintain_order="left")
+    result = el.evaluate(points.with_columns(output_tokens=pl.lit(1)), carry=["row"], **OWN)  # type: ignore[arg-type]
+    both = table.join(result.select("row", "energy_prefill_j", "ttft_s"), on="row", maintain_order="left")
     both = both.rename({"energy_prefill_j": "predicted_j"}).with_columns(predicted_ms=pl.col("ttft_s") * 1e3)
     both = both.with_columns(watts=pl.col("energy_j") / pl.col("time_ms") * 1e3)
     return both.with_columns(
@@ -141,10 +141,10 @@ def published_sweep(table: pl.DataFrame) -> pl.DataFrame:
     keys = ["model", "batch", "prompt_tokens"]
     sides = []
     for side, joules, time in (("measured", "energy_j", "time_ms"), ("predicted", "predicted_j", "predicted_ms")):
-        one = runs.with_columns(
+        entry = runs.with_columns(
             j_per_token=joules, time_s=pl.col(time) / 1e3, watts=pl.col(joules) / pl.col(time) * 1e3
         )
-        sides.append(best(one, keys).with_columns(side=pl.lit(side)))
+        sides.append(best(entry, keys).with_columns(side=pl.lit(side)))
     return pl.concat(sides)
 
 

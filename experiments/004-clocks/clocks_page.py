@@ -51,17 +51,17 @@ def saved(ratio: pl.Series) -> pl.Series:
 
 def clock_figures(table: pl.DataFrame) -> dict[str, str]:
     """Return the table of the best clocks and the figures of the text."""
-    found = best(table.filter(knob="clock"), ["gpu", "phase", "work"])
+    result = best(table.filter(knob="clock"), ["gpu", "phase", "work"])
     rows = [
-        [work, *(cell for gpu in GPUS for cell in _best_cells(found.filter(gpu=gpu, work=work).row(0, named=True)))]
+        [work, *(cell for gpu in GPUS for cell in _best_cells(result.filter(gpu=gpu, work=work).row(0, named=True)))]
         for work in map(str, WORKS)
     ]
     head = ["predicted"]
     for short in GPUS.values():
         head += [f"{short}: MHz of least J", "J saved", "time", "W at full clock", "W there"]
     out = {"table_clocks": markdown(head, rows)}
-    for (gpu, short), phase in ((one, phase) for one in GPUS.items() for phase in ("prefill", "decode")):
-        here = found.filter(gpu=gpu, phase=phase)
+    for (gpu, short), phase in ((entry, phase) for entry in GPUS.items() for phase in ("prefill", "decode")):
+        here = result.filter(gpu=gpu, phase=phase)
         must(phase == "decode" or set(here["mhz"]) == {KNEE[gpu]}, "prefill costs least at the knee of the voltage")
         name = f"{short}_{phase}"
         at, full = (table.filter(gpu=gpu, phase=phase, knob="clock", value=mhz) for mhz in (KNEE[gpu], CLOCKS[gpu][-1]))
@@ -181,10 +181,10 @@ def cap_figures(table: pl.DataFrame) -> dict[str, str]:
         free = here.filter(knob="clock", value=CLOCKS[gpu][-1])["watts"].item()
         cells = []
         for slower in SLOWER:
-            found = cap_against_lock(here, slower)
-            if found is None:
+            result = cap_against_lock(here, slower)
+            if result is None:
                 sys.exit("no longer true: some cap of the sweep slows every work down by that much")
-            cap, mhz, cap_j, mhz_j = found
+            cap, mhz, cap_j, mhz_j = result
             if mhz:
                 slowed[work.phase].append(100 * (cap_j / mhz_j - 1))
             lock = f"{mhz:,.0f} MHz: {100 * (mhz_j - 1):+.0f} %" if mhz else "none is so slow"
@@ -219,10 +219,10 @@ def cap_figures(table: pl.DataFrame) -> dict[str, str]:
             table.filter(gpu=gpu, knob="clock", phase="decode", value=mhz) for mhz in (KNEE[gpu], CLOCKS[gpu][-1])
         )
         highest = max(knee["watts"].to_list())
-        one = min(watts for watts in CAPS[gpu] if watts >= highest)
-        capped = caps.filter(value=one)
+        entry = min(watts for watts in CAPS[gpu] if watts >= highest)
+        capped = caps.filter(value=entry)
         must(capped["work"].to_list() == full["work"].to_list(), "one cap is tried on every decode")
-        out[f"{short}_one_cap"] = str(one)
+        out[f"{short}_one_cap"] = str(entry)
         out[f"{short}_knee_watts"] = span(knee["watts"])
         out[f"{short}_one_cap_saved"] = span(100 * (1 - capped["j_per_token"] / full["j_per_token"]))
     return out

@@ -21,7 +21,7 @@ def measure() -> dict[str, Any]:
     """Return fits and errors (%) with all rows, and with each number of GPUs left out, and the left-out rows."""
     folder = data_folder()
     everything = collective.fit(folder)
-    found: dict[str, Any] = {"all": _coefficients(everything) | {"errors": everything["errors"]}, "left_out": {}}
+    result: dict[str, Any] = {"all": _coefficients(everything) | {"errors": everything["errors"]}, "left_out": {}}
     points = []
     for size in SIZES:
         with tempfile.TemporaryDirectory() as name:
@@ -34,11 +34,11 @@ def measure() -> dict[str, Any]:
             errors[f"mape{name}"] = float(np.mean(np.abs(_errors(part, "predicted_w"))))
         errors["worst"] = float(np.max(np.abs(_errors(rows, "predicted_w"))))
         errors["mape_without_meter"] = float(np.mean(np.abs(_errors(rows, "steady_w"))))
-        found["left_out"][str(size)] = _coefficients(fit) | {name: round(value, 2) for name, value in errors.items()}
+        result["left_out"][str(size)] = _coefficients(fit) | {name: round(value, 2) for name, value in errors.items()}
         points.append(rows)
-    found["points"] = pl.concat(points).with_columns(pl.col(pl.Float64).round_sig_figs(4)).to_dict(as_series=False)
-    found["mape"] = round(float(np.mean(np.abs(_errors(pl.concat(points), "predicted_w")))), 2)
-    return found
+    result["points"] = pl.concat(points).with_columns(pl.col(pl.Float64).round_sig_figs(4)).to_dict(as_series=False)
+    result["mape"] = round(float(np.mean(np.abs(_errors(pl.concat(points), "predicted_w")))), 2)
+    return result
 
 
 def _errors(rows: pl.DataFrame, column: str) -> NDArray[np.float64]:

@@ -34,10 +34,10 @@ def shares() -> pl.DataFrame:
         prompt, output = LENGTHS[phase]
         point = {"phase": phase, "gpu": gpu, "tp": tp, "batch": batch}
         try:
-            found = el.predict(MODEL, gpu, tp=tp, batch=batch, prompt_tokens=prompt, output_tokens=output)
+            result = el.predict(MODEL, gpu, tp=tp, batch=batch, prompt_tokens=prompt, output_tokens=output)
         except el.EnergylensError:
             continue  # does not fit
-        rows.append(point | _parts(found.kernels.filter(phase=phase), gpu, tp))
+        rows.append(point | _parts(result.kernels.filter(phase=phase), gpu, tp))
     table = pl.DataFrame(rows)
     points = table.with_columns(
         model=pl.lit(MODEL),
@@ -57,9 +57,9 @@ def shares() -> pl.DataFrame:
         "tokens": pl.col("batch") * pl.when(prefill).then("prompt_tokens").otherwise(1),
     }
     dynamic = pl.col("communication") - pl.col("static")  # at the power limit less than the parts
-    kept = dynamic / (pl.col("moved") + pl.col("running"))
+    retained = dynamic / (pl.col("moved") + pl.col("running"))
     table = pl.concat([table, results.select(**both)], how="horizontal")
-    return table.with_columns(moved=pl.col("moved") * kept, running=pl.col("running") * kept).with_columns(
+    return table.with_columns(moved=pl.col("moved") * retained, running=pl.col("running") * retained).with_columns(
         share=pl.col("communication") / pl.col("energy"),
         time_share=pl.col("seconds") / pl.col("elapsed"),
         communication_w=pl.col("communication") / pl.col("seconds") / pl.col("tp"),
@@ -86,15 +86,15 @@ def fleets() -> pl.DataFrame:
     names = ["gpu", "tp", "batch", "prompt_tokens", "output_tokens"]
     rows = [(gpu, tp, batch, *FLEET_LENGTHS) for (gpu, tp), batch in product(FLEETS, FLEET_BATCHES)]
     points = pl.DataFrame(rows, schema=names, orient="row").with_columns(model=pl.lit(MODEL))
-    found = el.evaluate(points, breakdown=True).filter(reason="ok")
+    result = el.evaluate(points, breakdown=True).filter(reason="ok")
     spent = pl.col("energy_prefill_communication_j") + pl.col("energy_decode_communication_j")
-    found = found.with_columns(share=spent / pl.col("energy_j"))
-    kept = ["gpu", "tp", "batch", "energy_per_output_token_j", "output_tokens_per_s", "tpot_s", "ttft_s", "share"]
+    result = result.with_columns(share=spent / pl.col("energy_j"))
+    retained = ["gpu", "tp", "batch", "energy_per_output_token_j", "output_tokens_per_s", "tpot_s", "ttft_s", "share"]
     best = [
-        found.filter(pl.col("tpot_s") <= tpot, pl.col("ttft_s") <= ttft)
+        result.filter(pl.col("tpot_s") <= tpot, pl.col("ttft_s") <= ttft)
         .sort("energy_per_output_token_j")
         .unique(["gpu", "tp"], keep="first", maintain_order=True)
-        .select(pl.lit(ttft).alias("ttft_limit_s"), pl.lit(tpot).alias("tpot_limit_s"), *kept)
+        .select(pl.lit(ttft).alias("ttft_limit_s"), pl.lit(tpot).alias("tpot_limit_s"), *retained)
         for ttft, tpot in product(TTFT_S, TPOT_S)
     ]
     return pl.concat(best)
@@ -103,7 +103,10 @@ def fleets() -> pl.DataFrame:
 def ways() -> pl.DataFrame:
     """Return time and energy of a prefill at TP 8 by overlap, sequence parallelism and fused norm."""
     names = ["gpu", "way", "overlap_stages", "overlap_sms"]
-    rows = [(gpu, way, *overlap) for gpu, overlap, way in product(("a100-sxm-80gb", "h100-sxm"), WAYS, FOLDED)]
+    rows = [
+        (gpu, run_options, *overlap)
+        for gpu, overlap, run_options in product(("a100-sxm-80gb", "h100-sxm"), WAYS, FOLDED)
+    ]
     points = pl.DataFrame(rows, schema=names, orient="row").with_columns(
         model=pl.lit(MODEL),
         tp=8,
@@ -113,6 +116,6 @@ def ways() -> pl.DataFrame:
         sequence_parallel=pl.col("way") == FOLDED[1],
         fused_norm=pl.col("way") == FOLDED[2],
     )
-    found = el.evaluate(points, carry=["way"], breakdown=True)
+    result = el.evaluate(points, carry=["way"], breakdown=True)
     share = pl.col("energy_prefill_communication_j") / pl.col("energy_prefill_j")
-    return found.select(*names, "ttft_s", "energy_prefill_j", share=share)
+    return result.select(*names, "ttft_s", "energy_prefill_j", share=share)

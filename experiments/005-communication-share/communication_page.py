@@ -34,14 +34,16 @@ def share_figures(table: pl.DataFrame, measured: dict[str, Any]) -> dict[str, st
         here = table.filter(phase=phase, gpu=gpu)
         for tp in TPS:
             cells = [
-                "does not fit" if one.is_empty() else f"{100 * one['share'].item():.1f} %"
-                for one in (here.filter(tp=tp, batch=batch) for batch in BATCHES)
+                "does not fit" if entry.is_empty() else f"{100 * entry['share'].item():.1f} %"
+                for entry in (here.filter(tp=tp, batch=batch) for batch in BATCHES)
             ]
             rows.append([phase, short, str(tp), *cells])
-        one = here.filter(tp=8, batch=REFERENCE_BATCH).row(0, named=True)
-        cells = [f"{100 * one[part] / one['communication']:.0f} %" for part in PARTS]
-        watts = [f"{one['communication_w']:.0f}", f"{one['mean_w']:.0f}"]
-        parts.append([phase, short, f"{100 * one['share']:.1f} %", f"{100 * one['time_share']:.0f} %", *cells, *watts])
+        entry = here.filter(tp=8, batch=REFERENCE_BATCH).row(0, named=True)
+        cells = [f"{100 * entry[part] / entry['communication']:.0f} %" for part in PARTS]
+        watts = [f"{entry['communication_w']:.0f}", f"{entry['mean_w']:.0f}"]
+        parts.append(
+            [phase, short, f"{100 * entry['share']:.1f} %", f"{100 * entry['time_share']:.0f} %", *cells, *watts]
+        )
         eight = here.filter(tp=8)
         out |= {
             f"{short}_{phase}": span(eight["share"]),
@@ -78,13 +80,13 @@ def fleet_figures(table: pl.DataFrame) -> dict[str, str]:
         cells = []
         for ttft in TTFT_S:
             for tpot in TPOT_S:
-                one = table.filter(gpu=gpu, tp=tp, tpot_limit_s=tpot, ttft_limit_s=ttft)
-                if one.is_empty():
+                entry = table.filter(gpu=gpu, tp=tp, tpot_limit_s=tpot, ttft_limit_s=ttft)
+                if entry.is_empty():
                     cells.append("-")
                     continue
-                found = one.row(0, named=True)
-                joules, share = found["energy_per_output_token_j"], 100 * found["share"]
-                cells.append(f"{joules:.2f} ({found['batch']}; {share:.1f} %)")
+                result = entry.row(0, named=True)
+                joules, share = result["energy_per_output_token_j"], 100 * result["share"]
+                cells.append(f"{joules:.2f} ({result['batch']}; {share:.1f} %)")
         rows.append([f"{tp} {GPUS.get(gpu, 'L40S')}", *cells])
     head = ["predicted"]
     for ttft in TTFT_S:
@@ -97,9 +99,9 @@ def fleet_figures(table: pl.DataFrame) -> dict[str, str]:
     must((best.first()["gpu"] == "b200").all() and (best.first()["tp"] == 2).all(), "2 B200 cost least in TTFT 1 s")
     for name, ttft in zip(("strict", "free"), TTFT_S, strict=True):
         for gpu, tp in (("b200", 1), ("b200", 2), ("h100-sxm", 8), ("a100-sxm-80gb", 8)):
-            one = table.filter(gpu=gpu, tp=tp, tpot_limit_s=0.05, ttft_limit_s=ttft)
-            out[f"{GPUS[gpu]}_{tp}_{name}"] = f"{one['energy_per_output_token_j'].item():.2f}"
-            out[f"{GPUS[gpu]}_{tp}_{name}_share"] = f"{100 * one['share'].item():.1f} %"
+            entry = table.filter(gpu=gpu, tp=tp, tpot_limit_s=0.05, ttft_limit_s=ttft)
+            out[f"{GPUS[gpu]}_{tp}_{name}"] = f"{entry['energy_per_output_token_j'].item():.2f}"
+            out[f"{GPUS[gpu]}_{tp}_{name}_share"] = f"{100 * entry['share'].item():.1f} %"
     return out
 
 
@@ -112,23 +114,26 @@ def way_figures(table: pl.DataFrame) -> dict[str, str]:
         cells = []
         for gpu in ("a100-sxm-80gb", "h100-sxm"):
             base = table.filter(pl.col("overlap_stages").is_null(), gpu=gpu, way=FOLDED[0]).row(0, named=True)
-            for way in FOLDED:
+            for run_options in FOLDED:
                 same = pl.col("overlap_stages").is_null() if stages is None else pl.col("overlap_stages") == stages
-                one = table.filter(same, gpu=gpu, way=way, overlap_sms=sms).row(0, named=True)
-                time, joules = (100 * (one[name] / base[name] - 1) for name in ("ttft_s", "energy_prefill_j"))
+                entry = table.filter(same, gpu=gpu, way=run_options, overlap_sms=sms).row(0, named=True)
+                time, joules = (100 * (entry[name] / base[name] - 1) for name in ("ttft_s", "energy_prefill_j"))
                 cells.append(f"{time:+.0f} / {joules:+.0f}")
         rows.append(["none" if stages is None else f"{stages} stages, {sms} SMs", *cells])
-    head = ["predicted: % time / % joules", *(f"{short}, {way}" for short in ("A100", "H100") for way in FOLDED)]
+    head = [
+        "predicted: % time / % joules",
+        *(f"{short}, {run_options}" for short in ("A100", "H100") for run_options in FOLDED),
+    ]
     for gpu, short in (("a100-sxm-80gb", "A100"), ("h100-sxm", "H100")):
         here = table.filter(gpu=gpu)
         base = here.row(0, named=True)
         out |= {f"base_{short}": f"{base['ttft_s']:.3g}", f"base_{short}_j": f"{base['energy_prefill_j']:,.0f}"}
         for what, column in (("fastest", "ttft_s"), ("cheapest", "energy_prefill_j")):
-            one = here.sort(column).row(0, named=True)
-            stages = one["overlap_stages"]
-            overlap = "no overlap" if stages is None else f"{stages} stages of {one['overlap_sms']} SMs"
-            time, joules = (100 * (one[name] / base[name] - 1) for name in ("ttft_s", "energy_prefill_j"))
-            out[f"{short}_{what}"] = f"{one['way']}, {overlap} ({time:+.0f} % time, {joules:+.0f} % joules)"
+            entry = here.sort(column).row(0, named=True)
+            stages = entry["overlap_stages"]
+            overlap = "no overlap" if stages is None else f"{stages} stages of {entry['overlap_sms']} SMs"
+            time, joules = (100 * (entry[name] / base[name] - 1) for name in ("ttft_s", "energy_prefill_j"))
+            out[f"{short}_{what}"] = f"{entry['way']}, {overlap} ({time:+.0f} % time, {joules:+.0f} % joules)"
         hidden = pl.col("overlap_stages").is_not_null()
         least = (
             here.filter(side).group_by("way", maintain_order=True).agg(pl.min("ttft_s")) for side in (~hidden, hidden)
@@ -222,15 +227,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare the committed results with a fresh run")
     parser.add_argument("--refresh", action="store_true", help="fit the measured all-reduces again (ENERGYLENS_DATA)")
-    asked = parser.parse_args()
-    if asked.refresh:
+    requested = parser.parse_args()
+    if requested.refresh:
         RESULTS.write_text(json.dumps(allreduce_power.measure(), indent=1) + "\n", encoding="utf-8")
     measured = json.loads(RESULTS.read_text(encoding="utf-8"))
     tables = {"shares": shares(), "fleets": fleets(), "ways": ways()}
     figures = share_figures(tables["shares"], measured) | fleet_figures(tables["fleets"])
     figures |= way_figures(tables["ways"]) | power_figures(measured)
     readme = Template((HERE / "template.md").read_text(encoding="utf-8")).substitute(figures)
-    if settled(HERE, readme, tables, asked.check):
+    if settled(HERE, readme, tables, requested.check):
         draw_shares(tables["shares"]).save(HERE / "shares.png", scale_factor=1.5)
         draw_power(measured).save(HERE / "power.png", scale_factor=1.5)
 

@@ -82,30 +82,30 @@ def _kernels(directory: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
                 if form not in FORMS or "has no table of its own" in entry["source"]:
                     continue
                 try:
-                    found = measured(directory, SYSTEMS[gpu], framework, form)
+                    result = measured(directory, SYSTEMS[gpu], framework, form)
                 except SpecError:
                     continue
                 values, sharpness = _values(entry)
-                own = {"gpu": gpu, "framework": framework, "format": form}
-                apart = held_out_of(found.experts)
+                group = {"gpu": gpu, "framework": framework, "format": form}
+                apart = held_out_of(result.experts)
                 times = MoeModel(apart, device(spec), form).seconds(values, sharpness)
-                told = {
+                summary = {
                     name: score(times[here], apart.seconds[here]).mape_percent
                     for name, skew in SKEWS.items()
                     if name != "uniform" and (here := apart.skew == skew).any()
                 }
                 whole = score(times, apart.seconds)
-                left_out = 100 * (1 - len(found.experts.seconds) / len(found.every.seconds))
-                every = held_out_of(found.every)
+                left_out = 100 * (1 - len(result.experts.seconds) / len(result.every.seconds))
+                every = held_out_of(result.every)
                 unfiltered = score(MoeModel(every, device(spec), form).seconds(values, sharpness), every.seconds)
                 rows.append(
-                    own
+                    group
                     | {"rows": whole.rows, "all": whole.mape_percent, "unsound": left_out}
                     | {"with_unsound": unfiltered.mape_percent}
-                    | told
+                    | summary
                 )
-                narrow = found.experts.take(np.flatnonzero(found.experts.groups <= 64))
-                cells += [own | cell for cell in _cells(narrow, values, sharpness, gpu, form)]
+                narrow = result.experts.take(np.flatnonzero(result.experts.groups <= 64))
+                cells += [group | cell for cell in _cells(narrow, values, sharpness, gpu, form)]
     return rows, cells
 
 
@@ -118,36 +118,36 @@ def _nodes(directory: Path) -> list[dict[str, Any]]:
     spec = load_gpu("h100-sxm").spec
     assert spec.collectives is not None
     folder = directory / SYSTEMS["h100-sxm"] / "comm" / "sglang" / NODES_VERSION
-    told = []
+    summary = []
     for mode, name, latency in (("normal", "deepep_normal", "transmit_us"), ("ll", "deepep_low_latency", "avg_t_us")):
         table = pl.read_parquet(folder / f"wideep_deepep_{mode}_perf.parquet").filter(pl.col("node_num") > 1)
         for operation in ("dispatch", "combine"):
-            one = next(way for way in getattr(spec.collectives, operation) if way.name == name)
+            item = next(run_options for run_options in getattr(spec.collectives, operation) if run_options.name == name)
             rows = table.with_columns(measured=1e-6 * pl.col(f"{operation}_{latency}")).filter(pl.col("measured") > 0)
             sms = rows[f"{operation}_sms"].to_numpy() if mode == "normal" else np.full(rows.height, np.inf)
-            predicted = _across(rows, one, sms, spec)
+            predicted = _across(rows, item, sms, spec)
             for nodes in (2, 4, 8):
                 here = (rows["node_num"] == nodes).to_numpy()
                 ratio = predicted[here] / rows["measured"].to_numpy()[here] - 1
-                own = {"name": name, "operation": operation, "nodes": nodes, "rows": int(here.sum())}
-                told.append(own | {"mape": float(100 * np.abs(ratio).mean()), "bias": float(100 * ratio.mean())})
-    return told
+                group = {"name": name, "operation": operation, "nodes": nodes, "rows": int(here.sum())}
+                summary.append(group | {"mape": float(100 * np.abs(ratio).mean()), "bias": float(100 * ratio.mean())})
+    return summary
 
 
-def _across(rows: pl.DataFrame, way: Exchange, sms: Array, spec: GpuSpec) -> Array:
+def _across(rows: pl.DataFrame, run_options: Exchange, sms: Array, spec: GpuSpec) -> Array:
     """Return seconds by section 7 of the physics: inside a node and across, the SMs slowing what is inside."""
     tokens, hidden, active, experts, nodes = (
         rows[name].to_numpy().astype(np.float64)
         for name in ("num_token", "hidden_size", "num_topk", "num_experts", "node_num")
     )
-    (curve,) = way.by_gpus.values()
+    (curve,) = run_options.by_gpus.values()
     seconds = np.empty(rows.height)
     for h in np.unique(nodes):
         at = nodes == h
         inside, across = active[at], active[at]
-        if way.copies == "gpu":
+        if run_options.copies == "gpu":
             inside, across = (reach(int(n), experts[at], active[at]) for n in (8 * h, h))
-        size = tokens[at] * hidden[at] * way.bytes_per_element
+        size = tokens[at] * hidden[at] * run_options.bytes_per_element
         slower = np.maximum(1.0, spec.link.sms_to_saturate / sms[at])
         link = 7 / 8 * size * inside / curve.bandwidth_bytes_per_s * slower
         link += curve.alpha_s + curve.root_s_per_sqrt_byte * np.sqrt(size * inside)
@@ -160,11 +160,11 @@ def _summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return how near predicted ratios of skewed to balanced kernels are to measured ones, and how near 1 would be."""
     miss = (pl.col("predicted") - pl.col("measured")).abs()
     keys = ["gpu", "framework", "format"]
-    told = pl.DataFrame(cells).group_by(keys, maintain_order=True).agg(
+    summary = pl.DataFrame(cells).group_by(keys, maintain_order=True).agg(
         cells=pl.len(), in_5=(miss <= 0.05).sum(), in_10=(miss <= 0.1).sum(), mean=miss.mean(),
         without=(pl.col("measured") - 1).abs().mean(),
     )  # fmt: skip
-    return told.to_dicts()
+    return summary.to_dicts()
 
 
 def _under(runs: pl.DataFrame, law: str | None) -> pl.DataFrame:
@@ -176,18 +176,18 @@ def _under(runs: pl.DataFrame, law: str | None) -> pl.DataFrame:
 def _serving(runs: pl.DataFrame, gpu: str) -> list[dict[str, Any]]:
     """Return errors (percent) of runs whose model was left out, the serving layer fitted anew under every law."""
     rows = serving_rows(runs, gpu)
-    told = []
+    summary = []
     for law in LAWS:
         account = Account.of(_under(rows, law), load_gpu(gpu))
         for model in (None, *ROUTED):
             where = None if model is None else rows["model"] == model
-            found = account.errors(account.left_out, where)
-            one: dict[str, Any] = {"gpu": gpu, "law": law, "model": model, "rows": found[QUANTITIES[0]].rows}
-            told.append(one | {name: found[name].mape_percent for name in QUANTITIES})
+            result = account.errors(account.left_out, where)
+            item: dict[str, Any] = {"gpu": gpu, "law": law, "model": model, "rows": result[QUANTITIES[0]].rows}
+            summary.append(item | {name: result[name].mape_percent for name in QUANTITIES})
             if model is None:
                 moe = account.errors(account.left_out, rows["model"].is_in(ROUTED))
-                told.append(one | {"model": "routed"} | {name: moe[name].mape_percent for name in QUANTITIES})
-    return told
+                summary.append(item | {"model": "routed"} | {name: moe[name].mape_percent for name in QUANTITIES})
+    return summary
 
 
 def _pairs(runs: pl.DataFrame, gpu: str) -> list[dict[str, Any]]:
@@ -195,21 +195,21 @@ def _pairs(runs: pl.DataFrame, gpu: str) -> list[dict[str, Any]]:
     rows = serving_rows(runs, gpu)
     name = "energy_per_output_token_j"
     accounts = {"predicted": rows, "independent": _under(rows, "uniform")}
-    told = rows.select(
+    summary = rows.select(
         "model", "task", "weight_dtype", "gpus", concurrency=pl.col("batch").round().cast(pl.Int64), measured=name
     ).with_columns(
-        Account.of(own, load_gpu(gpu)).left_out[name].alias(what) for what, own in accounts.items()
+        Account.of(group, load_gpu(gpu)).left_out[name].alias(what) for what, group in accounts.items()
     )  # fmt: skip
     values, keys = ["measured", *accounts], ["model", "task", "weight_dtype", "concurrency"]
-    once = told.group_by([*keys, "gpus"], maintain_order=True).agg(pl.col(values).mean())
+    once = summary.group_by([*keys, "gpus"], maintain_order=True).agg(pl.col(values).mean())
     both = once.join(once, on=keys, suffix="_wide", nulls_equal=True).filter(pl.col("gpus_wide") > pl.col("gpus"))
     both = both.with_columns(pl.lit(gpu).alias("gpu"), *(pl.col(f"{value}_wide") / pl.col(value) for value in values))
     wide = [pl.col(f"{value}_wide").alias(value) for value in values]
-    found = both.select("gpu", "model", "concurrency", "gpus", "gpus_wide", *wide)
-    return found.sort("gpu", "model", "gpus", "concurrency").to_dicts()
+    result = both.select("gpu", "model", "concurrency", "gpus", "gpus_wide", *wide)
+    return result.sort("gpu", "model", "gpus", "concurrency").to_dicts()
 
 
-def write(path: Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def write(path: Path, result: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Keep the figures, four digits each, one row a line."""
 
     def plain(value: object) -> object:
@@ -219,6 +219,6 @@ def write(path: Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         f' "{name}": [\n  '
         + ",\n  ".join(json.dumps({key: plain(value) for key, value in row.items()}) for row in rows)
         + "\n ]"
-        for name, rows in found.items()
+        for name, rows in result.items()
     ]
     path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")

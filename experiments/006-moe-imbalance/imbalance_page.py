@@ -24,26 +24,26 @@ KERNEL_TARGET, SERVING_TARGET = 12, 12
 ENERGY, ITL = "energy_per_output_token_j", "itl_s"
 
 
-def kernel_figures(found: dict[str, Any]) -> dict[str, str]:
+def kernel_figures(result: dict[str, Any]) -> dict[str, str]:
     """Return held-out errors by framework and format, and how near the ratios of skewed to balanced kernels are."""
-    kernels = pl.DataFrame(found["kernels"])
+    kernels = pl.DataFrame(result["kernels"])
     rows = [
-        [SHORT[one["gpu"]], FRAMEWORKS[one["framework"]], one["format"], f"{one['all']:.1f} %"]
-        + [f"{one[name]:.1f} %" for name in ("balanced", "power_law_1.01", "power_law_1.2")]
-        + [f"{one['rows']:,}", f"{one['unsound']:.0f} %", f"{one['with_unsound']:.1f} %"]
-        for one in found["kernels"]
-        if one["format"] in ("bf16", "fp8", "fp8_block", "nvfp4", "mxfp4")
+        [SHORT[entry["gpu"]], FRAMEWORKS[entry["framework"]], entry["format"], f"{entry['all']:.1f} %"]
+        + [f"{entry[name]:.1f} %" for name in ("balanced", "power_law_1.01", "power_law_1.2")]
+        + [f"{entry['rows']:,}", f"{entry['unsound']:.0f} %", f"{entry['with_unsound']:.1f} %"]
+        for entry in result["kernels"]
+        if entry["format"] in ("bf16", "fp8", "fp8_block", "nvfp4", "mxfp4")
     ]
-    asked = kernels.filter(pl.col("format").is_in(["bf16", "fp8"]))
-    met, missed = asked.filter(pl.col("all") <= KERNEL_TARGET), asked.filter(pl.col("all") > KERNEL_TARGET)
+    requested = kernels.filter(pl.col("format").is_in(["bf16", "fp8"]))
+    met, missed = requested.filter(pl.col("all") <= KERNEL_TARGET), requested.filter(pl.col("all") > KERNEL_TARGET)
     must((missed["framework"] == "sglang").all(), "only SGLang's bf16 misses the target of kernels")
-    near = pl.DataFrame(found["ratios"])
+    near = pl.DataFrame(result["ratios"])
     cells, five, ten = (int(near[name].sum()) for name in ("cells", "in_5", "in_10"))
     ours, without = ((near[name] * near["cells"]).sum() / cells for name in ("mean", "without"))
     must(2 * ours < without, "the loads explain more than half of what skew does to kernels")
     worst = near.sort("mean", descending=True).head(2)
     must(set(worst["framework"]) == {"trtllm"} and set(worst["format"]) == {"bf16"}, "TensorRT-LLM's bf16 is worst")
-    flat = {(c["skew"], c["groups"], c["tokens_up_to"]): c for c in found["cells"]}
+    flat = {(c["skew"], c["groups"], c["tokens_up_to"]): c for c in result["cells"]}
     few, many = flat[SKEWED, 1.0, 64], flat[SKEWED, 8.0, 16384]
     return {
         "table_kernels": markdown(
@@ -61,10 +61,10 @@ def kernel_figures(found: dict[str, Any]) -> dict[str, str]:
             ],
             rows,
         ),
-        "kernels_met": f"{met.height} of {asked.height}",
-        "kernels_least": f"{min(asked['all']):.0f}",
+        "kernels_met": f"{met.height} of {requested.height}",
+        "kernels_least": f"{min(requested['all']):.0f}",
         "kernels_most": f"{max(met['all']):.0f}",
-        "kernels_missed": ", ".join(f"{SHORT[one['gpu']]} {one['all']:.0f} %" for one in missed.to_dicts()),
+        "kernels_missed": ", ".join(f"{SHORT[entry['gpu']]} {entry['all']:.0f} %" for entry in missed.to_dicts()),
         "cells": f"{cells:,}",
         "in_five": f"{100 * five / cells:.0f}",
         "in_ten": f"{100 * ten / cells:.0f}",
@@ -77,20 +77,20 @@ def kernel_figures(found: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def node_figures(found: dict[str, Any]) -> dict[str, str]:
+def node_figures(result: dict[str, Any]) -> dict[str, str]:
     """Return errors of dispatch and combine across nodes."""
     rows = [
         [
-            one["name"],
-            one["operation"],
-            str(one["nodes"]),
-            str(one["rows"]),
-            f"{one['mape']:.0f} %",
-            f"{one['bias']:+.0f} %",
+            entry["name"],
+            entry["operation"],
+            str(entry["nodes"]),
+            str(entry["rows"]),
+            f"{entry['mape']:.0f} %",
+            f"{entry['bias']:+.0f} %",
         ]
-        for one in found["nodes"]
+        for entry in result["nodes"]
     ]
-    errors = [one["mape"] for one in found["nodes"]]
+    errors = [entry["mape"] for entry in result["nodes"]]
     return {
         "table_nodes": markdown(["way", "operation", "nodes", "rows", "mean error", "mean signed"], rows),
         "nodes_least": f"{min(errors):.0f}",
@@ -98,26 +98,26 @@ def node_figures(found: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def serving_figures(found: dict[str, Any]) -> dict[str, str]:
+def serving_figures(result: dict[str, Any]) -> dict[str, str]:
     """Return errors of serving runs by law, and the pairs of runs on fewer and more GPUs."""
-    told = pl.DataFrame(found["serving"], infer_schema_length=None)
+    summary = pl.DataFrame(result["serving"], infer_schema_length=None)
     names: dict[str | None, str] = {"routed": "all three", None: "all models, dense too"}
     names |= {name: name for name in imbalance_measured.ROUTED}
     rows, out = [], {}
     for gpu in imbalance_measured.SERVED:
         for law in imbalance_measured.LAWS:
-            here = told.filter(gpu=gpu, law=law)
+            here = summary.filter(gpu=gpu, law=law)
             cells = []
             for model in names:
-                one = here.filter(pl.col("model").is_null() if model is None else pl.col("model") == model).row(
+                entry = here.filter(pl.col("model").is_null() if model is None else pl.col("model") == model).row(
                     0, named=True
                 )
-                cells.append(f"{one[ENERGY]:.1f} / {one[ITL]:.1f}")
+                cells.append(f"{entry[ENERGY]:.1f} / {entry[ITL]:.1f}")
             rows.append([SHORT[gpu], f"**{law}**" if law == DEFAULT else law, *cells])
     head = ["GPU", "law", *names.values()]
 
     def error(gpu: str, law: str, model: str) -> float:
-        return float(told.filter(gpu=gpu, law=law, model=model)[ENERGY].item())
+        return float(summary.filter(gpu=gpu, law=law, model=model)[ENERGY].item())
 
     for gpu in imbalance_measured.SERVED:
         for law, word in ((DEFAULT, "with"), ("uniform", "uniform"), ("balanced", "balanced")):
@@ -126,16 +126,16 @@ def serving_figures(found: dict[str, Any]) -> dict[str, str]:
             out[f"{SHORT[gpu]}_{model.split('-')[1 if 'oss' not in model else 2]}"] = (
                 f"{error(gpu, DEFAULT, model):.1f}"
             )
-    best = told.filter(gpu="h100-sxm", model="routed").sort(ENERGY)["law"][0]
+    best = summary.filter(gpu="h100-sxm", model="routed").sort(ENERGY)["law"][0]
     must(error("h100-sxm", DEFAULT, "routed") < 1.01 * error("h100-sxm", best, "routed"), "the default is best on H100")
     must(error("b200", DEFAULT, "routed") > error("b200", "uniform", "routed"), "on B200 uniform is better")
-    pairs = pl.DataFrame(found["pairs"])
+    pairs = pl.DataFrame(result["pairs"])
     lines = [
         [
-            one["model"], SHORT[one["gpu"]], f"{one['gpus']} to {one['gpus_wide']}", f"{one['concurrency']}",
-            f"{one['measured']:.2f}", f"{one['predicted']:.2f}", f"{one['independent']:.2f}",
+            entry["model"], SHORT[entry["gpu"]], f"{entry['gpus']} to {entry['gpus_wide']}", f"{entry['concurrency']}",
+            f"{entry['measured']:.2f}", f"{entry['predicted']:.2f}", f"{entry['independent']:.2f}",
         ]
-        for one in found["pairs"]
+        for entry in result["pairs"]
     ]  # fmt: skip
     right = (pairs["measured"] > 1) == (pairs["predicted"] > 1)
     without = (pairs["measured"] > 1) == (pairs["independent"] > 1)
@@ -172,7 +172,7 @@ def sweep_figures(table: pl.DataFrame) -> dict[str, str]:
     rows = []
     for (model, ep), here in skewed.group_by(["model", "ep"], maintain_order=True):
         few, many = here.row(0, named=True), here.row(-1, named=True)
-        cells = [f"{one['tpot']:.2f} / {one['decode']:.2f}" for one in (few, many)]
+        cells = [f"{entry['tpot']:.2f} / {entry['decode']:.2f}" for entry in (few, many)]
         many_batch = f"{many['batch_of_gpu']}"
         rows.append([MODELS[str(model)][0], str(ep), *cells, many_batch, f"{many['ttft']:.2f} / {many['prefill']:.2f}"])
     head = ["model", "EP", "decode, 4 a GPU", "decode, most a GPU", "most", "prefill"]
@@ -202,18 +202,18 @@ def sweep_figures(table: pl.DataFrame) -> dict[str, str]:
 def placement_figures(table: pl.DataFrame) -> dict[str, str]:
     """Return what placements buy."""
     rows = []
-    for one in table.to_dicts():
-        base = table.filter(routing=one["routing"], placement="contiguous").row(0, named=True)
-        cells = [f"{one[f'load_{tokens}']:.2f}" for tokens in (2048, 65536)]
+    for entry in table.to_dicts():
+        base = table.filter(routing=entry["routing"], placement="contiguous").row(0, named=True)
+        cells = [f"{entry[f'load_{tokens}']:.2f}" for tokens in (2048, 65536)]
         for name in ("tpot_s", "ttft_s", "energy_per_output_token_j"):
-            cells.append(f"{100 * (one[name] / base[name] - 1):+.0f} %")
-        rows.append([one["routing"], one["placement"], *cells, f"{one['memory_bytes_per_gpu'] / 1e9:.1f} GB"])
+            cells.append(f"{100 * (entry[name] / base[name] - 1):+.0f} %")
+        rows.append([entry["routing"], entry["placement"], *cells, f"{entry['memory_bytes_per_gpu'] / 1e9:.1f} GB"])
     head = ["law", "placement", "load, 2,048 tokens", "65,536 tokens", "TPOT", "TTFT", "J/token", "memory of a GPU"]
     copies = table.filter(pl.col("routing").str.starts_with("zipf"), placement="replicated:32")
     must((copies["load_65536"] < 1.1).all(), "32 copies level the load")
-    for one in table.filter(routing=DEFAULT).to_dicts():
+    for entry in table.filter(routing=DEFAULT).to_dicts():
         base = table.filter(routing=DEFAULT, placement="contiguous")["energy_per_output_token_j"].item()
-        must(abs(one["energy_per_output_token_j"] / base - 1) < 0.06, "placing does not help under Dirichlet")
+        must(abs(entry["energy_per_output_token_j"] / base - 1) < 0.06, "placing does not help under Dirichlet")
     return {"table_placements": markdown(head, rows)}
 
 
@@ -223,12 +223,12 @@ def shape_figures(table: pl.DataFrame) -> dict[str, str]:
     for law in table["routing"].unique(maintain_order=True):
         cells = []
         for tokens, *_ in REPORTED:
-            one = table.filter(routing=law, tokens=tokens).row(0, named=True)
-            cells += [f"{one['experts_hit']:.0f}", f"{one['load']:.2f}"]
+            entry = table.filter(routing=law, tokens=tokens).row(0, named=True)
+            cells += [f"{entry['experts_hit']:.0f}", f"{entry['load']:.2f}"]
         rows.append([law, *cells])
-    told = ["**reported**"]
+    summary = ["**reported**"]
     for _, hit, load in REPORTED:
-        told += [str(hit), f"{load:.2f}"]
+        summary += [str(hit), f"{load:.2f}"]
     head = ["law"]
     for tokens, *_ in REPORTED:
         head += [f"hit of 128, {tokens:,} tokens", "busiest of 8"]
@@ -244,7 +244,7 @@ def shape_figures(table: pl.DataFrame) -> dict[str, str]:
         for tokens, _, load in REPORTED
     ]
     return {
-        "table_shapes": markdown(head, [told, *rows]),
+        "table_shapes": markdown(head, [summary, *rows]),
         "shape_of_hits": f"{min(fits)[1]:g}",
         "shape_least": f"{min(near):g}",
         "shape_most": f"{max(near):g}",
@@ -256,10 +256,10 @@ def way_figures(table: pl.DataFrame) -> dict[str, str]:
     rows = []
     for (tp, dp, ep, gpus), here in table.group_by(["tp", "dp", "ep", "gpus"], maintain_order=True):
         cells = [
-            f"{one['energy_per_output_token_j']:.2f} ({1e3 * one['tpot_s']:.0f} ms)"
-            if one["reason"] == "ok"
+            f"{entry['energy_per_output_token_j']:.2f} ({1e3 * entry['tpot_s']:.0f} ms)"
+            if entry["reason"] == "ok"
             else "does not fit"
-            for one in here.to_dicts()
+            for entry in here.to_dicts()
         ]
         rows.append([str(gpus), str(tp), str(dp), str(ep), *cells])
     eight = table.filter(gpus=8)
@@ -284,16 +284,16 @@ def main() -> None:
     parser.add_argument(
         "--tables", type=Path, help="folder of the unpacked aiconfigurator-core wheel, if not installed"
     )
-    asked = parser.parse_args()
-    if asked.refresh:
-        imbalance_measured.write(RESULTS, imbalance_measured.results(asked.tables))
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    requested = parser.parse_args()
+    if requested.refresh:
+        imbalance_measured.write(RESULTS, imbalance_measured.results(requested.tables))
+    result = json.loads(RESULTS.read_text(encoding="utf-8"))
     tables = {"sweep": sweep(), "placements": placements(), "ways": ways()}
-    figures = kernel_figures(found) | node_figures(found) | serving_figures(found) | sweep_figures(tables["sweep"])
+    figures = kernel_figures(result) | node_figures(result) | serving_figures(result) | sweep_figures(tables["sweep"])
     figures |= placement_figures(tables["placements"]) | shape_figures(shapes()) | way_figures(tables["ways"])
     readme = Template((HERE / "template.md").read_text(encoding="utf-8")).substitute(figures)
-    if settled(HERE, readme, tables, asked.check):
-        draw_ratios(found["cells"]).save(HERE / "ratios.png", scale_factor=1.5)
+    if settled(HERE, readme, tables, requested.check):
+        draw_ratios(result["cells"]).save(HERE / "ratios.png", scale_factor=1.5)
         draw_sweep(tables["sweep"]).save(HERE / "skew.png", scale_factor=1.5)
 
 

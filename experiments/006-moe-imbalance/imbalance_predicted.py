@@ -48,8 +48,8 @@ def sweep() -> pl.DataFrame:
         output_tokens=pl.lit(OUTPUT),
         batch_of_gpu=pl.col("batch") / pl.col("ep"),
     )
-    found = el.evaluate(points, carry=["alpha", "batch_of_gpu"]).filter(pl.col("reason") == "ok")
-    return found.select(
+    result = el.evaluate(points, carry=["alpha", "batch_of_gpu"]).filter(pl.col("reason") == "ok")
+    return result.select(
         "model", "ep", "alpha", pl.col("batch_of_gpu").cast(pl.Int64), "ttft_s", "tpot_s",
         prefill_j=pl.col("energy_prefill_j") / pl.col("batch") / PROMPT,
         decode_j=pl.col("energy_decode_step_j") / pl.col("batch"),
@@ -63,7 +63,7 @@ def placements() -> pl.DataFrame:
         | {"batch": 64 * 32, "prompt_tokens": PROMPT, "output_tokens": OUTPUT}
         for routing, placement in product(("zipf:0.5", "zipf:0.8", "dirichlet:0.35"), PLACED)
     ]
-    found = el.evaluate(pl.DataFrame(rows))
+    result = el.evaluate(pl.DataFrame(rows))
     held = loads(
         "deepseek-v3",
         gpus=[32],
@@ -74,7 +74,7 @@ def placements() -> pl.DataFrame:
     wide = held.pivot("tokens", index=["routing", "placement"], values="load").rename(
         {"2048": "load_2048", "65536": "load_65536"}
     )
-    told = found.select(
+    summary = result.select(
         "routing",
         "placement",
         "ttft_s",
@@ -83,20 +83,20 @@ def placements() -> pl.DataFrame:
         "energy_per_output_token_j",
         "memory_bytes_per_gpu",
     )
-    return told.join(wide, on=["routing", "placement"], maintain_order="left")
+    return summary.join(wide, on=["routing", "placement"], maintain_order="left")
 
 
 def shapes() -> pl.DataFrame:
     """Return what laws say of what was reported: experts hit and the busiest GPU's load."""
-    found = loads(
+    result = loads(
         "qwen3-30b-a3b",
         gpus=[1, 8],
         tokens=[tokens for tokens, *_ in REPORTED],
         routings=["uniform", *(f"dirichlet:{shape:g}" for shape in SHAPES)],
     )
-    hit = found.filter(gpus=1).select("routing", "tokens", "experts_hit")
+    hit = result.filter(gpus=1).select("routing", "tokens", "experts_hit")
     return hit.join(
-        found.filter(gpus=8).select("routing", "tokens", "load"), on=["routing", "tokens"], maintain_order="left"
+        result.filter(gpus=8).select("routing", "tokens", "load"), on=["routing", "tokens"], maintain_order="left"
     )
 
 
@@ -120,5 +120,5 @@ def ways() -> pl.DataFrame:
         | {"batch": batch, "prompt_tokens": 256, "output_tokens": 1024}
         for (tp, dp, ep, gpus), batch in product(meshes, (8, 64, 512))
     ]
-    found = el.evaluate(pl.DataFrame(rows).drop("gpus"))
-    return found.select("tp", "dp", "ep", "gpus", "batch", "reason", "tpot_s", "energy_per_output_token_j")
+    result = el.evaluate(pl.DataFrame(rows).drop("gpus"))
+    return result.select("tp", "dp", "ep", "gpus", "batch", "reason", "tpot_s", "energy_per_output_token_j")

@@ -30,7 +30,7 @@ LARGE = 512
 PAPER_RATIO, PAPER_MAPE = 33.41, 1.79
 
 
-def found() -> dict[tuple[str, int], SweetSpots]:
+def result() -> dict[tuple[str, int], SweetSpots]:
     """Return sweet spots of each model and batch."""
     gpu = load_gpu(GPU)
     return {
@@ -43,13 +43,13 @@ def found() -> dict[tuple[str, int], SweetSpots]:
 def table(spots: dict[tuple[str, int], SweetSpots]) -> pl.DataFrame:
     """Return best and worst cells, a row each."""
     rows = []
-    for (name, batch), own in spots.items():
-        best, worst = own.best, own.worst
+    for (name, batch), group in spots.items():
+        best, worst = group.best, group.worst
         rows.append(
             {
                 "model": name,
                 "batch": batch,
-                "cells": own.cells.height,
+                "cells": group.cells.height,
                 "best_j": best["energy_per_output_token_j"],
                 "best_prompt_tokens": best["prompt_tokens"],
                 "best_output_tokens": best["output_tokens"],
@@ -57,7 +57,7 @@ def table(spots: dict[tuple[str, int], SweetSpots]) -> pl.DataFrame:
                 "worst_prompt_tokens": worst["prompt_tokens"],
                 "worst_output_tokens": worst["output_tokens"],
                 "ratio": worst["energy_per_output_token_j"] / best["energy_per_output_token_j"],
-                "error_percent": own.error_percent,
+                "error_percent": group.error_percent,
             }
         )
     return pl.DataFrame(rows)
@@ -65,12 +65,12 @@ def table(spots: dict[tuple[str, int], SweetSpots]) -> pl.DataFrame:
 
 def page(rows: pl.DataFrame, spots: dict[tuple[str, int], SweetSpots]) -> dict[str, str]:
     """Return what the template asks for."""
-    longest = {key: own.cells.filter(output_tokens=64)["prompt_tokens"].max() for key, own in spots.items()}
+    longest = {key: group.cells.filter(output_tokens=64)["prompt_tokens"].max() for key, group in spots.items()}
     for row in rows.iter_rows(named=True):
         where = (row["worst_prompt_tokens"], row["worst_output_tokens"])
         must(where == (longest[(row["model"], row["batch"])], 64), "the dearest cell is the longest prompt and 64 out")
     roomy = [sweet_spots(load_model(path), ample(load_gpu(GPU)), batch=LARGE) for path in MODELS.values()]
-    large = [own.worst["energy_per_output_token_j"] / own.best["energy_per_output_token_j"] for own in roomy]
+    large = [group.worst["energy_per_output_token_j"] / group.best["energy_per_output_token_j"] for group in roomy]
     must(rows["best_prompt_tokens"].max() == 64, "the cheapest cell has the shortest prompts everywhere")
     must(
         max(rows["error_percent"]) < PAPER_MAPE, "the surface fits every map better than the paper's fits measurements"
@@ -109,9 +109,9 @@ def page(rows: pl.DataFrame, spots: dict[tuple[str, int], SweetSpots]) -> dict[s
     }
 
 
-def draw(own: SweetSpots) -> None:
+def draw(group: SweetSpots) -> None:
     """Draw the map of one model and batch."""
-    cells = own.cells.with_columns(label=pl.col("energy_per_output_token_j").round_sig_figs(2).cast(pl.String))
+    cells = group.cells.with_columns(label=pl.col("energy_per_output_token_j").round_sig_figs(2).cast(pl.String))
     base = alt.Chart(
         cells, width=420, height=300, title=f"J per output token, {DRAWN[0]} on H100, batch {DRAWN[1]}"
     ).encode(
@@ -129,9 +129,9 @@ def draw(own: SweetSpots) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the committed page instead of writing")
-    given = parser.parse_args()
-    spots = found()
+    passed = parser.parse_args()
+    spots = result()
     rows = table(spots)
     template = Template((HERE / "template.md").read_text(encoding="utf-8"))
-    if settled(HERE, template.substitute(page(rows, spots)), {"cells": rows}, given.check):
+    if settled(HERE, template.substitute(page(rows, spots)), {"cells": rows}, passed.check):
         draw(spots[DRAWN])

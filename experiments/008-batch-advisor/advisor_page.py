@@ -46,18 +46,18 @@ def curves() -> pl.DataFrame:
     measured = pl.read_csv(HERE / "measured.csv")
     parts = []
     for name, lengths in LENGTHS.items():
-        own = measured.filter(model=name)
+        group = measured.filter(model=name)
         points = pl.DataFrame(
-            {"model": name, "gpu": GPU, "max_num_seqs": own["batch"].cast(pl.UInt32), "chunked": False}
+            {"model": name, "gpu": GPU, "max_num_seqs": group["batch"].cast(pl.UInt32), "chunked": False}
         )
-        told = serve(points, lengths, None, models=[load_model(HERE / f"{name}.yaml")], gpus=[gpu()])
+        summary = serve(points, lengths, None, models=[load_model(HERE / f"{name}.yaml")], gpus=[gpu()])
         parts.append(
-            own.with_columns(
-                told["slots"],
-                predicted_tokens_per_s=told["output_tokens_per_s"],
-                predicted_itl_ms=1e3 * told["tpot_s"],
-                predicted_power_w=told["power_w"],
-                predicted_j=told["energy_per_output_token_j"],
+            group.with_columns(
+                summary["slots"],
+                predicted_tokens_per_s=summary["output_tokens_per_s"],
+                predicted_itl_ms=1e3 * summary["tpot_s"],
+                predicted_power_w=summary["power_w"],
+                predicted_j=summary["energy_per_output_token_j"],
             )
         )
     return pl.concat(parts)
@@ -71,7 +71,7 @@ def advice() -> tuple[list[list[str]], int, int]:
         cells = []
         for (epsilon, slowdown), stated in zip(RULES, published, strict=True):
             model = load_model(HERE / f"{name}.yaml")
-            told = advise_batch(
+            summary = advise_batch(
                 model,
                 gpu(),
                 LENGTHS[name],
@@ -80,8 +80,8 @@ def advice() -> tuple[list[list[str]], int, int]:
                 batches=[1, 8, 32, 64, *grid],
                 chunked=False,
             ).batch
-            cells.append(f"{stated} / {told}")
-            both = [min(range(len(grid)), key=lambda i, v=value: abs(grid[i] - v)) for value in (stated, told)]  # type: ignore[misc]
+            cells.append(f"{stated} / {summary}")
+            both = [min(range(len(grid)), key=lambda i, v=value: abs(grid[i] - v)) for value in (stated, summary)]  # type: ignore[misc]
             near, total = near + (abs(both[0] - both[1]) <= 1), total + 1
         rows.append([name, *cells])
     return rows, near, total
@@ -90,15 +90,17 @@ def advice() -> tuple[list[list[str]], int, int]:
 def replicas() -> list[list[str]]:
     """Return what two engines on one GPU give, measured and predicted."""
     rows = []
-    for (name, batch), (one, two) in REPLICAS.items():
+    for (name, batch), (entry, two) in REPLICAS.items():
         model = load_model(HERE / f"{name}.yaml")
         # Only this batch and those the rule needs; a rule that keeps everything takes the largest.
-        told = advise_batch(model, gpu(), LENGTHS[name], epsilon=0.0, slowdown=1e9, batches=[batch], chunked=False)
-        found = told.replicas.filter(pl.col("replicas") == 2)
-        single = told.replicas["output_tokens_per_s"][0]
-        more = 100.0 * (found["output_tokens_per_s"][0] / single - 1.0) if found.height else float("nan")
-        joules = 100.0 * (found["energy_per_output_token_j"][0] / told.replicas["energy_per_output_token_j"][0] - 1.0)
-        rows.append([name, str(batch), f"{100.0 * (two / one - 1.0):+.0f}", f"{more:+.0f}", f"{joules:+.0f}"])
+        summary = advise_batch(model, gpu(), LENGTHS[name], epsilon=0.0, slowdown=1e9, batches=[batch], chunked=False)
+        result = summary.replicas.filter(pl.col("replicas") == 2)
+        single = summary.replicas["output_tokens_per_s"][0]
+        more = 100.0 * (result["output_tokens_per_s"][0] / single - 1.0) if result.height else float("nan")
+        joules = 100.0 * (
+            result["energy_per_output_token_j"][0] / summary.replicas["energy_per_output_token_j"][0] - 1.0
+        )
+        rows.append([name, str(batch), f"{100.0 * (two / entry - 1.0):+.0f}", f"{more:+.0f}", f"{joules:+.0f}"])
     return rows
 
 
@@ -129,8 +131,10 @@ def page(table: pl.DataFrame) -> dict[str, str]:
     rules = [f"ε {epsilon:g}, L {slowdown:g}" for epsilon, slowdown in RULES]
     ratios = {}
     for name in LENGTHS:
-        own = table.filter(model=name)
-        ratios[name] = [own[column][0] / own[column].min() for column in ("energy_per_output_token_j", "predicted_j")]
+        group = table.filter(model=name)
+        ratios[name] = [
+            group[column][0] / group[column].min() for column in ("energy_per_output_token_j", "predicted_j")
+        ]
     return out | {
         "table": markdown(head, rows),
         "best": markdown(["model", *rules], best),
@@ -173,8 +177,8 @@ def draw(table: pl.DataFrame) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the committed page instead of writing")
-    given = parser.parse_args()
+    passed = parser.parse_args()
     table = curves()
     template = Template((HERE / "template.md").read_text(encoding="utf-8"))
-    if settled(HERE, template.substitute(page(table)), {"curves": table}, given.check):
+    if settled(HERE, template.substitute(page(table)), {"curves": table}, passed.check):
         draw(table)

@@ -53,14 +53,14 @@ def joules(requests: pl.DataFrame, batch: int) -> float:
         pl.col("prompt_tokens").cast(pl.UInt32),
         pl.col("output_tokens").cast(pl.UInt32),
     )
-    told = el.evaluate(points, gpus=[ample(load_gpu(POINT["gpu"]))])["energy_per_request_j"]
+    summary = el.evaluate(points, gpus=[ample(load_gpu(POINT["gpu"]))])["energy_per_request_j"]
     weight = requests["weight"] if "weight" in requests.columns else pl.Series(np.ones(requests.height))
-    return float(np.average(told.to_numpy(), weights=weight.to_numpy()))
+    return float(np.average(summary.to_numpy(), weights=weight.to_numpy()))
 
 
 def measured(folder: Path) -> dict[str, Any]:
     """Return errors of bins and coresets against whole traces, and write the bundled workloads."""
-    told: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     for name, file in TRACES.items():
         load = load_workload(folder / file)
         assert load.requests is not None
@@ -70,7 +70,7 @@ def measured(folder: Path) -> dict[str, Any]:
         def error(few: pl.DataFrame, whole: dict[int, float] = whole) -> list[float]:
             return [round(100.0 * (joules(few, batch) / whole[batch] - 1.0), 3) for batch in BATCHES]
 
-        told[name] = {
+        summary[name] = {
             "requests": requests.height,
             "bins": binned(requests).height,
             "kept_by_bins": round(100.0 * float(binned(requests)["weight"].sum()) / requests.height, 2),
@@ -83,7 +83,7 @@ def measured(folder: Path) -> dict[str, Any]:
             "coreset": {str(number): error(coreset(requests, number)) for number in KINDS},
         }
         write(load, name)
-    return told
+    return summary
 
 
 def write(load: Workload, name: str) -> None:
@@ -101,8 +101,8 @@ def write(load: Workload, name: str) -> None:
     if load.crowded:
         lines.append(f"crowd: {{share: {load.crowded:.3g}, others: {load.crowd:.3g}}}  # within 20 ms, beyond chance")
     if load.prefix_hits:
-        found = ", ".join(f"[{tokens:.0f}, {share:.4g}]" for tokens, share in load.prefix_hits)
-        lines.append(f"prefix: {{block_tokens: {load.block_tokens}, found: [{found}]}}")
+        hits = ", ".join(f"[{tokens:.0f}, {share:.4g}]" for tokens, share in load.prefix_hits)
+        lines.append(f"prefix: {{block_tokens: {load.block_tokens}, found: [{hits}]}}")
     lines += ["kinds:  # prompt tokens, output tokens, share of the requests", *kinds]
     (SPECS / f"{name}.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -112,16 +112,18 @@ def savings(pytorch: float, vllm: float) -> float:
     return 100.0 * (1.0 - (1.0 + vllm / 100.0) / (1.0 + pytorch / 100.0))
 
 
-def page(told: dict[str, Any]) -> dict[str, str]:
+def page(summary: dict[str, Any]) -> dict[str, str]:
     """Return what the template asks for."""
     rows = []
-    for name, own in told.items():
-        cells = [("one mean request", own["mean"]), (f"{own['bins']} bins", own["binned"])]
-        cells += [(f"{number} requests", own["coreset"][str(number)]) for number in KINDS]
+    for name, group in summary.items():
+        cells = [("one mean request", group["mean"]), (f"{group['bins']} bins", group["binned"])]
+        cells += [(f"{number} requests", group["coreset"][str(number)]) for number in KINDS]
         rows += [[name, what, *(f"{value:+.2f}" for value in errors)] for what, errors in cells]
-    worst = {number: max(abs(e) for own in told.values() for e in own["coreset"][str(number)]) for number in KINDS}
+    worst = {
+        number: max(abs(e) for group in summary.values() for e in group["coreset"][str(number)]) for number in KINDS
+    }
     must(worst[32] < TARGET_PERCENT, "32 requests predict the joules of every trace within 2 %")
-    bins = [abs(e) for own in told.values() for e in own["binned"]]
+    bins = [abs(e) for group in summary.values() for e in group["binned"]]
     must(min(bins) > TARGET_PERCENT, "bins miss all three traces by more than 2 %")
     published = []
     for name, (pytorch, vllm, stated) in PUBLISHED.items():
@@ -134,7 +136,7 @@ def page(told: dict[str, Any]) -> dict[str, str]:
         "worst_few": f"{worst[8]:.1f}",
         "bins_least": f"{min(bins):.0f}",
         "bins_most": f"{max(bins):.0f}",
-        "kept": ", ".join(f"{own['kept_by_bins']:.0f} % of {name}" for name, own in told.items()),
+        "kept": ", ".join(f"{group['kept_by_bins']:.0f} % of {name}" for name, group in summary.items()),
         "published": markdown(
             ["workload", "PyTorch above ideal, %", "vLLM, %", "savings stated, %", "derived, %"], published
         ),
@@ -145,9 +147,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the committed page instead of writing")
     parser.add_argument("--refresh", action="store_true", help="read the traces again (ENERGYLENS_DATA)")
-    given = parser.parse_args()
-    if given.refresh:
+    passed = parser.parse_args()
+    if passed.refresh:
         RESULTS.write_text(json.dumps(measured(data_dir()), indent=1) + "\n", encoding="utf-8")
-    told = json.loads(RESULTS.read_text(encoding="utf-8"))
+    summary = json.loads(RESULTS.read_text(encoding="utf-8"))
     template = Template((HERE / "template.md").read_text(encoding="utf-8"))
-    settled(HERE, template.substitute(page(told)), {}, given.check)
+    settled(HERE, template.substitute(page(summary)), {}, passed.check)

@@ -35,14 +35,14 @@ FLEETS: dict[str, dict[str, Any]] = {
 
 def rows() -> pl.DataFrame:
     """Return the least joules together and apart, a row a workload and fleet."""
-    found = []
+    result = []
     for workload, limits in LIMITS.items():
         rate = RATES.get(workload)
         for fleet, axes in FLEETS.items():
-            given = {**axes, "tp": list(TPS), "token_budget": 8192}
-            together = serve_plan(MODEL, workload, rate_per_s=rate, limits=limits, **given).best
+            passed = {**axes, "tp": list(TPS), "token_budget": 8192}
+            together = serve_plan(MODEL, workload, rate_per_s=rate, limits=limits, **passed).best
             try:
-                apart = serve_pools(MODEL, workload, rate_per_s=rate, limits=limits, prefill=given, decode=given).best
+                apart = serve_pools(MODEL, workload, rate_per_s=rate, limits=limits, prefill=passed, decode=passed).best
             except SpaceError:
                 apart = {}
             row = {
@@ -61,14 +61,14 @@ def rows() -> pl.DataFrame:
                 if apart
                 else None,
             }
-            found.append(row)
-    return pl.DataFrame(found, infer_schema_length=None)
+            result.append(row)
+    return pl.DataFrame(result, infer_schema_length=None)
 
 
 def page(table: pl.DataFrame) -> dict[str, str]:
     """Return what the template asks for."""
-    told = table.with_columns(saved=100.0 * (1.0 - pl.col("apart_j") / pl.col("together_j")))
-    must(max(told["transfer_share"].drop_nulls()) < 0.01, "sending caches costs less than 1 % of the joules")
+    summary = table.with_columns(saved=100.0 * (1.0 - pl.col("apart_j") / pl.col("together_j")))
+    must(max(summary["transfer_share"].drop_nulls()) < 0.01, "sending caches costs less than 1 % of the joules")
     lines = [
         [
             row["workload"], row["fleet"], f"{row['together_j']:.3g}", str(row["together_gpus"]), row["together_on"],
@@ -76,25 +76,25 @@ def page(table: pl.DataFrame) -> dict[str, str]:
             str(row["apart_gpus"] or "-"), row["apart_on"] or "-",
             "-" if row["saved"] is None else f"{row['saved']:+.0f}",
         ]
-        for row in told.iter_rows(named=True)
+        for row in summary.iter_rows(named=True)
     ]  # fmt: skip
     head = ["workload", "fleet", "together, J/token", "GPUs", "on", "apart, J/token", "GPUs", "on", "saved, %"]
 
     def spread(workload: str) -> str:
-        values = told.filter(workload=workload)["saved"].drop_nulls()
+        values = summary.filter(workload=workload)["saved"].drop_nulls()
         return f"{min(values):+.0f} to {max(values):+.0f} %"
 
-    must(min(told.filter(workload="mooncake-conversation")["saved"]) > 10, "pools save joules on long prompts")
-    must(max(told.filter(workload="reasoning")["saved"]) < 0, "pools cost joules on long outputs")
-    own, clocked = (told.filter(fleet=fleet)["together_j"] for fleet in ("H100", "H100, clocks"))
-    steady = (told["together_steady_j"] / told["together_j"] - 1.0).abs()
+    must(min(summary.filter(workload="mooncake-conversation")["saved"]) > 10, "pools save joules on long prompts")
+    must(max(summary.filter(workload="reasoning")["saved"]) < 0, "pools cost joules on long outputs")
+    group, clocked = (summary.filter(fleet=fleet)["together_j"] for fleet in ("H100", "H100, clocks"))
+    steady = (summary["together_steady_j"] / summary["together_j"] - 1.0).abs()
     return {
         "table": markdown(head, lines),
         "long": spread("mooncake-conversation"),
         "chat": spread("azure-conv"),
         "reasoning": spread("reasoning"),
-        "clock_saving": f"{100 * min(1 - clocked / own):.0f} to {100 * max(1 - clocked / own):.0f} %",
-        "transfer": f"{100 * max(told['transfer_share'].drop_nulls()):.2f}",
+        "clock_saving": f"{100 * min(1 - clocked / group):.0f} to {100 * max(1 - clocked / group):.0f} %",
+        "transfer": f"{100 * max(summary['transfer_share'].drop_nulls()):.2f}",
         "limits": "; ".join(f"{name}: {', '.join(limits)}" for name, limits in LIMITS.items()),
         "rates": ", ".join(f"{name} {rate:g}" for name, rate in RATES.items()),
         "steady": f"{100 * max(steady):.1f}",
@@ -128,8 +128,8 @@ def draw(table: pl.DataFrame) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the committed page instead of writing")
-    given = parser.parse_args()
+    passed = parser.parse_args()
     table = rows()
     template = Template((HERE / "template.md").read_text(encoding="utf-8"))
-    if settled(HERE, template.substitute(page(table)), {"pairs": table}, given.check):
+    if settled(HERE, template.substitute(page(table)), {"pairs": table}, passed.check):
         draw(table)

@@ -60,7 +60,7 @@ def compared(name: str, engine: Mapping[str, Any], load: Workload, arrivals: str
     rows = []
     for utilisation in UTILISATIONS:
         rate = utilisation * capacity / peak
-        told = serve(frame, load, rate).row(0, named=True)
+        summary = serve(frame, load, rate).row(0, named=True)
         number = (5 if arrivals == "Poisson" else 1) * load.requests.height
         judged = replay(engine, load, rate, requests=number)
         rows.append(
@@ -70,11 +70,11 @@ def compared(name: str, engine: Mapping[str, Any], load: Workload, arrivals: str
                 **engine,
                 "utilisation": utilisation,
                 "rate_per_s": rate,
-                "running": told["running"],
-                "found_percent": 100.0 * told["found_share"],
+                "running": summary["running"],
+                "found_percent": 100.0 * summary["found_share"],
                 "found_replayed_percent": 100.0 * judged["found_share"],
                 **{column: judged[column] for column in COLUMNS},
-                **{f"{column}_error_percent": 100.0 * (told[column] / judged[column] - 1.0) for column in COLUMNS},
+                **{f"{column}_error_percent": 100.0 * (summary[column] / judged[column] - 1.0) for column in COLUMNS},
             }
         )
     return rows
@@ -85,23 +85,25 @@ def beside_runs(folder: Path) -> list[dict[str, Any]]:
     runs, rows = serving_runs(folder), []
     for name in GPUS:
         gpu = load_gpu(name)
-        own = serving_rows(runs, name)
-        fitted = predict(own, gpu)
-        told = []
-        for run in own.iter_rows(named=True):
+        group = serving_rows(runs, name)
+        fitted = predict(group, gpu)
+        summary = []
+        for run in group.iter_rows(named=True):
             assert gpu.spec.host is not None
             prompt = int((gpu.spec.host.task_input_tokens or {})[run["task"]])
             point = {key: run[key] for key in ("model", "weight_dtype", "tp", "dp", "ep")}
             point |= {"gpu": name, "max_num_seqs": max(1, round(run["batch"]))}
             load = constant(prompt, max(2, round(run["output_tokens"])))
-            told.append(serve(pl.DataFrame([point], infer_schema_length=None), load).row(0, named=True))
+            summary.append(serve(pl.DataFrame([point], infer_schema_length=None), load).row(0, named=True))
         for column in ("energy_per_output_token_j", "output_tokens_per_s", "power_w_per_gpu"):
-            measured_values = own[column].to_numpy()
-            here = np.array([row[column] for row in told])
+            measured_values = group[column].to_numpy()
+            here = np.array([row[column] for row in summary])
             errors = [
                 100.0 * np.abs(values / measured_values - 1.0).mean() for values in (here, fitted[column].to_numpy())
             ]
-            rows.append({"gpu": name, "runs": own.height, "column": column, "service": errors[0], "fitted": errors[1]})
+            rows.append(
+                {"gpu": name, "runs": group.height, "column": column, "service": errors[0], "fitted": errors[1]}
+            )
     return rows
 
 
@@ -126,28 +128,29 @@ def measured(folder: Path) -> dict[str, Any]:
     return {"rows": rows, "million": seconds, "runs": beside_runs(folder)}
 
 
-def page(told: dict[str, Any]) -> dict[str, str]:
+def page(summary: dict[str, Any]) -> dict[str, str]:
     """Return what the template asks for."""
-    rows = pl.DataFrame(told["rows"])
+    rows = pl.DataFrame(summary["rows"])
     errors = {column: pl.col(f"{column}_error_percent") for column in COLUMNS}
     lines = []
-    for (name, arrivals, model, gpu), own in rows.group_by("trace", "arrivals", "model", "gpu", maintain_order=True):
+    for (name, arrivals, model, gpu), group in rows.group_by("trace", "arrivals", "model", "gpu", maintain_order=True):
         cells = []
         for column in ("tpot_s", "energy_per_output_token_j", "ttft_p50_s", "ttft_p90_s"):
             cells += [
                 ", ".join(
-                    f"{value:+.0f}" if abs(value) >= 10 else f"{value:+.1f}" for value in own[f"{column}_error_percent"]
+                    f"{value:+.0f}" if abs(value) >= 10 else f"{value:+.1f}"
+                    for value in group[f"{column}_error_percent"]
                 )
             ]
-        lines.append([str(name), str(arrivals), f"{model}, {own['tp'][0]} x {gpu}", *cells])
+        lines.append([str(name), str(arrivals), f"{model}, {group['tp'][0]} x {gpu}", *cells])
     out: dict[str, str] = {}
     missed = []
     for column, target in COLUMNS.items():
-        found = rows.select(errors[column].abs().alias("e"))["e"]
-        out |= {f"{column}_median": f"{np.median(found.to_numpy()):.1f}", f"{column}_worst": f"{max(found):.0f}"}
+        result = rows.select(errors[column].abs().alias("e"))["e"]
+        out |= {f"{column}_median": f"{np.median(result.to_numpy()):.1f}", f"{column}_worst": f"{max(result):.0f}"}
         if target is not None:
-            kept = int((found <= target).sum())
-            out |= {f"{column}_kept": f"{kept} of {rows.height}"}
+            retained = int((result <= target).sum())
+            out |= {f"{column}_kept": f"{retained} of {rows.height}"}
             for row in rows.filter(errors[column].abs() > target).iter_rows(named=True):
                 where = (
                     f"{row['trace']} ({row['arrivals']} arrivals), {row['model']} at {100 * row['utilisation']:.0f} %"
@@ -156,13 +159,16 @@ def page(told: dict[str, Any]) -> dict[str, str]:
     plain = rows.filter(pl.col("trace") != "azure-code")
     for column, target in COLUMNS.items():
         if target is not None:
-            found = plain.select(errors[column].abs().alias("e"))["e"]
-            out[f"{column}_plain"] = f"{int((found <= target).sum())} of {plain.height}"
-    must(max(one["seconds"] for one in told["million"].values()) < 60, "a million requests take less than a minute")
+            result = plain.select(errors[column].abs().alias("e"))["e"]
+            out[f"{column}_plain"] = f"{int((result <= target).sum())} of {plain.height}"
+    must(
+        max(entry["seconds"] for entry in summary["million"].values()) < 60,
+        "a million requests take less than a minute",
+    )
     must(rows.select(errors["energy_per_output_token_j"].abs().max()).item() < 7, "joules are within 7 % everywhere")
     speed = [
-        [name, f"{one['requests']:,}", f"{one['steps']:,}", f"{one['seconds']:.1f}"]
-        for name, one in told["million"].items()
+        [name, f"{entry['requests']:,}", f"{entry['steps']:,}", f"{entry['seconds']:.1f}"]
+        for name, entry in summary["million"].items()
     ]
     head = ["trace", "arrivals", "engine", "TPOT, %", "J/token, %", "P50 TTFT, %", "P90 TTFT, %"]
     used = ", ".join(f"{100 * value:.0f}" for value in UTILISATIONS)
@@ -170,8 +176,8 @@ def page(told: dict[str, Any]) -> dict[str, str]:
     ends = [float(hits[name].to_numpy().mean()) for name in ("found_percent", "found_replayed_percent")]
     out["found"] = f"{ends[0]:.1f} % of prompt tokens in steady state, {ends[1]:.1f} % replayed"
     runs = [
-        [one["gpu"], str(one["runs"]), one["column"], f"{one['service']:.1f}", f"{one['fitted']:.1f}"]
-        for one in told["runs"]
+        [entry["gpu"], str(entry["runs"]), entry["column"], f"{entry['service']:.1f}", f"{entry['fitted']:.1f}"]
+        for entry in summary["runs"]
     ]
     out["runs"] = markdown(["GPU", "runs", "quantity", "always full, %", "fitted step model, %"], runs)
     return out | {
@@ -181,7 +187,7 @@ def page(told: dict[str, Any]) -> dict[str, str]:
         "missed": markdown(["where", "quantity", "error, %", "target, %"], missed) if missed else "None.",
         "missed_count": str(len(missed)),
         "speed": markdown(["trace", "requests", "steps", "s"], speed),
-        "slowest": f"{max(one['seconds'] for one in told['million'].values()):.0f}",
+        "slowest": f"{max(entry['seconds'] for entry in summary['million'].values()):.0f}",
     }
 
 
@@ -189,14 +195,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the committed page instead of writing")
     parser.add_argument("--refresh", action="store_true", help="replay the traces again (ENERGYLENS_DATA)")
-    given = parser.parse_args()
-    if given.refresh:
-        found = measured(data_dir())
-        kept = [
+    passed = parser.parse_args()
+    if passed.refresh:
+        result = measured(data_dir())
+        retained = [
             {k: float(f"{v:.6g}") if isinstance(v, (float, np.floating)) else v for k, v in row.items()}
-            for row in found["rows"]
+            for row in result["rows"]
         ]
-        RESULTS.write_text(json.dumps({**found, "rows": kept}, indent=1) + "\n", encoding="utf-8")
-    told = json.loads(RESULTS.read_text(encoding="utf-8"))
+        RESULTS.write_text(json.dumps({**result, "rows": retained}, indent=1) + "\n", encoding="utf-8")
+    summary = json.loads(RESULTS.read_text(encoding="utf-8"))
     template = Template((HERE / "template.md").read_text(encoding="utf-8"))
-    settled(HERE, template.substitute(page(told)), {}, given.check)
+    settled(HERE, template.substitute(page(summary)), {}, passed.check)

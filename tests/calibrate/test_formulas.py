@@ -32,7 +32,7 @@ def bare(name: str) -> LoadedGpu:
 
 def seconds(model: Model, gpu: LoadedGpu, phase: str, kernel: str, batch: int, prompt: int, **formats: str) -> float:
     plan = Plan([model.loaded()], [gpu], max_batched_tokens=2**31)
-    told = plan.core.explain_point(
+    reported = plan.core.explain_point(
         Point(
             weight_dtype=formats.get("weights"),
             kv_dtype=formats.get("cache"),
@@ -41,11 +41,11 @@ def seconds(model: Model, gpu: LoadedGpu, phase: str, kernel: str, batch: int, p
             output_tokens=2.0,
         )
     )
-    (found,) = [k for k in json.loads(told) if k["phase"] == phase and k["kernel"] == kernel]
-    return float(found["kernel_s"])
+    (result,) = [k for k in json.loads(reported) if k["phase"] == phase and k["kernel"] == kernel]
+    return float(result["kernel_s"])
 
 
-def one(value: float) -> Any:
+def entry(value: float) -> Any:
     return np.array([float(value)])
 
 
@@ -59,16 +59,26 @@ def test_matrix_products(name: str, form: str, shape: tuple[int, int, int]) -> N
     gpu = bare(name)
     kernels = gpu.spec.kernels
     assert kernels is not None
-    own = getattr(kernels.gemm, form)
-    if own is None:
+    default = getattr(kernels.gemm, form)
+    if default is None:
         return
     m, n, k = shape[0], 64 * shape[1], 64 * shape[2]
     model = Model("one", ranks={"d": k, "f": n}).block(kernels={"product": "Y[b,s,f] = X[b,s,d] * W[d,f]"})
     fitted = GemmModel(
-        Products(one(m), one(n), one(k), one(1)), device(gpu.spec), form, tuple((a, b) for a, b, _ in own.tiles)
+        Products(entry(m), entry(n), entry(k), entry(1)),
+        device(gpu.spec),
+        form,
+        tuple((a, b) for a, b, _ in default.tiles),
     )
-    values = [own.t0_s, own.memory_efficiency, own.root_s_per_sqrt_byte, own.quantise_bytes, own.depth_0, own.split_s]
-    want = fitted.seconds(np.array([*values, *(share for *_, share in own.tiles)]), own.sharpness)[0]
+    values = [
+        default.t0_s,
+        default.memory_efficiency,
+        default.root_s_per_sqrt_byte,
+        default.quantise_bytes,
+        default.depth_0,
+        default.split_s,
+    ]
+    want = fitted.seconds(np.array([*values, *(share for *_, share in default.tiles)]), default.sharpness)[0]
     assert seconds(model, gpu, "decode", "product", m, 1, weights=form) == pytest.approx(want, rel=1e-9)
 
 
@@ -104,21 +114,21 @@ def test_attention(name: str, cache: str, heads: tuple[int, int, int], batch: in
     gpu = bare(name)
     kernels = gpu.spec.kernels
     assert kernels is not None
-    own = getattr(getattr(kernels, f"attention_{phase}"), cache)
-    if own is None:
+    default = getattr(getattr(kernels, f"attention_{phase}"), cache)
+    if default is None:
         return
     groups, queries, size = heads
-    calls = Calls(one(batch), one(groups * queries), one(groups), one(size), one(tokens), one(1))
+    calls = Calls(entry(batch), entry(groups * queries), entry(groups), entry(size), entry(tokens), entry(1))
     width = 1 if cache == "fp8" else 2
-    common = [own.t0_s, own.memory_efficiency, own.root_s_per_sqrt_byte, own.compute_efficiency]
+    common = [default.t0_s, default.memory_efficiency, default.root_s_per_sqrt_byte, default.compute_efficiency]
     if phase == "decode":
-        values = [*common, own.sequence_head_s]
-        want = DecodeModel(calls, device(gpu.spec), width).seconds(np.array(values), own.sharpness)[0]
+        values = [*common, default.sequence_head_s]
+        want = DecodeModel(calls, device(gpu.spec), width).seconds(np.array(values), default.sharpness)[0]
         prompt = tokens - 1
     else:
-        values = [*common, own.head_dim_power, own.length_factor, own.wave_depth]
-        fitted = PrefillModel(calls, device(gpu.spec), width, "bf16", own.pad_rows)
-        want = fitted.seconds(np.array(values), own.sharpness)[0]
+        values = [*common, default.head_dim_power, default.length_factor, default.wave_depth]
+        fitted = PrefillModel(calls, device(gpu.spec), width, "bf16", default.pad_rows)
+        want = fitted.seconds(np.array(values), default.sharpness)[0]
         prompt = tokens
-    found = seconds(attention(groups, queries, size), gpu, phase, "attend", batch, prompt, cache=cache)
-    assert found == pytest.approx(want, rel=1e-9)
+    result = seconds(attention(groups, queries, size), gpu, phase, "attend", batch, prompt, cache=cache)
+    assert result == pytest.approx(want, rel=1e-9)

@@ -32,8 +32,8 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "STEPS", 600)
 
 
-def part(found: dict[str, object], name: str) -> dict[str, float]:
-    value = found[name]
+def part(result: dict[str, object], name: str) -> dict[str, float]:
+    value = result[name]
     assert isinstance(value, dict)
     return value
 
@@ -49,9 +49,9 @@ def products(form: str) -> Products:
 
 @pytest.mark.parametrize("form", ["bf16", "fp8"])
 def test_gemm_coefficients_come_back(form: str) -> None:
-    found = fit_products(products(form), GPU, form)
-    coefficients = part(found, "coefficients")
-    assert part(found, "held_out")["mape_percent"] < 2
+    result = fit_products(products(form), GPU, form)
+    coefficients = part(result, "coefficients")
+    assert part(result, "held_out")["mape_percent"] < 2
     assert coefficients["t0_s"] == pytest.approx(3e-6, rel=0.2)
     assert coefficients["memory_efficiency"] == pytest.approx(0.9, rel=0.05)
     assert set(NAMES) < set(coefficients)
@@ -66,15 +66,15 @@ def test_decode_and_prefill_coefficients_come_back() -> None:
     b, h, kv, hd, tokens = grid([1, 4, 16, 64, 256], [8, 32, 64], [1, 4, 8], [64, 128], [16, 256, 2048, 8192])
     calls = Calls(b, h, kv, hd, tokens, np.ones_like(b))
     times = DecodeModel(calls, GPU, 2).seconds(np.array([1e-5, 0.9, 2e-10, 0.1, 1e-8]), 2)
-    found = fit_decode_calls(Calls(b, h, kv, hd, tokens, times), GPU, 2)
-    assert part(found, "held_out")["mape_percent"] < 2
-    assert part(found, "coefficients")["sequence_head_s"] == pytest.approx(1e-8, rel=0.2)
+    result = fit_decode_calls(Calls(b, h, kv, hd, tokens, times), GPU, 2)
+    assert part(result, "held_out")["mape_percent"] < 2
+    assert part(result, "coefficients")["sequence_head_s"] == pytest.approx(1e-8, rel=0.2)
 
     values = np.array([1e-5, 0.5, 2e-10, 0.6, 0.4, 1.0, 100.0])
     times = PrefillModel(calls, GPU, 2, "bf16", 128).seconds(values, 2)
-    found = fit_prefill_calls(Calls(b, h, kv, hd, tokens, times), GPU, 2, "bf16")
-    assert part(found, "held_out")["mape_percent"] < 3
-    assert part(found, "coefficients")["compute_efficiency"] == pytest.approx(0.6, rel=0.1)
+    result = fit_prefill_calls(Calls(b, h, kv, hd, tokens, times), GPU, 2, "bf16")
+    assert part(result, "held_out")["mape_percent"] < 3
+    assert part(result, "coefficients")["compute_efficiency"] == pytest.approx(0.6, rel=0.1)
 
 
 def test_expert_coefficients_come_back() -> None:
@@ -84,9 +84,9 @@ def test_expert_coefficients_come_back() -> None:
     experts = Experts(hidden, inner, active, number, tensor, groups, tokens, balanced, np.ones_like(hidden))
     values = np.array([2e-5, 0.8, 1e-9, 50.0, 5e-8, 2.0, 0.2, 0.3, 0.4, 0.5])
     times = MoeModel(experts, GPU, "bf16").seconds(values, 2)
-    found = fit_experts(replace(experts, seconds=times), GPU, "bf16")
-    assert part(found, "held_out")["mape_percent"] < 5
-    assert part(found, "coefficients")["memory_efficiency"] == pytest.approx(0.8, rel=0.1)
+    result = fit_experts(replace(experts, seconds=times), GPU, "bf16")
+    assert part(result, "held_out")["mape_percent"] < 5
+    assert part(result, "coefficients")["memory_efficiency"] == pytest.approx(0.8, rel=0.1)
 
 
 def test_a_collective_curve_comes_back() -> None:
@@ -105,12 +105,12 @@ def test_protocols_become_pieces() -> None:
     size: Array = np.array([2.0**power for power in range(9, 30)])
     small = size <= 2**18
     seconds = np.where(small, 4e-6 + size / 8e10, 2e-5 + size / 4e11)
-    found = pieces.fit(size, seconds)
-    assert len(found.cuts) == 1
-    assert 2**18 < found.cuts[0] < 2**19
-    assert found.seconds(size) == pytest.approx(seconds, rel=1e-6)
+    result = pieces.fit(size, seconds)
+    assert len(result.cuts) == 1
+    assert 2**18 < result.cuts[0] < 2**19
+    assert result.seconds(size) == pytest.approx(seconds, rel=1e-6)
     curves, _ = fit_curve(size, seconds, 1.0)
-    assert [curve.get("max_bytes") for curve in curves] == [None, pytest.approx(found.cuts[0], rel=0.01)]
+    assert [curve.get("max_bytes") for curve in curves] == [None, pytest.approx(result.cuts[0], rel=0.01)]
 
 
 def test_a_spike_is_not_fitted() -> None:
@@ -118,8 +118,8 @@ def test_a_spike_is_not_fitted() -> None:
 
 
 def test_smooth_max_reaches_both_ends() -> None:
-    found = smooth_max(np.array([1.0, 0.0, 0.0]), np.array([1.0, 2.0, 0.0]), 2)
-    assert found == pytest.approx([np.sqrt(2), 2.0, 0.0])
+    result = smooth_max(np.array([1.0, 0.0, 0.0]), np.array([1.0, 2.0, 0.0]), 2)
+    assert result == pytest.approx([np.sqrt(2), 2.0, 0.0])
 
 
 def table(folder: Path, latency: float, version: str = "1.0.0", **columns: object) -> Path:
@@ -149,7 +149,7 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         fit_gemm(tmp_path, "some", "vllm", "bf16", GPU)
 
 
-def test_a_truncated_file_is_told(tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported(tmp_path: Path) -> None:
     path = table(tmp_path, MILLISECONDS)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(SpecError, match="cannot be read"):
@@ -186,7 +186,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_
         tables.home(tmp_path)
 
 
-def test_an_unknown_gpu_is_told(tmp_path: Path) -> None:
+def test_an_unknown_gpu_is_reported(tmp_path: Path) -> None:
     table(tmp_path, MILLISECONDS)
     with pytest.raises(SpecError, match="no measured tables of `h100_sxm`"):
         calibrate(load_gpu("h100-sxm").spec, tmp_path)
@@ -194,10 +194,10 @@ def test_an_unknown_gpu_is_told(tmp_path: Path) -> None:
 
 def test_what_has_no_table_is_listed(tmp_path: Path) -> None:
     table(tmp_path, MILLISECONDS)
-    found = calibrate(load_gpu("h100-sxm").spec, tmp_path, system="some", frameworks=("vllm",))
-    left_out = found["left_out"]
+    result = calibrate(load_gpu("h100-sxm").spec, tmp_path, system="some", frameworks=("vllm",))
+    left_out = result["left_out"]
     assert isinstance(left_out, list)
     assert any("vllm attention_prefill bf16" in line for line in left_out)
-    frameworks = found["frameworks"]
+    frameworks = result["frameworks"]
     assert isinstance(frameworks, dict)
     assert set(frameworks["vllm"]["gemm"]) == {"bf16"}

@@ -82,11 +82,11 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> kernel_power.KernelPower
 
 
 def test_known_coefficients_come_back(loaded: kernel_power.KernelPower) -> None:
-    found = fit.fit(loaded, "h200-sxm", FORM)
-    assert found.coefficients == pytest.approx(TRUE, rel=0.02)
-    assert found.mean_error < 1
-    assert all(value == float(f"{value:.3g}") for value in found.coefficients.values())
-    assert fit.fit(loaded, "h200-sxm", FORM) == found
+    result = fit.fit(loaded, "h200-sxm", FORM)
+    assert result.coefficients == pytest.approx(TRUE, rel=0.02)
+    assert result.mean_error < 1
+    assert all(value == float(f"{value:.3g}") for value in result.coefficients.values())
+    assert fit.fit(loaded, "h200-sxm", FORM) == result
 
 
 def test_a_gpu_that_is_not_there(loaded: kernel_power.KernelPower) -> None:
@@ -100,12 +100,12 @@ def test_a_coefficient_out_of_its_band_needs_a_reason() -> None:
     assert check_bands("x", {"hbm": 1e-9}, {"hbm": "GDDR5"}) == {"hbm": "GDDR5"}
 
 
-def test_terms_that_cannot_be_told_apart() -> None:
-    one = np.arange(1.0, 9.0)
+def test_terms_that_cannot_be_distinguished() -> None:
+    entry = np.arange(1.0, 9.0)
     with pytest.raises(SpecError, match="cannot tell a from b"):
-        robust.check_rank(np.column_stack([one, 2 * one]), ["a", "b"])
+        robust.check_rank(np.column_stack([entry, 2 * entry]), ["a", "b"])
     with pytest.raises(SpecError, match="no row tells anything of b"):
-        robust.check_rank(np.column_stack([one, 0 * one]), ["a", "b"])
+        robust.check_rank(np.column_stack([entry, 0 * entry]), ["a", "b"])
 
 
 def test_exclusions_are_listed(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_exclusions_are_listed(tmp_path: Path) -> None:
         ({"m": pl.col("m").cast(pl.String)}, "column `m` holds String"),
     ],
 )
-def test_wrong_units_are_told(tmp_path: Path, change: dict[str, pl.Expr], message: str) -> None:
+def test_wrong_units_are_reported(tmp_path: Path, change: dict[str, pl.Expr], message: str) -> None:
     tables()["gemm"].with_columns(**change).write_parquet(tmp_path / "kernel_power_gemm.parquet")
     with pytest.raises(SpecError, match=message):
         kernel_power.read(tmp_path, "gemm")
@@ -183,17 +183,17 @@ def test_all_reduce_comes_back(tmp_path: Path) -> None:
             "power_limit_w": 1000.0,
         }
     ).write_parquet(tmp_path / "kernel_power_allreduce.parquet")
-    found = collective.fit(tmp_path)
-    assert found["link_j_per_byte"] == pytest.approx(3e-10, rel=0.02)
-    assert found["active_w"] == pytest.approx(10, abs=1.5)
+    result = collective.fit(tmp_path)
+    assert result["link_j_per_byte"] == pytest.approx(3e-10, rel=0.02)
+    assert result["active_w"] == pytest.approx(10, abs=1.5)
 
 
 def test_transfer_says_where_from(loaded: kernel_power.KernelPower) -> None:
     link = {"active_w": 10.0, "link_j_per_byte": 3.5e-10, "watts_at_full_rate": 500.0}
     lent = {"h200-sxm": transfer.profile(fit.fit(loaded, "h200-sxm"), link)}
-    found = transfer.transfer("h100-sxm", lent)
-    assert found["flop_j"] == lent["h200-sxm"]["flop_j"]
-    assert found["sources"]["flop_j"].startswith("transferred")
+    result = transfer.transfer("h100-sxm", lent)
+    assert result["flop_j"] == lent["h200-sxm"]["flop_j"]
+    assert result["sources"]["flop_j"].startswith("transferred")
     assert transfer.transfer("l40s", lent)["hbm_kv_j_per_byte"] == 2.8e-10
     with pytest.raises(SpecError, match="not fitted"):
         transfer.transfer("gb200", lent)
@@ -207,5 +207,5 @@ def test_overlap_slope_and_intercept(tmp_path: Path) -> None:
     pl.DataFrame(
         {"overlap_start": [-1] * 20, "time_s": seconds, "energy_total_j": 2 * (85 * seconds + 0.6)}
     ).write_parquet(path)
-    found = transfer.overlap(path)
-    assert (found["static_and_communication_w"], found["dynamic_j"]) == (85.0, 0.6)
+    result = transfer.overlap(path)
+    assert (result["static_and_communication_w"], result["dynamic_j"]) == (85.0, 0.6)

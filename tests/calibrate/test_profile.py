@@ -59,10 +59,10 @@ def test_every_fitted_set_tells_its_source_and_error(name: str) -> None:
     assert spec.kernels is not None
     for kind in ("gemm", "grouped_gemm", "attention_prefill", "attention_decode"):
         sets = getattr(spec.kernels, kind)
-        for form, one in sets:
-            if one is not None:
-                assert "aiconfigurator-core 0.12.0" in one.source, (kind, form)
-                assert one.fit is not None and one.fit.valid and one.fit.rows >= 20, (kind, form)
+        for form, entry in sets:
+            if entry is not None:
+                assert "aiconfigurator-core 0.12.0" in entry.source, (kind, form)
+                assert entry.fit is not None and entry.fit.valid and entry.fit.rows >= 20, (kind, form)
 
 
 def test_what_a_person_wrote_stays(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_nothing_is_written_of_a_faulty_fit(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_sections_of_ones_own_are_not_overwritten(tmp_path: Path) -> None:
+def test_sections_of_the_user_are_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
         bundled("hardware")["h100-sxm"].read_text(encoding="utf-8").replace(MARKER + "\n", ""), encoding="utf-8"
@@ -99,7 +99,7 @@ def test_sections_of_ones_own_are_not_overwritten(tmp_path: Path) -> None:
         ProfileFile(path)
 
 
-def test_a_framework_has_kernels_of_its_own_and_wider_intervals() -> None:
+def test_a_framework_has_separate_kernels_and_wider_intervals() -> None:
     plain, other = load_gpu("h100-sxm"), load_gpu("h100-sxm@trtllm")
     assert other.spec.name == "h100-sxm@trtllm"
     assert other.spec.kernels != plain.spec.kernels

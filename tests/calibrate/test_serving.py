@@ -50,8 +50,8 @@ def points() -> pl.DataFrame:
 def made() -> pl.DataFrame:
     """Return runs as the known layer predicts them."""
     rows = points()
-    told = steady_state(rows.drop("gpus", "task"), gpus=[Layer(TIME, PRICE).applied(start())])
-    return rows.hstack(told.select("itl_s", "output_tokens_per_s", "power_w_per_gpu", "energy_per_output_token_j"))
+    reported = steady_state(rows.drop("gpus", "task"), gpus=[Layer(TIME, PRICE).applied(start())])
+    return rows.hstack(reported.select("itl_s", "output_tokens_per_s", "power_w_per_gpu", "energy_per_output_token_j"))
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_narrow_caches_and_data_parallel_ranks_are_fitted_as_they_are_predicted(
         [rows.with_columns(pl.lit(kv, dtype=pl.String).alias("kv_dtype"), pl.lit(dp).alias("dp"))
          for kv in (None, "fp8") for dp in (1, 2)]
     )  # fmt: skip
-    told = steady_state(rows.drop("gpus", "task"), gpus=[Layer(TIME, PRICE).applied(start())])
-    rows = rows.hstack(told.select("itl_s", "output_tokens_per_s", "power_w_per_gpu", "energy_per_output_token_j"))
+    reported = steady_state(rows.drop("gpus", "task"), gpus=[Layer(TIME, PRICE).applied(start())])
+    rows = rows.hstack(reported.select("itl_s", "output_tokens_per_s", "power_w_per_gpu", "energy_per_output_token_j"))
     layer = fit.fit(features(rows, start()), start(), "lent", {"chat_input_tokens": 300.0})
     for name in ("sequence_s", "gemm", "attention"):
         assert layer.time[name] == pytest.approx(TIME[name], rel=0.05), name
@@ -87,7 +87,7 @@ def test_dense_models_tell_all_but_the_factor_of_routed_experts() -> None:
     rows = made()
     slower = pl.when(pl.col("model") == "qwen3-30b-a3b").then(1.3).otherwise(1.0)
     changed = rows.with_columns(pl.col("itl_s") * slower, pl.col("output_tokens_per_s") / slower)
-    before, after = (fit.fit(features(one, start()), start(), "lent", {}).time for one in (rows, changed))
+    before, after = (fit.fit(features(entry, start()), start(), "lent", {}).time for entry in (rows, changed))
     assert after.pop("grouped_gemm") > 1.1 * before.pop("grouped_gemm")
     assert after == before
 
@@ -110,21 +110,21 @@ def as_csv(rows: pl.DataFrame, path: Path) -> Path:
     return path
 
 
-def test_a_cluster_of_ones_own(tmp_path: Path) -> None:
+def test_a_cluster_of_the_user(tmp_path: Path) -> None:
     rows = pl.concat([made(), made()])
-    found = fit_file(as_csv(rows, tmp_path / "runs.csv"), "h100-sxm", "layer")
-    assert found.rows == rows.height
-    assert found.seen["energy_per_output_token_j"].mape_percent < 3
-    assert found.how_left_out == "model"
-    found.write(tmp_path / "mine.yaml")
+    result = fit_file(as_csv(rows, tmp_path / "runs.csv"), "h100-sxm", "layer")
+    assert result.rows == rows.height
+    assert result.seen["energy_per_output_token_j"].mape_percent < 3
+    assert result.how_left_out == "model"
+    result.write(tmp_path / "mine.yaml")
     host = load_gpu(tmp_path / "mine.yaml").spec.host
     assert host is not None
-    assert host.sequence_s == found.coefficients["sequence_s"]
+    assert host.sequence_s == result.coefficients["sequence_s"]
 
 
 def test_the_closed_form_of_one_model(tmp_path: Path) -> None:
-    one = made().filter(pl.col("model") == "llama-3.1-8b")
-    wide = pl.concat([one.with_columns(pl.lit(tp).alias("tp")) for tp in (1, 2, 4, 8, 1)])
+    entry = made().filter(pl.col("model") == "llama-3.1-8b")
+    wide = pl.concat([entry.with_columns(pl.lit(tp).alias("tp")) for tp in (1, 2, 4, 8, 1)])
     # A run that follows the form exactly: seconds and joules are sums of its terms.
     batch, length = pl.col("batch"), pl.col("input_tokens") + pl.col("output_tokens") / 2
     step = 1e-3 + 8e-3 / pl.col("tp") + 2e-5 * batch / pl.col("tp") + 1e-7 * batch * length / pl.col("tp")
@@ -133,17 +133,17 @@ def test_the_closed_form_of_one_model(tmp_path: Path) -> None:
         step.alias("itl_s"), (batch / step).alias("output_tokens_per_s"),
         (joules / step / pl.col("tp")).alias("power_w_per_gpu")
     )  # fmt: skip
-    found = fit_file(as_csv(rows, tmp_path / "runs.csv"), "h100-sxm", "closed")
-    assert found.coefficients["step_s: 1/g"] == pytest.approx(8e-3, rel=0.01)
-    assert found.coefficients["step_j: g·step"] == pytest.approx(150, rel=0.05)
-    assert found.left_out["energy_per_output_token_j"].mape_percent < 1
-    assert any("never vary `pp-1`" in note for note in found.notes)
-    assert len([value for value in found.coefficients.values() if value]) <= 12
+    result = fit_file(as_csv(rows, tmp_path / "runs.csv"), "h100-sxm", "closed")
+    assert result.coefficients["step_s: 1/g"] == pytest.approx(8e-3, rel=0.01)
+    assert result.coefficients["step_j: g·step"] == pytest.approx(150, rel=0.05)
+    assert result.left_out["energy_per_output_token_j"].mape_percent < 1
+    assert any("never vary `pp-1`" in note for note in result.notes)
+    assert len([value for value in result.coefficients.values() if value]) <= 12
 
 
 def test_runs_that_cannot_tell_terms_apart(tmp_path: Path) -> None:
-    one = made().filter(pl.col("model") == "llama-3.1-8b").head(1)
-    same = pl.concat([one] * 60).with_columns(pl.int_range(1, 61).cast(pl.Float64).alias("batch"))
+    entry = made().filter(pl.col("model") == "llama-3.1-8b").head(1)
+    same = pl.concat([entry] * 60).with_columns(pl.int_range(1, 61).cast(pl.Float64).alias("batch"))
     with pytest.raises(EnergylensError, match="cannot tell the terms"):
         fit_file(as_csv(same, tmp_path / "runs.csv"), "h100-sxm", "closed")
 
@@ -188,7 +188,7 @@ def test_deviations_hold_the_share_they_should() -> None:
     whole = np.abs(draw.normal(0, 0.2, 400))
     needed = {"whole": whole, "causes": np.full(400, 0.01)}
     kinds = {"routed": (np.arange(400) % 2).astype(float), "narrow": np.zeros(400)}
-    found = deviations(needed, kinds)
-    assert found["narrow"] == 0.0
-    held = whole <= np.sqrt(0.01**2 + found["common"] ** 2 + (found["routed"] * kinds["routed"]) ** 2)
+    result = deviations(needed, kinds)
+    assert result["narrow"] == 0.0
+    held = whole <= np.sqrt(0.01**2 + result["common"] ** 2 + (result["routed"] * kinds["routed"]) ** 2)
     assert 0.84 <= held.mean() <= 0.95

@@ -25,21 +25,21 @@ def account() -> Validation:
 
 @needs_data
 def test_every_run_is_counted_once() -> None:
-    found = account()
-    assert found.runs.height + found.excluded.height == 190
-    assert found.excluded["reason"].null_count() == 0
-    assert found.runs.select("run_id", "gpu").is_unique().all()
+    result = account()
+    assert result.runs.height + result.excluded.height == 190
+    assert result.excluded["reason"].null_count() == 0
+    assert result.runs.select("run_id", "gpu").is_unique().all()
 
 
 @needs_data
 def test_errors_are_as_committed() -> None:
     """The bundled profiles do as well as the documentation says; looser than its figures by a point."""
     table = account().table().filter(pl.col("quantity") == "energy_per_output_token_j")
-    found = {(row["gpu"], row["fit"]): row["mape_percent"] for row in table.iter_rows(named=True)}
-    assert found["h100-sxm", "in_sample"] <= 8.0
-    assert found["h100-sxm", "left_out"] <= 8.5
-    assert found["b200", "in_sample"] <= 13.7
-    assert found["b200", "left_out"] <= 16.0
+    result = {(row["gpu"], row["fit"]): row["mape_percent"] for row in table.iter_rows(named=True)}
+    assert result["h100-sxm", "in_sample"] <= 8.0
+    assert result["h100-sxm", "left_out"] <= 8.5
+    assert result["b200", "in_sample"] <= 13.7
+    assert result["b200", "left_out"] <= 16.0
     ranking = account().ranking()
     assert ranking["spearman"].drop_nans().min() >= 0.95  # type: ignore[operator]
     assert all(65 <= percent <= 92 for percent in account().coverage_percent.values())

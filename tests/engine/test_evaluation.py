@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
 
 import energylens
-from energylens import FrameError, SpecError, evaluate
+from energylens import FrameError, SpecError, _core, evaluate
 from energylens.engine.result_columns import RESULTS
 from energylens.inputs.axes import POINT_DEFAULTS
+from energylens.results.point import read_point
 
 
 def test_defaults_are_filled_in_and_rows_keep_their_order() -> None:
@@ -131,3 +134,71 @@ def test_the_package_says_what_it_offers() -> None:
     assert set(energylens.__all__) <= set(dir(energylens))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = energylens.nothing
+
+
+SPEC_AXES = ("weight_dtype", "kv_dtype", "overlap_stages", "sm_clock_mhz", "power_cap_w", "routing")
+"""Axes whose value is that of the spec or the profile, where none is given."""
+
+VARIED: dict[str, Any] = {
+    "tp": [1, 2], "pp": [1, 2], "dp": [1, 2], "ep": [1, 2], "cp": [1, 2], "overlap_stages": ["own", 4],
+    "overlap_sms": [0, 8], "overlap_where": ["prefill", "both"], "sequence_parallel": [False, True],
+    "fused_norm": [False, True], "sm_clock_mhz": ["own", 1200], "power_cap_w": ["own", 500],
+    "routing": ["own", "zipf:0.5"], "placement": ["contiguous", "balanced"], "batch": [8, 64],
+    "prompt_tokens": [512, 1024], "output_tokens": [64, 256], "weight_dtype": ["own", "fp8"],
+    "kv_dtype": ["own", "fp8"],
+}  # fmt: skip
+
+
+def written(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame with the word that people read in place of nulls, where a column is all null or of texts."""
+    words = [
+        pl.lit("own").alias(name) if frame[name].null_count() == frame.height else pl.col(name).fill_null("own")
+        for name in SPEC_AXES
+        if name in frame.columns and (frame[name].dtype == pl.String or frame[name].null_count() == frame.height)
+    ]
+    return frame.with_columns(words)
+
+
+@pytest.mark.parametrize("axis", VARIED)
+def test_the_axes_of_a_result_are_points_again(axis: str) -> None:
+    model = "qwen3-30b-a3b"
+    space: dict[str, Any] = {"models": model, "gpus": "h100-sxm", "tp": 2, "batch": 8, "output_tokens": 64}
+    space |= {axis: VARIED[axis]}
+    if axis.startswith("overlap"):
+        space |= {"overlap_stages": VARIED["overlap_stages"], "overlap_sms": [0, 8]}
+    found = energylens.explore(**space, top=50, best_per=["routing"] if axis == "routing" else [])
+    for frame in (found.frame, found.top):
+        assert frame is not None
+        assert frame.height
+        axes = [name for name in frame.columns if name in _core.AXES]
+        assert axis in axes
+        for points in (frame.select(axes), written(frame.select(axes))):
+            again = evaluate(points)
+            results = [name for name in frame.columns if name in again.columns and name not in axes]
+            assert "energy_per_output_token_j" in results
+            assert again.select(*axes, *results).equals(frame.select(*axes, *results))
+
+
+@pytest.mark.parametrize("axis", SPEC_AXES)
+def test_the_word_for_the_value_of_the_spec_is_null(axis: str) -> None:
+    point: dict[str, Any] = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
+    plain = evaluate(pl.DataFrame(point)).row(0, named=True)
+    for column in (pl.Series(axis, ["own"]), pl.Series(axis, ["own"], dtype=pl.Categorical)):
+        row = evaluate(pl.DataFrame(point).with_columns(column)).row(0, named=True)
+        assert row[axis] is None
+        assert {name: value for name, value in row.items() if name in plain} == plain
+    named: dict[str, Any] = point | {axis: "own"}
+    assert energylens.predict(**named).values == energylens.predict(**point).values
+    assert read_point(named).row == read_point(point).row
+    space: dict[str, Any] = {"models": "llama-3.1-8b", "gpus": "h100-sxm", "tp": 1, "batch": 8, axis: ["own"]}
+    explored = energylens.explore(**space)
+    assert explored.frame.height == 1
+
+
+def test_the_word_is_none_where_there_is_no_value_of_a_spec() -> None:
+    point = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
+    for axis in ("tp", "batch", "overlap_sms", "placement"):
+        with pytest.raises(FrameError, match=axis if axis != "placement" else "own"):
+            evaluate(pl.DataFrame(point | {axis: "own"}))
+    with pytest.raises(FrameError, match="`power_cap_w` should hold whole numbers"):
+        evaluate(pl.DataFrame({**point, "power_cap_w": ["own", "300"]}))

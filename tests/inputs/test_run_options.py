@@ -19,6 +19,8 @@ from energylens.inputs.library import load_gpu
 from energylens.results.prediction import predict
 from energylens.searches.exhaustive import explore
 from energylens.serving.evaluate import serve
+from energylens.serving.intervals import with_intervals
+from energylens.serving.workload import load_workload
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 MODELS = st.sampled_from(["llama-3.1-8b", "llama-3.1-70b", "qwen3-30b-a3b"])
@@ -148,6 +150,37 @@ def test_a_cap_that_does_not_bind_changes_nothing_and_one_that_does_meets_it() -
     assert tight["energy_prefill_j"] < free["energy_prefill_j"]
 
 
+@pytest.mark.parametrize("gpu", ["a100-sxm-80gb", "h100-sxm", "b200"])
+def test_a_cap_at_the_limit_and_a_lock_at_the_highest_clock_repeat_intervals_too(gpu: str) -> None:
+    spec = load_gpu(gpu).spec
+    assert spec.clock is not None
+    limit, highest = int(spec.power.tdp_w), int(spec.clock.max_mhz)
+    base = {"model": "llama-3.1-8b", "gpu": gpu, "tp": 2}
+    plain, *same, below, lower, both, lowest = rows(
+        base,
+        base | {"power_cap_w": limit},
+        base | {"sm_clock_mhz": highest},
+        base | {"sm_clock_mhz": highest, "power_cap_w": limit},
+        base | {"power_cap_w": limit - 1},
+        base | {"sm_clock_mhz": highest - 15},
+        base | {"sm_clock_mhz": highest, "power_cap_w": limit - 1},
+        base | {"sm_clock_mhz": highest - 15, "power_cap_w": limit},
+    )
+    assert not plain["extrapolated"]
+    for row in same:
+        assert row["extrapolated"] == plain["extrapolated"]
+        for name in ("energy_j", "energy_lo_j", "energy_hi_j"):
+            assert row[name] == pytest.approx(plain[name], rel=1e-12)
+    assert same[0]["power_cap_w"] == limit
+    assert same[1]["sm_clock_mhz"] == highest
+    assert all(row["extrapolated"] for row in (below, lower, both, lowest))
+    points = pl.DataFrame(
+        [base, base | {"power_cap_w": limit}, base | {"power_cap_w": limit - 1}], infer_schema_length=None
+    )
+    served = with_intervals(serve(points, "chat", 1.0), load_workload("chat"))
+    assert served["extrapolated"].to_list() == [False, False, True]
+
+
 UNCLOCKED = ["l40s", "mi300x", "rtx-4090"]
 
 
@@ -265,7 +298,10 @@ def test_what_decides_the_time_adds_up_to_it(asked: dict[str, int], lock: dict[s
         ({"overlap_where": "decode"}, "overlap", "say in how many stages"),
         ({"gpu": "mi300x", "power_cap_w": 400}, "power", "no table of clocks"),
         ({"sm_clock_mhz": 2100}, "clock", "510 to 1980 MHz"),
-        ({"power_cap_w": 100}, "power", "more than 120 and at most 700 W"),
+        ({"power_cap_w": 70, "sm_clock_mhz": 1200}, "power", "use 78 to 700 W: 78 W is the lowest cap at 1200 MHz"),
+        ({"power_cap_w": 701}, "power", "use 121 to 700 W"),
+        ({"gpu": "l40s", "power_cap_w": 10}, "power", "use 71 to 350 W"),
+        ({"power_cap_w": 100}, "power", "121 W is the lowest cap at its highest clock, 1980 MHz"),
     ],
 )
 def test_what_cannot_be_is_told(point: dict[str, Any], reason: str, words: str) -> None:

@@ -161,17 +161,17 @@ class SimulatedGpu:
         self.counter = float(counter[-1])
         capped = 0x4 if watts > 0.97 * LIMIT_W else 0
         same = [1] * len(time)
-        one = Samples(
+        entry = Samples(
             time.tolist(), counter.tolist(), shown.tolist(), [(self.clock or MAX_MHZ)] * len(time),
             [3201] * len(time), [60] * len(time), [capped * x for x in same],
         )  # fmt: skip
         number = self.case["gpus"] if self.case.family == "collective" else 1
-        return Window(calls, seconds, began, began + seconds, [one] * number)
+        return Window(calls, seconds, began, began + seconds, [entry] * number)
 
     def _seconds(self) -> float:
         case, gpu = self.case, device(self.profile.spec)
         size = {name: np.array([float(value)]) for name, value in case.sizes}
-        one = np.ones(1)
+        entry = np.ones(1)
         match case.family:
             case "idle":
                 return 0.1
@@ -181,17 +181,25 @@ class SimulatedGpu:
                 moved = case["bytes"] * (1 if case.variant == "weights" else 2)
                 return 3e-6 + moved / (gpu.bandwidth * STREAM_SHARE)
             case "gemm":
-                products = Products(size["rows"], size["columns"], size["depth"], one)
+                products = Products(size["rows"], size["columns"], size["depth"], entry)
                 return float(GemmModel(products, gpu, case.dtype).seconds(GEMM, 4)[0])
             case "attention_prefill" | "attention_decode":
-                calls = Calls(size["batch"], size["heads"], size["kv_heads"], size["head_dim"], size["tokens"], one)
+                calls = Calls(size["batch"], size["heads"], size["kv_heads"], size["head_dim"], size["tokens"], entry)
                 if case.family == "attention_prefill":
                     return float(PrefillModel(calls, gpu, 2, "bf16", 64).seconds(PREFILL, 4)[0])
                 return float(DecodeModel(calls, gpu, 2).seconds(DECODE, 2)[0])
             case "grouped_gemm":
                 skew = np.array([SKEWS[case.variant]])
                 routed = Experts(
-                    size["hidden"], size["inner"], size["active"], size["experts"], one, one, size["tokens"], skew, one
+                    size["hidden"],
+                    size["inner"],
+                    size["active"],
+                    size["experts"],
+                    entry,
+                    entry,
+                    size["tokens"],
+                    skew,
+                    entry,
                 )
                 return float(MoeModel(routed, gpu, "bf16").seconds(EXPERTS, 4)[0])
             case "elementwise":
@@ -209,17 +217,17 @@ class SimulatedGpu:
         prefill = self.case.variant == "prefill"
         point = {"model": spec().spec.name, "gpu": "truth", "batch": batch, "output_tokens": 2}
         frame = pl.DataFrame([point | {"prompt_tokens": tokens if prefill else tokens - 1}])
-        found = evaluate(frame, models=[spec()], gpus=[self.profile], max_batched_tokens=batch * tokens)
+        result = evaluate(frame, models=[spec()], gpus=[self.profile], max_batched_tokens=batch * tokens)
         names = ("ttft_s", "energy_prefill_j") if prefill else ("tpot_s", "energy_decode_step_j")
-        return float(found[names[0]][0]), float(found[names[1]][0])
+        return float(result[names[0]][0]), float(result[names[1]][0])
 
     def _watts(self, seconds: float) -> float:
         case = self.case
         if case.family == "idle":
             return STATIC_W if case.variant == "waiting" else DEEP_W
         if case.family == "model":
-            found, joules = self._model()
-            return joules / found
+            result, joules = self._model()
+            return joules / result
         if case.family == "collective":
             return STATIC_W + 20.0 + 4e-10 * case["bytes"] / seconds
         sizes = dict(case.sizes)

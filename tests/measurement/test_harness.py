@@ -36,14 +36,14 @@ def on(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_replayed_session_gives_the_same_rows(recording: Path, tmp_path: Path) -> None:
-    found = measure(tmp_path / "runs.parquet", clocks_mhz=CLOCKS_MHZ, replay=recording)
+    result = measure(tmp_path / "runs.parquet", clocks_mhz=CLOCKS_MHZ, replay=recording)
     recorded = Runs.read(recording.parent / "recorded.parquet")
-    assert found.rows.drop("measured_at").equals(recorded.rows.drop("measured_at"))
-    assert Runs.read(tmp_path / "runs.parquet").rows.equals(found.rows)
-    told = found.summary()
-    assert told["repeat_spread_percent"]["joules"]["median"] < 2
-    assert abs(told["integrated_over_counter_percent"]["mean"]) < 1
-    assert "suspect" not in found.text()
+    assert result.rows.drop("measured_at").equals(recorded.rows.drop("measured_at"))
+    assert Runs.read(tmp_path / "runs.parquet").rows.equals(result.rows)
+    summary = result.summary()
+    assert summary["repeat_spread_percent"]["joules"]["median"] < 2
+    assert abs(summary["integrated_over_counter_percent"]["mean"]) < 1
+    assert "suspect" not in result.text()
     with pytest.raises(EnergylensError, match="a replay starts anew"):
         measure(tmp_path / "runs.parquet", replay=recording)
 
@@ -57,7 +57,7 @@ def test_it_goes_on_where_it_was_cut_off(
                 raise KeyboardInterrupt
             return super().window(calls)
 
-    path, told = tmp_path / "runs.parquet", list[str]()
+    path, lines = tmp_path / "runs.parquet", list[str]()
     first = Cut(profile)
     on(first, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
@@ -66,48 +66,48 @@ def test_it_goes_on_where_it_was_cut_off(
     assert Runs.read(path).rows.height == 5
     second = SimulatedGpu(profile)
     on(second, monkeypatch)
-    found = measure(path, told=told.append)
-    assert found.rows.height == 6 * REPEATS["quick"]
+    result = measure(path, report=lines.append)
+    assert result.rows.height == 6 * REPEATS["quick"]
     assert second.windows == 6 * REPEATS["quick"] - 5
-    assert told == ["5 measured already, 7 to measure, about 0 minutes"]
-    assert found.rows.select("case", "repeat").n_unique() == found.rows.height
-    assert measure(path).rows.height == found.rows.height
+    assert lines == ["5 measured already, 7 to measure, about 0 minutes"]
+    assert result.rows.select("case", "repeat").n_unique() == result.rows.height
+    assert measure(path).rows.height == result.rows.height
     assert second.windows == 6 * REPEATS["quick"] - 5
 
 
 def test_suspect_rows_are_measured_again(
     profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, told = tmp_path / "runs.parquet", list[str]()
+    path, lines = tmp_path / "runs.parquet", list[str]()
     on(SimulatedGpu(profile), monkeypatch)
-    found = measure(path)
-    hot = found.rows.with_columns(pl.when(pl.col("repeat") == 1).then(pl.lit("heat")).alias("suspect"))
-    Runs(hot, found.gpu, "quick", "", {}).write(path)
-    again = measure(path, told=told.append)
-    assert told[0] == "6 suspect rows are measured again"
+    result = measure(path)
+    hot = result.rows.with_columns(pl.when(pl.col("repeat") == 1).then(pl.lit("heat")).alias("suspect"))
+    Runs(hot, result.gpu, "quick", "", {}).write(path)
+    again = measure(path, report=lines.append)
+    assert lines[0] == "6 suspect rows are measured again"
     assert again.rows.height == 12 and again.rows["suspect"].null_count() == 12
 
 
 def test_it_stops_when_the_time_is_over(
     profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     on(SimulatedGpu(profile), monkeypatch)
-    found = measure(tmp_path / "runs.parquet", minutes=1e-9, told=told.append)
-    assert found.rows.height == 0
-    assert told == ["12 to measure, about 1 minutes", "the time is over; the same command goes on from here"]
+    result = measure(tmp_path / "runs.parquet", minutes=1e-9, report=lines.append)
+    assert result.rows.height == 0
+    assert lines == ["12 to measure, about 1 minutes", "the time is over; the same command goes on from here"]
 
 
 def test_what_cannot_run_is_left_out_once(
     profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     on(SimulatedGpu(profile, broken=("launch",)), monkeypatch)
-    found = measure(tmp_path / "runs.parquet", told=told.append)
-    assert found.skipped == {"launch": "no kernel image is available"}
-    assert told[1:] == ["left out: launch: no kernel image is available"]
-    assert "launch" not in found.rows["family"]
-    assert "could not run: 1, such as launch" in found.text()
+    result = measure(tmp_path / "runs.parquet", report=lines.append)
+    assert result.skipped == {"launch": "no kernel image is available"}
+    assert lines[1:] == ["left out: launch: no kernel image is available"]
+    assert "launch" not in result.rows["family"]
+    assert "could not run: 1, such as launch" in result.text()
     on(SimulatedGpu(profile), monkeypatch)
     assert measure(tmp_path / "runs.parquet").skipped == {}
 
@@ -115,12 +115,12 @@ def test_what_cannot_run_is_left_out_once(
 def test_a_clock_that_may_not_be_locked_is_left_out(
     profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     backend = SimulatedGpu(profile, may_lock=False)
     on(backend, monkeypatch)
-    found = measure(tmp_path / "runs.parquet", clocks_mhz=[1410], told=told.append)
-    assert found.rows["sm_clock_lock_mhz"].null_count() == found.rows.height
-    assert told[1:] == ["the clock cannot be locked at 1410 MHz, which is left out: Insufficient Permissions"]
+    result = measure(tmp_path / "runs.parquet", clocks_mhz=[1410], report=lines.append)
+    assert result.rows["sm_clock_lock_mhz"].null_count() == result.rows.height
+    assert lines[1:] == ["the clock cannot be locked at 1410 MHz, which is left out: Insufficient Permissions"]
 
 
 def test_a_locked_clock_is_freed_even_when_it_is_cut_off(
@@ -139,19 +139,19 @@ def test_a_locked_clock_is_freed_even_when_it_is_cut_off(
     assert backend.clock is None
 
 
-def test_a_gpu_that_is_not_free_is_refused_unless_told(
+def test_a_gpu_that_is_not_free_is_refused_unless_allowed(
     profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on(SimulatedGpu(profile, busy=("process 7 on GPU 0, 3.1 GB",)), monkeypatch)
     with pytest.raises(GpuError, match="not free: process 7 on GPU 0"):
         measure(tmp_path / "runs.parquet")
     assert not (tmp_path / "runs.parquet").exists()
-    told: list[str] = []
-    assert measure(tmp_path / "runs.parquet", beside_others=True, told=told.append).rows.height
-    assert told[0] == "measuring beside process 7 on GPU 0, 3.1 GB: their joules are in these"
+    lines: list[str] = []
+    assert measure(tmp_path / "runs.parquet", allow_shared_gpu=True, report=lines.append).rows.height
+    assert lines[0] == "measuring beside process 7 on GPU 0, 3.1 GB: their joules are in these"
 
 
-def test_a_file_of_another_gpu_is_refused_and_kept(
+def test_a_file_of_another_gpu_is_refused_and_retained(
     profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "runs.parquet"
@@ -176,13 +176,13 @@ def test_every_kernel_is_looped_for_two_seconds_after_it_is_warm(profile: Loaded
             if self.case.family != "idle":
                 assert max(warm) >= harness.WARM_S
             warm.clear()
-            found = super().window(calls)
-            assert found.seconds >= 0.98 * harness.WINDOW_S
-            return found
+            result = super().window(calls)
+            assert result.seconds >= 0.98 * harness.WINDOW_S
+            return result
 
     warm: list[float] = []
-    found = Session(Watched(profile), tmp_path / "runs.parquet", "quick").run(None)
-    assert found.rows.filter(pl.col("family") == "idle", pl.col("variant") == "waiting")["power_w"].to_list() == (
+    result = Session(Watched(profile), tmp_path / "runs.parquet", "quick").run(None)
+    assert result.rows.filter(pl.col("family") == "idle", pl.col("variant") == "waiting")["power_w"].to_list() == (
         pytest.approx([STATIC_W] * 2, rel=0.02)
     )
 
@@ -196,7 +196,7 @@ def test_every_kernel_is_looped_for_two_seconds_after_it_is_warm(profile: Loaded
         (f'{{"format":"{FORMAT}","about":{{"name":"x"}}}}\n', "of another version"),
     ],
 )
-def test_a_faulty_recording_is_told(tmp_path: Path, content: str, message: str) -> None:
+def test_a_faulty_recording_is_reported(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "session.jsonl"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(EnergylensError, match=message):
@@ -208,7 +208,7 @@ def test_a_recording_has_only_what_was_recorded(recording: Path, tmp_path: Path)
         measure(tmp_path / "runs.parquet", clocks_mhz=[1200], replay=recording)
 
 
-def test_a_cut_recording_is_told(recording: Path, tmp_path: Path) -> None:
+def test_a_cut_recording_is_reported(recording: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.jsonl.gz"
     path.write_bytes(recording.read_bytes()[:-200])
     with pytest.raises(EnergylensError, match=r"cut\.jsonl"):
@@ -232,7 +232,7 @@ def test_only_files_of_measurements_are_read(recording: Path, tmp_path: Path) ->
         Runs.read(path)
 
 
-def test_a_recording_is_of_one_go_and_never_written_over(
+def test_a_recording_is_of_one_run_and_never_written_over(
     profile: LoadedGpu, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = tmp_path / "session.jsonl"
@@ -246,7 +246,7 @@ def test_a_recording_is_of_one_go_and_never_written_over(
     assert again.rows.drop("measured_at").equals(Runs.read(tmp_path / "runs.parquet").rows.drop("measured_at"))
 
 
-def test_a_damaged_recording_is_told_and_nothing_is_written(recording: Path, tmp_path: Path) -> None:
+def test_a_damaged_recording_is_reported_and_nothing_is_written(recording: Path, tmp_path: Path) -> None:
     lines = gzip.decompress(recording.read_bytes()).decode().splitlines()
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_text("\n".join(line.replace('"power_mw"', '"power"') for line in lines), encoding="utf-8")
@@ -256,7 +256,7 @@ def test_a_damaged_recording_is_told_and_nothing_is_written(recording: Path, tmp
         assert not (tmp_path / "runs.parquet").exists()
 
 
-def test_all_that_is_wrong_with_a_question_is_told_at_once(recording: Path, tmp_path: Path) -> None:
+def test_all_that_is_wrong_with_a_question_is_reported_at_once(recording: Path, tmp_path: Path) -> None:
     with pytest.raises(EnergylensError) as caught:
         measure(tmp_path / "a.txt", suite="quik", minutes=-1, clocks_mhz=[0], record="r.txt", replay=recording, gpu="3")
     assert len(caught.value.problems) == 6

@@ -146,7 +146,7 @@ class Cuda:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> tuple[Driver, Cuda]:
     driver, cuda = Driver(), Cuda()
-    zeros = SimpleNamespace(add_=lambda _one: None)
+    zeros = SimpleNamespace(add_=lambda _entry: None)
     torch = SimpleNamespace(
         cuda=cuda, __version__="2.11", version=SimpleNamespace(cuda="13.0"), manual_seed=lambda _seed: None,
         zeros=lambda *_, **__: zeros, no_grad=Cuda.Stream,
@@ -156,7 +156,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> tuple[Driver, Cuda]:
     return driver, cuda
 
 
-def test_a_free_gpu_is_chosen_and_found_in_pytorch_by_its_uuid(machine: tuple[Driver, Cuda]) -> None:
+def test_a_free_gpu_is_chosen_and_detected_in_pytorch_by_its_uuid(machine: tuple[Driver, Cuda]) -> None:
     live = Live()
     assert live.device.index == 1
     assert live.others() == []
@@ -195,14 +195,14 @@ def test_the_clock_is_locked_and_freed_where_it_may_be(machine: tuple[Driver, Cu
         live.lock(1410)
 
 
-def test_drivers_without_instant_power_are_told(machine: tuple[Driver, Cuda]) -> None:
+def test_drivers_without_instant_power_are_reported(machine: tuple[Driver, Cuda]) -> None:
     machine[0].instant = False
     live = Live()
     assert live.about.power == "driver"
     assert live.device.meter()[1] == 299_000
 
 
-def test_a_machine_without_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch, machine: tuple[Driver, Cuda]) -> None:
+def test_a_machine_without_a_gpu_is_reported(monkeypatch: pytest.MonkeyPatch, machine: tuple[Driver, Cuda]) -> None:
     with pytest.raises(GpuError, match="there is no GPU 7"):
         Live("7")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-11")
@@ -256,8 +256,8 @@ def test_a_capture_that_fails_ends_the_session_and_is_not_tried_again(
     with pytest.raises(GpuError, match="launch broke the session: capture failed: operation not permitted"):
         harness.measure(tmp_path / "runs.parquet")
     machine[1].breaks = False
-    found = harness.measure(tmp_path / "runs.parquet")
-    assert list(found.skipped) == ["launch"] and found.rows.height == 0
+    result = harness.measure(tmp_path / "runs.parquet")
+    assert list(result.skipped) == ["launch"] and result.rows.height == 0
 
 
 def test_a_gpu_that_fails_while_it_runs_ends_the_session(
@@ -297,11 +297,11 @@ def test_experts_are_left_out_where_pytorch_would_wait(machine: tuple[Driver, Cu
 
 
 def test_the_transformer_has_its_spec() -> None:
-    found = spec()
-    assert found.spec.name == NAME
+    result = spec()
+    assert result.spec.name == NAME
     wide, inner, words = (int(CONFIG[name]) for name in ("hidden_size", "intermediate_size", "vocab_size"))  # type: ignore[call-overload]
     layer = 2 * wide + wide * (24 + 16) * 128 + 24 * 128 * wide + 3 * wide * inner
-    assert Plan([found], []).core.parameters(0) == 8 * layer + wide + 2 * words * wide
+    assert Plan([result], []).core.parameters(0) == 8 * layer + wide + 2 * words * wide
 
 
 def test_every_kernel_of_the_suites_runs() -> None:

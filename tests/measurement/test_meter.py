@@ -29,29 +29,29 @@ def window(
 
 @given(st.floats(80, 1000), st.floats(0.02, 0.2), st.floats(0, 0.2))
 def test_the_counter_tells_the_watts_whatever_its_step_and_phase(watts: float, every: float, phase: float) -> None:
-    found = read(window(watts, every=every, phase=phase))
-    assert found.suspect is None
+    result = read(window(watts, every=every, phase=phase))
+    assert result.suspect is None
     # A step is seen up to a sample late: 10 ms of over a second and a half at either end.
-    assert found.power_w == pytest.approx(watts, rel=0.015)
-    assert found.seconds == pytest.approx(0.025)
-    assert found.joules == pytest.approx(0.025 * watts, rel=0.015)
-    assert found.power_integrated_w == pytest.approx(watts, rel=1e-3)
+    assert result.power_w == pytest.approx(watts, rel=0.015)
+    assert result.seconds == pytest.approx(0.025)
+    assert result.joules == pytest.approx(0.025 * watts, rel=0.015)
+    assert result.power_integrated_w == pytest.approx(watts, rel=1e-3)
 
 
 @given(st.floats(0.5, 1.5))
 def test_counter_and_samples_that_differ_are_suspect(shown: float) -> None:
-    found = read(window(300, shown=shown))
+    result = read(window(300, shown=shown))
     if abs(shown - 1) > MOST_APART + 0.02:
-        assert found.suspect is not None and "differ by" in found.suspect
+        assert result.suspect is not None and "differ by" in result.suspect
     if abs(shown - 1) < MOST_APART - 0.02:
-        assert found.suspect is None
+        assert result.suspect is None
 
 
 def test_what_comes_before_the_window_and_while_it_settles_is_not_counted() -> None:
     plain = window(400)
-    own = plain.samples[0]
-    early = [mj if at >= SETTLE_S else 0 for at, mj in zip(own.time_s, own.counter_mj, strict=True)]
-    changed = replace(plain, samples=[replace(own, counter_mj=early)])
+    default = plain.samples[0]
+    early = [mj if at >= SETTLE_S else 0 for at, mj in zip(default.time_s, default.counter_mj, strict=True)]
+    changed = replace(plain, samples=[replace(default, counter_mj=early)])
     assert read(changed).power_w == pytest.approx(read(plain).power_w)
 
 
@@ -64,24 +64,24 @@ def test_what_comes_before_the_window_and_while_it_settles_is_not_counted() -> N
         (0x08, "hardware", "machine"),
     ],
 )
-def test_reasons_of_the_clock_are_told(reasons: int, throttle: str, suspect: str | None) -> None:
-    found = read(window(690, reasons=reasons))
-    assert found.throttle == throttle
-    assert (found.suspect is None) if suspect is None else suspect in str(found.suspect)
+def test_reasons_of_the_clock_are_reported(reasons: int, throttle: str, suspect: str | None) -> None:
+    result = read(window(690, reasons=reasons))
+    assert result.throttle == throttle
+    assert (result.suspect is None) if suspect is None else suspect in str(result.suspect)
 
 
 def test_a_reason_that_shows_for_a_moment_is_none() -> None:
     plain = window(400)
-    own = plain.samples[0]
-    moment = [0x4 | 0x40 if 1.0 <= at < 1.1 else 0 for at in own.time_s]
-    found = read(replace(plain, samples=[replace(own, reasons=moment)]))
-    assert (found.throttle, found.suspect) == ("", None)
+    default = plain.samples[0]
+    moment = [0x4 | 0x40 if 1.0 <= at < 1.1 else 0 for at in default.time_s]
+    result = read(replace(plain, samples=[replace(default, reasons=moment)]))
+    assert (result.throttle, result.suspect) == ("", None)
 
 
 def test_a_counter_that_stands_still_is_suspect() -> None:
-    found = read(window(300, seconds=0.8))
-    assert found.suspect is not None and "counter moved over" in found.suspect
-    assert found.power_integrated_w is None
+    result = read(window(300, seconds=0.8))
+    assert result.suspect is not None and "counter moved over" in result.suspect
+    assert result.power_integrated_w is None
 
 
 def test_several_gpus_give_their_mean() -> None:

@@ -40,9 +40,9 @@ def runs(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mine(runs: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "STEPS", 600)
-        found = profile.calibrate(runs, "h200-sxm")
-    found.file.rename("mine")
-    return found.file.write(runs.parent / "mine.yaml")
+        result = profile.calibrate(runs, "h200-sxm")
+    result.file.rename("mine")
+    return result.file.write(runs.parent / "mine.yaml")
 
 
 def test_prices_come_back(mine: Path) -> None:
@@ -70,12 +70,12 @@ def test_voltage_and_idle_power_by_clock_come_back(mine: Path) -> None:
 
 
 def test_the_transformer_is_predicted_better_after_than_before(runs: Path, mine: Path) -> None:
-    found = end_to_end(Runs.read(runs), ["h200-sxm", str(mine)])
+    result = end_to_end(Runs.read(runs), ["h200-sxm", str(mine)])
     for phase in ("prefill", "decode"):
         for quantity in ("seconds", "joules"):
-            after = found.errors("mine", phase, quantity)
+            after = result.errors("mine", phase, quantity)
             assert after.mape_percent < 2
-            assert after.mape_percent < found.errors("h200-sxm", phase, quantity).mape_percent
+            assert after.mape_percent < result.errors("h200-sxm", phase, quantity).mape_percent
     with pytest.raises(EnergylensError, match="two profiles are called `mine`"):
         end_to_end(Runs.read(runs), [str(mine), str(mine)])
 
@@ -83,18 +83,18 @@ def test_the_transformer_is_predicted_better_after_than_before(runs: Path, mine:
 def test_no_row_of_the_transformer_is_in_a_fit(runs: Path, mine: Path) -> None:
     without = Runs.read(runs)
     path = runs.parent / "without.parquet"
-    kept = without.rows.filter(pl.col("family") != "model")
-    Runs(kept, without.gpu, without.suite, without.input, {}).write(path)
-    found = profile.calibrate(path, "h200-sxm").file
-    assert found.sections == profile.calibrate(runs, "h200-sxm").file.sections
+    retained = without.rows.filter(pl.col("family") != "model")
+    Runs(retained, without.gpu, without.suite, without.input, {}).write(path)
+    result = profile.calibrate(path, "h200-sxm").file
+    assert result.sections == profile.calibrate(runs, "h200-sxm").file.sections
 
 
 def test_a_measured_profile_says_so(mine: Path) -> None:
-    found = predict("llama-3.1-8b", gpu=mine, batch=8)
-    assert found.trust == "measured"
-    assert not found.values["extrapolated"]
+    result = predict("llama-3.1-8b", gpu=mine, batch=8)
+    assert result.trust == "measured"
+    assert not result.values["extrapolated"]
     assert load_gpu(mine).spec.uncertainty.hbm_kv == 0  # type: ignore[union-attr]
-    assert found.values["energy_lo_j"] < found.values["energy_j"] < found.values["energy_hi_j"]
+    assert result.values["energy_lo_j"] < result.values["energy_j"] < result.values["energy_hi_j"]
     spec = load_gpu(mine).spec
     assert spec.kernels is not None and spec.kernels.gemm.nvfp4 is None
     assert spec.kernels.gemm.int8 is not None or spec.kernels.gemm.fp8_block is not None
@@ -105,22 +105,22 @@ def test_a_measured_profile_says_so(mine: Path) -> None:
 
 def test_joules_alone_go_into_a_profile_that_keeps_its_kernels_and_its_serving_layer(runs: Path) -> None:
     before = load_gpu("h200-sxm").spec
-    found = profile.calibrate(runs, "h200-sxm", ["energy"]).file.loaded().spec
-    assert (found.kernels, found.host, found.collectives) == (before.kernels, before.host, before.collectives)
-    assert found.uncertainty == before.uncertainty
-    assert found.energy is not None and before.energy is not None and before.energy.prior is not None
-    assert found.energy.flop_j.bf16 == pytest.approx(5e-13, rel=0.02)
-    assert found.energy.sequence_j == before.energy.sequence_j
+    result = profile.calibrate(runs, "h200-sxm", ["energy"]).file.loaded().spec
+    assert (result.kernels, result.host, result.collectives) == (before.kernels, before.host, before.collectives)
+    assert result.uncertainty == before.uncertainty
+    assert result.energy is not None and before.energy is not None and before.energy.prior is not None
+    assert result.energy.flop_j.bf16 == pytest.approx(5e-13, rel=0.02)
+    assert result.energy.sequence_j == before.energy.sequence_j
     factor = before.energy.active_w / before.energy.prior["active_w"]
-    assert found.energy.active_w == pytest.approx(60 * factor, rel=0.05)
+    assert result.energy.active_w == pytest.approx(60 * factor, rel=0.05)
 
 
 def test_a_data_sheet_becomes_a_profile(runs: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.yaml"
     sheet.write_text(SHEET, encoding="utf-8")
-    found = profile.calibrate(runs, str(sheet))
-    assert set(found.parts) == set(profile.PARTS)
-    loaded = found.file.loaded()
+    result = profile.calibrate(runs, str(sheet))
+    assert set(result.parts) == set(profile.PARTS)
+    loaded = result.file.loaded()
     assert loaded.trust == "measured"
     assert loaded.spec.clock is not None
     assert loaded.spec.link.sms_to_saturate == pytest.approx(16, rel=0.1)
@@ -130,9 +130,9 @@ def test_what_was_not_measured_is_as_before_and_says_so(runs: Path, tmp_path: Pa
     whole = Runs.read(runs)
     path = tmp_path / "part.parquet"
     Runs(whole.rows.filter(pl.col("family").is_in(["gemm", "idle"])), whole.gpu, "quick", "", {}).write(path)
-    before, found = load_gpu("h200-sxm").spec, profile.calibrate(path, "h200-sxm")
-    after = found.file.loaded().spec
-    assert found.parts == ["kernels", "energy", "clock"]
+    before, result = load_gpu("h200-sxm").spec, profile.calibrate(path, "h200-sxm")
+    after = result.file.loaded().spec
+    assert result.parts == ["kernels", "energy", "clock"]
     assert after.trust == before.trust == "calibrated"
     assert after.energy is not None and before.energy is not None and after.uncertainty is not None
     assert after.energy.hbm_kv_j_per_byte == before.energy.hbm_kv_j_per_byte
@@ -140,7 +140,7 @@ def test_what_was_not_measured_is_as_before_and_says_so(runs: Path, tmp_path: Pa
     assert "link_j_per_byte" in after.energy.source
     assert after.uncertainty.hbm_kv > 0 and after.uncertainty.compute == 0
     assert after.range is not None and before.range is not None and after.range.gpus == before.range.gpus
-    assert found.notes[0].startswith("not measured, as before: grouped_gemm")
+    assert result.notes[0].startswith("not measured, as before: grouped_gemm")
 
 
 def test_rows_that_are_missing_leave_what_was_known(runs: Path, tmp_path: Path) -> None:
@@ -149,14 +149,14 @@ def test_rows_that_are_missing_leave_what_was_known(runs: Path, tmp_path: Path) 
     pair = (pl.col("family") != "gemm") | ((pl.col("columns") == 2048) & (pl.col("depth") == 2048))
     two = (pl.col("variant") != "all_to_all") | (pl.col("gpus") != 2)
     Runs(whole.rows.filter(pair & two.fill_null(True)), whole.gpu, "quick", "", {}).write(path)
-    found, before = profile.calibrate(path, "h200-sxm"), load_gpu("h200-sxm").spec
-    after = found.file.loaded().spec
-    assert "collectives" not in found.parts and after.collectives == before.collectives
+    result, before = profile.calibrate(path, "h200-sxm"), load_gpu("h200-sxm").spec
+    after = result.file.loaded().spec
+    assert "collectives" not in result.parts and after.collectives == before.collectives
     assert after.kernels is not None and before.kernels is not None
     assert after.kernels.gemm == before.kernels.gemm
 
 
-def test_a_floor_above_the_kernels_is_told(runs: Path, tmp_path: Path) -> None:
+def test_a_floor_above_the_kernels_is_reported(runs: Path, tmp_path: Path) -> None:
     whole = Runs.read(runs)
     path = tmp_path / "odd.parquet"
     odd = pl.when(pl.col("family") == "idle").then(1e3).otherwise(pl.col("power_w")).alias("power_w")
@@ -240,32 +240,32 @@ def test_an_entry_with_blank_lines_and_comments_is_replaced_whole(tmp_path: Path
     assert file.loaded().spec.clock.max_mhz == 1500  # type: ignore[union-attr]
 
 
-def test_a_profile_fitted_to_ones_own_runs_keeps_its_serving_layer(runs: Path, tmp_path: Path) -> None:
+def test_a_profile_fitted_to_the_users_runs_keeps_its_serving_layer(runs: Path, tmp_path: Path) -> None:
     fitted = tmp_path / "fitted.yaml"
     own_runs_fit.fit_file(own_runs(tmp_path), "h200-sxm", "layer").write(fitted)
     before = load_gpu(fitted).spec.energy
     assert before is not None and before.prior is not None
-    found = profile.calibrate(runs, str(fitted), ["energy"]).file.loaded().spec.energy
-    assert found is not None
-    assert found.active_w == pytest.approx(60 * before.active_w / before.prior["active_w"], rel=0.05)
-    assert found.sequence_j == before.sequence_j
+    result = profile.calibrate(runs, str(fitted), ["energy"]).file.loaded().spec.energy
+    assert result is not None
+    assert result.active_w == pytest.approx(60 * before.active_w / before.prior["active_w"], rel=0.05)
+    assert result.sequence_j == before.sequence_j
 
 
 def own_runs(folder: Path) -> Path:
     """Return a file of runs as the bundled profile predicts them."""
     sizes = [(b, i, o) for b in (2, 8, 24, 64) for i, o in ((200, 300), (800, 400), (2000, 200), (400, 900))]
-    asked = pl.DataFrame(
+    requested = pl.DataFrame(
         {"model": [m for m in ("llama-3.1-8b", "qwen3-14b", "qwen3-32b", "qwen3-8b") for _ in sizes],
          "gpu": "h200-sxm",
          "batch": [float(b) for _ in range(4) for b, _, _ in sizes],
          "input_tokens": [float(i) for _ in range(4) for _, i, _ in sizes],
          "output_tokens": [float(o) for _ in range(4) for _, _, o in sizes]}
     )  # fmt: skip
-    told = steady_state(asked)
-    rows = asked.drop("gpu").with_columns(
-        itl_ms=1e3 * told["itl_s"],
-        output_tokens_per_s=told["output_tokens_per_s"],
-        power_w_per_gpu=told["power_w_per_gpu"],
+    reported = steady_state(requested)
+    rows = requested.drop("gpu").with_columns(
+        itl_ms=1e3 * reported["itl_s"],
+        output_tokens_per_s=reported["output_tokens_per_s"],
+        power_w_per_gpu=reported["power_w_per_gpu"],
     )
     rows.write_csv(folder / "own.csv")
     return folder / "own.csv"
@@ -281,7 +281,7 @@ link: {kind: nvlink4, bandwidth_bytes_per_s: 450e9}
 """
 
 
-def test_what_is_not_measured_is_told(runs: Path, tmp_path: Path) -> None:
+def test_what_is_not_measured_is_reported(runs: Path, tmp_path: Path) -> None:
     all_rows = Runs.read(runs)
     few = tmp_path / "few.parquet"
     Runs(all_rows.rows.head(8), all_rows.gpu, "quick", "", {}).write(few)
@@ -308,11 +308,11 @@ def test_suspect_rows_are_in_no_fit(runs: Path, tmp_path: Path) -> None:
     )
     path = tmp_path / "suspect.parquet"
     Runs(doubled, all_rows.gpu, "quick", "", {}).write(path)
-    found = profile.calibrate(path, "h200-sxm", ["energy"]).file.sections["energy"]
-    assert found["flop_j"]["bf16"] == pytest.approx(5e-13, rel=0.02)
+    result = profile.calibrate(path, "h200-sxm", ["energy"]).file.sections["energy"]
+    assert result["flop_j"]["bf16"] == pytest.approx(5e-13, rel=0.02)
 
 
-def test_the_whole_way_by_command(
+def test_the_whole_path_by_command(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -323,7 +323,7 @@ def test_the_whole_way_by_command(
     assert main(["predict", "llama-3.1-8b", "--gpu", "mine.yaml", "--batch", "8"]) == 0
     assert "mine is measured" in capsys.readouterr().out
     assert main(["validate", "runs.parquet", "--gpu", "h200-sxm,mine.yaml", "--json", "-o", "rows.parquet"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    worst = max(one["mape_percent"] for one in told["errors"] if one["gpu"] == "mine")
+    reported = json.loads(capsys.readouterr().out)
+    worst = max(entry["mape_percent"] for entry in reported["errors"] if entry["gpu"] == "mine")
     assert worst < 2
-    assert pl.read_parquet("rows.parquet").height == len(told["rows"])
+    assert pl.read_parquet("rows.parquet").height == len(reported["rows"])

@@ -28,7 +28,7 @@ def test_what_a_gpu_lacks_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_the_transformer_has_shapes_that_no_fit_sees(name: str) -> None:
+def test_the_transformer_has_shapes_that_no_fit_reads(name: str) -> None:
     wide = int(CONFIG["hidden_size"])  # type: ignore[call-overload]
     for case in suite(name):
         if case.family == "gemm":
@@ -46,9 +46,9 @@ def test_few_cases_are_measured_at_locked_clocks() -> None:
 @pytest.mark.parametrize("law", ["balanced", "power_law_1.2"])
 @pytest.mark.parametrize("tokens", [1, 16, 256, 4096])
 def test_every_choice_of_a_token_is_dealt_to_an_expert(law: str, tokens: int) -> None:
-    found = dealt(Case.of("grouped_gemm", law, tokens=tokens, experts=64, active=8, hidden=8, inner=8))
-    assert sum(found) == 8 * tokens
-    assert len(found) == 64
-    assert 0 <= min(found) <= max(found) <= tokens
+    result = dealt(Case.of("grouped_gemm", law, tokens=tokens, experts=64, active=8, hidden=8, inner=8))
+    assert sum(result) == 8 * tokens
+    assert len(result) == 64
+    assert 0 <= min(result) <= max(result) <= tokens
     if law == "power_law_1.2" and tokens == 4096:
-        assert max(found) > 3 * 8 * tokens / 64
+        assert max(result) > 3 * 8 * tokens / 64

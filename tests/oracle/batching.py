@@ -17,7 +17,7 @@ def _between(lines: Sequence[float], value: float) -> tuple[int, int, float]:
 
 def step(grid: dict[str, Any], decoding: int, context: float, read: int, sampled: int) -> tuple[float, float]:
     """Return seconds and joules of a step, from the lines of its grid."""
-    told = []
+    values = []
     for unit in ("s", "j"):
         at, after, part = _between(grid["tokens"], decoding + read)
         base = grid[f"base_{unit}"]
@@ -27,8 +27,8 @@ def step(grid: dict[str, Any], decoding: int, context: float, read: int, sampled
             (i, j, a), (m, n, b) = _between(grid["sequences"], decoding), _between(grid["contexts"], context)
             rows = [cells[k * wide + m] + b * (cells[k * wide + n] - cells[k * wide + m]) for k in (i, j)]
             value += rows[0] + a * (rows[1] - rows[0])
-        told.append(value + sampled * grid[f"sample_{unit}"])
-    return told[0], told[1]
+        values.append(value + sampled * grid[f"sample_{unit}"])
+    return values[0], values[1]
 
 
 def attended(grid: dict[str, Any], tokens: float, unit: str) -> float:
@@ -77,75 +77,77 @@ def batched(
     idle_w: float,
 ) -> Outcome:
     """Serve requests as they arrive: decode first, prompts in what the budget leaves; the latest goes back if full."""
-    told = Outcome(requests, now=requests[0].arrival_s)
+    outcome = Outcome(requests, now=requests[0].arrival_s)
     coming, waiting = list(requests), list[Request]()
     reading: list[Request] = []
     while True:
-        while coming and coming[0].arrival_s <= told.now:
-            one = coming.pop(0)
-            if one.prompt + one.output > cache_tokens:
-                told.refused += 1
+        while coming and coming[0].arrival_s <= outcome.now:
+            request = coming.pop(0)
+            if request.prompt + request.output > cache_tokens:
+                outcome.refused += 1
             else:
-                waiting.append(one)
+                waiting.append(request)
 
         def held() -> int:
             # Tokens decoded so far are cached but for the latest; prompts are held whole once admitted.
-            return sum(one.prompt + one.made - 1 for one in told.running) + sum(one.goal for one in reading)
+            return sum(request.prompt + request.made - 1 for request in outcome.running) + sum(
+                request.goal for request in reading
+            )
 
-        while waiting and len(told.running) + len(reading) < most_running:
-            one = waiting[0]
-            goal = one.prompt + one.made
-            alone = not told.running and not reading
-            if held() + goal + len(told.running) >= cache_tokens and not alone:
+        while waiting and len(outcome.running) + len(reading) < most_running:
+            request = waiting[0]
+            goal = request.prompt + request.made
+            alone = not outcome.running and not reading
+            if held() + goal + len(outcome.running) >= cache_tokens and not alone:
                 break
             waiting.pop(0)
-            one.read, one.goal = 0, goal
-            reading.append(one)
-        if not told.running and not reading:
+            request.read, request.goal = 0, goal
+            reading.append(request)
+        if not outcome.running and not reading:
             if not coming:
-                return told
-            told.idle_j += (coming[0].arrival_s - told.now) * idle_w
-            told.now = coming[0].arrival_s
+                return outcome
+            outcome.idle_j += (coming[0].arrival_s - outcome.now) * idle_w
+            outcome.now = coming[0].arrival_s
             continue
         decodes = chunked or not reading
-        decoding = len(told.running) if decodes else 0
+        decoding = len(outcome.running) if decodes else 0
         budget = max(token_budget - decoding, 1 if decoding == 0 else 0)
         read, ready = 0, list[Request]()
         extra_s = extra_j = 0.0
-        for one in reading:
-            left = one.goal - one.read
+        for request in reading:
+            left = request.goal - request.read
             if budget == 0 or (not chunked and left > budget and read > 0):
                 break
             part = min(left, budget) if chunked else left
-            extra_s += attended(grid, one.read + part, "s") - attended(grid, one.read, "s")
-            extra_j += attended(grid, one.read + part, "j") - attended(grid, one.read, "j")
-            one.read += part
+            extra_s += attended(grid, request.read + part, "s") - attended(grid, request.read, "s")
+            extra_j += attended(grid, request.read + part, "j") - attended(grid, request.read, "j")
+            request.read += part
             budget = max(0, budget - part)
             read += part
-            if one.read == one.goal:
-                ready.append(one)
-        seen = sum(one.prompt + one.made - 1 for one in told.running)
+            if request.read == request.goal:
+                ready.append(request)
+        seen = sum(request.prompt + request.made - 1 for request in outcome.running)
         context = seen / max(1, decoding) if decoding else 0.0
         seconds, joules = step(grid, decoding, context, read, decoding + len(ready))
-        told.now += seconds + extra_s
-        told.energy_j += joules + extra_j
-        told.steps += 1
+        outcome.now += seconds + extra_s
+        outcome.energy_j += joules + extra_j
+        outcome.steps += 1
         if decodes:
-            for one in list(told.running):
-                one.made += 1
-                if one.made == one.output:
-                    one.done_s = told.now - one.arrival_s
-                    told.running.remove(one)
-        for one in ready:
-            reading.remove(one)
-            if one.first_s is None:
-                one.first_s = told.now - one.arrival_s
-            one.made += 1
-            if one.made == one.output:
-                one.done_s = told.now - one.arrival_s
+            for request in list(outcome.running):
+                request.made += 1
+                if request.made == request.output:
+                    request.done_s = outcome.now - request.arrival_s
+                    outcome.running.remove(request)
+        for request in ready:
+            reading.remove(request)
+            if request.first_s is None:
+                request.first_s = outcome.now - request.arrival_s
+            request.made += 1
+            if request.made == request.output:
+                request.done_s = outcome.now - request.arrival_s
             else:
-                told.running.append(one)
-        while held() + len(told.running) > cache_tokens and len(told.running) > 1:
-            one = told.running.pop()
-            told.preempted += 1
-            waiting.insert(0, one)
+                outcome.running.append(request)
+        while held() + len(outcome.running) > cache_tokens and len(outcome.running) > 1:
+            request = outcome.running.pop()
+            outcome.preempted += 1
+            waiting.insert(0, request)

@@ -54,7 +54,7 @@ def send_recv(env: Env) -> Collective:
     return pair(env, env.mesh.engine_gpus, message)
 
 
-def own_axes(env: Env, equation: Equation) -> frozenset[str]:
+def contracted_axes(env: Env, equation: Equation) -> frozenset[str]:
     """Axes over which an equation's own contraction leaves the result partial."""
     ranks = set(env.contracted(equation))
     for factor in equation.factors:
@@ -82,7 +82,7 @@ def carried_axes(env: Env, equation: Equation, made: dict[str, Made]) -> frozens
     factors = equation.factors
     if len(factors) == 1 and factors[0].function == "add":
         axes = [made[arg.name].axes if arg.name in made else nothing for arg in factors[0].args]
-        kinds = {kind_of(one) for one in axes}
+        kinds = {kind_of(some) for some in axes}
         same = kinds in ({"tp"}, {"routed"}) or (kinds == {"tp", "routed"} and env.mesh.dp == 1)
         return nothing.union(*axes) if same else nothing
     if len(factors) != 2:
@@ -142,7 +142,9 @@ class Deriver:
                     made.carried_on = bool(made.axes)
             if factor.function in LAST_RANK_REDUCERS:
                 self.gather_last_rank(factor.args[0])
-        self.made[equation.result.name] = Made(equation.result, equation, place, carried | own_axes(env, equation))
+        self.made[equation.result.name] = Made(
+            equation.result, equation, place, carried | contracted_axes(env, equation)
+        )
 
     def elements(self, made: Made, whole: str | None = None) -> float:
         """Local elements of a tensor as it was made."""
@@ -189,7 +191,7 @@ class Deriver:
             self.add(after, place, Collective("all_gather", mesh.dp, span, message))
 
     def exchange(self, env: Env, kind: str, elements: float) -> Collective:
-        """Build the dispatch or the combine of a tensor, of which a tp rank sends its share of the tokens."""
+        """Build the dispatch or the combine of a tensor: a tp rank sends its share of the tokens (Eq. 7.1, 7.4)."""
         mesh, routed = env.mesh, self.routed_rank(env)
         gpus, span = mesh.stage_gpus, mesh.wide_span
         sent = copies(env, kind, routed, gpus)

@@ -25,14 +25,14 @@ class Collective:
 
 
 def bus_factor(kind: str, n: float) -> float:
-    """Bytes moved per GPU and byte of message."""
+    """Bytes moved per GPU and byte of message (Eq. 7.7)."""
     if kind == "send_recv":
         return 1.0
     return (2.0 if kind == "all_reduce" else 1.0) * (n - 1) / n
 
 
 def nodes_and_members(env: Env, collective: Collective) -> tuple[int, float]:
-    """Count the nodes (h), and the members in each (m)."""
+    """Count the nodes, and the members in each (Eq. 7.5)."""
     nodes = min(collective.gpus, math.ceil(collective.span / env.gpu["link"]["gpus_per_node"]))
     return nodes, max(1.0, collective.gpus / nodes)
 
@@ -46,7 +46,7 @@ def implementations(env: Env, kind: str) -> list[dict[str, Any]]:
 
 
 def inside_node_time(env: Env, kind: str, members: float, message: float, slower: float) -> float:
-    """Fastest implementation inside a node, with its bytes taking `slower` times as long."""
+    """Fastest implementation inside a node, with its bytes taking `slower` times as long (Eq. 7.6)."""
     best = math.inf
     for implementation in implementations(env, kind):
         sizes = sorted(int(size) for size in implementation["by_gpus"])
@@ -65,7 +65,7 @@ def inside_node_time(env: Env, kind: str, members: float, message: float, slower
 
 
 def collective_time(env: Env, collective: Collective, message: float, slower: float = 1.0) -> float:
-    """t(S) of a collective for a message of S bytes."""
+    """Seconds of a collective for a message of so many bytes (Eq. 7.6, 7.8)."""
     kind = collective.kind
     nodes, members = nodes_and_members(env, collective)
     message *= collective.load
@@ -83,7 +83,7 @@ def collective_time(env: Env, collective: Collective, message: float, slower: fl
 
 
 def collective_energy(env: Env, collective: Collective) -> float:
-    """Dynamic energy per GPU."""
+    """Dynamic joules of a GPU (Eq. 7.9)."""
     kind, message = collective.kind, collective.message
     nodes, members = nodes_and_members(env, collective)
     moved = message if members > 1 else 0.0
@@ -99,7 +99,7 @@ def pair(env: Env, gpus: int, message: float) -> Collective:
 
 
 def on_sms(env: Env, sms: int) -> float:
-    """How many times as long the bytes of a collective take on `sms` SMs."""
+    """How many times as long the bytes of a collective take on `sms` SMs (Eq. 7.11)."""
     wanted, sharpness = env.gpu["link"]["sms_to_saturate"] / sms, env.gpu["link"].get("sms_sharpness")
     if sharpness is None:
         return float(max(1.0, wanted))
@@ -107,7 +107,7 @@ def on_sms(env: Env, sms: int) -> float:
 
 
 def both(env: Env, kernel: float, collective: float) -> float:
-    """Seconds until a kernel and a collective that start together have both ended."""
+    """Seconds until a kernel and a collective that start together have both ended (Eq. 7.10)."""
     contention = env.gpu["link"].get("contention") or {}
     slow_c, slow_r = contention.get("compute") or 0.0, contention.get("communication") or 0.0
     together = min(kernel * (1 + slow_c), collective * (1 + slow_r))

@@ -7,7 +7,7 @@ from typing import Any
 
 from .how import law_json
 
-# FLOP per element of the largest argument.
+# FLOP per element of the largest argument (Eq. 2.2, c_f).
 FUNCTION_FLOPS: dict[str, float] = {
     "add": 1, "mul": 1, "scale": 1, "relu": 1, "sigmoid": 4, "silu": 5, "gelu": 8, "swiglu": 8,
     "norm": 4, "softmax": 5, "rope": 3, "topk": 2, "sample": 1, "embed": 0, "last": 0,
@@ -50,12 +50,12 @@ class Equation:
 
     def all_ranks(self) -> list[str]:
         """Union of the ranks that appear anywhere in the equation, in order of appearance."""
-        found: list[str] = []
+        ranks: list[str] = []
         for tensor in [self.result, *self.reads()]:
             for rank in tensor.ranks:
-                if rank not in found:
-                    found.append(rank)
-        return found
+                if rank not in ranks:
+                    ranks.append(rank)
+        return ranks
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,12 @@ def parse_equation(text: str) -> Equation:
 
 def makers(blocks: list[list[Equation]], reader: int, name: str) -> list[tuple[int, Equation]]:
     """Equations that make `name` for a reader in block `reader`: its own block's, else those of any block."""
-    own = [(reader, equation) for equation in blocks[reader] if equation.result.name == name]
-    if own:
-        return own
-    return [(number, one) for number, block in enumerate(blocks) for one in block if one.result.name == name]
+    local = [(reader, equation) for equation in blocks[reader] if equation.result.name == name]
+    if local:
+        return local
+    return [
+        (number, equation) for number, block in enumerate(blocks) for equation in block if equation.result.name == name
+    ]
 
 
 def dense_equations(blocks: list[list[Equation]], rank: str) -> list[tuple[int, Equation]]:
@@ -245,25 +247,25 @@ def reads_from_memory(kernel: Kernel) -> list[tuple[Tensor, Equation, Factor]]:
     """List tensors the kernel reads and has not made earlier, each once, at its first read (section 4)."""
     made: set[str] = set()
     seen: set[str] = set()
-    found: list[tuple[Tensor, Equation, Factor]] = []
+    reads: list[tuple[Tensor, Equation, Factor]] = []
     for equation in kernel.equations:
         for factor in equation.factors:
             for tensor in factor.args:
                 if tensor.name not in made and tensor.name not in seen:
                     seen.add(tensor.name)
-                    found.append((tensor, equation, factor))
+                    reads.append((tensor, equation, factor))
         made.add(equation.result.name)
-    return found
+    return reads
 
 
 def reads_before_making(block: Block, phase: str) -> set[str]:
     """Names a block reads before it makes them itself."""
     made: set[str] = set()
-    found: set[str] = set()
+    names: set[str] = set()
     for kernel in block.of_phase(phase):
-        found.update(tensor.name for tensor, _, _ in reads_from_memory(kernel) if tensor.name not in made)
+        names.update(tensor.name for tensor, _, _ in reads_from_memory(kernel) if tensor.name not in made)
         made.update(equation.result.name for equation in kernel.equations)
-    return found
+    return names
 
 
 def stored_names(model: Model, block: Block, phase: str) -> frozenset[str]:

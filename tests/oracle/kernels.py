@@ -47,7 +47,10 @@ def merged_products(env: Env, kernel: Kernel) -> list[Merged]:
 def tiled_time(
     entry: dict[str, Any], down: dict[int, float], columns: float, depth: float, rate: float, sms: int, cut: bool
 ) -> float:
-    """Shortest time over tiles and splits; `down` counts tiles over the rows, by theirs; `rate` is that of one SM."""
+    """Shortest time over tiles and splits (Eq. 5.5, 6.8).
+
+    `down` counts the tiles over the rows, by rows of a tile; `rate` is that of one SM.
+    """
     best = math.inf
     for tile_m, tile_n, share in entry["tiles"]:
         number = ceil(down[tile_m] * ceil(columns / tile_n))
@@ -60,7 +63,7 @@ def tiled_time(
 
 
 def matrix_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any], sms: int) -> float:
-    """t_matrix of a kernel on `sms` of the GPU's SMs (sections 5 and 6)."""
+    """Seconds of the matrix products of a kernel on `sms` of the GPU's SMs (Eq. 5.5, 5.8, 5.9, 6.8)."""
     peaks, all_sms = env.gpu["compute"]["peak_flops"], int(env.gpu["compute"]["sms"])
     if env.kernel_class(kernel) == "attention":
         return attention_time(env, kernel, products, entry, sms)
@@ -83,7 +86,7 @@ def matrix_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[st
 def attention_rate(
     env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any], sms: int
 ) -> dict[str, float]:
-    """FLOP/s that an attention kernel reaches on `sms` of the GPU's SMs, by arithmetic (section 5)."""
+    """FLOP/s that an attention kernel reaches on `sms` of the GPU's SMs, by arithmetic (Eq. 5.7)."""
     product = next(merged.first for merged in products if "t" in merged.first.equation.all_ranks())
     extents = env.equation_extents(product.equation, kernel)
     depth = math.prod(extents[rank] for rank in product.k)
@@ -93,7 +96,7 @@ def attention_rate(
 
 
 def attention_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any], sms: int) -> float:
-    """t_matrix of an attention kernel on `sms` of the GPU's SMs (section 5)."""
+    """Matrix seconds of an attention kernel on `sms` of the GPU's SMs (Eq. 5.8, 5.9, 5.10)."""
     product = next(merged.first for merged in products if "t" in merged.first.equation.all_ranks())
     extents = env.equation_extents(product.equation, kernel)
     heads = math.prod(extents[rank] for rank in [*product.batch, *product.m] if rank != "s")
@@ -144,7 +147,7 @@ def shrink(env: Env, kernel: Kernel, cost: Cost) -> None:
 
 
 def add_padding(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any], cost: Cost) -> None:
-    """FLOPs of the rows that pad each expert worked on: joules, not time (section 6)."""
+    """FLOPs of the rows that pad each expert worked on: joules, not time (Eq. 6.11)."""
     for merged in products:
         routed = merged.first.equation.routed
         if merged.first.grouped and routed is not None:
@@ -156,7 +159,7 @@ def add_padding(env: Env, kernel: Kernel, products: list[Merged], entry: dict[st
 
 
 def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0, fused: frozenset[str] | None = None) -> Cost:
-    """Everything about one kernel.
+    """Everything about one kernel (Eq. 5.1, 5.3, 5.4).
 
     `reserved_sms` are taken from it by an overlapped collective; `fused` names what is handed to it by the
     collective that it runs in (None: it runs by itself).
@@ -198,7 +201,7 @@ def kernel_cost(env: Env, kernel: Kernel, reserved_sms: int = 0, fused: frozense
 
 
 def added_time(env: Env, kernel: Kernel, products: list[Merged], entry: dict[str, Any]) -> float:
-    """Quantising inputs of products, sorting tokens by expert, and seconds of each expert worked on (sections 5, 6)."""
+    """Quantising inputs of products, sorting tokens by expert, seconds of each expert worked on (Eq. 5.6, 6.9)."""
     moved, seconds, sorted_once = 0.0, 0.0, False
     for merged in products:
         product = merged.first
@@ -225,17 +228,17 @@ def cache_format(env: Env, kernel: Kernel) -> str:
 
 
 def power_mean(a: float, b: float, p: float) -> float:
-    """P_p(a, b) = (a^p + b^p)^(1/p), scaled by the larger so that small times do not underflow."""
+    """Smooth maximum (Eq. 5.2), scaled by the larger so that small times do not underflow."""
     large = max(a, b)
     if large == 0.0:
         return 0.0
     return float(large * ((a / large) ** p + (b / large) ** p) ** (1 / p))
 
 
-def clocked_seconds(t_c: float, t_m: float, p: float) -> float:
-    """t_K of a kernel: how many of its seconds follow the clock (section 11)."""
-    large = max(t_c, t_m)
+def clocked_seconds(compute: float, memory: float, p: float) -> float:
+    """How many seconds of a kernel follow the clock (Eq. 11.5)."""
+    large = max(compute, memory)
     if large == 0.0:
         return 0.0
-    own, other = (t_c / large) ** p, (t_m / large) ** p
-    return float(power_mean(t_c, t_m, p) * own / (own + other))
+    work, rest = (compute / large) ** p, (memory / large) ** p
+    return float(power_mean(compute, memory, p) * work / (work + rest))

@@ -11,9 +11,9 @@ from .local import Env
 
 @dataclass(frozen=True)
 class Loads:
-    """Experts held by a GPU, worked on by a mean one (E), by that with the most tokens (E_b); its tiles by rows (W).
+    """Experts held by a GPU, worked on by a mean one (E), by the busiest (E_b); its tiles by rows (W_m, Eq. 6.2).
 
-    `excess`: its tokens over those of a mean one.
+    `excess`: its tokens over those of a mean one (Eq. 7.4, by expert).
     """
 
     held: float
@@ -23,7 +23,7 @@ class Loads:
     excess: float
 
     def with_idle(self, share: float) -> "Loads":
-        """Add the share of experts without tokens that a kernel works on all the same, with a tile each."""
+        """Add the share of experts without tokens that a kernel works on all the same, with a tile each (Eq. 6.7)."""
         idle = share * (self.held - self.busiest)
         tiles = {rows: number + idle for rows, number in self.tiles.items()}
         mean = self.mean + share * (self.held - self.mean)
@@ -32,7 +32,7 @@ class Loads:
 
 @cache
 def table(law: str, experts: int, active: int, ep: int, placement: int, copies: int, tokens: float) -> Loads:
-    """Interpolate the table at T; its rows are data, drawn by the core."""
+    """Interpolate the table at T; its rows are data, drawn by the core (Eq. 6.1)."""
     hit, busiest, most, tiles = _core.routing_loads(law, experts, active, ep, placement, [tokens])
     by_rows = {rows: number[0] for rows, number in zip(_core.TILE_ROWS, tiles, strict=True)}
     return Loads((experts + copies) / ep, hit[0], busiest[0], by_rows, most[0] * ep / (tokens * active))
@@ -46,7 +46,7 @@ def loads(env: Env, routed: str) -> Loads:
 
 
 def worked(env: Env, routed: str, entry: dict[str, Any]) -> Loads:
-    """Loads of a kernel with a coefficient set: E', E'_b and W'."""
+    """Loads of a kernel with a coefficient set: E', E'_b and W' (Eq. 6.7)."""
     return loads(env, routed).with_idle(entry.get("idle_experts", 0.0))
 
 

@@ -21,7 +21,7 @@ def ceil(x: float) -> int:
 
 
 def mean_visible(s: float, t: float, window: int | None) -> float:
-    """Tokens a new token sees on average, over `s` new tokens ending at `t` (section 5, mask)."""
+    """Tokens a new token sees on average, over `s` new tokens ending at `t` (Eq. 5.11)."""
     if window is None or t <= window:
         return t - (s - 1) / 2
     if t - s + 1 >= window:
@@ -66,20 +66,20 @@ class Env:
 
     @property
     def new(self) -> float:
-        """New tokens of a sequence on one context-parallel rank: prefill splits them (section 8)."""
+        """New tokens of a sequence on one context-parallel rank: prefill splits them (Eq. 8.5)."""
         return self.step.s / (self.mesh.cp if self.step.phase == "prefill" else 1)
 
     @property
     def seen_split(self) -> int:
-        """Ways the visible tokens are split over context-parallel ranks: in decode (section 8)."""
+        """Ways the visible tokens are split over context-parallel ranks: in decode (Eq. 8.5)."""
         return self.mesh.cp if self.step.phase == "decode" else 1
 
     def tokens(self) -> float:
-        """T, the tokens in the pool of all dp ranks (section 6)."""
+        """T, the tokens in the pool of all dp ranks (Eq. 6.1)."""
         return self.mesh.dp * self.step.b * self.new
 
     def extent(self, rank: str, ways: dict[str, int], routed: str | None) -> float:
-        """Local extent of a rank; the routed rank of a routed equation counts the values tokens meet."""
+        """Local extent of a rank; the routed rank of a routed equation counts the values tokens meet (Eq. 3.2)."""
         if rank == "b":
             return self.step.b
         if rank == "s":
@@ -100,7 +100,7 @@ class Env:
         return extents
 
     def elements(self, tensor: Tensor, equation: Equation, kernel: Kernel | None, whole: str | None = None) -> float:
-        """Local elements of a tensor as used in `equation` (`whole`: a rank not to split)."""
+        """Local elements of a tensor as used in `equation` (`whole`: a rank not to split; Eq. 3.2)."""
         weight = tensor.name in self.model.weights
         ways, _ = split(tensor.ranks, equation, self.block, self.model, self.mesh)
         count = 1.0
@@ -158,12 +158,12 @@ class Env:
 
     def contracted(self, equation: Equation) -> list[str]:
         """Ranks in a factor and not in the result."""
-        found: list[str] = []
+        contracted: list[str] = []
         for factor in equation.factors:
             for rank in self.factor_ranks(factor, equation):
-                if rank not in equation.result.ranks and rank not in found:
-                    found.append(rank)
-        return found
+                if rank not in equation.result.ranks and rank not in contracted:
+                    contracted.append(rank)
+        return contracted
 
     def product(self, equation: Equation) -> Product | None:
         """Sort the ranks of a matrix product; None if the equation is vector work (section 2)."""
@@ -193,14 +193,14 @@ class Env:
 
     def kernel_class(self, kernel: Kernel) -> str:
         """Class of a kernel (section 2)."""
-        products = [self.product(equation) for equation in kernel.equations]
-        found = [product for product in products if product is not None]
-        with_s_and_t = [product for product in found if {"s", "t"} <= set(product.equation.all_ranks())]
+        sorted_ranks = [self.product(equation) for equation in kernel.equations]
+        products = [product for product in sorted_ranks if product is not None]
+        with_s_and_t = [product for product in products if {"s", "t"} <= set(product.equation.all_ranks())]
         if len(with_s_and_t) >= 2:
             return "attention"
-        if any(product.grouped for product in found):
+        if any(product.grouped for product in products):
             return "grouped_gemm"
-        return "gemm" if found else "elementwise"
+        return "gemm" if products else "elementwise"
 
     def masks(self, kernel: Kernel) -> list[int | None]:
         """Windows (None: plain causal) of the mask tensors of an attention kernel, in order; empty: not masked."""
@@ -226,16 +226,16 @@ class Env:
 
     def cached(self, kernel: Kernel) -> list[tuple[Tensor, Equation]]:
         """Cache tensors that an attention kernel reads along t, each once; none of other kernels."""
-        found: dict[str, tuple[Tensor, Equation]] = {}
+        reads: dict[str, tuple[Tensor, Equation]] = {}
         if self.kernel_class(kernel) == "attention":
             for equation in kernel.equations:
                 for tensor in equation.reads():
                     if tensor.name in self.model.cache and "t" in tensor.ranks:
-                        found.setdefault(tensor.name, (tensor, equation))
-        return list(found.values())
+                        reads.setdefault(tensor.name, (tensor, equation))
+        return list(reads.values())
 
     def function_flops(self, equation: Equation, kernel: Kernel) -> float:
-        """Vector FLOPs of the functions in an equation."""
+        """Vector FLOPs of the functions in an equation (Eq. 2.2)."""
         total = 0.0
         for factor in equation.factors:
             if factor.function is not None:
@@ -244,7 +244,7 @@ class Env:
         return total
 
     def product_flops(self, equation: Equation, kernel: Kernel) -> float:
-        """FLOPs of the product part of an equation."""
+        """FLOPs of the product part of an equation (Eq. 2.1)."""
         contracted = self.contracted(equation)
         ranks: set[str] = set(equation.result.ranks)
         if len(equation.factors) == 1:

@@ -29,7 +29,7 @@ def layer_weight_bytes(env: Env, counted_tied: set[str]) -> float:
 
 
 def layer_cache_bytes(setup: Setup, block: Block) -> float:
-    """KV cache bytes of one layer on one GPU (section 9)."""
+    """KV cache bytes of one layer on one GPU (Eq. 9.4)."""
     windows: list[int | None] = []
     for _, step in (setup.prefill_passes(), setup.decode_passes()):
         env = setup.env(block, step)
@@ -58,18 +58,18 @@ def layer_cache_bytes(setup: Setup, block: Block) -> float:
 def largest_activations(envs: list[Env]) -> float:
     """Largest activation bytes of any one kernel of a pass."""
     fused = make_schedule(envs).fused if envs[0].run.fused_norm else {}
-    found: dict[tuple[int, int, frozenset[str] | None], float] = {}
+    by_kernel: dict[tuple[int, int, frozenset[str] | None], float] = {}
     for layer, env in enumerate(envs):
         for position, kernel in enumerate(env.block.of_phase(env.step.phase)):
             handed = fused.get((layer, position))
             key = (id(env.block), position, handed)
-            if key not in found:
-                found[key] = kernel_cost(env, kernel, 0, handed).activation_bytes
-    return max(found.values(), default=0.0)
+            if key not in by_kernel:
+                by_kernel[key] = kernel_cost(env, kernel, 0, handed).activation_bytes
+    return max(by_kernel.values(), default=0.0)
 
 
 def memory_bytes(setup: Setup) -> float:
-    """Bytes on a GPU of the fullest stage (section 9)."""
+    """Bytes on a GPU of the fullest stage (left side of Eq. 9.3)."""
     _, step = setup.prefill_passes()
     held = [0.0] * setup.mesh.pp
     counted_tied: set[str] = set()

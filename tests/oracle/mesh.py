@@ -20,22 +20,22 @@ class Mesh:
 
     @property
     def stage_gpus(self) -> int:
-        """G, the GPUs of one context-parallel rank of one stage."""
+        """G, the GPUs of one context-parallel rank of one stage (Eq. 1.1)."""
         return self.tp * self.dp
 
     @property
     def wide_span(self) -> int:
-        """GPUs from the first to the last of a group that is not over tp."""
+        """GPUs from the first to the last of a group that is not over tp (`span` of Eq. 7.5)."""
         return self.tp if self.dp == 1 else self.stage_gpus * self.cp
 
     @property
     def engine_gpus(self) -> int:
-        """GPUs of the engine."""
+        """GPUs of the engine (Eq. 1.2)."""
         return self.stage_gpus * self.cp * self.pp
 
     @property
     def moe_tp(self) -> int:
-        """Ways one expert is split."""
+        """Ways one expert is split (Eq. 1.1)."""
         return self.stage_gpus // self.ep
 
     def size(self, axis: str) -> int:
@@ -59,7 +59,7 @@ def axis_of(rank: str, equation: Equation, block: Block) -> str | None:
 def split(
     ranks: Iterable[str], equation: Equation, block: Block, model: Model, mesh: Mesh
 ) -> tuple[dict[str, int], bool]:
-    """Ways each of `ranks` is split, and whether that is legal. Ranks not named are not split."""
+    """Ways each of `ranks` is split, and whether that is legal (Eq. 3.1). Ranks not named are not split."""
     present = set(ranks)
     left = {axis: mesh.size(axis) for axis in axes_of(equation)}
     ways: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Seconds and joules of a kernel, or of a block in micro-batches, with its collectives (sections 7, 8 and 11)."""
+"""Seconds and joules of kernels, or of blocks in micro-batches, with collectives (physics.md sections 7, 8, 11)."""
 
 from dataclasses import dataclass, replace
 
@@ -21,13 +21,16 @@ class Part:
     kernel: float  # seconds
     exposed: float  # seconds of communication
     drawing: float  # seconds at `communication_w`
-    clocked: float  # seconds that follow the clock, t_K
+    clocked: float  # seconds that follow the clock (Eq. 11.5)
     dynamic: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """A kernel cut into stages beside its first collective: seconds of one stage of each, and t_K of the kernel's."""
+    """A kernel cut into stages that run beside its first collective: seconds of one stage of each.
+
+    `clocked` are those of the kernel that follow the clock.
+    """
 
     stages: int
     sms: int
@@ -58,19 +61,19 @@ def stages_and_sms(env: Env, kernel: Kernel, listed: tuple[Collective, ...]) -> 
 def overlap_of(env: Env, work: Work) -> Overlap | None:
     """Seconds of the stages of an overlapped kernel; None if it is not overlapped."""
     kernel, listed, fused = work
-    asked = stages_and_sms(env, kernel, listed)
-    if asked is None:
+    overlap = stages_and_sms(env, kernel, listed)
+    if overlap is None:
         return None
-    stages, sms = asked
+    stages, sms = overlap
     small = kernel_cost(small_env(env, stages), kernel, sms, fused)
     r = collective_time(env, listed[0], listed[0].message / stages, on_sms(env, sms))
     return Overlap(stages, sms, small.time, r, small.clocked)
 
 
 def seconds(env: Env, work: Work, plain: float) -> tuple[float, float, float]:
-    """Seconds of a kernel, of exposed communication, and at `communication_w`."""
+    """Seconds of a kernel, of exposed communication, and at `communication_w` (Eq. 7.12, 7.13, 7.14)."""
     kernel, listed, _ = work
-    times = [collective_time(env, one, one.message) for one in listed]
+    times = [collective_time(env, collective, collective.message) for collective in listed]
     passed, overlap = ring(env, kernel), overlap_of(env, work)
     if passed is not None:
         turns, message = passed
@@ -85,7 +88,7 @@ def seconds(env: Env, work: Work, plain: float) -> tuple[float, float, float]:
 
 
 def power_share(env: Env, sms: int) -> float:
-    """Share of `communication_w` that a collective on `sms` SMs draws."""
+    """Share of `communication_w` that a collective on `sms` SMs draws (Eq. 7.14)."""
     return float(min(1.0, sms / env.gpu["link"]["sms_to_saturate"]))
 
 
@@ -95,7 +98,7 @@ def kernel_and_collectives(env: Env, kernel: Kernel, listed: list[Collective], p
 
 
 def dynamic_energy(env: Env, cost: Cost) -> dict[str, float]:
-    """Dynamic energy of a kernel by cause (section 8)."""
+    """Dynamic joules of a kernel by cause (Eq. 8.3)."""
     energy = env.gpu["energy"]
     compute = energy["flop_j"]["vector"] * cost.vector_flops + energy["on_chip_j_per_byte"] * cost.on_chip_bytes
     for counted in (cost.matrix_flops, cost.padding_flops):
@@ -115,26 +118,26 @@ def joules(env: Env, work: Work, cost: Cost, stages: int) -> dict[str, float]:
     weight_bytes = cost.weight_bytes
     if stages > 1:
         weight_bytes = stages * kernel_cost(small_env(env, stages), kernel, 0, fused).weight_bytes
-    found = dynamic_energy(env, replace(cost, weight_bytes=weight_bytes))
-    found["communication"] = sum(collective_energy(env, one) for one in listed)
+    by_cause = dynamic_energy(env, replace(cost, weight_bytes=weight_bytes))
+    by_cause["communication"] = sum(collective_energy(env, collective) for collective in listed)
     passed = ring(env, kernel)
     if passed is not None:
-        found["communication"] += passed[0] * collective_energy(env, passed[1])
-    return found
+        by_cause["communication"] += passed[0] * collective_energy(env, passed[1])
+    return by_cause
 
 
 def kernel_part(env: Env, work: Work) -> Part:
     """Everything about one kernel with its collectives."""
     kernel, _, fused = work
     cost = kernel_cost(env, kernel, 0, fused)
-    own, exposed, drawing = seconds(env, work, cost.time)
+    kernel_s, exposed, drawing = seconds(env, work, cost.time)
     overlap = overlap_of(env, work)
     stages, clocked = (1, cost.clocked) if overlap is None else (overlap.stages, overlap.stages * overlap.clocked)
-    return Part(own, exposed, drawing, clocked, joules(env, work, cost, stages))
+    return Part(kernel_s, exposed, drawing, clocked, joules(env, work, cost, stages))
 
 
 def block_part(env: Env, works: tuple[Work, ...]) -> Part:
-    """Everything about one layer whose micro-batches take turns (section 11)."""
+    """Everything about one layer whose micro-batches take turns (Eq. 11.1)."""
     stages, sms = env.run.stages, env.run.sms
     small, slower = small_env(env, stages), on_sms(env, sms)
     c = r = clocked = 0.0
@@ -143,7 +146,7 @@ def block_part(env: Env, works: tuple[Work, ...]) -> Part:
         turn = kernel_cost(small, kernel, sms, fused)
         c += turn.time
         clocked += stages * turn.clocked
-        r += sum(collective_time(env, one, one.message / stages, slower) for one in listed)
+        r += sum(collective_time(env, collective, collective.message / stages, slower) for collective in listed)
         cost = kernel_cost(env, kernel, 0, fused)
         for cause, part in joules(env, (kernel, listed, fused), cost, stages).items():
             dynamic[cause] += part
@@ -153,7 +156,7 @@ def block_part(env: Env, works: tuple[Work, ...]) -> Part:
 
 def layer_parts(env: Env, works: tuple[Work, ...]) -> list[Part]:
     """Return the parts of one layer."""
-    exchanged = any(one.kind in KINDS for _, listed, _ in works for one in listed)
+    exchanged = any(collective.kind in KINDS for _, listed, _ in works for collective in listed)
     if exchanged and env.run.overlaps(env.step.phase):
         return [block_part(env, works)]
     return [kernel_part(env, work) for work in works]

@@ -38,13 +38,13 @@ def over_cp(env: Env, kernel: Kernel) -> list[Collective]:
     mesh = env.mesh
     if mesh.cp == 1 or env.step.phase != "decode" or not env.cached(kernel):
         return []
-    found: dict[str, Collective] = {}
+    reductions: dict[str, Collective] = {}
     for equation in kernel.equations:
         made = equation.result
-        if made.name in env.stored and made.name not in env.model.cache and made.name not in found:
+        if made.name in env.stored and made.name not in env.model.cache and made.name not in reductions:
             message = env.elements(made, equation, kernel) * BYTES[env.model.dtypes["activations"]]
-            found[made.name] = Collective("all_reduce", mesh.cp, mesh.tp * mesh.cp, message, made.name, "cp")
-    return list(found.values())
+            reductions[made.name] = Collective("all_reduce", mesh.cp, mesh.tp * mesh.cp, message, made.name, "cp")
+    return list(reductions.values())
 
 
 def spread_sequence(env: Env, layer: int, listed: dict[Place, list[Collective]]) -> None:
@@ -53,12 +53,12 @@ def spread_sequence(env: Env, layer: int, listed: dict[Place, list[Collective]])
     heavy = [number for number, kernel in enumerate(kernels) if env.kernel_class(kernel) != "elementwise"]
     gathers: list[tuple[int, Collective]] = []
     for position in range(len(kernels)):
-        own = listed[layer, position]
-        for index, one in enumerate(own):
-            if one.kind == "all_reduce" and one.group == "tp":
-                own[index] = replace(one, kind="reduce_scatter")
+        of_kernel = listed[layer, position]
+        for index, collective in enumerate(of_kernel):
+            if collective.kind == "all_reduce" and collective.group == "tp":
+                of_kernel[index] = replace(collective, kind="reduce_scatter")
                 target = next((number for number in heavy if number > position), heavy[0] if heavy else position)
-                gathers.append((target, replace(one, kind="all_gather")))
+                gathers.append((target, replace(collective, kind="all_gather")))
     for target, gather in gathers:
         listed[layer, target].append(gather)
 
@@ -72,16 +72,18 @@ def light(env: Env, kernel: Kernel) -> bool:
 def fuse(env: Env, layer: int, listed: dict[Place, list[Collective]]) -> dict[Place, frozenset[str]]:
     """Elementwise kernels of a layer that run inside the all_reduce before them, and the tensors it hands to them."""
     kernels = env.block.of_phase(env.step.phase)
-    found: dict[Place, frozenset[str]] = {}
+    handed: dict[Place, frozenset[str]] = {}
     for position, kernel in enumerate(kernels):
         if not light(env, kernel) or (position == 0 and env.block.repeat == 1):
             continue
         before = listed[layer, position - 1 if position > 0 else len(kernels) - 1]
         read = {tensor.name for equation in kernel.equations for tensor in equation.reads()}
-        reduced = {one.tensor for one in before if one.kind == "all_reduce" and one.group != "cp"} & read
+        reduced = {
+            collective.tensor for collective in before if collective.kind == "all_reduce" and collective.group != "cp"
+        } & read
         if reduced:
-            found[layer, position] = frozenset(reduced)
-    return found
+            handed[layer, position] = frozenset(reduced)
+    return handed
 
 
 def make_schedule(envs: list[Env]) -> Schedule:
@@ -91,8 +93,8 @@ def make_schedule(envs: list[Env]) -> Schedule:
         for position, kernel in enumerate(env.block.of_phase(env.step.phase)):
             place = (layer, position)
             # Those that follow the kernel come first: they are what a kernel in stages is overlapped with.
-            own = [*plan.after.get(place, []), *plan.before.get(place, []), *over_cp(env, kernel)]
-            schedule.listed[place] = own
+            of_kernel = [*plan.after.get(place, []), *plan.before.get(place, []), *over_cp(env, kernel)]
+            schedule.listed[place] = of_kernel
         if env.run.sequence_parallel:
             spread_sequence(env, layer, schedule.listed)
         if env.run.fused_norm:

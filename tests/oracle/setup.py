@@ -34,18 +34,18 @@ class Setup:
         return [(stage, by_block[id(block)]) for stage, block in expand(self.model, self.mesh.pp)]
 
     def full_prefill_pass(self) -> int:
-        """Return q, the sequences of a full prefill pass."""
+        """Return the sequences of a full prefill pass (b_max of Eq. 8.6)."""
         b0 = math.ceil(self.batch / self.mesh.dp)
         return int(min(math.ceil(b0 / self.mesh.pp), max(1, self.max_batched_tokens * self.mesh.cp // self.prompt)))
 
     def prefill_passes(self) -> tuple[int, Pass]:
-        """Return the number of prefill passes, and one of them."""
+        """Return the number of prefill passes, and one of them (Eq. 8.6)."""
         b0 = math.ceil(self.batch / self.mesh.dp)
         n = math.ceil(b0 / self.full_prefill_pass())
         return n, Pass("prefill", b0 / n, self.prompt, self.prompt)
 
     def decode_passes(self) -> tuple[int, Pass]:
-        """Return the number of passes of a decode step, and one of them."""
+        """Return the number of passes of a decode step, and one of them (Eq. 8.8)."""
         b0 = math.ceil(self.batch / self.mesh.dp)
         n = min(self.mesh.pp, b0)
         return n, Pass("decode", b0 / n, 1, self.prompt + max(self.output, 2) / 2)

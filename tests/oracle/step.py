@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .asked import run_reason
 from .clock import Load, at_clock, settled, unknown_cap
 from .collectives import send_recv
 from .communication import both, collective_energy, collective_time
 from .equations import parse_model
+from .feasible import run_reason
 from .how import read_run
 from .local import Env, Pass
 from .memory import layer_cache_bytes as layer_cache_bytes
@@ -39,23 +39,23 @@ class Stage:
     kernel_time: float = 0.0
     exposed: float = 0.0  # seconds of exposed collectives, without the message to the next stage
     drawing: float = 0.0  # seconds at `communication_w`, without it
-    clocked: float = 0.0  # T_K
-    own: float = 0.0  # t_k
-    message: float = 0.0  # R
-    message_exposed: float = 0.0  # x_k
+    clocked: float = 0.0  # seconds that follow the clock (Eq. 11.5)
+    without_message: float = 0.0  # seconds without the message to the next stage (Eq. 8.1)
+    message: float = 0.0  # seconds of the message to the next stage
+    message_exposed: float = 0.0  # those that nothing hides (Eq. 8.2)
     waiting: float = 1.0  # waiting power under a cap, over that at the point's clock
     saved: float = 0.0  # seconds' worth of waiting power that a cap saves
     dynamic: dict[str, float] = field(default_factory=lambda: dict.fromkeys(DYNAMIC_CAUSES, 0.0))
 
     @property
     def time(self) -> float:
-        """first_k, seconds of the first pass."""
-        return self.own + self.message
+        """Seconds of the first pass (Eq. 8.2)."""
+        return self.without_message + self.message
 
     @property
     def again(self) -> float:
-        """again_k, seconds of every further pass."""
-        return self.own + self.message_exposed
+        """Seconds of every later pass (Eq. 8.2)."""
+        return self.without_message + self.message_exposed
 
     def add(self, part: Part) -> None:
         """Add a kernel or a block."""
@@ -68,7 +68,7 @@ class Stage:
 
 
 def run_stages(setup: Setup, step: Pass) -> list[Stage]:
-    """t_k, x_k and D_k of every stage (section 8)."""
+    """Seconds and dynamic joules of every stage (Eq. 8.1, 8.2, 8.3)."""
     layers = setup.layers(step)
     envs = [env for _, env in layers]
     schedule = make_schedule(envs)
@@ -90,17 +90,17 @@ def run_stages(setup: Setup, step: Pass) -> list[Stage]:
 
 
 def finish(setup: Setup, step: Pass, envs: list[Env], stage: Stage) -> None:
-    """Add host, message between stages and power to a stage; settle its clock, the limit and the cap."""
+    """Add host, message between stages and power to a stage; settle its clock, the limit and the cap (Eq. 8.3)."""
     gpu, dynamic = setup.gpu, stage.dynamic
     host, power = gpu["host"], gpu["power"]
     stage.kernel_time += host.get("sequence_s", 0.0) * step.b
-    stage.own = host["host_s"] + stage.kernel_time + stage.exposed
+    stage.without_message = host["host_s"] + stage.kernel_time + stage.exposed
     if setup.mesh.pp > 1:
         env = next(env for env in envs if env.block.repeat > 1)
         sent = send_recv(env)
         stage.message = stage.message_exposed = collective_time(env, sent, sent.message)
         if setup.run.overlaps(step.phase):
-            stage.message_exposed = both(env, stage.own, stage.message) - stage.own
+            stage.message_exposed = both(env, stage.without_message, stage.message) - stage.without_message
         dynamic["communication"] += collective_energy(env, sent)
     dynamic["compute"] += power.get("sequence_j", 0.0) * step.b
     dynamic["communication"] += power.get("communication_w", 0.0) * (stage.drawing + stage.message_exposed)
@@ -109,7 +109,7 @@ def finish(setup: Setup, step: Pass, envs: list[Env], stage: Stage) -> None:
     done = settled(gpu, setup.run, Load(stage.again, stage.kernel_time, stage.clocked, work, rest))
     added = done.time - stage.again
     stage.kernel_time += added
-    stage.own += added
+    stage.without_message += added
     dynamic["compute"] = done.compute
     for cause in dynamic:
         dynamic[cause] *= done.scale
@@ -117,7 +117,7 @@ def finish(setup: Setup, step: Pass, envs: list[Env], stage: Stage) -> None:
 
 
 def run_phase(setup: Setup, passes: int, step: Pass) -> Phase:
-    """Time and energy of the prefill phase, or of one decode step (section 8)."""
+    """Time and energy of the prefill phase, or of one decode step (Eq. 8.7, 8.8, 8.9)."""
     stages = run_stages(setup, step)
     total, slowest = sum(stage.time for stage in stages), max(stage.again for stage in stages)
     time = total + (passes - 1) * slowest if step.phase == "prefill" else max(total, passes * slowest)
@@ -139,7 +139,7 @@ def run_phase(setup: Setup, passes: int, step: Pass) -> Phase:
 
 
 def predict(plan: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
-    """Predict one point of a plan."""
+    """Predict one point of a plan (Eq. 9.1, 9.2, 9.3, 10.1, 10.2)."""
     raw = next(model for model in plan["models"] if model["name"] == point["model"])
     gpu = next(gpu for gpu in plan["gpus"] if gpu["name"] == point["gpu"])
     model = parse_model(raw)
@@ -152,8 +152,8 @@ def predict(plan: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
     setup = Setup(model, gpu, mesh, plan["settings"]["max_batched_tokens"], batch, prompt, output, run)
     reason = infeasible_reason(model, mesh, batch)
     if reason in ("ok", "batch"):  # "batch" comes after the reasons of section 11
-        asked = run_reason(setup)
-        reason = asked if asked != "ok" else reason
+        other = run_reason(setup)
+        reason = other if other != "ok" else reason
     if reason != "ok":
         return {"feasible": False, "reason": reason}
 

@@ -13,7 +13,7 @@ class Cost:
     """What one kernel does on one GPU in one pass."""
 
     time: float = 0.0
-    clocked: float = 0.0  # seconds that follow the clock, t_K (section 11)
+    clocked: float = 0.0  # seconds that follow the clock (Eq. 11.5)
     matrix_flops: dict[str, float] = field(default_factory=dict)
     padding_flops: dict[str, float] = field(default_factory=dict)
     vector_flops: float = 0.0
@@ -27,7 +27,7 @@ class Cost:
 def weight_elements(
     env: Env, tensor: Tensor, equation: Equation, factor: Factor, kernel: Kernel, entry: dict[str, Any]
 ) -> tuple[float, float]:
-    """Elements of a weight that the kernel reads on a mean GPU, and on the one with the most tokens."""
+    """Elements of a weight that the kernel reads on a mean GPU, and on the one with the most tokens (Eq. 6.10)."""
     if factor.function == "embed":
         tensor = Tensor("", env.factor_ranks(factor, equation))
     elif equation.routed is not None and equation.routed in tensor.ranks:
@@ -39,7 +39,7 @@ def weight_elements(
 
 
 def add_reads(env: Env, kernel: Kernel, cost: Cost, handed: frozenset[str], entry: dict[str, Any]) -> None:
-    """HBM reads of a kernel (section 4), less what the collective it is fused with hands to it."""
+    """HBM reads of a kernel (section 4, Eq. 4.1), less what the collective it is fused with hands to it."""
     for tensor, equation, factor in reads_from_memory(kernel):
         if tensor.name in handed:
             continue
@@ -61,7 +61,7 @@ def add_reads(env: Env, kernel: Kernel, cost: Cost, handed: frozenset[str], entr
 
 
 def add_writes(env: Env, kernel: Kernel, cost: Cost) -> None:
-    """HBM writes of a kernel, and the bytes of what stays on chip (section 4)."""
+    """HBM writes of a kernel, and the bytes of what stays on chip (Eq. 4.2)."""
     seen: set[str] = set()
     for equation in kernel.equations:
         made = equation.result

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from .clock import tables
+from .how import Run
 from .local import BYTES, Env
 
 Z_80 = 1.2815515655446
@@ -33,10 +34,19 @@ def operands(envs: list[Env]) -> Iterator[tuple[str, str]]:
                     yield env.kernel_class(kernel), env.operand(equation)
 
 
+def effective(gpu: dict[str, Any], run: Run) -> Run:
+    """Return how a point runs without what changes nothing: the highest clock, the board's limit as a cap."""
+    if not tables(gpu) or run.power_cap_w == gpu["power"]["tdp_w"]:
+        run = replace(run, power_cap_w=None)
+    if tables(gpu) and run.sm_clock_mhz == gpu["clock"]["max_mhz"]:
+        run = replace(run, sm_clock_mhz=None)
+    return run
+
+
 def extrapolated(gpu: dict[str, Any], envs: list[Env], gpus: int, batch: int, tokens: int) -> bool:
     """Whether a weight format, the number of GPUs, the batch or the length is beyond what the profile's fits reach."""
     limits, kernels = gpu.get("range", {}), gpu["kernels"]
-    runs = [env.run if tables(gpu) else replace(env.run, power_cap_w=None) for env in envs]
+    runs = [effective(gpu, env.run) for env in envs]
     if any(env.mesh.cp > 1 for env in envs) or not all(run.measured() for run in runs):
         return True
     for kind, fmt in operands(envs):
@@ -47,7 +57,7 @@ def extrapolated(gpu: dict[str, Any], envs: list[Env], gpus: int, batch: int, to
 
 
 def deviation(gpu: dict[str, Any], envs: list[Env], joules: dict[str, float]) -> float:
-    """Standard deviation of the energy, in joules."""
+    """Standard deviation of the energy, in joules (the root of Eq. 10.1)."""
     relative = gpu.get("uncertainty", DEFAULT)
     variance = sum((relative[cause] * part) ** 2 for cause, part in joules.items())
     whole = relative["common"] ** 2

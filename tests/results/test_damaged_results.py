@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import energylens
-from damage import BYTES, FIELDS, LENGTH, damaged, made, parts, whole
+from damage import BYTES, FIELDS, LENGTH, damaged, made, packed, parts
 from energylens import EnergylensError, Result, compare, export
 from energylens.common.parquet_file import read_parquet
 from energylens.reports.subject import read_subject
@@ -68,7 +68,7 @@ def test_a_damaged_file_is_read_right_or_refused(
 def changed(data: bytes, **fields: Any) -> bytes:
     frame, metadata = parts(data)
     note = json.loads(metadata["energylens.note"]) | fields
-    return whole(frame, metadata | {"energylens.note": json.dumps(note)})
+    return packed(frame, metadata | {"energylens.note": json.dumps(note)})
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_wrong_column_says_row_and_value(files: dict[str, bytes], tmp_path: Pa
         pl.col("tp").cast(pl.String),
         pl.lit("gb300").alias("gpu"),
     ).drop("energy_j")
-    path = made(tmp_path, "front.parquet", whole(wrong, metadata))
+    path = made(tmp_path, "front.parquet", packed(wrong, metadata))
     with pytest.raises(EnergylensError) as caught:
         Result.read(path)
     messages = [problem.message.removeprefix(f"`{path}`: ") for problem in caught.value.problems]
@@ -133,7 +133,7 @@ def test_columns_that_lost_nothing_are_read_right(files: dict[str, bytes], tmp_p
     wide = frame.with_columns(
         pl.col("tp").cast(pl.Int64), pl.col("batch").cast(pl.Float64), pl.col("model", "gpu").cast(pl.Categorical)
     )
-    path = made(tmp_path, "front.parquet", whole(wide, metadata))
+    path = made(tmp_path, "front.parquet", packed(wide, metadata))
     original = made(tmp_path, "original.parquet", files["front"])
     assert Result.read(path).frame.drop("reason").equals(Result.read(original).frame.drop("reason"))
 
@@ -141,7 +141,7 @@ def test_columns_that_lost_nothing_are_read_right(files: dict[str, bytes], tmp_p
 @pytest.mark.parametrize("text", ["{", "NaN", '{"kind": NaN}', '{"kind": 1e999}', "[" * 9000, "[]", "null", "1"])
 def test_a_note_that_is_no_json_is_refused(text: str, files: dict[str, bytes], tmp_path: Path) -> None:
     frame, metadata = parts(files["front"])
-    path = made(tmp_path, "front.parquet", whole(frame, metadata | {"energylens.note": text}))
+    path = made(tmp_path, "front.parquet", packed(frame, metadata | {"energylens.note": text}))
     with pytest.raises(EnergylensError, match=r"cannot read .* as Parquet: its `note` is not"):
         read_parquet(path)
 
@@ -165,7 +165,7 @@ def test_a_result_that_another_program_wrote_anew_is_read_with_a_note(
     assert sealed(files["front"])[0].height > 1
     for kind in ("front", "service", "pairs"):
         frame, metadata = sealed(files[kind])
-        same = made(tmp_path, "same.parquet", whole(frame, metadata))
+        same = made(tmp_path, "same.parquet", packed(frame, metadata))
         assert read_parquet(same)[0].equals(frame)
         assert capsys.readouterr().err == ""
         path = tmp_path / "other.parquet"
@@ -186,18 +186,18 @@ def test_a_result_that_another_program_wrote_anew_is_read_with_a_note(
 
 def test_a_result_that_was_written_anew_passes_the_same_form(files: dict[str, bytes], tmp_path: Path) -> None:
     frame, metadata = sealed(files["front"])
-    path = made(tmp_path, "front.parquet", whole(frame.head(1).with_columns(-pl.col("latency_s")), metadata))
+    path = made(tmp_path, "front.parquet", packed(frame.head(1).with_columns(-pl.col("latency_s")), metadata))
     with pytest.raises(EnergylensError, match=r"`latency_s` should be a number from 0 to 1e\+150, found -"):
         Result.read(path)
 
 
 def test_what_a_file_says_of_itself_is_not_changed(files: dict[str, bytes], tmp_path: Path) -> None:
     frame, metadata = sealed(files["front"])
-    path = made(tmp_path, "other.parquet", whole(frame, metadata | {"energylens.version": "0.0.1"}))
+    path = made(tmp_path, "other.parquet", packed(frame, metadata | {"energylens.version": "0.0.1"}))
     with pytest.raises(EnergylensError, match="is damaged, or was changed since it was written"):
         Result.read(path)
     old = {name: value for name, value in metadata.items() if name != LENGTH}  # of versions that told no length
-    path = made(tmp_path, "old.parquet", whole(frame.head(1), old))
+    path = made(tmp_path, "old.parquet", packed(frame.head(1), old))
     with pytest.raises(EnergylensError, match="is damaged, or was changed since it was written"):
         Result.read(path)
 

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from energylens.cli import main
 from energylens.common.errors import SpecError
 from energylens.serving.replay import replay
 from energylens.serving.trace import Trace, load_trace
@@ -260,3 +261,56 @@ def test_lists_of_blocks_larger_than_the_memory_are_not_read(tmp_path: Path, mon
     monkeypatch.setenv("ENERGYLENS_MEMORY", "70MB")
     with pytest.raises(MemoryError, match=r"the trace .* with 1 rows would need .* of memory"):
         load_trace(path)
+
+
+def prefix_trace(folder: Path, size: int, number: int = 60, kept: float = 1.0) -> Path:
+    """Write a trace whose lists name each block of a prompt, or the first share of them."""
+    tokens = np.random.default_rng(size).integers(1500, 6000, number)
+    lists = [";".join(map(str, range(max(1, int(kept * -(-int(count) // size)))))) for count in tokens]
+    rows = [f"{at},{count},3,{blocks}" for at, (count, blocks) in enumerate(zip(tokens, lists, strict=True))]
+    return csv(folder, "arrival_s,input_tokens,output_tokens,blocks", *rows)
+
+
+@pytest.mark.parametrize(("size", "said"), [(64, 512), (64, 16), (512, 64), (16, 512), (16, 17), (64, 65_536)])
+def test_a_size_of_blocks_that_the_lists_contradict_is_refused(tmp_path: Path, size: int, said: int) -> None:
+    path = prefix_trace(tmp_path, size)
+    with pytest.raises(SpecError) as caught:
+        load_trace(path, block_tokens=said)
+    (problem,) = caught.value.problems
+    assert problem.message.startswith(f"blocks of {said:,} tokens do not fit the lists: a prompt of ")
+    assert problem.hint == f"blocks of {size} tokens fit: leave --block-tokens out (in Python block_tokens)"
+    row = int(str(problem.where).rpartition(" ")[2]) - 1
+    prompt = pl.read_csv(path)["input_tokens"][row]
+    count = -(-prompt // size)
+    assert (
+        f"a prompt of {prompt:,} tokens has {-(-prompt // said):,} such blocks, its list names {count:,};"
+        in problem.message
+    )
+    assert load_trace(path, block_tokens=size).notes == []
+
+
+def test_lists_that_no_size_explains_are_taken_as_said_with_a_note(tmp_path: Path) -> None:
+    path = prefix_trace(tmp_path, 16, kept=0.3)
+    beginnings = load_trace(path, block_tokens=16)
+    assert beginnings.block_tokens == 16
+    assert beginnings.notes == ["blocks of 16 tokens, as said: 60 of 60 lists name but the beginnings of prompts"]
+    rows = ("0,1100,3,7;9", "1,40,3,1;2;3;4;5;6;7;8")
+    odd = load_trace(csv(tmp_path, "arrival_s,input_tokens,output_tokens,blocks", *rows), block_tokens=512)
+    assert odd.notes == ["blocks of 512 tokens, as said, although 1 of 2 lists have other numbers of blocks"]
+
+
+def test_a_few_odd_lists_do_not_contradict_a_size(tmp_path: Path) -> None:
+    path = prefix_trace(tmp_path, 64, number=200)
+    rows = path.read_text(encoding="utf-8").splitlines()
+    rows[7] = "6,2000,3,1;2"
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert load_trace(path, block_tokens=64).notes == []
+
+
+def test_the_command_says_which_size_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = prefix_trace(tmp_path, 64)
+    assert main(["serve-plan", "llama-3.1-8b", "--workload", str(path), "--block-tokens", "512"]) == 2
+    message = capsys.readouterr().err
+    assert "blocks of 512 tokens do not fit" in message
+    assert "blocks of 64 tokens fit" in message
+    assert f" --> {path}: row " in message

@@ -70,7 +70,7 @@ fn random_points(case: usize, count: usize) -> Vec<Point> {
 fn reduce(plan: &Plan, space: &Space, wanted: &Wanted, schedule: Schedule, count: u64) -> Reduction {
     let mut kept = Reduction::new(wanted.clone());
     let range = 0..space.size().min(count);
-    let parts = plan.walk(space, range, wanted.columns(), schedule, 1, || kept.beside());
+    let parts = plan.walk(space, range, wanted.columns(), schedule, 1, || kept.empty_sibling());
     parts.into_iter().for_each(|part| kept.merge(part));
     kept
 }
@@ -126,8 +126,9 @@ fn engine(criterion: &mut Criterion) {
     group.finish();
 
     let point = random_points(0, 1);
-    criterion
-        .bench_function("one point", |b| b.iter(|| black_box(plan.evaluate(point.as_slice(), Columns::first(14), 1).unwrap())));
+    criterion.bench_function("one point", |b| {
+        b.iter(|| black_box(plan.evaluate(point.as_slice(), Columns::first(14), 1).unwrap()))
+    });
     criterion.bench_function("plan and one mapping", |b| {
         b.iter(|| {
             let plan = Plan::from_json(&text).unwrap();

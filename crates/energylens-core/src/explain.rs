@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::batch::phase::{Passes, PhaseCost, Scratch, phase_cost};
 use crate::batch::serve::{Requests, context, decode_passes, prefill_passes};
-use crate::cost::kernel::{How, KernelCost};
+use crate::cost::kernel::{KernelCost, TimingOptions};
 use crate::cost::overlap::Order;
 use crate::cost::power::{Cap, Governor};
 use crate::einsum::Rank;
@@ -12,10 +12,10 @@ use crate::einsum::count::Work;
 use crate::engine::{Plan, Point};
 use crate::graph::flow::{Exchange, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Class, Graph, Line};
-use crate::input::plan::Phase;
 use crate::lowering::mapping::{Blocks, MappedPhase, Mapping};
 use crate::lowering::mesh::{Infeasible, Mesh};
 use crate::numeric::lanes::LANES;
+use crate::phase::Phase;
 
 /// What one equation is.
 #[derive(Clone, Debug, Serialize)]
@@ -250,7 +250,7 @@ pub fn drawn_w(plan: &Plan, point: &Point) -> Result<[f64; 2], Infeasible> {
     let then = decode_passes(mapping, &requests.batch, &context(&requests));
     Ok([(&mapping.prefill, &first), (&mapping.decode, &then)].map(|(mapped, passes)| {
         let (mut scratch, mut cost) = (Scratch::default(), PhaseCost::NONE);
-        scratch.fix(mapping, mapped, passes, false);
+        scratch.evaluate_context_free(mapping, mapped, passes, false);
         phase_cost(mapping, mapped, passes, false, &mut scratch, &mut cost);
         scratch.drawn_w[0]
     }))
@@ -286,13 +286,15 @@ fn phase(
 ) -> Vec<KernelCostStory> {
     let mut scratch = Scratch::default();
     let (env, divided) = scratch.environments(mapping, mapped, passes);
-    let turns = |kernel: &&KernelCost| kernel.beside.as_ref().is_some_and(|beside| beside.order == Order::Turns);
+    let turns =
+        |kernel: &&KernelCost| kernel.concurrent.as_ref().is_some_and(|concurrent| concurrent.order == Order::Turns);
     let mut stories = Vec::new();
     let mut hidden = Vec::new();
     for kernels in blocks {
         // What a block's micro-batches cannot hide is told of its kernels with collectives, each with its share.
         let together = KernelCost::overlapped(kernels.iter().map(|kernel| &kernel.cost).filter(turns));
-        let shared = together.map(|one| (one.seconds(env, divided, How::default()), one.collective_s(env)[0]));
+        let shared =
+            together.map(|one| (one.seconds(env, divided, TimingOptions::default()), one.collective_s(env)[0]));
         for kernel in kernels.iter().map(|kernel| &kernel.cost) {
             let own = shared.as_ref().filter(|_| turns(&kernel)).and_then(|(seconds, all)| {
                 let part = KernelCost::overlapped([kernel])?.collective_s(env)[0] / if *all > 0.0 { *all } else { 1.0 };
@@ -383,7 +385,7 @@ fn phase(
         let added = |cap: Option<Cap>| {
             let governed = mapping.governed(Governor { cap, ..governor.clone() });
             let (mut scratch, mut cost) = (Scratch::default(), PhaseCost::NONE);
-            scratch.fix(&governed, mapped, passes, false);
+            scratch.evaluate_context_free(&governed, mapped, passes, false);
             phase_cost(&governed, mapped, passes, false, &mut scratch, &mut cost);
             scratch.governed_s[0]
         };

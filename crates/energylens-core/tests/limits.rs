@@ -95,7 +95,7 @@ fn what_is_stopped_leaves_nothing_behind() {
     let mut searches = [Search::new(space.clone(), wanted.clone(), 64, 7), Search::new(space, wanted, 64, 7)];
     for _ in 0..3 {
         assert_eq!(interrupted(|| searches[0].step(&plan, 2)), Err(Stopped));
-        searches.iter_mut().for_each(|search| search.step(&plan, 1));
+        searches.iter_mut().for_each(|search| search.step(&plan, 1).unwrap());
         let [stopped, through] = &searches;
         assert_eq!(stopped.seen(), through.seen());
         assert_eq!(stopped.population(), through.population());

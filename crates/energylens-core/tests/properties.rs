@@ -4,17 +4,19 @@
 mod common;
 
 use energylens_core::batch::serve::{COLUMNS, Columns, Served, column_names};
-use energylens_core::cost::collective::{Collective, Group, Operation};
+use energylens_core::cost::collective::{Collective, Group};
 use energylens_core::cost::env::Env;
-use energylens_core::cost::overlap::Contention;
 use energylens_core::einsum::parse::parse;
 use energylens_core::engine::space::{Listed, Space};
 use energylens_core::engine::{Plan, Schedule, Visitor};
 use energylens_core::explain;
-use energylens_core::input::run_options::{Running, Where};
+use energylens_core::hardware::collectives::Operation;
+use energylens_core::hardware::link::Contention;
+use energylens_core::input::run_options::Running;
 use energylens_core::lowering::mesh::Reason;
 use energylens_core::numeric::shape::Poly;
 use energylens_core::numeric::simd::Level;
+use energylens_core::phase::Phases;
 use energylens_core::reduce::front::{Front, dominates};
 use energylens_core::reduce::groups::Grouping;
 use energylens_core::reduce::{Reduction, Wanted};
@@ -80,11 +82,11 @@ proptest! {
     fn more_sms_and_fewer_bytes_never_slow_a_collective(sms in 1..130_u16, bytes in 1.0..1e9_f64, more in 1.0..10.0_f64, tp in 2..9_u32) {
         let plan = common::plan();
         let profile = &plan.profiles[0];
-        let (few, many) = (profile.link.slower(f64::from(sms)), profile.link.slower(f64::from(sms + 1)));
+        let (few, many) = (profile.link.slowdown(f64::from(sms)), profile.link.slowdown(f64::from(sms + 1)));
         prop_assert!(few >= many && many >= 1.0);
         let group = Group { size: tp, span: tp };
         let one = Collective::new(profile, Operation::AllReduce, group, Poly::constant(1.0)).unwrap();
-        let at = |bytes: f64, slower: f64| one.seconds(&Env::<1>::default(), bytes, slower)[0];
+        let at = |bytes: f64, slowdown: f64| one.seconds(&Env::<1>::default(), bytes, slowdown)[0];
         prop_assert!(at(bytes, few) >= at(bytes, many) && at(bytes * more, few) >= at(bytes, few));
         prop_assert!(one.joules().scaled(more).as_constant() >= one.joules().as_constant());
     }
@@ -130,7 +132,7 @@ fn reduced(
     threads: usize,
 ) -> Reduction {
     let mut kept = Reduction::new(wanted.clone());
-    let parts = plan.walk(space, range, wanted.columns(), schedule, threads, || kept.beside());
+    let parts = plan.walk(space, range, wanted.columns(), schedule, threads, || kept.empty_sibling());
     parts.into_iter().for_each(|part| kept.merge(part));
     kept
 }
@@ -333,7 +335,7 @@ fn kernels_one_by_one_add_up_to_the_whole() {
     let overlapped = |overlap_stages, fused_norm, sm_clock_mhz, power_cap_w| Running {
         overlap_stages,
         overlap_sms: if overlap_stages > 1 { 20 } else { 0 },
-        overlap_where: if overlap_stages > 1 { Where::Both } else { Where::Prefill },
+        overlap_where: if overlap_stages > 1 { Phases::Both } else { Phases::Prefill },
         fused_norm,
         sm_clock_mhz,
         power_cap_w,

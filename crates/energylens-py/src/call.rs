@@ -1,4 +1,4 @@
-//! Calls of the core: away from the interpreter, heard by Ctrl-C, one at a time for what changes.
+//! Calls into the core: detached from the interpreter, interruptible by Ctrl-C, and serialised on objects that they change.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -15,8 +15,8 @@ use pyo3::prelude::*;
 
 use crate::errors::fault;
 
-/// Works while other threads of the interpreter go on. On the main thread signals are handled meanwhile, and the work stops
-/// where a handler raises, as that of Ctrl-C does; what it has so far is thrown away.
+/// Runs some work while other threads of the interpreter go on. On the main thread signals are handled meanwhile; if a handler
+/// raises, as that of Ctrl-C does, the work stops and its result is dropped.
 pub fn detached<R: Send>(py: Python<'_>, work: impl FnOnce() -> R + Send) -> PyResult<R> {
     py.detach(|| {
         let raised = Rc::new(RefCell::new(None));
@@ -31,28 +31,28 @@ pub fn detached<R: Send>(py: Python<'_>, work: impl FnOnce() -> R + Send) -> PyR
     })
 }
 
-/// Between two looks whether a value that another thread is at work on is free: signals are heard meanwhile.
+/// Time between two attempts to lock a value that another thread uses; signals are handled in between.
 const WAIT: Duration = Duration::from_millis(10);
 
 thread_local! {
     static MARK: u8 = const { 0 };
 }
 
-/// Something that no other thread has as long as this one lives.
+/// An address that no other thread has as long as this one lives.
 fn this_thread() -> usize {
     MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
-/// A value that calls change, one after the other.
+/// A value that one call at a time may change.
 #[derive(Debug)]
 pub struct Guarded<T> {
     value: Mutex<T>,
     made_in: u32,
-    /// The thread that has it; 0 is none.
+    /// The thread that has locked it; 0 is none.
     holder: AtomicUsize,
 }
 
-/// The value, as long as it is needed.
+/// The locked value.
 pub struct Held<'a, T> {
     value: MutexGuard<'a, T>,
     holder: &'a AtomicUsize,
@@ -79,7 +79,7 @@ impl<T> DerefMut for Held<'_, T> {
 }
 
 impl<T> Guarded<T> {
-    /// Of a value made in this process.
+    /// Guards a value made in this process.
     pub fn new(value: T) -> Self {
         Self { value: Mutex::new(value), made_in: process::id(), holder: AtomicUsize::new(0) }
     }
@@ -108,7 +108,7 @@ impl<T> Guarded<T> {
         }
     }
 
-    /// The value, if nobody has it; refused where waiting for it would never end.
+    /// Locks the value if nobody has it; an error where waiting for it would never end.
     fn now(&self) -> PyResult<Option<Held<'_, T>>> {
         match self.value.try_lock() {
             Ok(value) => self.held(Some(value)).map(Some),

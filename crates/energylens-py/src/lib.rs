@@ -45,7 +45,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        // Every error that the core raises has its own; a class without the attribute would be hard to read for type checkers.
+        // Each exception has its own tuple; the class has an empty one, so that the attribute exists however one is made.
         module.py().get_type::<PlanError>().setattr("problems", PyTuple::empty(module.py()))?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;

@@ -1,11 +1,12 @@
 //! The `Plan` class: one string in, columns out.
 
-use energylens_core::cost::collective::{Collective, Group, Operation};
+use energylens_core::cost::collective::{Collective, Group};
 use energylens_core::cost::env::Env;
 use energylens_core::engine::space::{Listed, Space};
 use energylens_core::engine::{CACHE_BYTES, Plan as CorePlan, Point};
 use energylens_core::explain;
 use energylens_core::graph::{Axis, Graph};
+use energylens_core::hardware::collectives::Operation;
 use energylens_core::lowering::mapping::{CacheShape, StageKind};
 use energylens_core::lowering::mesh::{Mesh, Reason};
 use energylens_core::numeric::shape::Poly;
@@ -84,11 +85,7 @@ impl Plan {
 
     /// Number of weights of a model.
     fn parameters(&self, #[pyo3(from_py_with = fits)] model: usize) -> PyResult<f64> {
-        self.0
-            .graphs
-            .get(model)
-            .map(Graph::parameters)
-            .ok_or_else(|| fault("model", "no such model"))
+        self.0.graphs.get(model).map(Graph::parameters).ok_or_else(|| fault("model", "no such model"))
     }
 
     /// Bytes of the cache of one sequence of so many tokens, over all GPUs.
@@ -131,9 +128,9 @@ impl Plan {
         let group = Group { size: gpus, span: gpus };
         let collective = Collective::only(profile, operation, group, Poly::constant(1.0), &named);
         let collective = collective.ok_or_else(|| fault("gpus", "a collective needs two GPUs or more"))?;
-        let slower = sms.map_or(1.0, |sms| profile.link.slower(sms));
+        let slowdown = sms.map_or(1.0, |sms| profile.link.slowdown(sms));
         let joules = collective.joules().as_constant().unwrap_or(0.0);
-        let seconds = sizes.iter().map(|size| collective.seconds(&Env::<1>::default(), *size, slower)[0]).collect();
+        let seconds = sizes.iter().map(|size| collective.seconds(&Env::<1>::default(), *size, slowdown)[0]).collect();
         Ok((seconds, sizes.iter().map(|size| size * joules).collect()))
     }
 

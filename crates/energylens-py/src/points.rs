@@ -3,7 +3,8 @@
 use energylens_core::engine::{Point, Points};
 use energylens_core::error::{Problem, Problems};
 use energylens_core::hardware::dtype::dtype;
-use energylens_core::input::run_options::{Running, Where};
+use energylens_core::input::run_options::Running;
+use energylens_core::phase::Phases;
 use numpy::{Element, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -39,7 +40,7 @@ fn run_options(options: &Bound<'_, PyAny>) -> PyResult<RunOptions> {
     }
     let options = options.cast::<PyDict>()?;
     let phases: String = option(options, "overlap_where")?;
-    let known = Where::ALL.into_iter().find(|(name, _)| *name == phases);
+    let known = Phases::ALL.into_iter().find(|(name, _)| *name == phases);
     let (_, overlap_where) = known.ok_or_else(|| fault("overlap", format!("`{phases}` is no phase to overlap in")))?;
     let running = Running {
         overlap_stages: option(options, "overlap_stages")?,

@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::call::{Guarded, Held, detached, fits};
-use crate::errors::{CoreError, fault};
 use crate::columns::position;
+use crate::errors::{CoreError, fault};
 use crate::plan::{Plan, read_reduction};
 
 /// Largest top-k.
@@ -144,8 +144,9 @@ impl Reduction {
         out.set_item("top", array(py, reduction.top.indices().into_iter()))?;
         out.set_item("group", array(py, reduction.best.members().map(|(group, _)| group)))?;
         out.set_item("best", array(py, reduction.best.members().map(|(_, index)| index)))?;
-        let bins =
-            || reduction.bins.iter().enumerate().flat_map(|(c, bins)| bins.members().map(move |(b, n)| (c as u64, b, n)));
+        let bins = || {
+            reduction.bins.iter().enumerate().flat_map(|(c, bins)| bins.members().map(move |(b, n)| (c as u64, b, n)))
+        };
         out.set_item("bin_column", array(py, bins().map(|(column, ..)| column)))?;
         out.set_item("bin", array(py, bins().map(|(_, bin, _)| bin)))?;
         out.set_item("bin_count", array(py, bins().map(|(.., count)| count)))?;

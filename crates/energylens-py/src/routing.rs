@@ -1,4 +1,4 @@
-//! Loads of experts by law, placement and tokens, as columns.
+//! Loads of experts by routing law, placement and tokens, as columns.
 
 use energylens_core::routing::table::{TILE_ROWS, known, places};
 use energylens_core::routing::{self, Choice, Law, MOST_EXPERTS, Placement};
@@ -10,7 +10,7 @@ use crate::errors::fault;
 /// Experts hit on a mean GPU, experts hit and tokens on the busiest, then tiles there by rows of a tile.
 type Columns = (Vec<f64>, Vec<f64>, Vec<f64>, Vec<Vec<f64>>);
 
-/// Most tokens of which loads are looked up.
+/// Most tokens that loads are looked up for.
 const MOST_TOKENS: f64 = 1e15;
 
 /// What numbers of tokens load on GPUs under a law, as JSON, and a placement, by its code.
@@ -40,18 +40,18 @@ pub fn routing_loads(
         return Err(fault("routing", message));
     }
     let table = detached(py, || known(&law, Choice { experts, active, gpus }, placement))?;
-    let mut found: Columns = (Vec::new(), Vec::new(), Vec::new(), vec![Vec::new(); TILE_ROWS.len()]);
+    let mut columns: Columns = (Vec::new(), Vec::new(), Vec::new(), vec![Vec::new(); TILE_ROWS.len()]);
     for tokens in tokens {
         let place = places(&[tokens]);
         let loads = table.loads(&place);
-        found.0.push(loads.hits[0]);
-        found.1.push(loads.busy_hits[0]);
-        found.2.push(table.busy_tokens(&place)[0]);
-        for (tile, column) in found.3.iter_mut().enumerate() {
+        columns.0.push(loads.hits[0]);
+        columns.1.push(loads.busy_hits[0]);
+        columns.2.push(table.busy_tokens(&place)[0]);
+        for (tile, column) in columns.3.iter_mut().enumerate() {
             column.push(table.tiles(tile, &place)[0]);
         }
     }
-    Ok(found)
+    Ok(columns)
 }
 
 /// Of so many GPUs or nodes, those that hold any of a token's experts.
@@ -60,7 +60,7 @@ pub fn reach(parts: f64, experts: f64, active: f64) -> f64 {
     routing::reach(parts, experts, active, None)
 }
 
-/// What keeps a law, as JSON, from being that of a model of so many experts.
+/// Why a law, as JSON, cannot be that of a model of so many experts; none if it can.
 #[pyfunction]
 pub fn routing_fault(
     law: &str,

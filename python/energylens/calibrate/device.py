@@ -38,9 +38,9 @@ class Device:
 def device(spec: GpuSpec) -> Device:
     """Return what the fits need of a GPU profile."""
     peaks = spec.compute.peak_flops
-    found = {"bf16": peaks.bf16, "fp8": peaks.fp8, "fp4": peaks.fp4}
+    peak_by_format = {"bf16": peaks.bf16, "fp8": peaks.fp8, "fp4": peaks.fp4}
     return Device(
         sms=spec.compute.sms,
-        peaks={name: peak for name, peak in found.items() if peak is not None},
+        peaks={name: peak for name, peak in peak_by_format.items() if peak is not None},
         bandwidth=spec.memory.bandwidth_bytes_per_s,
     )

@@ -51,13 +51,13 @@ class Score:
 
 def mixed(*columns: Array) -> NDArray[np.uint64]:
     """Return a 64-bit hash of every row of whole numbers."""
-    found = np.full(len(columns[0]), 0x9E3779B97F4A7C15, dtype=np.uint64)
+    hashed = np.full(len(columns[0]), 0x9E3779B97F4A7C15, dtype=np.uint64)
     for column in columns:
-        found = (found ^ column.astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
-        found ^= found >> np.uint64(29)
-        found *= np.uint64(0x94D049BB133111EB)
-        found ^= found >> np.uint64(32)
-    return found
+        hashed = (hashed ^ column.astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
+        hashed ^= hashed >> np.uint64(29)
+        hashed *= np.uint64(0x94D049BB133111EB)
+        hashed ^= hashed >> np.uint64(32)
+    return hashed
 
 
 def held_out(*shape: Array) -> Flags:

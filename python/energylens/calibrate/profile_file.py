@@ -90,8 +90,8 @@ class ProfileFile:
 
         self.loaded()
         target = path or self.path
-        beside = target.resolve().parent == self.path.resolve().parent
-        write_file(target, (self.text if beside else _SCHEMA.sub("", self.text)).encode())
+        same_folder = target.resolve().parent == self.path.resolve().parent
+        write_file(target, (self.text if same_folder else _SCHEMA.sub("", self.text)).encode())
         return target
 
 

@@ -6,37 +6,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls  # type: ignore[import-untyped, unused-ignore]
 
 from energylens.common.errors import Problem, SpecError
 
 Array = NDArray[Any]
 MAX_CONDITION = 1e5
 """Of the scaled columns; above it some terms cannot be told apart."""
-
-
-def nnls(gram: Array, target: Array, steps: int = 500) -> Array:
-    """Return `argmin x·gram·x/2 - target·x` over `x ≥ 0` by an active-set method (dimensionless)."""
-    size = len(target)
-    free = np.zeros(size, bool)
-    found = np.zeros(size)
-    for _ in range(steps):
-        slope = target - gram @ found
-        worth = np.where(free, -np.inf, slope)
-        if worth.max(initial=-np.inf) <= 1e-10 * np.abs(target).max(initial=1e-300):
-            break
-        free[int(np.argmax(worth))] = True
-        while True:
-            trial = np.zeros(size)
-            trial[free] = np.linalg.solve(gram[np.ix_(free, free)], target[free])
-            bad = free & (trial <= 0)
-            if not bad.any():
-                found = trial
-                break
-            share = np.min(found[bad] / (found[bad] - trial[bad]))
-            found = found + share * (trial - found)
-            free &= found > 1e-14 * max(found.max(), 1e-300)
-            found[~free] = 0.0
-    return found
 
 
 def check_rank(columns: Array, names: list[str]) -> float:
@@ -79,12 +55,12 @@ def fit(
     left = columns / scale / watts[:, None]
     right = (watts - offset) / watts
     pull = weight.copy()
-    found = np.zeros(columns.shape[1])
+    solution = np.zeros(columns.shape[1])
     for _ in range(rounds):
-        weighted = left * pull[:, None]
-        found = nnls(left.T @ weighted, weighted.T @ right)
-        error = left @ found - right
+        root = np.sqrt(pull)
+        solution, _ = nnls(left * root[:, None], right * root)
+        error = left @ solution - right
         pull = weight / np.maximum(np.abs(error), 0.01)
         pull = np.where(capped & (error > 0), 1e-6 * pull, pull)
-    coefficients: Array = found / scale
+    coefficients: Array = solution / scale
     return coefficients

@@ -11,26 +11,26 @@ from energylens.calibrate.profile_file import ProfileFile, significant
 from energylens.common.errors import EnergylensError, Problem
 from energylens.inputs.plan import LoadedGpu
 
-Told = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 def _silent(_line: str) -> None:
     return None
 
 
-def kernels(file: ProfileFile, tables: Path | None = None, told: Told = _silent) -> None:
+def kernels(file: ProfileFile, tables: Path | None = None, report: Report = _silent) -> None:
     """Fit kernel and collective times to the tables of `aiconfigurator-core` and put them in the profile."""
     from energylens.calibrate.kernels.coefficients import calibrate
     from energylens.calibrate.kernels.sections import sections
 
     spec = file.loaded().spec
-    file.replace(**sections(spec, calibrate(spec, tables, told=told)))
+    file.replace(**sections(spec, calibrate(spec, tables, report=report)))
 
 
-def power(file: ProfileFile, folder: Path, told: Told = _silent) -> None:
+def power(file: ProfileFile, folder: Path, report: Report = _silent) -> None:
     """Fit prices of FLOPs and bytes to measured kernel power, or transfer them by the stated rules."""
     name = file.loaded().spec.name
-    told(f"{name}: kernel power")
+    report(f"{name}: kernel power")
     file.replace(energy=energy_section(all_power(folder), name))
 
 
@@ -42,33 +42,33 @@ def all_power(folder: Path) -> dict[str, dict[str, Any]]:
 
     measured = kernel_power.load(folder)
     link = collective.fit(folder)
-    found = {gpu: transfer.profile(fits.fit(measured, gpu), link) for gpu in fits.STATIC_W}
-    return found | {gpu: transfer.transfer(gpu, found, folder) for gpu in transfer.NEIGHBOUR}
+    profiles = {gpu: transfer.profile(fits.fit(measured, gpu), link) for gpu in fits.STATIC_W}
+    return profiles | {gpu: transfer.transfer(gpu, profiles, folder) for gpu in transfer.NEIGHBOUR}
 
 
-def energy_section(found: Mapping[str, Mapping[str, Any]], gpu: str) -> dict[str, Any]:
+def energy_section(profiles: Mapping[str, Mapping[str, Any]], gpu: str) -> dict[str, Any]:
     """Return the `energy` section of one GPU; raise `EnergylensError` if no rule covers it."""
-    if gpu not in found:
-        hint = f"known: {', '.join(found)}; for another GPU give an `energy` section by hand"
+    if gpu not in profiles:
+        hint = f"known: {', '.join(profiles)}; for another GPU give an `energy` section by hand"
         raise EnergylensError(Problem(f"no kernel power and no rule of transfer for `{gpu}`", hint=hint, code="power"))
-    own = found[gpu]
-    section = {name: value for name, value in own.items() if name not in {"sources", "errors"}}
-    section["source"] = "; ".join(f"{name}: {text}" for name, text in own["sources"].items())
-    if own.get("errors"):
+    fitted = profiles[gpu]
+    section = {name: value for name, value in fitted.items() if name not in {"sources", "errors"}}
+    section["source"] = "; ".join(f"{name}: {text}" for name, text in fitted["sources"].items())
+    if fitted.get("errors"):
         section["fit"] = {
-            f"{one['family']} {one['dtype']} {one['rows']}": {
+            f"{error['family']} {error['dtype']} {error['rows']}": {
                 "data": "kernel power, error on held-out shapes",
-                "rows": one["n"],
-                "mape_percent": one["mape"],
-                "median_percent": one["median"],
-                "bias_percent": one["bias"],
+                "rows": error["n"],
+                "mape_percent": error["mape"],
+                "median_percent": error["median"],
+                "bias_percent": error["bias"],
             }
-            for one in own["errors"]["table"]
+            for error in fitted["errors"]["table"]
         }
     return section
 
 
-def serving(file: ProfileFile, folder: Path, told: Told = _silent) -> None:
+def serving(file: ProfileFile, folder: Path, report: Report = _silent) -> None:
     """Fit the serving layer to measured serving runs, with the deviations that left-out models show."""
     from energylens.calibrate.engines.leave_one_out import Account, serving_rows
     from energylens.calibrate.engines.runs import serving_runs
@@ -78,7 +78,7 @@ def serving(file: ProfileFile, folder: Path, told: Told = _silent) -> None:
     if rows.height == 0 and gpu.spec.name in LENDERS:
         from energylens.inputs.library import load_gpu
 
-        told(f"{gpu.spec.name}: serving layer of {LENDERS[gpu.spec.name]}")
+        report(f"{gpu.spec.name}: serving layer of {LENDERS[gpu.spec.name]}")
         return lend(file, load_gpu(LENDERS[gpu.spec.name]))
     if rows.height == 0:
         known = ", ".join(serving_runs(folder)["gpu"].drop_nulls().unique().sort())
@@ -88,7 +88,7 @@ def serving(file: ProfileFile, folder: Path, told: Told = _silent) -> None:
         message = f"`{gpu.spec.name}` has no fitted kernels or prices of energy to build on"
         hint = "run `energylens calibrate kernels` and `calibrate power` on it first"
         raise EnergylensError(Problem(message, hint=hint, code="calibrate"))
-    told(f"{gpu.spec.name}: {rows.height} serving runs")
+    report(f"{gpu.spec.name}: {rows.height} serving runs")
     return file.replace(**Account.of(rows, gpu).sections())
 
 
@@ -110,21 +110,22 @@ def lend(file: ProfileFile, lender: LoadedGpu) -> None:
     energy = dict(file.sections["energy"])
     prior = energy.get("prior") or {name: value for name, value in energy.items() if name != "fit"}
     factor = other.energy.active_w / float(other.energy.prior["active_w"])
-    told = f"transferred from {other.name}: no serving runs of {spec.name}"
+    source = f"transferred from {other.name}: no serving runs of {spec.name}"
     energy["active_w"] = significant(float(prior["active_w"]) * factor)
     energy["sequence_j"] = other.energy.sequence_j
     energy["prior"] = prior
-    energy["source"] = f"{prior['source']}; serving layer (active_w, sequence_j): {told}"
+    energy["source"] = f"{prior['source']}; serving layer (active_w, sequence_j): {source}"
     wider = _WIDER[spec.name in _SAME_GENERATION]
+    floor = wider * 0.1
     uncertainty = other.uncertainty.model_dump(exclude={"source"})
     host = other.host.model_dump(exclude_none=True, exclude={"source", "fit"})
     limits = other.range.model_dump(exclude={"source"}) if other.range else None
     file.replace(
-        host=host | {"source": told},
+        host=host | {"source": source},
         energy=energy,
         uncertainty={
             name: significant(wider * max(value, _LEAST.get(name, 0.0)), 2) for name, value in uncertainty.items()
         }
-        | {"source": f"{told}; deviations {wider:g} times as wide, of all models at least {wider * 0.1:.2g} (assumed)"},
-        range=limits | {"source": told} if limits else None,
+        | {"source": f"{source}; deviations {wider:g} times as wide, of all models at least {floor:.2g} (assumed)"},
+        range=limits | {"source": source} if limits else None,
     )

@@ -50,8 +50,8 @@ class Validation:
         for keys, group in self._groups(cut):
             for fit in ("in_sample", "left_out"):
                 for name in QUANTITIES:
-                    found = errors(group[f"{name}_{fit}"].to_numpy(), group[name].to_numpy())
-                    rows.append({**keys, "fit": fit, "quantity": name, **found.as_dict()})
+                    error = errors(group[f"{name}_{fit}"].to_numpy(), group[name].to_numpy())
+                    rows.append({**keys, "fit": fit, "quantity": name, **error.as_dict()})
         return pl.DataFrame(rows)
 
     def ranking(self) -> pl.DataFrame:
@@ -71,7 +71,7 @@ class Validation:
         ):
             for fit in ("in_sample", "left_out"):
                 joules, seconds = (list(zip(group[f"{name}_{fit}"], group[name], strict=True)) for name in _CHOSEN_BY)
-                found = {
+                choices_of = {
                     name: [picks(joules, seconds, limit / 1e3, TOLERANCE, slack) for limit in LIMITS_MS]
                     for name, slack in (("right", TOLERANCE), ("right_strictly", 0.0))
                 }
@@ -81,8 +81,8 @@ class Validation:
                         "fit": fit,
                         "configurations": group.height,
                         "spearman": spearman(*zip(*joules, strict=True)),
-                        "choices": sum(pick is not None for pick in found["right"]),
-                        **{name: sum(pick is True for pick in picked) for name, picked in found.items()},
+                        "choices": sum(pick is not None for pick in choices_of["right"]),
+                        **{name: sum(pick is True for pick in picked) for name, picked in choices_of.items()},
                     }
                 )
         return pl.DataFrame(rows)
@@ -90,9 +90,9 @@ class Validation:
     def summary(self) -> dict[str, Any]:
         """Return the headline figures as plain data."""
         ranking = self.ranking()
-        told: dict[str, Any] = {"excluded_runs": self.excluded.height, "by_gpu": {}}
+        by_gpu: dict[str, Any] = {"excluded_runs": self.excluded.height, "by_gpu": {}}
         for (gpu, fit), group in ranking.group_by(["gpu", "fit"], maintain_order=True):
-            own = told["by_gpu"].setdefault(
+            by_fit = by_gpu["by_gpu"].setdefault(
                 gpu,
                 {
                     "coverage_percent": self.coverage_percent[str(gpu)],
@@ -100,7 +100,7 @@ class Validation:
                 },
             )
             choices = int(group["choices"].sum())
-            own[fit] = {
+            by_fit[fit] = {
                 "top1_percent": 100.0 * int(group["right"].sum()) / choices if choices else None,
                 "top1_strictly_percent": 100.0 * int(group["right_strictly"].sum()) / choices if choices else None,
                 "choices": choices,
@@ -108,11 +108,11 @@ class Validation:
                 "spearman_least": group["spearman"].drop_nans().min(),
             }
         for row in self.table().iter_rows(named=True):
-            kept = {
+            statistics = {
                 name: row[name] for name in ("rows", "mape_percent", "median_percent", "p90_percent", "bias_percent")
             }
-            told["by_gpu"][row["gpu"]][row["fit"]][row["quantity"]] = kept
-        return told
+            by_gpu["by_gpu"][row["gpu"]][row["fit"]][row["quantity"]] = statistics
+        return by_gpu
 
     def bundled_coverage(self, gpu: str) -> float:
         """Return the share of left-out runs in the interval that the bundled profile gives, in percent."""
@@ -173,8 +173,10 @@ def _excluded(measured: pl.DataFrame, gpus: Sequence[str]) -> pl.DataFrame:
         pl.when(pl.col("suspect")).then(pl.lit(HOST_BOUND))
         .when(pl.col("model").is_null()).then(pl.lit("no spec of this model"))
     )  # fmt: skip
-    told = measured.filter(pl.col("gpu").is_in(list(gpus))).with_columns(why.alias("reason"))
-    return told.filter(pl.col("reason").is_not_null()).select("run_id", "gpu", "model", "task", "batch", "reason")
+    excluded_rows = measured.filter(pl.col("gpu").is_in(list(gpus))).with_columns(why.alias("reason"))
+    return excluded_rows.filter(pl.col("reason").is_not_null()).select(
+        "run_id", "gpu", "model", "task", "batch", "reason"
+    )
 
 
 def plots(account: Validation, folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import App, Parameter
 from energylens.cli.options import Json, Threads
-from energylens.cli.service import Load, OneOptions, Rate, TraceOptions
+from energylens.cli.service import Load, Rate, SingleDeployment, TraceOptions
 from energylens.common.errors import Problem, SpaceError
 from energylens.inputs.axis_text import is_default
 
@@ -29,7 +29,7 @@ def batch(
     workload: Load = "1024:256",
     epsilon: Annotated[float, Parameter(help="Least throughput of a request, as a share of that of one alone.")] = 0.1,
     slowdown: Annotated[float, Parameter(help="Most inter-token latency, in multiples of that at 32 requests.")] = 2.0,
-    options: OneOptions | None = None,
+    options: SingleDeployment | None = None,
     trace: TraceOptions | None = None,
     json: Json = False,
 ) -> None:
@@ -38,6 +38,7 @@ def batch(
     Example: energylens advise batch llama-3.1-8b --gpu h100-sxm --workload 250:230
     """
     from energylens.inputs.batching import BATCHING
+    from energylens.inputs.library import load_model
     from energylens.reports.text.advice import batch_text
     from energylens.serving.advice.batch import advise_batch
 
@@ -46,17 +47,17 @@ def batch(
         fault = "--max-num-seqs and `advise batch` exclude each other: how many requests run at once is what it advises"
         raise SpaceError(Problem(fault, hint="leave --max-num-seqs out", code="options"))
     load = (trace or TraceOptions()).load(workload)
-    found = advise_batch(model, deployment.pop("gpu"), load, epsilon=epsilon, slowdown=slowdown, **deployment)
+    advice = advise_batch(model, deployment.pop("gpu"), load, epsilon=epsilon, slowdown=slowdown, **deployment)
     if json:
-        told: dict[str, Any] = {
-            "batch": found.batch,
+        data: dict[str, Any] = {
+            "batch": advice.batch,
             "epsilon": epsilon,
             "slowdown": slowdown,
-            "notes": list(found.notes),
+            "notes": list(advice.notes),
         }
-        emit(told | {"curve": found.curve.to_dicts(), "replicas": found.replicas.to_dicts()})
+        emit(data | {"curve": advice.curve.to_dicts(), "replicas": advice.replicas.to_dicts()})
     else:
-        print(batch_text(model, found))
+        print(batch_text(load_model(model).spec.name, advice))
 
 
 @advise.command(name="sweet-spots")
@@ -76,6 +77,7 @@ def sweet_spots(
 
     Example: energylens advise sweet-spots llama-3.1-8b --gpu h100-sxm --batch 32
     """
+    from energylens.inputs.library import load_gpu, load_model
     from energylens.reports.text.advice import sweet_spots_text
     from energylens.serving.advice.sweet_spots import sweet_spots as run
 
@@ -83,12 +85,13 @@ def sweet_spots(
         axes.numbers(text, name) for name, text in (("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens))
     ]
     formats: dict[str, Any] = {} if is_default(weight_dtype) else {"weight_dtype": axes.formats(weight_dtype)[0]}
-    found = run(model, gpu, batch=batch, prompt_tokens=lengths[0], output_tokens=lengths[1], tp=tp, **formats)
+    loaded, profile = load_model(model), load_gpu(gpu)
+    spots = run(loaded, profile, batch=batch, prompt_tokens=lengths[0], output_tokens=lengths[1], tp=tp, **formats)
     if json:
-        told = {"coefficients_j": found.coefficients, "error_percent": found.error_percent}
-        emit(told | {"best": found.best, "worst": found.worst, "cells": found.cells.to_dicts()})
+        data = {"coefficients_j": spots.coefficients, "error_percent": spots.error_percent}
+        emit(data | {"best": spots.best, "worst": spots.worst, "cells": spots.cells.to_dicts()})
     else:
-        print(sweet_spots_text(f"{model} on {gpu}, tp {tp}, batch {batch}", found))
+        print(sweet_spots_text(f"{loaded.spec.name} on {profile.spec.name}, tp {tp}, batch {batch}", spots))
 
 
 @advise.command(name="levers")
@@ -101,7 +104,7 @@ def levers(
     slo: Annotated[str | None, Parameter(help="Limits that nine requests in ten keep: ttft=1s,tpot=50ms.")] = None,
     limit: Annotated[list[str] | None, Parameter(help="Any other limit, repeatable: gpus<=8.")] = None,
     other_gpu: Annotated[str, Parameter(help="GPUs that could take its place.")] = "",
-    options: OneOptions | None = None,
+    options: SingleDeployment | None = None,
     trace: TraceOptions | None = None,
     json: Json = False,
     threads: Threads = None,
@@ -115,7 +118,7 @@ def levers(
     from energylens.serving.advice.levers import advise_levers
 
     deployment = _engine(options, model)
-    found = advise_levers(
+    advice = advise_levers(
         model,
         (trace or TraceOptions()).load(workload),
         gpu=deployment.pop("gpu"),
@@ -126,12 +129,12 @@ def levers(
         **deployment,
     )
     if json:
-        emit({"now": found.now, "notes": list(found.notes), "levers": found.frame.to_dicts()})
+        emit({"now": advice.now, "notes": list(advice.notes), "levers": advice.frame.to_dicts()})
     else:
-        print(levers_text(found))
+        print(levers_text(advice))
 
 
-def _engine(options: OneOptions | None, model: str) -> dict[str, Any]:
-    deployment = (options or OneOptions()).one(model)
+def _engine(options: SingleDeployment | None, model: str) -> dict[str, Any]:
+    deployment = (options or SingleDeployment()).deployment(model)
     deployment.pop("model")
     return deployment

@@ -9,21 +9,28 @@ from energylens.common.errors import Problem, SpaceError
 from energylens.inputs import axis_text
 from energylens.inputs.axis_text import formats, names, numbers
 
-__all__ = ["every", "formats", "names", "numbers", "slo", "switch", "whole"]
+__all__ = ["every", "formats", "names", "numbers", "parse", "slo", "switch", "whole"]
 
 
 def every(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     """Return what each reader returns; raise `SpaceError` with the problems of all."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     problems: list[Problem] = []
     for name, read in readers.items():
         try:
-            found[name] = read()
+            values[name] = read()
         except SpaceError as error:
             problems += error.problems
     if problems:
         raise SpaceError(problems)
-    return found
+    return values
+
+
+def parse(text: str, axis: str) -> list[Any]:
+    """Return the values of an axis of a space; raise `SpaceError`."""
+    from energylens.inputs import axis_values  # checks in columns of polars, which help does without
+
+    return axis_values.parse(text, axis)
 
 
 def whole(text: str) -> int:

@@ -12,7 +12,6 @@ from energylens.cli.command import OUT, App, Parameter
 from energylens.cli.options import Json
 from energylens.cli.output import document
 from energylens.common.errors import EnergylensError, Problem
-from energylens.common.parquet_file import checked_target
 
 calibrate = App(
     name="calibrate",
@@ -30,6 +29,12 @@ Write = Annotated[bool, Parameter(name="--write", help="Write the profile in its
 Data = Annotated[Path | None, Parameter(help="Folder of measured data; ENERGYLENS_DATA if not given.")]
 
 
+def _checked_target(out: Path) -> Path:
+    from energylens.common.parquet_file import checked_target
+
+    return checked_target(out)
+
+
 def _each(gpu: str, out: Path | None, write: bool) -> list[Path]:
     from energylens.inputs.library import profile_path
 
@@ -41,7 +46,7 @@ def _each(gpu: str, out: Path | None, write: bool) -> list[Path]:
         hint = "give one GPU with --out, or --write for profiles in their places"
         raise EnergylensError(Problem(f"--out holds one profile, not {len(paths)}", hint=hint, code="options"))
     if out is not None:
-        checked_target(out)
+        _checked_target(out)
     return paths
 
 
@@ -141,32 +146,32 @@ def mine(
 
     Example: energylens calibrate mine runs.csv --gpu h100-sxm --out my-h100.yaml
     """
-    from energylens.calibrate.engines import cluster as own
+    from energylens.calibrate.engines import cluster
 
     if columns:
         if json:
-            emit({"columns": own.COLUMNS_TOLD})
+            emit({"columns": cluster.REPORT_COLUMNS})
         else:
-            print(own.COLUMNS_TOLD)
+            print(cluster.REPORT_COLUMNS)
         return
     if runs is None:
         hint = "`energylens calibrate mine --columns` says what a file needs"
         raise EnergylensError(Problem("no file of runs is given", hint=hint, code="options"))
     if out is not None:
-        checked_target(out)
+        _checked_target(out)
         wanted = {"layer": (".yaml", ".yml"), "closed": (".json",)}.get(form, ())
         if wanted and out.suffix not in wanted:
             hint = f"name it {out.stem}{wanted[0]}"
             raise EnergylensError(
                 Problem(f"`{out}`: the form `{form}` is written as {wanted[0][1:]}", hint=hint, code="options")
             )
-    found = own.fit_file(runs, gpu, form)
+    fit = cluster.fit_file(runs, gpu, form)
     if out is not None:
-        found.write(out)
+        fit.write(out)
     if json:
-        emit(found.as_dict())
+        emit(fit.as_dict())
         return
-    print(found.text())
+    print(fit.text())
     if out is not None:
         print(f"wrote {out}", file=sys.stderr)
 
@@ -197,19 +202,19 @@ def runs(
     """
     from energylens.calibrate.own_gpu import profile
 
-    target = checked_target(out) if out is not None else None
+    target = _checked_target(out) if out is not None else None
     if target is not None and target.suffix not in (".yaml", ".yml"):
         problem = Problem(f"`{out}`: a profile is written as yaml", hint=f"name it {target.stem}.yaml", code="options")
         raise EnergylensError(problem)
-    found = profile.calibrate(file, gpu, axes.names(parts) if parts is not None else None)
+    calibration = profile.calibrate(file, gpu, axes.names(parts) if parts is not None else None)
     if target is not None:
-        found.file.rename(target.stem)
-        found.file.write(target)
+        calibration.file.rename(target.stem)
+        calibration.file.write(target)
     if json:
-        emit(found.as_dict())
+        emit(calibration.as_dict())
         return
-    _tell(found.text())
+    _tell(calibration.text())
     if target is None:
-        document(found.file.text)
+        document(calibration.file.text)
         return
     print(f"wrote {target}", file=sys.stderr)

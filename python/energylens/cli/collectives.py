@@ -32,13 +32,13 @@ def collectives(
     from energylens.common.format import number, si, table
     from energylens.engine.collectives import collectives as measured
 
-    asked = [None if is_default(part) else value for part in axes.names(sms) for value in _counts(part)]
+    sm_counts = [None if is_default(part) else value for part in axes.names(sms) for value in _counts(part)]
     frame = measured(
         gpu,
         operations=axes.names(operations),
         gpus=axes.numbers(gpus, "gpus"),
         sizes=axes.numbers(sizes, "sizes"),
-        sms=asked,
+        sms=sm_counts,
         implementation=implementation,
     )
     if json:

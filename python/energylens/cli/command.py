@@ -6,7 +6,6 @@ import argparse
 import inspect
 import re
 import shutil
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
@@ -14,7 +13,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar, get_type_hints, overload
 
-from energylens.cli.option import CommandError, Option, Parameter, default_of, key_of, option_of, plain, value_of
+from energylens.cli.layout import columns, filled, sentence
+from energylens.cli.option import (
+    CommandError,
+    Option,
+    Parameter,
+    default_of,
+    key_of,
+    named_as_options,
+    option_of,
+    plain,
+    value_of,
+)
 from energylens.common.errors import EnergylensError, Problem, did_you_mean
 from energylens.common.files import is_file, printable
 
@@ -39,11 +49,27 @@ class _Parser(argparse.ArgumentParser):
 
 
 _NUMBER = re.compile(r"-[0-9.]")
+"""A negative number, which is a value and no option."""
+
 _SWITCHES = re.compile(r"(?:on|off)(?:,(?:on|off))*")
+"""Values that options such as `--chunked` take; without one they mean `on`."""
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A parameter of a function, and the options that it takes: one, or those of a dataclass."""
+
+    name: str
+    options: list[Option]
+    dataclass: Callable[..., Any] | None = None
+    positional: bool = False
 
 
 class Command:
-    """A function as a command of its annotated parameters."""
+    """A function as a command of its annotated parameters.
+
+    A dataclass as a parameter gives its fields as options, which commands share that way.
+    """
 
     def __init__(self, path: str, run: Callable[..., Any]) -> None:
         self.path = path
@@ -53,84 +79,88 @@ class Command:
     @property
     def options(self) -> list[Option]:
         """Its arguments and options, those of dataclasses among them."""
-        return [option for _, _, options in self._parts() for option in options]
+        return [option for taken in self._parameters() for option in taken.options]
 
-    def _parts(self) -> list[tuple[str, Any, list[Option]]]:
-        """Return each parameter with its dataclass, if it is one, and its options."""
+    def _parameters(self) -> list[_Taken]:
+        """Return the parameters of the function with their options."""
+        # Hints are read here and not when a command is registered, so that help of one reads no other's.
         hints = get_type_hints(self.run, include_extras=True)
-        found: list[tuple[str, Any, list[Option]]] = []
+        taken: list[_Taken] = []
         for name, parameter in inspect.signature(self.run).parameters.items():
-            kind, told = plain(hints[name])
-            default = MISSING if parameter.default is parameter.empty else parameter.default
-            if is_dataclass(kind):
+            kind, annotation = plain(hints[name])
+            if is_dataclass(kind) and isinstance(kind, type):
                 inner = get_type_hints(kind, include_extras=True)
                 options = [option_of(f.name, inner[f.name], default_of(f), False, name) for f in fields(kind)]
-                found.append((name, kind, options))
-            else:
-                positional = parameter.kind is parameter.POSITIONAL_ONLY
-                found.append((name, None, [option_of(name, Annotated[kind, told], default, positional, None)]))
-        return found
+                taken.append(_Taken(name, options, kind))
+                continue
+            default = MISSING if parameter.default is parameter.empty else parameter.default
+            positional = parameter.kind is parameter.POSITIONAL_ONLY
+            option = option_of(name, Annotated[kind, annotation], default, positional, None)
+            taken.append(_Taken(name, [option], positional=positional))
+        return taken
 
     def __call__(self, words: Sequence[str]) -> Any:
         """Run it; raise `CommandError` with every mistake of the line, or what the function raises."""
-        given, problems = self._given(words)
-        arguments: dict[str, Any] = {}
-        positional: list[Any] = []
-        for name, kind, options in self._parts():
-            values: dict[str, Any] = {}
-            for option in options:
+        texts, problems = self._texts(words)
+        parameters = self._parameters()
+        values: dict[str, Any] = {}
+        for taken in parameters:
+            for option in taken.options:
                 try:
-                    values[option.key] = value_of(option, given.get(key_of(option)))
+                    values[key_of(option)] = value_of(option, texts.get(key_of(option)))
                 except EnergylensError as error:
                     problems += error.problems
-            if kind is not None:
-                arguments[name] = (kind, values)
-            elif options[0].flags:
-                arguments[name] = values.get(name)
-            else:
-                positional.append(values.get(name))
         if problems:
             raise CommandError(problems)
-        made = {name: v[0](**v[1]) if isinstance(v, tuple) else v for name, v in arguments.items()}
-        return self.run(*positional, **made)
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        for taken in parameters:
+            arguments = {option.key: values[key_of(option)] for option in taken.options}
+            if taken.dataclass is not None:
+                named[taken.name] = taken.dataclass(**arguments)
+            elif taken.positional:
+                positional.append(arguments[taken.name])
+            else:
+                named[taken.name] = arguments[taken.name]
+        try:
+            return self.run(*positional, **named)
+        except EnergylensError as error:
+            named_as_options(error, [option for option in self.options if texts.get(key_of(option)) is not None])
+            raise
 
-    def _given(self, words: Sequence[str]) -> tuple[dict[str, list[str] | None], list[Problem]]:
-        """Return the texts of each option, and what no option is."""
+    def _texts(self, words: Sequence[str]) -> tuple[dict[str, list[str] | None], list[Problem]]:
+        """Return the texts given for each option, and all that is wrong with the words as such."""
         flagged = [option for option in self.options if option.flags]
         arguments = [option for option in self.options if not option.flags]
-        parser = _Parser(add_help=False, allow_abbrev=False)
-        for option in flagged:
-            told: dict[str, Any] = {"action": "append"}
-            told = {"action": "append_const", "const": ""} if option.switch else told
-            parser.add_argument(*option.flags, dest=key_of(option), **told)
-        # Arguments may stand anywhere among the options; all that follows `--` is one.
+        # All that follows `--` is an argument; others may stand anywhere among the options.
         front, back = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
         bare = {flag: option.bare for option in flagged if option.bare is not None for flag in option.flags}
-        found, left = parser.parse_known_args(_with_values(front, bare), argparse.Namespace())
-        # What argparse makes of `--tp=--` is an empty list.
-        texts: dict[str, list[str] | None] = {
-            key: [word if isinstance(word, str) else "--" for word in values] if values else None
-            for key, values in vars(found).items()
-        }
-        strange = [word for word in left if word.startswith("-") and not _NUMBER.match(word)]
-        plain = [*(word for word in left if word not in strange), *back]
-        known = {flag.lstrip("-"): flag for option in flagged for flag in option.flags} | {"help": "--help"}
-        problems = [self._unknown(word.split("=")[0], known) for word in strange]
-        for option, word in zip(arguments, plain, strict=False):
+        texts, rest = _parsed(flagged, _with_values(front, bare))
+        unknown = [word for word in rest if word.startswith("-") and not _NUMBER.match(word)]
+        positional = [*(word for word in rest if word not in unknown), *back]
+        for option, word in zip(arguments, positional, strict=False):
             texts[key_of(option)] = [word]
-        if not strange and (more := plain[len(arguments) :]):
+        known = {flag.lstrip("-"): flag for option in flagged for flag in option.flags} | {"help": "--help"}
+        problems = [self._unknown(word.split("=")[0], known) for word in unknown]
+        # Behind an unknown option stands perhaps its value, which is then no mistake of its own.
+        if not unknown and (more := positional[len(arguments) :]):
             # A word behind a switch that is neither on nor off was meant for it.
-            meant_for = {word: flag for flag, word in pairwise(words) if flag in bare and word in plain}
+            meant_for = {word: flag for flag, word in pairwise(words) if flag in bare and word in positional}
             problems += [self._no_switch(flag, word) for word, flag in meant_for.items()] or [
-                self._wrong(f"`{printable(word)}` is one argument too many") for word in more
+                self._wrong(f"unexpected argument `{printable(word)}`") for word in more
             ]
+        return texts, problems + self._counted(texts)
+
+    def _counted(self, texts: Mapping[str, list[str] | None]) -> list[Problem]:
+        """Return which options are given twice, and which are missing."""
+        problems: list[Problem] = []
         for option in self.options:
-            own = texts.get(key_of(option))
-            if own and len(own) > 1 and not option.many and not option.switch:
+            values = texts.get(key_of(option))
+            if values and len(values) > 1 and not option.many and not option.switch:
                 problems.append(self._wrong(f"`{option.shown}` is given twice", "give it once"))
-            if own is None and option.default is MISSING:
+            if values is None and option.default is MISSING:
                 problems.append(self._wrong(f"`{option.shown}` is missing"))
-        return texts, problems
+        return problems
 
     @staticmethod
     def _no_switch(flag: str, word: str) -> Problem:
@@ -157,12 +187,12 @@ class Command:
         usage = " ".join([self.path, *names, *needed, *(["[OPTIONS]"] if options else [])])
         lines = [f"Usage: {usage}", ""]
         for paragraph in self.help.split("\n\n"):
-            lines += [*_filled(" ".join(paragraph.split()), width), ""]
+            lines += [*filled(" ".join(paragraph.split()), width), ""]
         for title, some in (("Arguments", arguments), ("Options", options)):
             rows = [(option.usage(), option.explained()) for option in some]
             rows += [("--help, -h", "Show this.")] if title == "Options" else []
             if rows:
-                lines += [f"{title}:", *_columns(rows, width), ""]
+                lines += [f"{title}:", *columns(rows, width), ""]
         return "\n".join(lines).rstrip()
 
 
@@ -196,8 +226,8 @@ class App:
         """Register a function under its name or a given one."""
 
         def register(function: FunctionT) -> FunctionT:
-            own = name or function.__name__.replace("_", "-")
-            self.commands[own] = Command(f"{self.path or self.name} {own}", function)
+            command_name = name or function.__name__.replace("_", "-")
+            self.commands[command_name] = Command(f"{self.path or self.name} {command_name}", function)
             return function
 
         return register if run is None else register(run)
@@ -215,15 +245,15 @@ class App:
             return None
         if words[0] not in self.commands and self.file_command and self._names_file(words):
             words = [self.file_command, *words]
-        if (found := self.commands.get(words[0])) is None:
+        if (command := self.commands.get(words[0])) is None:
             kind = "option" if words[0].startswith("-") else "command"
             near = did_you_mean(words[0], self.commands) if kind == "command" else None
             hint = near or f"see {self.path or self.name} --help"
             raise CommandError(Problem(f"unknown {kind} `{printable(words[0])}`", hint=hint, code="command-line"))
-        if isinstance(found, Command) and {"--help", "-h"} & set(words[1:]):
-            print(found.help_text(width))
+        if isinstance(command, Command) and {"--help", "-h"} & set(words[1:]):
+            print(command.help_text(width))
             return None
-        return found(words[1:])
+        return command(words[1:])
 
     @staticmethod
     def _names_file(words: Sequence[str]) -> bool:
@@ -233,41 +263,37 @@ class App:
 
     def help_text(self, width: int) -> str:
         """Return its commands with the first sentence of each."""
-        rows = [(name, _sentence(own.help)) for name, own in sorted(self.commands.items())]
-        lines = [f"Usage: {self.path or self.name} COMMAND", "", *_filled(self.help, width), ""]
-        lines += ["Commands:", *_columns(rows, width), ""]
-        lines += ["Options:", *_columns([("--help, -h", "Show this, or help of a command.")], width)]
-        return "\n".join(lines + (_columns([("--version", "Show the version.")], width) if self.version else []))
+        rows = [(name, sentence(command.help)) for name, command in sorted(self.commands.items())]
+        lines = [f"Usage: {self.path or self.name} COMMAND", "", *filled(self.help, width), ""]
+        lines += ["Commands:", *columns(rows, width), ""]
+        lines += ["Options:", *columns([("--help, -h", "Show this, or help of a command.")], width)]
+        return "\n".join(lines + (columns([("--version", "Show the version.")], width) if self.version else []))
+
+
+def _parsed(options: Sequence[Option], words: Sequence[str]) -> tuple[dict[str, list[str] | None], list[str]]:
+    """Return the texts of each option that argparse finds, and the words that are of none.
+
+    Everything is collected as text: argparse would end at the first value that it cannot convert.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for option in options:
+        action: dict[str, Any] = {"action": "append_const", "const": ""} if option.switch else {"action": "append"}
+        parser.add_argument(*option.flags, dest=key_of(option), **action)
+    parsed, rest = parser.parse_known_args(words, argparse.Namespace())
+    # What argparse makes of `--tp=--` is an empty list.
+    texts: dict[str, list[str] | None] = {
+        key: [word if isinstance(word, str) else "--" for word in values] if values else None
+        for key, values in vars(parsed).items()
+    }
+    return texts, rest
 
 
 def _with_values(words: Sequence[str], bare: Mapping[str, str]) -> list[str]:
     """Return the words of a line with a value for each option that may stand without one."""
-    found: list[str] = []
+    completed: list[str] = []
     for word in words:
-        if found and found[-1] in bare and _SWITCHES.fullmatch(word):
-            found[-1] += f"={word}"
+        if completed and completed[-1] in bare and _SWITCHES.fullmatch(word):
+            completed[-1] += f"={word}"
         else:
-            found.append(word)
-    return [f"{word}={bare[word]}" if word in bare else word for word in found]
-
-
-def _sentence(text: str) -> str:
-    return " ".join(text.split("\n\n")[0].split())
-
-
-def _filled(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
-
-
-def _columns(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
-    """Return names with their explanations beside them."""
-    left = min(max(len(name) for name, _ in rows), 34) + 4
-    lines = []
-    for name, told in rows:
-        wrapped = textwrap.wrap(told, max(30, width - left), break_on_hyphens=False) or [""]
-        first = f"  {name}".ljust(left)
-        if len(first) > left:
-            lines.append(first)
-            first = " " * left
-        lines += [first + wrapped[0], *(" " * left + line for line in wrapped[1:])]
-    return lines
+            completed.append(word)
+    return [f"{word}={bare[word]}" if word in bare else word for word in completed]

@@ -33,11 +33,11 @@ def compare(
 
     if chart is not None:
         check_picture(chart)
-    found = compare_points(before, after)
+    comparison = compare_points(before, after)
     if chart is not None:
-        save_chart(found.plot.waterfall(), chart)
+        save_chart(comparison.plot.waterfall(), chart)
         print(f"wrote {chart}", file=sys.stderr)
     if json:
-        emit(found.as_dict())
+        emit(comparison.as_dict())
     else:
-        print(comparison_text(found))
+        print(comparison_text(comparison))

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json, KeepOptions, Out, SpaceOptions, Threads, check_out
 from energylens.common.errors import SpaceError
-from energylens.engine.space import Space
-from energylens.results.result import Result
+
+if TYPE_CHECKING:
+    from energylens.results.result import Result
 
 _MODELS = "Bundled models or spec paths, separated by commas."
+_EVOLVED: Final[dict[str, object]] = {
+    "population": 200,
+    "generations": 100,
+    "seed": 1,
+    "patience": None,
+    "checkpoint": None,
+}
+"""Options of `search` that only generations of points have use for, with their defaults."""
 
 
 @app.command
@@ -36,8 +45,8 @@ def explore(
 
     check_out(out)
     space = (options or SpaceOptions()).space(models)
-    kept = (keep or KeepOptions()).arguments()
-    _tell(explore_space(space, threads=threads, show_progress=True, **kept), json, out)
+    reductions = (keep or KeepOptions()).arguments()
+    _tell(explore_space(space, threads=threads, show_progress=True, **reductions), json, out)
 
 
 @app.command
@@ -67,7 +76,7 @@ def search(
 
     check_out(out)
     space = (options or SpaceOptions()).space(models)
-    found = search_space(
+    result = search_space(
         space,
         method=method,
         algorithm=algorithm,
@@ -79,7 +88,17 @@ def search(
         threads=threads,
         show_progress=True,
     )
-    _tell(found, json, out)
+    values = (population, generations, seed, patience, checkpoint)
+    unused = [f"--{name}" for (name, usual), value in zip(_EVOLVED.items(), values, strict=True) if value != usual]
+    if result.method == "exhaustive" and unused:
+        verb = "is" if len(unused) == 1 else "are"
+        why = (
+            f"every point is evaluated ({result.points:,} are few enough)"
+            if method == "auto"
+            else "`exhaustive` evaluates every point"
+        )
+        print(f"note: {', '.join(unused)} {verb} not used: {why}; --method native searches", file=sys.stderr)
+    _tell(result, json, out)
 
 
 @app.command
@@ -92,6 +111,7 @@ def demo(
 
     Example: energylens demo
     """
+    from energylens.engine.space import Space
     from energylens.searches.exhaustive import explore as explore_space
 
     space = Space(
@@ -118,8 +138,8 @@ def _tell(result: Result, as_json: bool, out: Path | None) -> None:
     if as_json:
         emit(answer.as_dict(result))
     else:
-        kept = answer.kept_tables(result)
-        tables = f"{answer.front_table(result)}\n\n{kept}" if kept else answer.front_table(result)
+        reductions = answer.reduction_tables(result)
+        tables = f"{answer.front_table(result)}\n\n{reductions}" if reductions else answer.front_table(result)
         print(f"{result.answer()}\n\n{tables}\n\n{answer.account(result)}")
         print(answer.trust(result))
     if out is not None:

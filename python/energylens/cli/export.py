@@ -32,11 +32,11 @@ def export(
 
     if out is not None:
         checked_target(out)
-    found = launch(point, to, model=model)
+    launched = launch(point, to, model=model)
     if out is not None:
-        write_file(out, found.script.encode())
+        write_file(out, launched.script.encode())
         print(f"wrote {out}", file=sys.stderr)
     if json:
-        emit(found.as_dict())
+        emit(launched.as_dict())
     elif out is None:
-        document(found.script)
+        document(launched.script)

@@ -148,8 +148,8 @@ def import_hf(
         write_file(out, text.encode())
         load_model(out)
     formats = f"weights {spec['dtypes']['weights']}, KV cache {spec['dtypes']['cache']}"
-    told = f"{spec['name']}: {billions(parameters)} parameters, {formats}" + (f", wrote {out}" if out else "")
-    print(told, file=sys.stderr)
+    summary = f"{spec['name']}: {billions(parameters)} parameters, {formats}" + (f", wrote {out}" if out else "")
+    print(summary, file=sys.stderr)
 
 
 def _stem(config: Path) -> str:

@@ -28,7 +28,7 @@ def measure(
     suite: Annotated[str, Parameter(help="quick or full: an estimated 15 or 85 minutes.")] = "quick",
     clocks: Annotated[str, Parameter(help="Also measure at these locked SM clocks, MHz: 1980,1410.")] = "",
     minutes: Annotated[float | None, Parameter(help="Stop after so long; the same command goes on.")] = None,
-    beside_others: Annotated[bool, Parameter(help="Measure although another process is on the GPU.")] = False,
+    allow_shared_gpu: Annotated[bool, Parameter(help="Measure although another process is on the GPU.")] = False,
     record: Annotated[Path | None, Parameter(help="Also record the session (.jsonl or .jsonl.gz).")] = None,
     replay: Annotated[Path | None, Parameter(help="Take a recorded session in place of a GPU.")] = None,
     json: Json = False,
@@ -44,22 +44,22 @@ def measure(
     from energylens.measurement.harness import measure as measured
 
     with _stoppable():
-        found = measured(
+        measurements = measured(
             out,
             gpu=gpu,
             suite=suite,
             clocks_mhz=_clocks(clocks),
             minutes=minutes,
-            beside_others=beside_others,
+            allow_shared_gpu=allow_shared_gpu,
             record=record,
             replay=replay,
             show_progress=True,
-            told=lambda line: print(line, file=sys.stderr),
+            report=lambda line: print(line, file=sys.stderr),
         )
     if json:
-        emit(found.summary() | {"file": str(out)})
+        emit(measurements.summary() | {"file": str(out)})
         return
-    print(found.text())
+    print(measurements.text())
     print(f"wrote {out}", file=sys.stderr)
     if record is not None:
         print(f"recorded {record}", file=sys.stderr)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import types
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from energylens.common.errors import EnergylensError, Problem
 from energylens.common.files import printable
 from energylens.inputs.axis_text import meant, real
+
+_SUBJECT: Final = re.compile(r"(?:(?:axis|column) )?`(?P<key>[a-z_]+)`(?= (?:should|needs|is|has)\b)")
+"""How messages begin that speak of an axis, a column or an argument."""
+
+_OF_VALUES: Final = frozenset(("axis-value", "column-value", "column-type", "cost", "empty-space", "keep", "search"))
+"""Codes of problems with values that options give; others may begin with such a word as well, as the name of a file."""
 
 _KINDS: Final = {int: "INT", float: "NUMBER", Path: "PATH", str: "TEXT"}
 
@@ -79,28 +86,28 @@ class CommandError(EnergylensError):
 
 def plain(hint: Any) -> tuple[Any, Parameter]:
     """Return the type of an annotation without `Annotated` and `None`, and its parameter."""
-    told = Parameter()
+    parameter = Parameter()
     if get_origin(hint) is Annotated:
         hint, *others = get_args(hint)
-        told = next((other for other in others if isinstance(other, Parameter)), told)
+        parameter = next((other for other in others if isinstance(other, Parameter)), parameter)
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(kind for kind in get_args(hint) if kind is not types.NoneType)
         if get_origin(hint) is Annotated:
             return plain(hint)
-    return get_origin(hint) or hint, told
+    return get_origin(hint) or hint, parameter
 
 
 def option_of(key: str, hint: Any, default: Any, positional: bool, group: str | None) -> Option:
     """Return the option of a parameter: its key, annotation and default."""
-    kind, told = plain(hint)
-    names = [told.name] if isinstance(told.name, str) else list(told.name)
+    kind, parameter = plain(hint)
+    names = [parameter.name] if isinstance(parameter.name, str) else list(parameter.name)
     flags = [] if positional else names or [f"--{key.replace('_', '-')}"]
-    return Option(key, flags, kind, default, told.help, told.converter, group, told.bare)
+    return Option(key, flags, kind, default, parameter.help, parameter.converter, group, parameter.bare)
 
 
-def default_of(one: Any) -> Any:
+def default_of(field: Any) -> Any:
     """Return the default of a field of a dataclass."""
-    return one.default_factory() if one.default_factory is not MISSING else one.default
+    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def key_of(option: Option) -> str:
@@ -132,3 +139,39 @@ def value_of(option: Option, texts: list[str] | None) -> Any:
         fault = f"`{option.shown}` needs a {'number' if number else 'whole number'}, found `{printable(texts[-1])}`"
         hint = meant(texts[-1], not number) or f"write it as {'0.5' if number else '8'}"
         raise CommandError(Problem(fault, hint=hint, code="command-line")) from None
+
+
+def named_as_options(error: EnergylensError, options: Sequence[Option]) -> None:
+    """Have the problems of an error speak of options where they speak of the axes, columns or arguments behind them.
+
+    Parameters
+    ----------
+    error
+        What a command raised.
+    options
+        Options that the line gives; problems with a place in a file are left as they are.
+    """
+    by_key = {option.key: option for option in options if option.flags}
+    error.problems = tuple(_named_as_option(problem, by_key) for problem in error.problems)
+    error.args = (error.render().removeprefix("error: "),)
+
+
+def _named_as_option(problem: Problem, by_key: Mapping[str, Option]) -> Problem:
+    match = _SUBJECT.match(problem.message)
+    option = by_key.get(match["key"]) if match else None
+    if match is None or option is None or problem.code not in _OF_VALUES:
+        return problem
+    if problem.place is not None or problem.where not in (None, "row 1"):
+        return problem
+    rest = (
+        problem.message[match.end() :]
+        .replace(" should hold ", " takes ", 1)
+        .replace(" or null", " or own")
+        .replace(", in frames null,", "")
+    )
+    rest = re.sub(r" in row [\d,]+$", "", re.sub(r"(found `?-?\d+)\.0\b", r"\1", rest))
+    hint = problem.hint
+    if hint is None or hint.endswith("rows are wrong"):
+        words = option.help.rstrip(".")
+        hint = f"{option.shown}: {words[:1].lower() if words[1:2].islower() else words[:1]}{words[1:]}"
+    return replace(problem, message=f"`{option.shown}`{rest}", hint=hint, where=None)

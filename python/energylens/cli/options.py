@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from energylens import _core
 from energylens.cli import axes
 from energylens.cli.command import OUT, Parameter
 from energylens.common.errors import Problem, SpaceError
-from energylens.engine.space import DEFAULT_OBJECTIVES, Space
-from energylens.inputs import axis_values
+from energylens.engine.result_columns import DEFAULT_OBJECTIVES
 from energylens.inputs.axes import AXES, FIELDS, RUNNING, Axis
 from energylens.inputs.axis_text import DEFAULT
-from energylens.inputs.plan import MAX_BATCHED_TOKENS
+from energylens.inputs.batching import MAX_BATCHED_TOKENS
+
+if TYPE_CHECKING:
+    from energylens.engine.space import Space
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON instead of text.")]
 Out = Annotated[Path | None, Parameter(name=OUT, help="Also write a Parquet file.")]
@@ -108,8 +110,10 @@ class SpaceOptions:
 
     def space(self, models: str) -> Space:
         """Return the space of these options; raise `SpaceError`."""
+        from energylens.engine.space import Space
+
         readers: dict[str, Any] = {
-            name: partial(axis_values.parse, getattr(self, axis.name), axis.name)
+            name: partial(axes.parse, getattr(self, axis.name), axis.name)
             for name, axis in FIELDS.items()
             if name != "models"
         }

@@ -10,10 +10,12 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
+from energylens.common.readable import readable
+
 FAILED: Final = 74
 """Exit code where standard output could not be written: `EX_IOERR` of sysexits.h."""
 
-_KEPT: Final = frozenset("\n\t")
+_SHOWN_AS_IS: Final = frozenset("\n\t")
 _REORDERING: Final = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks that reorder the text around them: what stands there is not what is read."""
 
@@ -28,13 +30,14 @@ class ReaderGoneError(OutputError):
 
 def escaped(text: str, encoding: str | None = None) -> str:
     r"""Return a text as a terminal may get it: control characters and what the encoding lacks as `\x1b` or `\u202e`."""
+    text = readable(text)
     if not (text.isascii() and text.replace("\n", "").replace("\t", "").isprintable()):
         text = "".join(_escaped(c) if _hidden(c) else c for c in text)
     return text if encoding is None else text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _hidden(character: str) -> bool:
-    if character in _KEPT:
+    if character in _SHOWN_AS_IS:
         return False
     return character in _REORDERING or unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}
 

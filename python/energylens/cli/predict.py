@@ -27,9 +27,9 @@ def predict(
 
     from energylens.reports.text.prediction import prediction_text
     from energylens.results.parquet import write_parquet
-    from energylens.results.prediction import predict as predict_one
+    from energylens.results.prediction import predict as predict_point
 
-    prediction = predict_one(model, **point.arguments())
+    prediction = predict_point(model, **point.arguments())
     if out is not None:
         write_parquet(pl.DataFrame([prediction.point | prediction.values]), out, prediction.plan_sha256)
         print(f"wrote {out}", file=sys.stderr)

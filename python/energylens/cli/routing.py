@@ -8,7 +8,6 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json
-from energylens.inputs import axis_values
 from energylens.inputs.axes import AXES
 
 
@@ -34,8 +33,8 @@ def routing(
         model,
         gpus=axes.numbers(ep, "ep"),
         tokens=axes.numbers(tokens, "tokens"),
-        routings=axis_values.parse(routing, "routing"),
-        placements=axis_values.parse(placement, "placement"),
+        routings=axes.parse(routing, "routing"),
+        placements=axes.parse(placement, "placement"),
     )
     if json:
         emit(frame.to_dicts())

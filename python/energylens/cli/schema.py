@@ -33,8 +33,8 @@ def schema(
     if out is None:
         document("".join(texts.values()))
         return
-    for name, told in texts.items():
-        write_file(out / f"{name}.schema.json", told.encode())
+    for name, content in texts.items():
+        write_file(out / f"{name}.schema.json", content.encode())
     print(f"wrote {', '.join(f'{name}.schema.json' for name in texts)} into {out}", file=sys.stderr)
     print("begin files beside them with:", file=sys.stderr)
     for name in texts:

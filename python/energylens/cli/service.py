@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,12 +11,12 @@ from typing import Annotated, Any
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
+from energylens.cli.costs import CostOptions
 from energylens.cli.options import Json, Out, Threads, check_out
 from energylens.cli.split import read_axes
-from energylens.common.errors import Problem, SpaceError
+from energylens.common.errors import InfeasibleError, Problem, SpaceError
 from energylens.common.files import is_file
 from energylens.common.format import number, table
-from energylens.inputs import axis_text, axis_values
 from energylens.inputs.axes import AXES, RUNNING
 
 _WORKLOAD = "A bundled workload (energylens workloads), lengths as 1024:256, a workload .yaml, or a trace."
@@ -55,32 +54,32 @@ class DeploymentOptions:
         counts = ("tp", "pp", "dp", "ep", "max_num_seqs", "token_budget", "draft_tokens")
         readers: dict[str, Any] = {name: partial(axes.numbers, getattr(self, name), name) for name in counts}
         ways = ("sm_clock_mhz", "power_cap_w", "routing")
-        readers |= {name: partial(axis_values.parse, getattr(self, name), name) for name in ways}
+        readers |= {name: partial(axes.parse, getattr(self, name), name) for name in ways}
         readers |= {name: partial(axes.formats, getattr(self, name)) for name in ("weight_dtype", "kv_dtype")}
         readers |= {name: partial(_switches, getattr(self, name), name) for name in ("chunked", "prefix_cache")}
-        told = axes.every(readers | {"replicas": partial(_replicas, self.replicas)})
-        return told | {"draft": self.draft, "acceptance": self.acceptance, "gpus": axes.names(self.gpu)}
+        values = axes.every(readers | {"replicas": partial(_replicas, self.replicas)})
+        return values | {"draft": self.draft, "acceptance": self.acceptance, "gpus": axes.names(self.gpu)}
 
 
 @dataclass
-class OneOptions(DeploymentOptions):
+class SingleDeployment(DeploymentOptions):
     """One deployment: one value of each axis."""
 
     tp: Annotated[str, Parameter(help="Tensor parallelism.")] = "1"
     token_budget: Annotated[str, Parameter(help="Tokens of a step, prompts included.")] = "8192"
     replicas: Annotated[str, Parameter(help="Engines.")] = "1"
 
-    def one(self, model: str) -> dict[str, Any]:
+    def deployment(self, model: str) -> dict[str, Any]:
         """Return the single deployment that is meant; raise `SpaceError` if axes have several values."""
-        told = self.axes()
-        told["gpu"] = told.pop("gpus")
-        many = [name for name, values in told.items() if isinstance(values, list) and len(values) != 1]
+        lists = self.axes()
+        lists["gpu"] = lists.pop("gpus")
+        many = [name for name, values in lists.items() if isinstance(values, list) and len(values) != 1]
         if many:
             hint = "give one value; serve-plan takes several"
             raise SpaceError(
                 [Problem(f"one deployment has one `{name}`", hint=hint, code="axis-value") for name in many]
             )
-        single = {name: values[0] if isinstance(values, list) else values for name, values in told.items()}
+        single = {name: values[0] if isinstance(values, list) else values for name, values in lists.items()}
         plain = {name: value for name, value in single.items() if value != RUNNING.get(name, ...)}
         return {"model": model} | plain
 
@@ -121,41 +120,6 @@ class TraceOptions:
         return {name: value for name, value in said.items() if value is not None}
 
 
-@dataclass
-class CostOptions:
-    """Money and carbon, beyond the joules of the GPUs."""
-
-    gpu_hour: Annotated[str | None, Parameter(help="Price of a GPU-hour: 2.5, or h100-sxm=2.5,b200=4.")] = None
-    kwh: Annotated[float | None, Parameter(help="Price of a kWh.")] = None
-    pue: Annotated[float, Parameter(help="Power usage effectiveness of the site.")] = 1.0
-    carbon: Annotated[str | None, Parameter(help="Grams of CO2 a kWh, one number or 24 by hour.")] = None
-    server_w_per_gpu: Annotated[float, Parameter(help="Watts of the server beside each GPU.")] = 0.0
-
-    def costs(self) -> Any:
-        """Return them as `Costs`; raise `SpaceError`."""
-        from energylens.serving.costs import Costs
-
-        prices: Any = None
-        if self.gpu_hour is not None:
-            parts = [part.partition("=") for part in axes.names(self.gpu_hour)]
-            if len(parts) > 1 and not all(sign for _, sign, _ in parts):
-                hint = "give one price for all, or name each GPU: h100-sxm=2.5,b200=4"
-                raise SpaceError(Problem(f"cannot read the prices `{self.gpu_hour}`", hint=hint, code="cost"))
-            by_name = {name.strip(): _number(text, f"--gpu-hour {name.strip()}") for name, sign, text in parts if sign}
-            prices = by_name or _number(parts[0][0] if parts else "", "--gpu-hour")
-        carbon = None if self.carbon is None else [_number(part, "--carbon") for part in self.carbon.split(",")]
-        return Costs(prices, self.kwh, self.pue, carbon, self.server_w_per_gpu)
-
-
-def _number(text: str, option: str) -> float:
-    try:
-        return axis_text.real(text)
-    except ValueError:
-        bare = re.sub(r"[^0-9.eE+-]", "", text)
-        hint = f"write the number alone, without a currency or a unit: {bare}" if bare else "write a number"
-        raise SpaceError(Problem(f"cannot read `{text}` of {option} as a number", hint=hint, code="cost")) from None
-
-
 @app.command(name="serve-plan")
 def serve_plan(
     model: Annotated[str, Parameter(help="A bundled model (energylens models) or a path to a spec.")],
@@ -185,7 +149,7 @@ def serve_plan(
     check_out(out)
     limits = [*(axes.slo(slo) if slo else []), *(limit or [])]
     reading = trace or TraceOptions()
-    found = plan(
+    answer = plan(
         model,
         reading.load(workload),
         rate_per_s=rate,
@@ -195,24 +159,24 @@ def serve_plan(
         threads=threads,
         **(options or DeploymentOptions()).axes(),
     )
-    found = replace(found, arguments={**found.arguments, "workload": workload, **reading.reading()})
+    answer = replace(answer, arguments={**answer.arguments, "workload": workload, **reading.reading()})
     if out is not None:
-        found.write(out)
-        print(f"wrote {out}: {found.frame.height} deployments", file=sys.stderr)
-        if found.best_per is not None:
-            print(f"wrote {best_per_path(out)}: {found.best_per.height} rows", file=sys.stderr)
+        answer.write(out)
+        print(f"wrote {out}: {answer.frame.height} deployments", file=sys.stderr)
+        if answer.best_per is not None:
+            print(f"wrote {best_per_path(out)}: {answer.best_per.height} rows", file=sys.stderr)
     if json:
-        told: dict[str, Any] = {
-            "answer": plan_sentence(found),
-            "workload": found.workload.name,
-            "rate_per_s": found.rate_per_s,
+        data: dict[str, Any] = {
+            "answer": plan_sentence(answer),
+            "workload": answer.workload.name,
+            "rate_per_s": answer.rate_per_s,
         }
-        told |= {"notes": list(found.notes)}
-        told |= {"tried": found.tried, "by_reason": dict(found.by_reason), "outside_limits": found.outside}
-        told |= {"best_per": found.best_per.to_dicts()} if found.best_per is not None else {}
-        emit(told | {"trust": levels(found.trust), "front": found.frame.to_dicts()})
+        data |= {"notes": list(answer.notes)}
+        data |= {"tried": answer.tried, "by_reason": dict(answer.by_reason), "outside_limits": answer.outside}
+        data |= {"best_per": answer.best_per.to_dicts()} if answer.best_per is not None else {}
+        emit(data | {"trust": levels(answer.trust), "front": answer.frame.to_dicts()})
     else:
-        print(plan_text(found))
+        print(plan_text(answer))
 
 
 @app.command(name="serve-pools")
@@ -246,15 +210,15 @@ def serve_pools(
         raise SpaceError(problems)
     limits = [*(axes.slo(slo) if slo else []), *(limit or [])]
     load = (trace or TraceOptions()).load(workload)
-    found = plan(model, load, prefill=sides[0], decode=sides[1], rate_per_s=rate, limits=limits, threads=threads)
+    answer = plan(model, load, prefill=sides[0], decode=sides[1], rate_per_s=rate, limits=limits, threads=threads)
     if out is not None:
-        found.write(out)
-        print(f"wrote {out}: {found.frame.height} pairs", file=sys.stderr)
+        answer.write(out)
+        print(f"wrote {out}: {answer.frame.height} pairs", file=sys.stderr)
     if json:
-        told = {"workload": found.workload.name, "rate_per_s": found.rate_per_s, "notes": list(found.notes)}
-        emit(told | {"pairs": found.frame.to_dicts()})
+        data = {"workload": answer.workload.name, "rate_per_s": answer.rate_per_s, "notes": list(answer.notes)}
+        emit(data | {"pairs": answer.frame.to_dicts()})
     else:
-        print(pools_text(found))
+        print(pools_text(answer))
 
 
 @app.command
@@ -267,7 +231,7 @@ def replay(
     requests: Annotated[
         int | None, Parameter(converter=axes.whole, help="Requests; all of a trace if not given.")
     ] = None,
-    options: OneOptions | None = None,
+    options: SingleDeployment | None = None,
     trace: TraceOptions | None = None,
     json: Json = False,
     out: Out = None,
@@ -276,28 +240,37 @@ def replay(
 
     Example: energylens replay llama-3.1-70b --workload trace.parquet --gpu h100-sxm --tp 4 --replicas 2 --rate 5
     """
+    from energylens.inputs.library import load_gpu, load_model
     from energylens.reports.text.service import replay_text
     from energylens.results.parquet import write_parquet
+    from energylens.results.prediction import engine_problem
     from energylens.results.words import deployment_words
     from energylens.serving.replay import replay as run
 
     check_out(out)
     if out is not None and is_file(workload) and out.resolve() == Path(workload).resolve():
         raise SpaceError(Problem(f"`{out}` is the trace that is read", hint="nothing was written", code="write"))
-    deployment = (options or OneOptions()).one(model)
+    deployment = (options or SingleDeployment()).deployment(model)
     load = (trace or TraceOptions()).load(workload)
-    found = run(deployment, load, rate, requests=requests)
-    deployment = {name: found.deployment[name] for name in deployment}  # by the names of specs, not of their files
+    try:
+        replayed = run(deployment, load, rate, requests=requests)
+    except InfeasibleError as error:
+        engine = {name: value for name, value in deployment.items() if name not in ("model", "gpu")}
+        reason = engine_problem(load_model(model), load_gpu(deployment["gpu"]), engine)
+        if reason is not None and reason.code == error.problems[0].code:
+            raise InfeasibleError(reason) from None
+        raise
+    deployment = {name: replayed.deployment[name] for name in deployment}  # by the names of specs, not of their files
     if out is not None:
         write_parquet(
-            found.requests, out, "", {"deployment": deployment, "workload": load.name, "notes": list(found.notes)}
+            replayed.requests, out, "", {"deployment": deployment, "workload": load.name, "notes": list(replayed.notes)}
         )
-        print(f"wrote {out}: {found.requests.height} requests", file=sys.stderr)
+        print(f"wrote {out}: {replayed.requests.height} requests", file=sys.stderr)
     if json:
-        emit({"deployment": deployment, "workload": load.name, "notes": list(found.notes), **found.values})
+        emit({"deployment": deployment, "workload": load.name, "notes": list(replayed.notes), **replayed.values})
     else:
-        words = f"{deployment['model']} on {deployment_words({**deployment, 'gpus': found['gpus']})}; {load.name}"
-        print(replay_text(found, words))
+        words = f"{deployment['model']} on {deployment_words({**deployment, 'gpus': replayed['gpus']})}; {load.name}"
+        print(replay_text(replayed, words))
 
 
 @app.command

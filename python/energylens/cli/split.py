@@ -12,9 +12,8 @@ from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Out, PassTokens, Threads, check_out
 from energylens.common.errors import Problem, SpaceError, did_you_mean
-from energylens.inputs import axis_values
 from energylens.inputs.axis_text import formats, names, numbers
-from energylens.inputs.plan import MAX_BATCHED_TOKENS
+from energylens.inputs.batching import MAX_BATCHED_TOKENS
 
 _SIDE = 'Axes of {}: "gpus=h100-sxm,b200; tp=1,2,4; batch=1:8; sm_clock_mhz=default,1200".'
 _NUMBERS = ("tp", "pp", "dp", "ep", "batch", "max_num_seqs", "token_budget", "draft_tokens", "replicas")
@@ -52,7 +51,7 @@ def split(
     sides = [read_axes(text, side, SIDE_AXES, problems) for text, side in ((prefill, "prefill"), (decode, "decode"))]
     if problems:
         raise SpaceError(problems)
-    found = split_phases(
+    result = split_phases(
         model,
         prefill=sides[0],
         decode=sides[1],
@@ -62,20 +61,20 @@ def split(
         max_batched_tokens=max_batched_tokens,
         threads=threads,
     )
-    if found.why_none is not None:
-        raise SpaceError(found.why_none)
+    if result.why_none is not None:
+        raise SpaceError(result.why_none)
     if out is not None:
-        found.write(out)
-        print(f"wrote {out}: {found.frame.height} pairs", file=sys.stderr)
+        result.write(out)
+        print(f"wrote {out}: {result.frame.height} pairs", file=sys.stderr)
     if json:
-        emit({"pairs": found.frame.to_dicts(), "together": found.together})
+        emit({"pairs": result.frame.to_dicts(), "together": result.together})
     else:
-        print(split_text(found))
+        print(split_text(result))
 
 
 def read_axes(text: str, side: str, known: Sequence[str], problems: list[Problem]) -> dict[str, Any]:
     """Read `axis=values; axis=values`, adding what cannot be read to `problems`."""
-    found: dict[str, Any] = {}
+    axes_of_side: dict[str, Any] = {}
     switches = {"on": True, "off": False}
     for part in filter(str.strip, text.split(";")):
         name, _, values = (piece.strip() for piece in part.partition("="))
@@ -84,12 +83,12 @@ def read_axes(text: str, side: str, known: Sequence[str], problems: list[Problem
             hint = f"write {name}=..." if name in known else did_you_mean(name, known)
             problems.append(Problem(f"cannot read `{part.strip()}` of --{side}", hint=hint, code="axis-value"))
             continue
-        if name in found:
+        if name in axes_of_side:
             hint = f"give all its values at once: {name}=..., ..."
             problems.append(Problem(f"--{side} gives {name} twice", hint=hint, code="axis-value"))
         if name in ("chunked", "prefix_cache", "acceptance", "draft"):
             try:
-                found[name] = (
+                axes_of_side[name] = (
                     switches[values]
                     if name in ("chunked", "prefix_cache")
                     else values
@@ -101,9 +100,9 @@ def read_axes(text: str, side: str, known: Sequence[str], problems: list[Problem
                     Problem(f"cannot read `{part.strip()}` of --{side}", hint=f"write {name}=on", code="axis-value")
                 )
             continue
-        read = _NAMES.get(name) or partial(numbers if name in _NUMBERS else axis_values.parse, axis=name)
+        read = _NAMES.get(name) or partial(numbers if name in _NUMBERS else axes.parse, axis=name)
         try:
-            found[name] = read(values)
+            axes_of_side[name] = read(values)
         except SpaceError as error:
             problems += error.problems
-    return found
+    return axes_of_side

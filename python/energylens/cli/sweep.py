@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import Parameter
 from energylens.cli.options import Json, Threads
 from energylens.common.errors import EnergylensError, Problem
-from energylens.results.result import Result
-from energylens.sweeps.status import Status
+
+if TYPE_CHECKING:
+    from energylens.results.result import Result
+    from energylens.sweeps.status import Status
 
 Folder = Annotated[str, Parameter(help="Folder or URL of a sweep.")]
 
@@ -47,10 +49,10 @@ def sweep(
         show_progress=True,
     )
     if done.merged:
-        kept = done.shards - done.computed
-        told = "complete before: nothing to do" if not done.computed else f"{done.computed:,} shards computed"
-        told += f", {kept:,} were there" if done.computed and kept else ""
-        print(f"{told}; results in {out}", file=sys.stderr)
+        reused = done.shards - done.computed
+        summary = "complete before: nothing to do" if not done.computed else f"{done.computed:,} shards computed"
+        summary += f", {reused:,} were there" if done.computed and reused else ""
+        print(f"{summary}; results in {out}", file=sys.stderr)
         _tell(merged(out, threads=threads), done, json)
         return
     if json:
@@ -76,19 +78,19 @@ def status(
 
     Example: energylens status out/llama-70b-decode --verify
     """
-    from energylens.sweeps.status import status as found
+    from energylens.sweeps.status import status as status_of
 
-    told = found(out, verify=verify)
+    progress = status_of(out, verify=verify)
     if json:
-        emit(told.as_dict())
+        emit(progress.as_dict())
     else:
-        print(_line(told))
-        for name in told.damaged:
+        print(_line(progress))
+        for name in progress.damaged:
             print(f"damaged: {name}")
-    if verify and told.damaged:
-        one = len(told.damaged) == 1
-        hint = f"delete {'it' if one else 'them'} and run the same sweep again: what is whole is kept"
-        message = f"{len(told.damaged):,} file{' of the sweep is' if one else 's of the sweep are'} damaged"
+    if verify and progress.damaged:
+        single = len(progress.damaged) == 1
+        hint = f"delete {'it' if single else 'them'} and run the same sweep again: what is whole is kept"
+        message = f"{len(progress.damaged):,} file{' of the sweep is' if single else 's of the sweep are'} damaged"
         raise EnergylensError(Problem(message, hint=hint, code="missing-shards"))
 
 
@@ -99,32 +101,32 @@ def merge(out: Folder, /, *, threads: Threads = None, json: Json = False) -> Non
     Example: energylens merge out/llama-70b-decode
     """
     from energylens.sweeps.merge import merge as merged
-    from energylens.sweeps.status import status as found
+    from energylens.sweeps.status import status as status_of
 
     result = merged(out, threads=threads)
     print(f"results in {out}", file=sys.stderr)
-    _tell(result, found(out), json)
+    _tell(result, status_of(out), json)
 
 
-def _line(told: Status) -> str:
-    state = "merged" if told.merged else "not merged"
+def _line(progress: Status) -> str:
+    state = "merged" if progress.merged else "not merged"
     return (
-        f"{told.name} ({told.sweep_sha256[:12]}): {told.shards_done:,} of {told.shards:,} shards, "
-        f"{told.points_done:,} of {told.points:,} points; {state}"
+        f"{progress.name} ({progress.sweep_sha256[:12]}): {progress.shards_done:,} of {progress.shards:,} shards, "
+        f"{progress.points_done:,} of {progress.points:,} points; {state}"
     )
 
 
-def _tell(result: Result, told: Status, as_json: bool) -> None:
+def _tell(result: Result, progress: Status, as_json: bool) -> None:
     from energylens.reports.text import answer
     from energylens.results.words import why_not
 
     if as_json:
-        found = {"answer": result.answer(), "front_points": result.frame.height, "by_reason": result.by_reason}
-        emit(told.as_dict() | found | {"outside_limits": result.outside_limits, "plan_sha256": result.plan_sha256})
+        data = {"answer": result.answer(), "front_points": result.frame.height, "by_reason": result.by_reason}
+        emit(progress.as_dict() | data | {"outside_limits": result.outside_limits, "plan_sha256": result.plan_sha256})
         return
-    print(f"{result.answer()}\n\n{_line(told)}")
+    print(f"{result.answer()}\n\n{_line(progress)}")
     counts = [f"front of {result.frame.height:,} points; {result.feasible:,} configurations run"]
     counts += [f"the others {why_not(result.by_reason)}"] if result.feasible < result.points else []
     counts += [f"{result.outside_limits:,} run outside the limits"] if result.outside_limits else []
     print("; ".join(counts))
-    print(answer.trust_line(told.trust))
+    print(answer.trust_line(progress.trust))

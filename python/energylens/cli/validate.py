@@ -12,10 +12,8 @@ from energylens.cli import axes
 from energylens.cli.app import app, emit
 from energylens.cli.command import OUT, Parameter
 from energylens.cli.options import Json, check_out
-from energylens.common.accuracy import Errors, errors_text
 from energylens.common.errors import EnergylensError, Problem
 from energylens.common.format import table
-from energylens.common.parquet_file import write_file
 
 _CUTS = ("model", "kind", "format", "gpus", "batch_band")
 _SHOWN = {
@@ -65,6 +63,8 @@ def validate(
     account = account_of(data, axes.names(gpu) if gpu else None)
     drawn = draw(account, plots) if plots else []
     if out:
+        from energylens.common.parquet_file import write_file
+
         buffer = io.BytesIO()
         account.runs.write_parquet(buffer)
         write_file(out, buffer.getvalue())
@@ -101,27 +101,27 @@ def _end_to_end(path: Path, gpu: str | None, out: Path | None, json: bool) -> No
 
     check_out(out)
     runs = Runs.read(path)
-    found = end_to_end(runs, axes.names(gpu) if gpu else [str(base_of(runs, None))])
+    comparison = end_to_end(runs, axes.names(gpu) if gpu else [str(base_of(runs, None))])
     if out:
-        write_parquet(found.rows, out, "")
+        write_parquet(comparison.rows, out, "")
     if json:
-        emit(found.as_dict())
+        emit(comparison.as_dict())
         return
-    print(found.text())
+    print(comparison.text())
     if out:
         print(f"wrote {out}", file=sys.stderr)
 
 
-_FIELDS = [field.name for field in fields(Errors)]
+def _errors(errors: Any, cut: str | None) -> None:
+    from energylens.common.accuracy import Errors, errors_text
 
-
-def _errors(found: Any, cut: str | None) -> None:
+    names_of_errors = [field.name for field in fields(Errors)]
     keys = ["gpu"] if cut is None else ["gpu", cut]
     lines = []
-    for values, group in found.group_by([*keys, "fit"], maintain_order=True):
+    for values, group in errors.group_by([*keys, "fit"], maintain_order=True):
         *names, fit = values
         cells = {
-            row["quantity"]: errors_text(Errors(*(row[name] for name in _FIELDS)))
+            row["quantity"]: errors_text(Errors(*(row[name] for name in names_of_errors)))
             for row in group.iter_rows(named=True)
         }
         lines.append([*names, fit.replace("_", " "), group["rows"][0], *(cells[name] for name in _SHOWN)])
@@ -141,14 +141,14 @@ def _ranking(account: Any) -> None:
         [
             gpu,
             fit.replace("_", " "),
-            f"{own[fit]['spearman_median']:.3f}",
-            f"{own[fit]['spearman_least']:.3f}",
-            f"{own[fit]['top1_percent']:.0f} % of {own[fit]['choices']}",
-            f"{own[fit]['top1_strictly_percent']:.0f} %",
-            f"{own['coverage_percent']:.0f} %" if fit == "left_out" else "",
-            f"{own['bundled_coverage_percent']:.0f} %" if fit == "left_out" else "",
+            f"{gpu_summary[fit]['spearman_median']:.3f}",
+            f"{gpu_summary[fit]['spearman_least']:.3f}",
+            f"{gpu_summary[fit]['top1_percent']:.0f} % of {gpu_summary[fit]['choices']}",
+            f"{gpu_summary[fit]['top1_strictly_percent']:.0f} %",
+            f"{gpu_summary['coverage_percent']:.0f} %" if fit == "left_out" else "",
+            f"{gpu_summary['bundled_coverage_percent']:.0f} %" if fit == "left_out" else "",
         ]
-        for gpu, own in summary.items()
+        for gpu, gpu_summary in summary.items()
         for fit in ("in_sample", "left_out")
     ]
     limits = ", ".join(f"{limit:g}" for limit in LIMITS_MS)

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Errors:
         return asdict(self)
 
 
-def errors_text(found: Errors) -> str:
+def errors_text(errors: Errors) -> str:
     """Return an error in percent as mean / median / 90th percentile (bias)."""
-    typical = f"{found.mape_percent:.1f} / {found.median_percent:.1f} / {found.p90_percent:.0f}"
-    return f"{typical} ({found.bias_percent:+.0f})"
+    typical = f"{errors.mape_percent:.1f} / {errors.median_percent:.1f} / {errors.p90_percent:.0f}"
+    return f"{typical} ({errors.bias_percent:+.0f})"
 
 
 def errors(predicted: ArrayLike, measured: ArrayLike) -> Errors:
@@ -49,18 +49,11 @@ def errors(predicted: ArrayLike, measured: ArrayLike) -> Errors:
     )
 
 
-def ranks(values: ArrayLike) -> NDArray[np.float64]:
-    """Return ranks from 0, equal values sharing their mean rank."""
-    array = np.asarray(values, float)
-    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    mean: NDArray[np.float64] = (ends - 1) - (counts - 1) / 2
-    return mean[inverse]
-
-
 def spearman(predicted: ArrayLike, measured: ArrayLike) -> float:
     """Return Spearman's rank correlation; not a number for fewer than three rows or constant values."""
-    a, b = ranks(predicted), ranks(measured)
+    from scipy.stats import rankdata  # type: ignore[import-untyped, unused-ignore]
+
+    a, b = rankdata(np.asarray(predicted, float)), rankdata(np.asarray(measured, float))
     if a.size < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
@@ -68,8 +61,8 @@ def spearman(predicted: ArrayLike, measured: ArrayLike) -> float:
 
 def coverage(low: ArrayLike, high: ArrayLike, measured: ArrayLike) -> float:
     """Return the percentage of measurements within their interval."""
-    found = np.asarray(measured, float)
-    inside = (np.asarray(low, float) <= found) & (found <= np.asarray(high, float))
+    actual = np.asarray(measured, float)
+    inside = (np.asarray(low, float) <= actual) & (actual <= np.asarray(high, float))
     return float(100.0 * inside.mean()) if inside.size else float("nan")
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Final
 
+from energylens.common.readable import readable
+
 MOST_SHOWN: Final = 50
 """Most problems that are written out; the others are counted."""
 
@@ -65,9 +67,9 @@ class Problem:
         place = self.place
         return {
             "code": self.code,
-            "message": self.message,
-            "hint": self.hint,
-            "file": place.file if place else self.where,
+            "message": readable(self.message),
+            "hint": readable(self.hint) if self.hint else self.hint,
+            "file": readable(place.file if place else self.where or "") or None,
             "line": place.line if place else None,
             "column": place.column if place else None,
             **(self.data or {}),
@@ -76,6 +78,7 @@ class Problem:
 
 def _plain(text: str) -> str:
     """Return a text without characters that would steer a terminal, its middle cut out if it is long."""
+    text = readable(text)
     if len(text) > _LONGEST_TEXT:
         text = f"{text[: _LONGEST_TEXT // 2]} ... {text[-_LONGEST_TEXT // 2 :]}"
     if text.isprintable():
@@ -135,9 +138,9 @@ class EnergylensError(ValueError):
 
     def as_dict(self) -> dict[str, object]:
         """Return the problems as plain data, for `--json`; beyond 10,000 of them, how many more there are."""
-        found: dict[str, object] = {"errors": [problem.as_dict() for problem in self.problems[:MOST_LISTED]]}
+        data: dict[str, object] = {"errors": [problem.as_dict() for problem in self.problems[:MOST_LISTED]]}
         more = len(self.problems) - MOST_LISTED
-        return found | {"more": more} if more > 0 else found
+        return data | {"more": more} if more > 0 else data
 
 
 class SpecError(EnergylensError):

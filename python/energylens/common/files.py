@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from energylens.common.errors import EnergylensError, Problem, SpecError
+from energylens.common.readable import readable
 
 MOST_SPEC_BYTES: Final = 16 * 2**20
 """Largest spec, configuration or job file: such files are written by people, and the largest bundled one has 0.2 MB."""
@@ -111,7 +112,11 @@ def read_text(
 
 
 def printable(text: str, most: int = 200) -> str:
-    """Return a text as it may be printed: control characters escaped, its middle cut out beyond `most` characters."""
+    """Return a text as it may be printed.
+
+    Undecoded bytes are read, control characters escaped, its middle is cut out beyond `most` characters.
+    """
+    text = readable(text)
     if len(text) > most:
         half = (most - 5) // 2
         text = f"{text[:half]} ... {text[-half:]}"

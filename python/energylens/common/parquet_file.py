@@ -237,18 +237,35 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_parquet(path: str | Path, *, strict: bool = False) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Return the frame and its metadata (plan_sha256, version, units, note); raise `EnergylensError`.
-
-    The size that the file's footer tells is held against the budget of memory before anything else of it is read. A
-    damaged file is refused. One that another program has written anew with the metadata of the first, say with fewer
-    rows, is read, and a note on standard error says so.
+    """Return the frame of a file that energylens wrote, and its metadata.
 
     Parameters
     ----------
     path
         The file.
     strict
-        Refuse that one too.
+        Also refuse a file that another program has rewritten with the metadata of the first, say with fewer rows.
+        Otherwise it is read, with a note on standard error.
+
+    Returns
+    -------
+    frame : polars.DataFrame
+        Its rows; quantities are in the units that the metadata name.
+    metadata : dict
+        `plan_sha256`, `version` (of energylens), `units` (by column) and `note` (what the result is and where it comes
+        from).
+
+    Raises
+    ------
+    EnergylensError
+        If it cannot be read, is damaged, or needs more memory than there is: the size in the file's footer is checked
+        before anything else is read.
+
+    Examples
+    --------
+    >>> frame, metadata = read_parquet("front.parquet")  # doctest: +SKIP
+    >>> metadata["units"]["tpot_s"]  # doctest: +SKIP
+    's'
     """
     check_process()
     path = named_path(path, "read")
@@ -273,11 +290,11 @@ def _read(source: Path | io.BytesIO, name: str, strict: bool) -> tuple[pl.DataFr
             changed = _SEAL in raw and raw[_SEAL] != _seal(file, raw)
             if changed and (strict or raw.get(_BYTES) in (None, str(data_bytes(file)))):
                 raise ValueError("it is damaged, or was changed since it was written: its SHA-256 is another")
-            found = pl.read_parquet(source, glob=False, hive_partitioning=False), _metadata(raw)
+            content = pl.read_parquet(source, glob=False, hive_partitioning=False), _metadata(raw)
         if changed:
-            told = "what it says of itself may no longer hold"
-            print(f"note: `{name}` was changed after energylens wrote it: {told}", file=sys.stderr)
-        return found
+            doubt = "what it says of itself may no longer hold"
+            print(f"note: `{name}` was changed after energylens wrote it: {doubt}", file=sys.stderr)
+        return content
     except EnergylensError:
         raise
     except (OSError, ValueError, MemoryError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -287,20 +304,20 @@ def _read(source: Path | io.BytesIO, name: str, strict: bool) -> tuple[pl.DataFr
 
 def _metadata(raw: dict[str, str]) -> dict[str, Any]:
     """Return what a file says of itself: two texts, units by column, and a note; raise `ValueError`."""
-    found: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for key, value in raw.items():
         name = key.removeprefix(_PREFIX)
         if name == key or key in (_SEAL, _BYTES):
             continue
         if name in ("units", "note"):
             try:
-                found[name] = strict_json(value)
+                metadata[name] = strict_json(value)
             except ValueError as error:
                 raise ValueError(f"its `{name}` is not JSON: {error}") from None
-            if not isinstance(found[name], dict):
+            if not isinstance(metadata[name], dict):
                 raise ValueError(f"its `{name}` is not made of fields and values")
         else:
-            found[name] = value
-    if not all(isinstance(unit, str) for unit in found.get("units", {}).values()):
+            metadata[name] = value
+    if not all(isinstance(unit, str) for unit in metadata.get("units", {}).values()):
         raise ValueError("its `units` are not texts")
-    return found
+    return metadata

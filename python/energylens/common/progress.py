@@ -21,15 +21,15 @@ def progress(what: str, total: int, wanted: bool) -> Iterator[Callable[[int], No
     # On the command line standard error escapes control characters; the bar needs its own.
     put = getattr(sys.stderr, "put", sys.stderr.write)
     started = time.perf_counter()
-    done, told_at, widest = 0, started + _PATIENCE_S - _EVERY_S, 0
+    done, shown_at, widest = 0, started + _PATIENCE_S - _EVERY_S, 0
 
     def advance(steps: int) -> None:
-        nonlocal done, told_at, widest
+        nonlocal done, shown_at, widest
         done += steps
         now = time.perf_counter()
-        if now - told_at >= _EVERY_S:
+        if now - shown_at >= _EVERY_S:
             line = bar(what, done, total, now - started)
-            widest, told_at = max(widest, len(line)), now
+            widest, shown_at = max(widest, len(line)), now
             put(f"\r{line.ljust(widest)}")
             sys.stderr.flush()
 

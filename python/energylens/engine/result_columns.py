@@ -9,6 +9,9 @@ from energylens.inputs.axes import AXES
 ENERGY: Final = "energy_per_output_token_j"
 """The column that every result is judged by."""
 
+DEFAULT_OBJECTIVES: Final = (ENERGY, "latency_s")
+"""What a space trades off where no objectives are given."""
+
 UNITS: Final[dict[str, str]] = {
     **{name: axis.unit for name, axis in AXES.items() if axis.unit is not None},
     "gpus": "GPUs",

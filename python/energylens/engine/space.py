@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from energylens import _core
 from energylens.common.errors import Problem, SpaceError, did_you_mean
 from energylens.common.show import shown
+from energylens.engine.result_columns import DEFAULT_OBJECTIVES as DEFAULT_OBJECTIVES
 from energylens.engine.result_columns import LARGER_IS_BETTER, RESULTS, UNITS
 from energylens.engine.trust import Account, account
 from energylens.inputs import axis_values, routing, run_options
@@ -25,8 +26,6 @@ from energylens.inputs.axes import AXES, Axes
 from energylens.inputs.axis_lists import different, listed
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import MAX_BATCHED_TOKENS, LoadedGpu, LoadedModel, Plan, core_problems, distinct
-
-DEFAULT_OBJECTIVES = ("energy_per_output_token_j", "latency_s")
 
 _PARTS = tuple(name for name in _core.COLUMNS if name not in RESULTS)
 LIMITED = (*RESULTS, *_PARTS)

@@ -18,10 +18,32 @@ SERVERS: Final = ("vllm", "sglang", "trtllm", "dynamo")
 
 
 def export(point: str | Path | Mapping[str, Any] | Point, to: str = "vllm", *, model: str | None = None) -> Launch:
-    """Return how a server is started that runs a point (as in `read_point`): flags, files, clock and power commands.
+    """Return how to start a server that runs a point: flags, files, and commands that set clocks and power caps.
 
-    `model` is the name or path of the weights; left out, what the spec's source says. Sizes are of one data-parallel
-    rank where the server counts so. Raises `EnergylensError` for an unknown server and for what it cannot run.
+    Parameters
+    ----------
+    point
+        A configuration or a deployment, as `compare` takes it: a row of a result's file, a point file, text, or fields.
+    to
+        The server: `vllm`, `sglang`, `trtllm` or `dynamo`.
+    model
+        Name or path of the weights; that of the spec's source, if none.
+
+    Returns
+    -------
+    Launch
+        Its `script` is a shell script. Sizes are those of one data-parallel rank where the server counts so.
+
+    Raises
+    ------
+    EnergylensError
+        If the server is unknown, or cannot run the point; with all that it cannot run.
+
+    Examples
+    --------
+    >>> launch = export("llama-3.1-70b; gpu=h100-sxm; tp=4; batch=64", "vllm")
+    >>> "--tensor-parallel-size 4" in launch.script
+    True
     """
     if not isinstance(to, str) or to not in SERVERS:
         hint = did_you_mean(shown(to), SERVERS) or f"known: {', '.join(SERVERS)}"
@@ -29,9 +51,9 @@ def export(point: str | Path | Mapping[str, Any] | Point, to: str = "vllm", *, m
     if model is not None and not isinstance(model, (str, Path)):
         hint = "give the name or the path of the weights"
         raise EnergylensError(Problem(f"`model` names weights, found `{shown(model)}`", hint=hint, code="export"))
-    found = point if isinstance(point, Point) else read_point(point)
+    read = point if isinstance(point, Point) else read_point(point)
     launched: Launch = import_module(f"energylens.exports.{to}").launch(
-        settings(found, None if model is None else str(model))
+        settings(read, None if model is None else str(model))
     )
     return launched
 

@@ -30,9 +30,9 @@ class Launch:
     @property
     def script(self) -> str:
         """The start as a shell script: clocks first, then files, then the commands."""
-        told = [self.settings.headline, f"{self.checked}, {_gpus(self.settings)}"]
-        told += [f"note: {note}" for note in (*self.settings.notes, *self.notes)]
-        lines = ["#!/bin/sh", *map(_comment, told)]
+        comments = [self.settings.headline, f"{self.checked}, {_gpus(self.settings)}"]
+        comments += [f"note: {note}" for note in (*self.settings.notes, *self.notes)]
+        lines = ["#!/bin/sh", *map(_comment, comments)]
         lines.append("set -eu")
         lines += [shlex.join(words) for words in power_commands(self.settings)]
         for name, text in self.files.items():
@@ -58,12 +58,12 @@ class Launch:
 
 def power_commands(settings: Settings) -> list[list[str]]:
     """Return the commands that lock the clock or cap the power; they need the rights of an administrator."""
-    found = []
+    commands = []
     if (mhz := settings.sm_clock_mhz) is not None:
-        found.append(["sudo", "nvidia-smi", f"--lock-gpu-clocks={mhz},{mhz}"])
+        commands.append(["sudo", "nvidia-smi", f"--lock-gpu-clocks={mhz},{mhz}"])
     if (watts := settings.power_cap_w) is not None:
-        found.append(["sudo", "nvidia-smi", f"--power-limit={watts}"])
-    return found
+        commands.append(["sudo", "nvidia-smi", f"--power-limit={watts}"])
+    return commands
 
 
 def _comment(text: str) -> str:

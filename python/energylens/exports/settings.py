@@ -69,7 +69,7 @@ def settings(point: Point, model: str | None) -> Settings:
     each = replicas if point.deployment else 1  # GPUs of a configuration are those of one engine
     dp, batch = int(row["dp"]), int(row.get("batch") or 0)
     slots = int(server["max_num_seqs"] or batch)
-    own = {name: row.get(name, default) for name, default in RUNNING.items()}
+    run_options = {name: row.get(name, default) for name, default in RUNNING.items()}
     named = _checkpoint(point.source) if model is None else model
     notes: list[str] = []
     if named is None:
@@ -85,16 +85,16 @@ def settings(point: Point, model: str | None) -> Settings:
         notes.append(f"predicted for routing {row['routing']}: how tokens choose experts is the traffic's, not a flag")
     if replicas > 1:
         notes.append(f"start {replicas} of these engines, with a router before them")
-    placement = str(own["placement"])
+    placement = str(run_options["placement"])
     if placement == "balanced":
         notes.append("experts are placed by load only where the server rebalances them (EPLB)")
-    own_formats = _formats(point)
+    spec_formats = _formats(point)
     if (span := _per_node(point)) is not None and int(row["gpus"]) // each > span:
         nodes = math.ceil(int(row["gpus"]) / each / span)
         notes.append(f"an engine spans {nodes} nodes of {span} GPUs: it starts with the server's multi-node options")
     if row.get("extrapolated"):
         notes.append("the prediction is extrapolated: its interval is twice as wide")
-    if own["sm_clock_mhz"] is not None:
+    if run_options["sm_clock_mhz"] is not None:
         notes.append("the clock stays locked on all GPUs of the node until: sudo nvidia-smi --reset-gpu-clocks")
     if not point.deployment:
         notes.append("the context is as long as the requests predicted: raise it for longer ones")
@@ -110,9 +110,9 @@ def settings(point: Point, model: str | None) -> Settings:
         pp=int(row["pp"]),
         dp=dp,
         ep=int(row["ep"]),
-        cp=int(own["cp"] or 1),
-        weights=None if row["weight_dtype"] == own_formats.get("weights") else row["weight_dtype"],
-        cache=None if row["kv_dtype"] == own_formats.get("cache") else row["kv_dtype"],
+        cp=int(run_options["cp"] or 1),
+        weights=None if row["weight_dtype"] == spec_formats.get("weights") else row["weight_dtype"],
+        cache=None if row["kv_dtype"] == spec_formats.get("cache") else row["kv_dtype"],
         max_num_seqs=math.ceil(slots / dp),
         token_budget=math.ceil(int(server["token_budget"]) / (dp if point.deployment else 1)),
         context_tokens=lengths,
@@ -121,12 +121,12 @@ def settings(point: Point, model: str | None) -> Settings:
         draft=draft,
         draft_tokens=int(server["draft_tokens"] or 0),
         replicas=replicas,
-        sm_clock_mhz=_whole(own["sm_clock_mhz"]),
-        power_cap_w=_whole(own["power_cap_w"]),
+        sm_clock_mhz=_whole(run_options["sm_clock_mhz"]),
+        power_cap_w=_whole(run_options["power_cap_w"]),
         copies=int(placement.partition(":")[2] or 0) if placement.startswith("replicated") else 0,
-        overlap=(own["overlap_stages"] or 1) > 1,
-        sequence_parallel=bool(own["sequence_parallel"]),
-        fused_norm=bool(own["fused_norm"]),
+        overlap=(run_options["overlap_stages"] or 1) > 1,
+        sequence_parallel=bool(run_options["sequence_parallel"]),
+        fused_norm=bool(run_options["fused_norm"]),
         notes=tuple(notes),
     )
 

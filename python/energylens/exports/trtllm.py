@@ -48,18 +48,18 @@ def _options(settings: Settings) -> dict[str, Any]:
     cache: dict[str, Any] = {"enable_block_reuse": settings.prefix_cache}
     if settings.cache is not None:
         cache["dtype"] = cache_format("TensorRT-LLM", settings.cache, _CACHE)
-    told: dict[str, Any] = {"enable_chunked_prefill": settings.chunked, "kv_cache_config": cache}
+    options: dict[str, Any] = {"enable_chunked_prefill": settings.chunked, "kv_cache_config": cache}
     if settings.dp > 1:
-        told["enable_attention_dp"] = True
-    told["cuda_graph_config"] = {"enable_padding": True, "max_batch_size": settings.max_num_seqs}
+        options["enable_attention_dp"] = True
+    options["cuda_graph_config"] = {"enable_padding": True, "max_batch_size": settings.max_num_seqs}
     if settings.cp > 1:
-        told["cp_config"] = {"cp_type": "HELIX"}
+        options["cp_config"] = {"cp_type": "HELIX"}
     if settings.draft_tokens:
         kind = "NGram" if settings.draft is None else "Draft_Target"
-        told["speculative_config"] = {"decoding_type": kind, "max_draft_len": settings.draft_tokens}
+        options["speculative_config"] = {"decoding_type": kind, "max_draft_len": settings.draft_tokens}
         if settings.draft is not None:
-            told["speculative_config"]["speculative_model_dir"] = settings.draft
-    return told
+            options["speculative_config"]["speculative_model_dir"] = settings.draft
+    return options
 
 
 def _yaml(data: dict[str, Any]) -> str:

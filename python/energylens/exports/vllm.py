@@ -54,16 +54,16 @@ def engine_words(settings: Settings) -> tuple[list[str], list[str]]:
     if not settings.prefix_cache:
         put("--no-enable-prefix-caching")
     if settings.draft_tokens:
-        told: dict[str, object] = {"method": "ngram" if settings.draft is None else "draft_model"}
-        told |= {"num_speculative_tokens": settings.draft_tokens}
-        told |= {"prompt_lookup_max": 4} if settings.draft is None else {"model": settings.draft}
-        put("--speculative-config", json.dumps(told, separators=(",", ":")))
+        config: dict[str, object] = {"method": "ngram" if settings.draft is None else "draft_model"}
+        config |= {"num_speculative_tokens": settings.draft_tokens}
+        config |= {"prompt_lookup_max": 4} if settings.draft is None else {"model": settings.draft}
+        put("--speculative-config", json.dumps(config, separators=(",", ":")))
     if settings.copies:
         put("--enable-eplb")
         put("--eplb-config", json.dumps({"num_redundant_experts": settings.copies}, separators=(",", ":")))
     if settings.fused_norm:
-        told = {"pass_config": {"fuse_allreduce_rms": True}}
-        put("--compilation-config", json.dumps(told, separators=(",", ":")))
+        config = {"pass_config": {"fuse_allreduce_rms": True}}
+        put("--compilation-config", json.dumps(config, separators=(",", ":")))
     if settings.overlap:
         if settings.ep > 1 and settings.dp > 1:
             put("--enable-dbo")

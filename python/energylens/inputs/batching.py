@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+MAX_BATCHED_TOKENS: Final = 8192
+"""Prompt tokens of one prefill pass."""
+
 BATCHING: Final[dict[str, object]] = {
     "max_num_seqs": 256,
     "token_budget": 8192,

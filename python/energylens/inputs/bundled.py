@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 Kind = Literal["models", "hardware", "sweeps", "workloads"]
 """Folders of bundled specs."""
 
+KINDS: Final[tuple[Kind, ...]] = ("models", "hardware", "sweeps", "workloads")
+
+SPECS: Final = Path(__file__).parent.parent / "specs"
+"""The folder of these folders."""
+
 
 def bundled(kind: Kind) -> dict[str, Path]:
     """Return the bundled specs of a kind by name."""
-    folder = Path(str(files("energylens") / "specs" / kind))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted((SPECS / kind).glob("*.yaml"))}

@@ -18,6 +18,9 @@ import polars as pl
 from energylens.common.errors import FrameError, Problem
 from energylens.common.show import shown
 
+SPEC_WORD: Final = "own"
+"""What commands and results call the value of the spec or the profile; in a column it means null."""
+
 SWITCHES: Final = {"off": False, "on": True, "false": False, "true": True}
 """Texts that a column of switches may hold."""
 
@@ -27,12 +30,13 @@ _MOST_SHOWN: Final = 20
 
 @dataclass(frozen=True)
 class Whole:
-    """Whole numbers of a range; `null` allows nulls, `default` takes their place."""
+    """Whole numbers of a range; `null` allows nulls, `default` takes their place; `spec` allows the word `own`."""
 
     least: int
     most: int
     null: bool = False
     default: int | None = None
+    spec: bool = False
 
     @property
     def words(self) -> str:
@@ -58,11 +62,15 @@ class Number:
 
 @dataclass(frozen=True)
 class Words:
-    """Texts; `check` says what is wrong with one. `null` allows nulls, `default` takes their place."""
+    """Texts; `check` says what is wrong with one. `null` allows nulls, `default` takes their place.
+
+    `spec` allows the word `own`.
+    """
 
     check: Callable[[str], Problem | None] = lambda _text: None
     null: bool = False
     default: str | None = None
+    spec: bool = False
     words: str = "names"
 
 
@@ -93,6 +101,8 @@ def convert(column: pl.Series, form: Form) -> tuple[pl.Series, list[Problem]]:
         The converted column, of no meaning if there is a problem, and at most one problem for a wrong type or for
         numbers, one for each different wrong text.
     """
+    if isinstance(form, (Whole, Words)) and form.spec:
+        column = _without_word(column, form)
     match form:
         case Whole():
             return _whole(column, form)
@@ -183,6 +193,15 @@ def _switch(column: pl.Series, form: Switch) -> tuple[pl.Series, list[Problem]]:
             return column, [_in_row(wrong, text, row)]
         column = text.replace_strict(SWITCHES, default=None, return_dtype=pl.Boolean)
     return (column if form.default is None else column.fill_null(form.default)), []
+
+
+def _without_word(column: pl.Series, form: Form) -> pl.Series:
+    """Return a column with nulls for the word `own`; other texts stay as they are."""
+    if column.dtype == pl.Null or not _textual(column):
+        return column
+    text = column.cast(pl.String)
+    text = text.set(text == SPEC_WORD, None)
+    return text.cast(pl.Null) if isinstance(form, Whole) and text.null_count() == len(text) else text
 
 
 def _textual(column: pl.Series) -> bool:

@@ -75,7 +75,8 @@ PlainName = Annotated[Text, Field(json_schema_extra={"pattern": r"^[^\s/\\]+$"})
 class Form(BaseModel):
     """Base of all spec forms: frozen, strict, no unknown fields; the docstring under a field is what editors show."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Built at first use: a form inside another is checked by that one's checks and needs none for itself.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 FormT = TypeVar("FormT", bound=BaseModel)

@@ -16,15 +16,14 @@ from energylens.common.memory import budget_bytes
 from energylens.common.show import shown
 from energylens.inputs import routing, run_options
 from energylens.inputs.axes import LARGEST
+from energylens.inputs.batching import MAX_BATCHED_TOKENS as MAX_BATCHED_TOKENS
 from energylens.inputs.crossing import Point
-from energylens.inputs.file_forms import checked_plan
 from energylens.inputs.form import place_problem
 from energylens.inputs.gpu import GpuSpec
 from energylens.inputs.model import ModelSpec
 from energylens.inputs.profile import Profile
 from energylens.inputs.yaml import Document, Step
 
-MAX_BATCHED_TOKENS = 8192
 """Prompt tokens of one prefill pass, the default of vLLM's `max_num_batched_tokens` on data-centre GPUs."""
 
 
@@ -77,8 +76,8 @@ def _typed(text: str) -> _core.Plan:
     return _core.Plan(text, min(_CACHE_BYTES, budget_bytes() // _CACHE_SHARE))
 
 
-def _law(told: dict[str, Any]) -> str:
-    return json.dumps({part: told[part] for part in ("law", "value") if part in told})
+def _law(fields: dict[str, Any]) -> str:
+    return json.dumps({part: fields[part] for part in ("law", "value") if part in fields})
 
 
 class Plan:
@@ -91,8 +90,8 @@ class Plan:
         max_batched_tokens: int = MAX_BATCHED_TOKENS,
         routings: Sequence[str] = (),
     ) -> None:
-        whole = isinstance(max_batched_tokens, int) and not isinstance(max_batched_tokens, bool)
-        if not whole or not 1 <= max_batched_tokens <= LARGEST:
+        integer = isinstance(max_batched_tokens, int) and not isinstance(max_batched_tokens, bool)
+        if not integer or not 1 <= max_batched_tokens <= LARGEST:
             number = shown(max_batched_tokens)
             message = f"`max_batched_tokens` should be a whole number from 1 to {LARGEST:,}, found {number}"
             raise SpecError(Problem(message, hint="it is the prompt tokens of one prefill pass", code="settings"))
@@ -111,14 +110,14 @@ class Plan:
 
     def described(self, kind: str, name: str) -> dict[str, Any]:
         """Return one of its `models` or `gpus` as the core reads it."""
-        found: dict[str, Any] = next(item for item in self.content[kind] if item["name"] == name)
-        return found
+        content: dict[str, Any] = next(item for item in self.content[kind] if item["name"] == name)
+        return content
 
     def _check_counts(self, content: dict[str, Any]) -> None:
         """Raise `SpecError` for counts of experts that no model here, or not the one that names them, can have."""
         hint = "count the tokens of every expert, of those without any too"
         problems: list[Problem] = []
-        asked: dict[str, list[str | None]] = {}
+        faults: dict[str, list[str | None]] = {}
         for model, loaded in zip(content["models"], self.models, strict=True):
             for name, rank in model["ranks"].items():
                 if not rank["active"]:
@@ -128,9 +127,9 @@ class Plan:
                     fault, at = Problem(wrong, hint=hint, code="routing"), ("ranks", name, "routing")
                     problems.append(place_problem(loaded.document, f"model {model['name']}", at, fault, None))
                 for law in content.get("routings", ()):
-                    asked.setdefault(law["name"], []).append(_core.routing_fault(_law(law), *sizes))
+                    faults.setdefault(law["name"], []).append(_core.routing_fault(_law(law), *sizes))
         problems += [
-            Problem(f"{name}: {found[0]}", hint=hint, code="routing") for name, found in asked.items() if all(found)
+            Problem(f"{name}: {each[0]}", hint=hint, code="routing") for name, each in faults.items() if all(each)
         ]
         if problems:
             raise SpecError(problems)
@@ -138,6 +137,8 @@ class Plan:
     @classmethod
     def thaw(cls, content: dict[str, Any]) -> Plan:
         """Return the plan of a canonical content; its models and GPUs are known by name only. Raises `SpecError`."""
+        from energylens.inputs.file_forms import checked_plan
+
         plan = cls.__new__(cls)
         plan.models, plan.gpus = (), ()
         plan._freeze(checked_plan(content))
@@ -186,13 +187,13 @@ class Plan:
 
 def distinct(loaded: Sequence[LoadedT], what: str) -> list[LoadedT]:
     """Drop repeated specs; raise `SpecError` if two different ones have the same name."""
-    found: dict[str, LoadedT] = {}
+    by_name: dict[str, LoadedT] = {}
     for item in loaded:
-        have = found.setdefault(item.spec.name, item)
+        have = by_name.setdefault(item.spec.name, item)
         if have.spec != item.spec:
             hint = "rename one of them: results tell them apart by name"
             raise SpecError(Problem(f"two different {what}s are named `{item.spec.name}`", hint=hint, code="same-name"))
-    return list(found.values())
+    return list(by_name.values())
 
 
 def core_problems(error: _core.PlanError) -> list[Problem]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from energylens.common.errors import Place, Problem, SpecError
 from energylens.common.files import read_text
-from energylens.inputs import nodes
-from energylens.inputs.nodes import Node
+from energylens.inputs.parsed import parsed_data
+
+if TYPE_CHECKING:
+    from energylens.inputs.nodes import Node
 
 Step = str | int
 
@@ -18,29 +21,52 @@ MOST_BYTES: Final = 2**20
 
 
 class Document:
-    """A YAML text as plain data, and where each part of it stands."""
+    """A YAML text as plain data, and where each part of it stands.
 
-    def __init__(self, text: str, file: str) -> None:
+    Parameters
+    ----------
+    text
+        The YAML.
+    file
+        Its name in messages.
+    data
+        The data in it, where that is known; places are then found when a message needs one.
+    """
+
+    def __init__(self, text: str, file: str, data: Any | None = None) -> None:
         self.file = file
         if len(text) > MOST_BYTES:
             message = f"`{file}` has {len(text):,} characters: more than the {MOST_BYTES:,} that are read"
             raise SpecError(Problem(message, code="unreadable"))
-        self.text, self.lines = text, nodes.lines_of(text)
-        root = nodes.read(text, file, self.lines)
-        if root is None:
-            raise SpecError(
-                Problem(f"`{file}` is empty", hint="`energylens show llama-3.1-8b` shows a spec", code="empty")
-            )
-        if root.entries is None:
-            kind = "list" if root.items is not None else "single value"
-            raise SpecError(Problem(f"`{file}` holds a {kind}, not the fields of a spec", code="yaml"))
-        self._root = root
-        self.data: Any = root.data
+        self.text = text
+        self.data: Any = self._root.data if data is None else data
 
     @classmethod
     def read(cls, path: Path | str, what: str = "file") -> Document:
         """Read a file; one that is missing, no regular file, too long or not UTF-8 is a `SpecError`."""
-        return cls(read_text(path, what, most=MOST_BYTES), str(path))
+        text = read_text(path, what, most=MOST_BYTES)
+        return cls(text, str(path), parsed_data(Path(path), text))
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines of the text."""
+        from energylens.inputs import nodes  # the parser of YAML, which bundled specs do without
+
+        return nodes.lines_of(self.text)
+
+    @cached_property
+    def _root(self) -> Node:
+        from energylens.inputs import nodes
+
+        root = nodes.read(self.text, self.file, self.lines)
+        if root is None:
+            raise SpecError(
+                Problem(f"`{self.file}` is empty", hint="`energylens show llama-3.1-8b` shows a spec", code="empty")
+            )
+        if root.entries is None:
+            kind = "list" if root.items is not None else "single value"
+            raise SpecError(Problem(f"`{self.file}` holds a {kind}, not the fields of a spec", code="yaml"))
+        return root
 
     def place(self, path: Sequence[Step], span: tuple[int, int] | None = None, *, key: bool = False) -> Place:
         """Return where the value at `path` stands; steps the file has no part for are skipped.

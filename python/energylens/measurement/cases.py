@@ -113,18 +113,22 @@ def suite(name: str, *, fp8: bool = True, gpus: int = 1, memory_bytes: int = 80 
 
     With several GPUs also collectives over 2, 4, ... of them, by size of the message and SMs (0: as NCCL chooses).
     """
-    found = [*_kernels(_EXTENTS[name], fp8), *_models(_EXTENTS[name]), *_collectives(_EXTENTS[name], gpus)]
-    return [case for case in found if held_bytes(case) <= 0.8 * memory_bytes]
+    candidates = [*_kernels(_EXTENTS[name], fp8), *_models(_EXTENTS[name]), *_collectives(_EXTENTS[name], gpus)]
+    return [case for case in candidates if held_bytes(case) <= 0.8 * memory_bytes]
 
 
 def swept(cases: Iterable[Case]) -> list[Case]:
     """Return the cases measured at each locked clock: of each family in `SWEPT` the one with most work, and fewer."""
-    found: list[Case] = []
+    chosen: list[Case] = []
     for family in SWEPT:
-        own = [case for case in cases if case.family == family and case.dtype in ("bf16", "")]
-        own.sort(key=lambda case: (_products(case), held_bytes(case)), reverse=True)
-        found += [own[place] for place in sorted({0, len(own) // 4, len(own) // 2, len(own) - 1})] if own else []
-    return found
+        of_family = [case for case in cases if case.family == family and case.dtype in ("bf16", "")]
+        of_family.sort(key=lambda case: (_products(case), held_bytes(case)), reverse=True)
+        chosen += (
+            [of_family[place] for place in sorted({0, len(of_family) // 4, len(of_family) // 2, len(of_family) - 1})]
+            if of_family
+            else []
+        )
+    return chosen
 
 
 def _products(case: Case) -> int:

@@ -30,8 +30,8 @@ class EndToEnd:
 
     def errors(self, gpu: str, phase: str, quantity: str) -> Errors:
         """Return the errors of one profile, phase and quantity."""
-        own = self.rows.filter((pl.col("gpu") == gpu) & (pl.col("phase") == phase))
-        return errors(own[f"predicted_{quantity}"].to_numpy(), own[quantity].to_numpy())
+        phase_rows = self.rows.filter((pl.col("gpu") == gpu) & (pl.col("phase") == phase))
+        return errors(phase_rows[f"predicted_{quantity}"].to_numpy(), phase_rows[quantity].to_numpy())
 
     @property
     def kinds(self) -> list[tuple[str, str]]:
@@ -40,12 +40,12 @@ class EndToEnd:
 
     def as_dict(self) -> dict[str, Any]:
         """Return errors and rows as plain data."""
-        found = [
+        error_table = [
             {"gpu": gpu, "phase": phase, "quantity": quantity} | self.errors(gpu, phase, quantity).as_dict()
             for gpu, phase in self.kinds
             for quantity in QUANTITIES
         ]
-        return {"errors": found, "rows": self.rows.to_dicts()}
+        return {"errors": error_table, "rows": self.rows.to_dicts()}
 
     def text(self) -> str:
         """Return errors by profile and phase, and every case."""
@@ -86,22 +86,22 @@ def end_to_end(runs: Runs, gpus: Sequence[str]) -> EndToEnd:
         raise EnergylensError(Problem(f"two profiles are called `{twice[0]}`", hint=hint, code="options"))
     parts = []
     for gpu in profiles:
-        for (phase,), own in measured.group_by(["variant"], maintain_order=True):
+        for (phase,), phase_rows in measured.group_by(["variant"], maintain_order=True):
             prefill = phase == "prefill"
-            points = own.select(
+            points = phase_rows.select(
                 model=pl.lit(model.spec.name),
                 gpu=pl.lit(gpu.spec.name),
                 batch="batch",
                 prompt_tokens="tokens" if prefill else pl.col("tokens") - 1,
                 output_tokens=pl.lit(2),
             )
-            most = int((own["batch"] * own["tokens"]).max() or 1)  # type: ignore[arg-type]
-            found = evaluate(points, models=[model], gpus=[gpu], max_batched_tokens=most)
+            most = int((phase_rows["batch"] * phase_rows["tokens"]).max() or 1)  # type: ignore[arg-type]
+            predicted = evaluate(points, models=[model], gpus=[gpu], max_batched_tokens=most)
             seconds, joules = ("ttft_s", "energy_prefill_j") if prefill else ("tpot_s", "energy_decode_step_j")
             parts.append(
-                own.select(
+                phase_rows.select(
                     gpu=pl.lit(gpu.spec.name), phase="variant", batch="batch", tokens="tokens", seconds="seconds",
-                    joules="joules", predicted_seconds=found[seconds], predicted_joules=found[joules],
+                    joules="joules", predicted_seconds=predicted[seconds], predicted_joules=predicted[joules],
                 )
             )  # fmt: skip
     return EndToEnd(pl.concat(parts))

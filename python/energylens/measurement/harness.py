@@ -61,11 +61,11 @@ def measure(
     suite: str = "quick",
     clocks_mhz: Sequence[int] = (),
     minutes: float | None = None,
-    beside_others: bool = False,
+    allow_shared_gpu: bool = False,
     record: str | Path | None = None,
     replay: str | Path | None = None,
     show_progress: bool = False,
-    told: Callable[[str], None] = lambda _line: None,
+    report: Callable[[str], None] = lambda _line: None,
 ) -> Runs:
     """Measure seconds and joules of a GPU's kernels, write them to a Parquet file, and return them.
 
@@ -75,7 +75,7 @@ def measure(
     `record` keeps one go in a new file, `replay` takes such a file in place of a GPU; `told` hears what a person should
     know.
 
-    Raises `GpuError` where there is no GPU or another process is on it (but for `beside_others`), `EnergylensError` for
+    Raises `GpuError` without a GPU or with another process on it (but for `allow_shared_gpu`), `EnergylensError` for
     a file of another GPU, a faulty recording or a wrong argument.
     """
     clocks = list(dict.fromkeys(clocks_mhz))
@@ -84,13 +84,13 @@ def measure(
     before = Runs.read(target) if target.exists() else None
     backend: Backend = Replay(Path(replay)) if replay is not None else Live(gpu)
     try:
-        if (others := backend.others()) and not beside_others:
+        if (others := backend.others()) and not allow_shared_gpu:
             raise busy(others)
         if others:
-            told(f"measuring beside {'; '.join(others)}: their joules are in these")
+            report(f"measuring beside {'; '.join(others)}: their joules are in these")
         if record is not None:
             backend = Recorder(backend, checked_target(record))
-        session = Session(backend, target, suite, told, keep=replay is None)
+        session = Session(backend, target, suite, report, keep=replay is None)
         return session.run(before, clocks, minutes, show_progress)
     finally:
         backend.close()
@@ -98,7 +98,9 @@ def measure(
 
 def busy(others: Sequence[str]) -> GpuError:
     """Return the error of a GPU on which something else runs."""
-    hint = "wait for it, choose another GPU with --gpu, or say --beside-others: the joules of others are then in yours"
+    hint = (
+        "wait for it, choose another GPU with --gpu, or say --allow-shared-gpu: the joules of others are then in yours"
+    )
     return GpuError(Problem(f"the GPU is not free: {'; '.join(others)}", hint=hint, code="busy-gpu"))
 
 
@@ -148,11 +150,11 @@ class Session:
         backend: Backend,
         target: Path,
         suite_name: str,
-        told: Callable[[str], None] = lambda _line: None,
+        report: Callable[[str], None] = lambda _line: None,
         keep: bool = True,
     ) -> None:
         """Prepare to measure a suite; with `keep` the file is written after every case, without at the end."""
-        self.backend, self.target, self.suite, self.told, self.keep = backend, target, suite_name, told, keep
+        self.backend, self.target, self.suite, self.report, self.keep = backend, target, suite_name, report, keep
         self.about: About = backend.about
         self.rows: list[dict[str, Any]] = []
         self.skipped: dict[str, str] = {}
@@ -169,16 +171,16 @@ class Session:
             self._resume(before)
         done: set[Key] = {(row["case"], row["sm_clock_lock_mhz"], row["repeat"]) for row in self.rows}
         turns = [turn for turn in self._turns(clocks_mhz) if turn.key not in done]
-        self.told(self._plan(len(done), len(turns)))
-        self._kept()
+        self.report(self._plan(len(done), len(turns)))
+        self._save()
         end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
         with progress("measuring", len(turns), show_progress) as advance:
             for clock in dict.fromkeys(turn.sm_clock_mhz for turn in turns):
-                own = [turn for turn in turns if turn.sm_clock_mhz == clock]
+                turns_at_clock = [turn for turn in turns if turn.sm_clock_mhz == clock]
                 with self._locked(clock) as allowed:
-                    for turn in own if allowed else []:
+                    for turn in turns_at_clock if allowed else []:
                         if time.monotonic() > end:
-                            self.told("the time is over; the same command goes on from here")
+                            self.report("the time is over; the same command goes on from here")
                             return self._written()
                         if turn.case.name not in self.skipped:
                             self._measure(turn)
@@ -197,11 +199,11 @@ class Session:
             raise EnergylensError(Problem(f"`{self.target}` holds {what}", hint=hint, code="measured-file"))
         self.rows = [row for row in before.rows.to_dicts() if row["suspect"] is None]
         if again := before.rows.height - len(self.rows):
-            self.told(f"{again} suspect rows are measured again")
+            self.report(f"{again} suspect rows are measured again")
         self.skipped = {name: why for name, why in before.skipped.items() if why.startswith(_BROKE)}
         for name, now in (("driver", self.about.driver), ("torch", self.about.torch), ("limit_w", self.about.limit_w)):
             if self.rows and {row[name] for row in self.rows} != {now}:
-                self.told(f"rows that are there were measured with another {name}")
+                self.report(f"rows that are there were measured with another {name}")
 
     def _turns(self, clocks_mhz: Sequence[int]) -> Iterator[Turn]:
         about = self.about
@@ -219,7 +221,7 @@ class Session:
         try:
             self.backend.lock(clock)
         except NotAllowed as error:
-            self.told(f"the clock cannot be locked at {clock} MHz, which is left out: {error}")
+            self.report(f"the clock cannot be locked at {clock} MHz, which is left out: {error}")
             yield False
             return
         try:
@@ -228,7 +230,7 @@ class Session:
             try:
                 self.backend.lock(None)
             except NotAllowed as error:
-                self.told(f"the clock is still locked at {clock} MHz: {error}")
+                self.report(f"the clock is still locked at {clock} MHz: {error}")
 
     def _measure(self, turn: Turn) -> None:
         try:
@@ -238,16 +240,16 @@ class Session:
             window = self.backend.window(ceil((WINDOW_S + meter.SETTLE_S) / once))
         except CannotRun as error:
             self.skipped[turn.case.name] = str(error)
-            self.told(f"left out: {turn.case.name}: {error}")
+            self.report(f"left out: {turn.case.name}: {error}")
             return
         except Broken as error:
             self.skipped[turn.case.name] = f"{_BROKE}: {error}"
-            self._kept()
+            self._save()
             message = f"{turn.case.name} broke the session: {error}"
             hint = "run the same command again: it goes on without this case"
             raise GpuError(Problem(message, hint=hint, code="no-gpu")) from error
         self.rows.append(self._row(turn, window.calls, meter.read(window)))
-        self._kept()
+        self._save()
 
     def _once(self) -> float:
         """Return the seconds of a call, from enough of them to tell."""
@@ -256,22 +258,23 @@ class Session:
             calls = max(2 * calls, ceil(calls * _LEAST_TIMED_S / max(seconds, 1e-9)))
         return seconds / calls
 
-    def _row(self, turn: Turn, calls: int, found: meter.Reading) -> dict[str, Any]:
+    def _row(self, turn: Turn, calls: int, reading: meter.Reading) -> dict[str, Any]:
         case, about = turn.case, self.about
         sizes = dict(case.sizes)
         return {
             "case": case.name, "family": case.family, "variant": case.variant, "dtype": case.dtype,
             **{name: sizes.get(name) for name in SIZES},
             "repeat": turn.repeat, "sm_clock_lock_mhz": turn.sm_clock_mhz, "calls": calls,
-            "seconds": found.seconds, "joules": found.joules, "joules_integrated": found.joules_integrated,
-            "power_w": found.power_w, "power_integrated_w": found.power_integrated_w, "metered_s": found.metered_s,
-            "limit_w": about.limit_w, "sm_clock_mhz": found.sm_clock_mhz,
-            "memory_clock_mhz": found.memory_clock_mhz, "temperature_c": found.temperature_c,
-            "throttle": found.throttle, "suspect": found.suspect, "driver": about.driver, "torch": about.torch,
+            "seconds": reading.seconds, "joules": reading.joules, "joules_integrated": reading.joules_integrated,
+            "power_w": reading.power_w, "power_integrated_w": reading.power_integrated_w,
+            "metered_s": reading.metered_s,
+            "limit_w": about.limit_w, "sm_clock_mhz": reading.sm_clock_mhz,
+            "memory_clock_mhz": reading.memory_clock_mhz, "temperature_c": reading.temperature_c,
+            "throttle": reading.throttle, "suspect": reading.suspect, "driver": about.driver, "torch": about.torch,
             "cuda": about.cuda, "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
 
-    def _kept(self) -> None:
+    def _save(self) -> None:
         if self.keep:
             self._written()
 

@@ -53,10 +53,10 @@ def workload(torch: Any, case: Case, device: str, l2_bytes: int) -> Workload:
                 return step()
 
         return Workload(model, 1)
-    one, size = makers[case.family](torch, case, device)
+    first, size = makers[case.family](torch, case, device)
     most = MOST_TURNS * (8 if case.family.startswith("attention") else 1)
     turns = min(most, 1 + COLD * l2_bytes // max(size, 1)) if size else 1
-    calls = [one, *(makers[case.family](torch, case, device)[0] for _ in range(turns - 1))]
+    calls = [first, *(makers[case.family](torch, case, device)[0] for _ in range(turns - 1))]
 
     def run() -> list[Any]:
         with torch.no_grad(), attending(torch, device, case):
@@ -91,8 +91,8 @@ def _normal(torch: Any, device: str, *shape: int) -> Any:
 
 
 def _launch(torch: Any, _case: Case, device: str) -> Made:
-    one = torch.zeros(1, device=device)
-    return lambda: one.add_(1), 0
+    counter = torch.zeros(1, device=device)
+    return lambda: counter.add_(1), 0
 
 
 def _gemm(torch: Any, case: Case, device: str) -> Made:
@@ -101,8 +101,10 @@ def _gemm(torch: Any, case: Case, device: str) -> Made:
     if case.dtype == "bf16":
         out = torch.empty(m, n, device=device, dtype=torch.bfloat16)
         return lambda: torch.mm(x, w.t(), out=out), 2 * n * k
-    x, w, one = x.to(torch.float8_e4m3fn), w.to(torch.float8_e4m3fn), torch.ones((), device=device)
-    return lambda: torch._scaled_mm(x, w.t(), one, one, out_dtype=torch.bfloat16, use_fast_accum=True), n * k
+    x, w, unit_scale = x.to(torch.float8_e4m3fn), w.to(torch.float8_e4m3fn), torch.ones((), device=device)
+    return lambda: torch._scaled_mm(
+        x, w.t(), unit_scale, unit_scale, out_dtype=torch.bfloat16, use_fast_accum=True
+    ), n * k
 
 
 def _stream(torch: Any, case: Case, device: str) -> Made:
@@ -136,14 +138,14 @@ def dealt(case: Case) -> list[int]:
     drawn = np.random.default_rng(0).random(experts)
     share = (low ** (1 - alpha) + drawn * (high ** (1 - alpha) - low ** (1 - alpha))) ** (1 / (1 - alpha))
     wanted = total * share / share.sum()
-    found = np.minimum(np.floor(wanted).astype(int), tokens)
-    rest = np.argsort(found - wanted, kind="stable")
+    rows_by_expert = np.minimum(np.floor(wanted).astype(int), tokens)
+    rest = np.argsort(rows_by_expert - wanted, kind="stable")
     turn = 0
-    while found.sum() < total:
+    while rows_by_expert.sum() < total:
         expert = rest[turn % experts]
-        found[expert] += found[expert] < tokens
+        rows_by_expert[expert] += rows_by_expert[expert] < tokens
         turn += 1
-    return [int(count) for count in found]
+    return [int(count) for count in rows_by_expert]
 
 
 def _experts(torch: Any, case: Case, device: str) -> Made:

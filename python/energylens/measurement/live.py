@@ -26,8 +26,8 @@ class Live:
         self.device = _chosen(every, faults, gpu)
         self.peers = [self.device]
         if gpu == "auto":
-            alike = [one for one in every if one.name == self.device.name and one is not self.device]
-            self.peers += [one for one in alike if not one.others()]
+            alike = [device for device in every if device.name == self.device.name and device is not self.device]
+            self.peers += [device for device in alike if not device.others()]
         self._started: tuple[Any, Runner, About] | None = None
         self._ranks: ranks.Ranks | None = None
         self._dead: set[int] = set()
@@ -74,7 +74,7 @@ class Live:
             except GpuError as error:
                 raise CannotRun(error.problems[0].message) from error
             self._ranks = ranks.Ranks(case["gpus"], places, "nccl")
-        self._of_ranks(lambda own: ranks.load(own, case))
+        self._of_ranks(lambda rank: ranks.load(rank, case))
 
     def _let_go(self) -> None:
         if self._ranks is not None:
@@ -95,8 +95,8 @@ class Live:
     def _run(self, calls: int) -> tuple[int, float, float, float]:
         if self._ranks is None:
             return self._start()[1].run(calls)
-        found: tuple[int, float, float, float] = self._of_ranks(lambda own: ranks.run(own, calls))
-        return found
+        reading: tuple[int, float, float, float] = self._of_ranks(lambda rank: ranks.run(rank, calls))
+        return reading
 
     def time(self, calls: int) -> float:
         """Return the seconds of so many calls of the loaded case."""
@@ -126,9 +126,9 @@ def _module(name: str) -> Any:
 
 def _usable(nvml: Nvml) -> tuple[list[Device], dict[int, GpuError]]:
     """Return the GPUs that this process may use and that tell enough, and what is wrong with the others."""
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
-    words = None if asked is None else [word.strip() for word in asked.split(",")]
-    found, faults = [], {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    words = None if visible is None else [word.strip() for word in visible.split(",")]
+    devices, faults = [], {}
     for index in range(nvml.count):
         try:
             device = nvml.device(index)
@@ -136,10 +136,10 @@ def _usable(nvml: Nvml) -> tuple[list[Device], dict[int, GpuError]]:
             faults[index] = error
             continue
         if words is None or str(index) in words or any(word and device.uuid.startswith(word) for word in words):
-            found.append(device)
+            devices.append(device)
         else:
             faults[index] = no_gpu(f"CUDA_VISIBLE_DEVICES hides GPU {index}")
-    return found, faults
+    return devices, faults
 
 
 def _chosen(every: list[Device], faults: dict[int, GpuError], gpu: str) -> Device:
@@ -162,23 +162,23 @@ def _chosen(every: list[Device], faults: dict[int, GpuError], gpu: str) -> Devic
 def _place(torch: Any, device: Device) -> int:
     """Return the number by which PyTorch knows a GPU: CUDA_VISIBLE_DEVICES may hide and reorder them."""
     for number in range(torch.cuda.device_count()):
-        found = getattr(torch.cuda.get_device_properties(number), "uuid", None)
-        if found is not None and str(found) in device.uuid:
+        uuid = getattr(torch.cuda.get_device_properties(number), "uuid", None)
+        if uuid is not None and str(uuid) in device.uuid:
             return number
     raise no_gpu(f"PyTorch does not see GPU {device.index}; is it hidden by CUDA_VISIBLE_DEVICES?")
 
 
 def _about(torch: Any, number: int, device: Device, gpus: int) -> About:
-    found = torch.cuda.get_device_properties(number)
+    properties = torch.cuda.get_device_properties(number)
     return About(
         name=device.name,
         uuid=device.uuid,
-        sms=int(found.multi_processor_count),
-        memory_bytes=int(found.total_memory),
-        l2_bytes=int(getattr(found, "L2_cache_size", 50 * 2**20)),
+        sms=int(properties.multi_processor_count),
+        memory_bytes=int(properties.total_memory),
+        l2_bytes=int(getattr(properties, "L2_cache_size", 50 * 2**20)),
         limit_w=device.limit_w,
         max_sm_clock_mhz=device.max_sm_clock_mhz,
-        fp8=(found.major, found.minor) >= (8, 9),
+        fp8=(properties.major, properties.minor) >= (8, 9),
         gpus=gpus,
         driver=str(device.nvml.nvmlSystemGetDriverVersion()),
         torch=str(torch.__version__),

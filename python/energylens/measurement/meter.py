@@ -57,23 +57,25 @@ def read(window: Window) -> Reading:
     returned. A reading is suspect, with the reason, where the counter hardly moved, where counter and samples differ by
     more than `MOST_APART`, or where heat or the machine held the clock down.
     """
-    found = [_one(samples, window) for samples in window.samples]
-    suspect = next((one.suspect for one in found if one.suspect), None)
-    counted, integrated = ([getattr(one, name) for one in found] for name in ("power_w", "power_integrated_w"))
+    readings = [_reading(samples, window) for samples in window.samples]
+    suspect = next((reading.suspect for reading in readings if reading.suspect), None)
+    counted, integrated = (
+        [getattr(reading, name) for reading in readings] for name in ("power_w", "power_integrated_w")
+    )
     means = {
-        name: float(np.mean([getattr(one, name) for one in found]))
+        name: float(np.mean([getattr(reading, name) for reading in readings]))
         for name in ("seconds", "metered_s", "sm_clock_mhz", "memory_clock_mhz", "temperature_c")
     }
     return Reading(
         power_w=None if None in counted else float(np.mean(counted)),
         power_integrated_w=None if None in integrated else float(np.mean(integrated)),
-        throttle=",".join(sorted({word for one in found for word in one.throttle.split(",") if word})),
+        throttle=",".join(sorted({word for reading in readings for word in reading.throttle.split(",") if word})),
         suspect=suspect,
         **means,
     )
 
 
-def _one(samples: Samples, window: Window) -> Reading:
+def _reading(samples: Samples, window: Window) -> Reading:
     time = np.asarray(samples.time_s, dtype=float)
     busy = (time >= window.began_s + SETTLE_S) & (time <= window.ended_s)
     counter, watts = np.asarray(samples.counter_mj, dtype=float), 1e-3 * np.asarray(samples.power_mw, dtype=float)
@@ -91,14 +93,14 @@ def _one(samples: Samples, window: Window) -> Reading:
     if metered >= LEAST_S:
         first, last = moved[0], moved[-1]
         power = 1e-3 * float(counter[last] - counter[first]) / metered
-        stretch = slice(first, last + 1)
-        integrated = float(np.trapezoid(watts[stretch], time[stretch]) / metered)
+        window_rows = slice(first, last + 1)
+        integrated = float(np.trapezoid(watts[window_rows], time[window_rows]) / metered)
         if abs(integrated / power - 1) > MOST_APART:
             suspect = f"counter and power samples differ by {100 * (integrated / power - 1):+.1f} %"
     else:
         suspect = f"the energy counter moved over {metered:.2g} s of the window only"
-    for bits, told in ((BROKEN, "the machine slowed the GPU down"), (HOT, "heat held the clock down")):
-        suspect = told if held[bits] else suspect
+    for bits, reason in ((BROKEN, "the machine slowed the GPU down"), (HOT, "heat held the clock down")):
+        suspect = reason if held[bits] else suspect
     words = {"power": CAPPED, "thermal": HOT, "hardware": BROKEN}
     throttle = ",".join(word for word, bits in words.items() if held[bits])
     seconds = window.seconds / window.calls

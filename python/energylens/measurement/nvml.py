@@ -51,7 +51,7 @@ class Device:
         try:
             self.handle = module.nvmlDeviceGetHandleByIndex(index)
             self.name, self.uuid = (
-                _text(one(self.handle)) for one in (module.nvmlDeviceGetName, module.nvmlDeviceGetUUID)
+                _text(read(self.handle)) for read in (module.nvmlDeviceGetName, module.nvmlDeviceGetUUID)
             )
             self.limit_w = 1e-3 * float(module.nvmlDeviceGetEnforcedPowerLimit(self.handle))
             self.max_sm_clock_mhz = int(module.nvmlDeviceGetMaxClockInfo(self.handle, module.NVML_CLOCK_SM))
@@ -62,21 +62,21 @@ class Device:
 
     def others(self) -> list[str]:
         """Return the other processes on it, and a load that none of them explains."""
-        found = []
+        reasons = []
         with contextlib.suppress(self.nvml.NVMLError):
             for process in self.nvml.nvmlDeviceGetComputeRunningProcesses(self.handle):
                 if process.pid != os.getpid():
                     held = f", {process.usedGpuMemory / 1e9:.1f} GB" if process.usedGpuMemory else ""
-                    found.append(f"process {process.pid} on GPU {self.index}{held}")
+                    reasons.append(f"process {process.pid} on GPU {self.index}{held}")
             load = int(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)
             for _ in range(_BUSY_READINGS):  # a driver just loaded, and what ran before, show for a while
-                if found or load <= _BUSY_PERCENT:
+                if reasons or load <= _BUSY_PERCENT:
                     break
                 time.sleep(_BUSY_EVERY_S)
                 load = int(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)
-            if not found and load > _BUSY_PERCENT:
-                found.append(f"GPU {self.index} is {load} % busy")
-        return found
+            if not reasons and load > _BUSY_PERCENT:
+                reasons.append(f"GPU {self.index} is {load} % busy")
+        return reasons
 
     def lock(self, sm_clock_mhz: int | None) -> None:
         """Lock the SM clock, or free it; raise `NotAllowed`."""
@@ -111,14 +111,14 @@ class Device:
         if field is None:
             return None
         try:
-            found = self.nvml.nvmlDeviceGetFieldValues(self.handle, [field])[0]
+            answer = self.nvml.nvmlDeviceGetFieldValues(self.handle, [field])[0]
         except self.nvml.NVMLError:
             return None
-        return int(found.value.uiVal) if found.nvmlReturn == 0 else None
+        return int(answer.value.uiVal) if answer.nvmlReturn == 0 else None
 
 
-def _text(found: Any) -> str:
-    return found.decode() if isinstance(found, bytes) else str(found)
+def _text(answer: Any) -> str:
+    return answer.decode() if isinstance(answer, bytes) else str(answer)
 
 
 class Sampler:

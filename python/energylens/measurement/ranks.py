@@ -120,11 +120,11 @@ def _collective(torch: Any, dist: Any, operation: str, size: int, number: int, d
         "reduce_scatter": lambda: dist.reduce_scatter_tensor(part, whole, group=group),
         "all_to_all": lambda: dist.all_to_all_single(other, whole, group=group),
     }
-    one: Callable[[], Any] = calls[operation]
+    collective: Callable[[], Any] = calls[operation]
 
     def run() -> None:
         for _ in range(TURNS):
-            one()
+            collective()
         if operation == "all_reduce":
             whole.mul_(float(number) ** -TURNS)  # or sums of sums would soon be infinite, and cost other joules
 

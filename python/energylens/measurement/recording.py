@@ -37,7 +37,7 @@ class Recorder:
     def _put(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
 
-    def _told(self, call: str, **answer: Any) -> None:
+    def _record(self, call: str, **answer: Any) -> None:
         self._put({"clock": self._clock, "case": self._case, "call": call} | answer)
 
     @contextmanager
@@ -46,9 +46,9 @@ class Recorder:
         try:
             yield
         except refused as error:
-            self._told(call, **{refusal: str(error)})
+            self._record(call, **{refusal: str(error)})
             raise
-        self._told(call)
+        self._record(call)
 
     @property
     def about(self) -> About:
@@ -74,13 +74,13 @@ class Recorder:
     def time(self, calls: int) -> float:
         """Return the seconds of so many calls of the loaded case."""
         seconds = self._backend.time(calls)
-        self._told("time", seconds=seconds)
+        self._record("time", seconds=seconds)
         return seconds
 
     def window(self, calls: int) -> Window:
         """Run so many calls of the loaded case with the meters read all the while."""
         window = self._backend.window(calls)
-        self._told("window", **asdict(window))
+        self._record("window", **asdict(window))
         return window
 
     def close(self) -> None:
@@ -123,14 +123,14 @@ class Replay:
             ) from None
 
     def _next(self, call: str) -> dict[str, Any]:
-        found = self._answers[self._clock, self._case, call]
-        if not found:
+        answers = self._answers[self._clock, self._case, call]
+        if not answers:
             at = f" at {self._clock} MHz" if self._clock else ""
             what = f"{call} of {self._case or 'the clock'}{at}"
             hint = "record it with the same suite, clocks and repeats"
             message = f"the recorded session has no answer to `{what}`"
             raise EnergylensError(Problem(message, hint=hint, code="recording", where=str(self._path)))
-        return found.popleft()
+        return answers.popleft()
 
     def others(self) -> list[str]:
         """Return nothing: a recording is free."""
@@ -150,16 +150,19 @@ class Replay:
 
     def time(self, calls: int) -> float:
         """Return the recorded seconds."""
-        found = self._next("time")
+        answer = self._next("time")
         with self._readable():
-            return float(found["seconds"])
+            return float(answer["seconds"])
 
     def window(self, calls: int) -> Window:
         """Return the recorded window."""
-        found = self._next("window")
+        answer = self._next("window")
         with self._readable():
-            samples = [Samples(**{one.name: own[one.name] for one in fields(Samples)}) for own in found["samples"]]
-            return Window(found["calls"], found["seconds"], found["began_s"], found["ended_s"], samples)
+            samples = [
+                Samples(**{field_.name: samples_of_gpu[field_.name] for field_ in fields(Samples)})
+                for samples_of_gpu in answer["samples"]
+            ]
+            return Window(answer["calls"], answer["seconds"], answer["began_s"], answer["ended_s"], samples)
 
     def close(self) -> None:
         """Do nothing."""

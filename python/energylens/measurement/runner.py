@@ -35,8 +35,8 @@ class Runner:
         self.free()
         self._idle = case.variant if case.family == "idle" else None
         if self._idle:
-            one = self.torch.zeros(1, device=self.device)
-            self._replay = (lambda: one.add_(1)) if self._idle == "waiting" else (lambda: None)
+            counter = self.torch.zeros(1, device=self.device)
+            self._replay = (lambda: counter.add_(1)) if self._idle == "waiting" else (lambda: None)
             return
         try:
             work = workload(self.torch, case, self.device, self.l2_bytes)

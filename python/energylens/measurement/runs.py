@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
 from energylens.common.errors import EnergylensError, Problem
@@ -36,8 +37,6 @@ COLUMNS: Final[dict[str, pl.DataType]] = {
 _NOTED: Final = ("gpu", "suite", "input", "skipped")
 KEYS: Final = ("case", "sm_clock_lock_mhz")
 _POSITIVE: Final = ("seconds", "calls", "limit_w")
-_T: Final = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Student's t for 95 % of the mean of so many repeats; that of ten for more."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Runs:
         if not is_there(path):
             shown = printable(str(path))
             raise EnergylensError(Problem(f"there is no `{shown}`", hint="is the path right?", code="no-data"))
-        rows, told = read_parquet(input_file(path, "file of measured kernels", error=EnergylensError), strict=True)
-        note = told.get("note", {})
+        rows, metadata = read_parquet(input_file(path, "file of measured kernels", error=EnergylensError), strict=True)
+        note = metadata.get("note", {})
         if note.get("kind") != KIND:
             hint = "`energylens measure -o FILE` writes one"
             message = f"`{path}` is not a file of measured kernels"
@@ -81,13 +80,13 @@ class Runs:
         ]
         if problems:
             raise EnergylensError(problems)
-        kept = {name: note[name] for name in _NOTED}
-        return cls(rows.select(*COLUMNS), **kept)
+        description = {name: note[name] for name in _NOTED}
+        return cls(rows.select(*COLUMNS), **description)
 
     def write(self, path: Path) -> Path:
         """Write the file in one step."""
-        told = {"gpu": self.gpu, "suite": self.suite, "input": self.input, "skipped": self.skipped}
-        return write_parquet(self.rows, path, "", {"kind": KIND, **told})
+        note_ = {"gpu": self.gpu, "suite": self.suite, "input": self.input, "skipped": self.skipped}
+        return write_parquet(self.rows, path, "", {"kind": KIND, **note_})
 
     @cached_property
     def sound(self) -> pl.DataFrame:
@@ -102,7 +101,7 @@ class Runs:
         """
         values = [name for name in _NUMBERS if name != "limit_w"]
         spread = {name: pl.col(name).std().alias(f"{name}_ci") for name in ("seconds", "joules")}
-        found = self.sound.group_by(*KEYS, maintain_order=True).agg(
+        grouped = self.sound.group_by(*KEYS, maintain_order=True).agg(
             *(pl.col(name).first() for name in ("family", "variant", "dtype", *SIZES)),
             pl.col("limit_w").min(),
             pl.col("throttle").filter(pl.col("throttle") != "").unique().sort().str.join(",").alias("throttle"),
@@ -110,9 +109,12 @@ class Runs:
             *spread.values(),
             pl.len().alias("repeats"),
         )
-        t = pl.col("repeats").replace_strict(_T, default=_T[10], return_dtype=pl.Float64)
-        return found.with_columns(
-            (t * pl.col(f"{n}_ci") / pl.col("repeats").sqrt() / pl.col(n)).alias(f"{n}_ci") for n in spread
+        from scipy.stats import t as student  # type: ignore[import-untyped, unused-ignore]
+
+        freedom = np.maximum(grouped["repeats"].to_numpy() - 1, 1)
+        t = pl.Series(student.ppf(0.975, freedom))
+        return grouped.with_columns(
+            (pl.lit(t) * pl.col(f"{n}_ci") / pl.col("repeats").sqrt() / pl.col(n)).alias(f"{n}_ci") for n in spread
         )
 
     def summary(self) -> dict[str, Any]:
@@ -144,20 +146,21 @@ class Runs:
 
     def text(self) -> str:
         """Return the summary as a person reads it."""
-        told = self.summary()
-        spread, apart = told["repeat_spread_percent"], told["integrated_over_counter_percent"]
-        own = self.means.filter(pl.col("sm_clock_lock_mhz").is_null())
+        summary = self.summary()
+        spread, apart = summary["repeat_spread_percent"], summary["integrated_over_counter_percent"]
+        unlocked = self.means.filter(pl.col("sm_clock_lock_mhz").is_null())
         lines = [
             [family, str(group.height), _range(group["seconds"], 1e6), _range(group["power_w"], 1.0), _percent(group)]
-            for (family,), group in own.group_by(["family"], maintain_order=True)
+            for (family,), group in unlocked.group_by(["family"], maintain_order=True)
         ]
         parts = [
-            f"{told['gpu']}: {told['rows']} rows of {told['cases']} cases, suite {self.suite}",
+            f"{summary['gpu']}: {summary['rows']} rows of {summary['cases']} cases, suite {self.suite}",
             table(["kernel", "cases", "us a call", "W", "95 % interval of J, mean"], lines),
         ]
         if spread["joules"]["median"] is not None:
             parts.append(
-                f"repeats differ by {_told(spread['seconds'])} in time and {_told(spread['joules'])} in joules "
+                f"repeats differ by {_spread_text(spread['seconds'])} in time "
+                f"and {_spread_text(spread['joules'])} in joules "
                 "(largest less smallest: median, 90th percentile)"
             )
         if apart["rows"]:
@@ -165,7 +168,7 @@ class Runs:
                 f"power samples, integrated, are {apart['mean']:+.1f} % off the energy counter on average, 90 % of "
                 f"{apart['rows']} rows within {apart['p90_size']:.1f} %"
             )
-        parts += [f"suspect and in no fit: {rows} with {why}" for why, rows in told["suspect"].items()]
+        parts += [f"suspect and in no fit: {rows} with {why}" for why, rows in summary["suspect"].items()]
         if self.skipped:
             first = next(iter(self.skipped.items()))
             parts.append(f"could not run: {len(self.skipped)}, such as {first[0]}: {first[1]}")
@@ -184,8 +187,8 @@ def _number(value: Any) -> float | None:
     return None if value is None or math.isnan(value) else round(float(value), 2) + 0.0
 
 
-def _told(found: dict[str, float | None]) -> str:
-    return f"{found['median']:.1f} %, {found['p90']:.1f} %"
+def _spread_text(spread: dict[str, float | None]) -> str:
+    return f"{spread['median']:.1f} %, {spread['p90']:.1f} %"
 
 
 def _range(values: pl.Series, factor: float) -> str:

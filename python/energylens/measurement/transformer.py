@@ -36,8 +36,8 @@ def spec() -> LoadedModel:
     """Return the model as a spec, made from its config."""
     from energylens.inputs.hf import spec_from_hf
 
-    found = spec_from_hf(CONFIG, NAME) | {"source": "random weights, measured by `energylens measure`"}
-    return LoadedModel(check(ModelSpec, found, None, f"model {NAME}"))
+    document = spec_from_hf(CONFIG, NAME) | {"source": "random weights, measured by `energylens measure`"}
+    return LoadedModel(check(ModelSpec, document, None, f"model {NAME}"))
 
 
 class Transformer:

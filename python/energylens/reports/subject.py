@@ -34,7 +34,7 @@ _MOST_SHAPES: Final = 6
 _MOST_COLOURS: Final = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """Points of a result, the least joules per output token first; `row` is their place in the result's file.
 
@@ -53,7 +53,7 @@ class Subject:
     provenance: Sequence[tuple[str, str]]
     plan: Plan | None = None
     space: Space | None = None
-    asked: Mapping[str, Any] | None = None
+    question: Mapping[str, Any] | None = None
 
     @property
     def heading(self) -> str:
@@ -71,18 +71,18 @@ class Subject:
     def chosen(self) -> list[tuple[str, int]]:
         """Return the points that charts explain, by name: least joules, least joules times latency, least latency."""
         energy, latency = (self.frame[name].to_numpy() for name in (ENERGY, self.latency))
-        found: dict[int, str] = {}
+        names: dict[int, str] = {}
         for name, score in (("least energy", energy), ("balanced", energy * latency), ("least latency", latency)):
-            found.setdefault(int(np.argmin(score)), name)
-        return [(name, at) for at, name in found.items()]
+            names.setdefault(int(np.argmin(score)), name)
+        return [(name, at) for at, name in names.items()]
 
     def causes(self) -> pl.DataFrame:
         """Return joules per output token by phase and cause of the chosen points, with each point's `total`."""
         parts = []
         for name, at in self.chosen():
-            told = causes(self.frame.row(at, named=True))
-            whole = float(told[ENERGY].sum())
-            parts.append(told.with_columns(pl.lit(name).alias("point"), pl.lit(whole).alias("total")))
+            joules = causes(self.frame.row(at, named=True))
+            whole = float(joules[ENERGY].sum())
+            parts.append(joules.with_columns(pl.lit(name).alias("point"), pl.lit(whole).alias("total")))
         return pl.concat(parts)
 
     @cached_property
@@ -98,7 +98,7 @@ class Subject:
         best = self.frame.row(self.chosen()[0][1], named=True)
         if self.space is not None:
             return changes(self.space, best)
-        return None if self.asked is None else _levers(self.asked, best, self.limits)
+        return None if self.question is None else _levers(self.question, best, self.limits)
 
     def labelled(self) -> pl.DataFrame:
         """Return the points with `row`, `colour` (what differs of model and GPU) and `shape` (parallelism)."""
@@ -110,7 +110,10 @@ class Subject:
             colours = pl.Series("colour", [name if name in set(common) else "others" for name in colours])
         mesh = [name for name in _MESH if name in frame.columns]
         if self.kind == "pairs":
-            shapes = [f"tp {one} > {two}" for one, two in frame.select("prefill_tp", "decode_tp").iter_rows()]
+            shapes = [
+                f"tp {prefill_tp} > {decode_tp}"
+                for prefill_tp, decode_tp in frame.select("prefill_tp", "decode_tp").iter_rows()
+            ]
         else:
             shapes = [", ".join(f"{n} {row[n]}" for n in mesh if n == "tp" or row[n] > 1) for row in frame.to_dicts()]
         if len(set(shapes)) > _MOST_SHAPES and "tp" in frame.columns:
@@ -129,7 +132,7 @@ def of_result(result: Result) -> Subject:
     latency = names[0] if names else "latency_s"
     frame = _ordered(result.frame, list(dict.fromkeys([ENERGY, latency, *space.objectives])))
     varied = [axis for axis, values in space.axes.items() if len(values) > 1 and axis in frame.columns]
-    told = [
+    provenance = [
         ("found by", account(replace(result, seconds=0.0))),
         ("limits", limits(result) or "none"),
         ("objectives", ", ".join(space.objectives)),
@@ -147,7 +150,15 @@ def of_result(result: Result) -> Subject:
     ]
     shown = [*columns, *(name for name in space.objectives if name not in columns)]
     return Subject(
-        *("front", result.answer(), frame, latency, varied, shown, space.parsed_limits, space.trust, told),
+        kind="front",
+        answer=result.answer(),
+        frame=frame,
+        latency=latency,
+        axes=varied,
+        columns=shown,
+        limits=space.parsed_limits,
+        trust=space.trust,
+        provenance=provenance,
         plan=space.plan,
         space=space,
     )
@@ -155,7 +166,7 @@ def of_result(result: Result) -> Subject:
 
 def of_service(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Subject:
     """Return what a report of a service plan is about."""
-    told = [
+    provenance = [
         ("workload", note["workload"]),
         *(("note", str(text)) for text in note.get("notes", [])),
         ("limits", ", ".join(note["limits"]) or "none"),
@@ -167,12 +178,18 @@ def of_service(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Sub
     latency = "latency_s"
     columns = [ENERGY, "ttft_p90_s", "tpot_p90_s", "latency_s", "output_tokens_per_s", "power_w", "utilisation"]
     columns += [name for name in _MONEY if name in frame.columns]
-    limits = [_limit(text) for text in note["limits"]]
-    answer, trust = str(note["answer"]), dict(note["trust"])
     frame = _ordered(frame, [ENERGY, latency])
     return Subject(
-        *("service", answer, frame, latency, _varied(frame, _DEPLOYED), columns, limits, trust, told),
-        asked=note["asked"],
+        kind="service",
+        answer=str(note["answer"]),
+        frame=frame,
+        latency=latency,
+        axes=_varied(frame, _DEPLOYED),
+        columns=columns,
+        limits=[_limit(text) for text in note["limits"]],
+        trust=dict(note["trust"]),
+        provenance=provenance,
+        question=note["asked"],
     )
 
 
@@ -184,30 +201,38 @@ def of_pairs(frame: pl.DataFrame, note: Mapping[str, Any], sha256: str) -> Subje
         pl.lit(note["model"]).alias("model"),
         pl.concat_str("prefill_gpu", pl.lit(" > "), "decode_gpu").alias("gpu"),
     )
-    asked = note.get("asked", {})
-    told = [("workload", str(note["workload"]))] if "workload" in note else []
-    told += [("note", str(text)) for text in note.get("notes", [])]
-    told += [(name, f"{asked[name]:,}") for name in ("prompt_tokens", "output_tokens") if name in asked]
-    told += [("limits", ", ".join(note["limits"]) or "none")]
+    question = note.get("asked", {})
+    provenance = [("workload", str(note["workload"]))] if "workload" in note else []
+    provenance += [("note", str(text)) for text in note.get("notes", [])]
+    provenance += [(name, f"{question[name]:,}") for name in ("prompt_tokens", "output_tokens") if name in question]
+    provenance += [("limits", ", ".join(note["limits"]) or "none")]
     for side in ("prefill", "decode"):
-        axes = asked.get(side, {}).items()
-        told += [(side, "; ".join(f"{name} {_values(values)}" for name, values in axes))] if axes else []
-    told.append(("question (SHA-256)", sha256))
+        axes = question.get(side, {}).items()
+        provenance += [(side, "; ".join(f"{name} {_values(values)}" for name, values in axes))] if axes else []
+    provenance.append(("question (SHA-256)", sha256))
     columns = [ENERGY, *parts, *(n for n in ("ttft_s", "ttft_p90_s", "tpot_s", "tpot_p90_s") if n in frame.columns)]
     columns += ["latency_s"]
     varied = [f"{side}_{name}" for side in ("prefill", "decode") for name in _DEPLOYED]
     named = _ordered(named, [ENERGY, latency])
-    limits = [_limit(text) for text in note["limits"]]
-    answer, trust = str(note["answer"]), dict(note["trust"])
-    return Subject("pairs", answer, named, latency, _varied(named, varied), columns, limits, trust, told)
+    return Subject(
+        kind="pairs",
+        answer=str(note["answer"]),
+        frame=named,
+        latency=latency,
+        axes=_varied(named, varied),
+        columns=columns,
+        limits=[_limit(text) for text in note["limits"]],
+        trust=dict(note["trust"]),
+        provenance=provenance,
+    )
 
 
 def read_subject(path: str | Path) -> Subject:
     """Return what the report of a result's file is about; raise `EnergylensError` if it holds no result."""
     from energylens.common.parquet_file import read_parquet
 
-    frame, told = read_parquet(path)
-    path, note = Path(path), told.get("note", {})
+    frame, metadata = read_parquet(path)
+    path, note = Path(path), metadata.get("note", {})
     kind = note.get("kind")
     if kind in ("best_per", "top", "distributions"):
         raise EnergylensError(not_a_front(path, note))
@@ -218,12 +243,12 @@ def read_subject(path: str | Path) -> Subject:
     if not frame.height:
         hint = "relax the limits and ask again"
         raise EnergylensError(Problem(f"`{printable(str(path))}` has no point", hint=hint, code="empty"))
-    result = Result.of_file(path, frame, told) if kind == "front" else None
-    rows = frame if result is not None else checked_result(frame, told, path)
+    result = Result.of_file(path, frame, metadata) if kind == "front" else None
+    rows = frame if result is not None else checked_result(frame, metadata, path)
     with undamaged(path):
         if result is not None:
             return of_result(result)
-        return (of_service if kind == "service" else of_pairs)(rows, note, told["plan_sha256"])
+        return (of_service if kind == "service" else of_pairs)(rows, note, metadata["plan_sha256"])
 
 
 _MONEY: Final = ("cost_per_million_output_tokens", "carbon_g_per_million_output_tokens")
@@ -232,8 +257,8 @@ _DEPLOYED: Final = ("model", "gpu", *_MESH, "weight_dtype", "kv_dtype", *(n for 
 
 def _ordered(frame: pl.DataFrame, traded: Sequence[str]) -> pl.DataFrame:
     """Return the rows with their number, the least energy first; of equals in all that is traded the first."""
-    told = frame.drop("row", strict=False).with_row_index("row")
-    return told.sort(ENERGY, maintain_order=True).unique(list(traded), keep="first", maintain_order=True)
+    numbered = frame.drop("row", strict=False).with_row_index("row")
+    return numbered.sort(ENERGY, maintain_order=True).unique(list(traded), keep="first", maintain_order=True)
 
 
 def _varied(frame: pl.DataFrame, names: Sequence[str]) -> list[str]:
@@ -244,32 +269,32 @@ def _limit(text: str) -> Limit:
     return Limit.parse(text.replace(" ", ""), (*ANSWERED, *PRICED, *POOLED, *RESULTS))
 
 
-def _levers(asked: Mapping[str, Any], best: Mapping[str, Any], limits: Sequence[Limit]) -> pl.DataFrame | None:
+def _levers(question: Mapping[str, Any], best: Mapping[str, Any], limits: Sequence[Limit]) -> pl.DataFrame | None:
     """Return what `advise_levers` says of a deployment, if what was asked can be asked again."""
     from energylens.serving.advice.levers import advise_levers
     from energylens.serving.workload import load_workload
 
-    if asked["model"] is None or asked["workload"] is None or None in asked["gpus"]:
+    if question["model"] is None or question["workload"] is None or None in question["gpus"]:
         return None
-    reading = {name: asked[name] for name in ("time_unit", "block_tokens") if name in asked}
-    own = {name: best[name] for name in _DEPLOYED if name in best and name not in ("model", "gpu")}
+    reading = {name: question[name] for name in ("time_unit", "block_tokens") if name in question}
+    deployment = {name: best[name] for name in _DEPLOYED if name in best and name not in ("model", "gpu")}
     try:
-        known = {load_gpu(gpu).spec.name: gpu for gpu in asked["gpus"]}
-        specs = Plan([load_model(asked["model"])], [load_gpu(gpu) for gpu in known.values()])
-        if specs.sha256 != asked["plan_sha256"]:
+        known = {load_gpu(gpu).spec.name: gpu for gpu in question["gpus"]}
+        specs = Plan([load_model(question["model"])], [load_gpu(gpu) for gpu in known.values()])
+        if specs.sha256 != question["plan_sha256"]:
             return None  # the files are no longer those that the plan was made with
-        told = advise_levers(
-            asked["model"],
-            load_workload(asked["workload"], **reading),
+        advice = advise_levers(
+            question["model"],
+            load_workload(question["workload"], **reading),
             gpu=known[best["gpu"]],
-            rate_per_s=asked["rate_per_s"],
+            rate_per_s=question["rate_per_s"],
             limits=[str(limit) for limit in limits if limit.column not in PRICED],
             other_gpus=[gpu for name, gpu in known.items() if name != best["gpu"]],
-            **own,
+            **deployment,
         )
     except EnergylensError:
         return None
-    return told.frame.select("lever", "change", "saved_j", "saved_share", "keeps", "extrapolated")
+    return advice.frame.select("lever", "change", "saved_j", "saved_share", "keeps", "extrapolated")
 
 
 def _listed(names: pl.Series) -> str:

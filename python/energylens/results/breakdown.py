@@ -31,10 +31,10 @@ def kernels(plan: Plan, point: Mapping[str, Any]) -> pl.DataFrame:
     flops, hbm_bytes, peak_flops_per_s`, joules by cause, `bound`, `collectives`.
     """
     try:
-        told = plan.core.explain_point(plan.point(point))
+        explained = plan.core.explain_point(plan.point(point))
     except _core.PlanError as error:
         raise EnergylensError(core_problems(error)) from None
-    return pl.DataFrame(json.loads(told))
+    return pl.DataFrame(json.loads(explained))
 
 
 def drawn_w(plan: Plan, point: Mapping[str, Any]) -> dict[str, float]:
@@ -62,7 +62,7 @@ def operations(plan: Plan, row: Mapping[str, Any]) -> pl.DataFrame:
     and `peak_flops_per_s` (of one run), `run_s`. Joules of a cause are shared out as kernels have them, static and
     waiting ones by time, so that all add up to the row's.
     """
-    found = kernels(plan, row).with_columns(
+    by_kernel = kernels(plan, row).with_columns(
         (pl.col("runs") * (pl.col("kernel_s") + pl.col("communication_s"))).alias("seconds"),
         pl.when(pl.col("block") == "step")
         .then(pl.col("kernel"))
@@ -72,17 +72,19 @@ def operations(plan: Plan, row: Mapping[str, Any]) -> pl.DataFrame:
     tokens = float(row["batch"]) * float(row["output_tokens"])
     parts = []
     for phase in PHASES:
-        own = found.filter(phase=phase)
+        of_phase = by_kernel.filter(phase=phase)
         joules = pl.lit(0.0)
         for cause in _core.CAUSES:
             total = float(row[f"energy_{phase}_{cause}_j"]) / tokens
             weight = pl.col("runs") * pl.col(_DYNAMIC[cause]) if cause in _DYNAMIC else pl.col("seconds")
-            if (whole := float(own.select(weight.sum()).item())) <= 0.0:
-                weight, whole = pl.col("seconds"), float(own["seconds"].sum())
+            if (whole := float(of_phase.select(weight.sum()).item())) <= 0.0:
+                weight, whole = pl.col("seconds"), float(of_phase["seconds"].sum())
             joules = joules + weight * (total / whole if whole > 0.0 else 0.0)
-        parts.append(own.with_columns(joules.alias("energy_per_output_token_j"), pl.col("kernel_s").alias("run_s")))
-    kept = ("phase", "operation", "class", "seconds", "energy_per_output_token_j")
-    return pl.concat(parts).select(*kept, "flops", "hbm_bytes", "peak_flops_per_s", "run_s")
+        parts.append(
+            of_phase.with_columns(joules.alias("energy_per_output_token_j"), pl.col("kernel_s").alias("run_s"))
+        )
+    columns = ("phase", "operation", "class", "seconds", "energy_per_output_token_j")
+    return pl.concat(parts).select(*columns, "flops", "hbm_bytes", "peak_flops_per_s", "run_s")
 
 
 def causes(row: Mapping[str, Any]) -> pl.DataFrame:
@@ -92,7 +94,7 @@ def causes(row: Mapping[str, Any]) -> pl.DataFrame:
     """
     if f"energy_prefill_{_core.CAUSES[0]}_j" in row:
         tokens = float(row["batch"]) * float(row["output_tokens"])
-        told = [
+        joules = [
             (phase, cause, float(row[f"energy_{phase}_{cause}_j"]) / tokens)
             for phase in PHASES
             for cause in _core.CAUSES
@@ -100,8 +102,8 @@ def causes(row: Mapping[str, Any]) -> pl.DataFrame:
     elif "energy_transfer_per_request_j" in row:
         each = float(row["energy_per_output_token_j"]) / float(row["energy_per_request_j"])
         parts = (*PHASES, "transfer")
-        told = [("both", part, float(row[f"energy_{part}_per_request_j"]) * each) for part in parts]
+        joules = [("both", part, float(row[f"energy_{part}_per_request_j"]) * each) for part in parts]
     else:
         whole = float(row["energy_per_output_token_j"])
-        told = [("both", cause, whole * float(row[f"share_{cause}"])) for cause in _core.CAUSES]
-    return pl.DataFrame(told, schema=["phase", "cause", "energy_per_output_token_j"], orient="row")
+        joules = [("both", cause, whole * float(row[f"share_{cause}"])) for cause in _core.CAUSES]
+    return pl.DataFrame(joules, schema=["phase", "cause", "energy_per_output_token_j"], orient="row")

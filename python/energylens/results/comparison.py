@@ -41,11 +41,20 @@ _SPEC: Final = "(SHA-256)"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changes from a point to another.
+    """What changes from one point to another; `compare` makes it.
 
-    `axes`: columns `axis, before, after`, those that differ. `results`: `result, before, after, change` (relative).
-    `causes`: joules per output token by `phase` and `cause`, `before`, `after`, `change_j`, the largest change first.
-    `operations`: the same by `phase` and `operation`; none of deployments.
+    Parameters
+    ----------
+    before, after
+        The two points.
+    axes
+        Axes that differ: `axis`, `before`, `after`, all text.
+    results
+        `result`, `before`, `after`, `change` (relative; null where `before` is 0).
+    causes
+        Joules per output token by `phase` and `cause`: `before`, `after`, `change_j`, the largest change first.
+    operations
+        The same by `phase` and `operation`; None for deployments.
     """
 
     before: Point
@@ -63,16 +72,37 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for `--json`."""
-        told: dict[str, Any] = {"before": self.before.words(), "after": self.after.words()}
-        told |= {name: getattr(self, name).to_dicts() for name in ("axes", "results", "causes")}
-        return told | {"operations": None if self.operations is None else self.operations.to_dicts()}
+        data: dict[str, Any] = {"before": self.before.words(), "after": self.after.words()}
+        data |= {name: getattr(self, name).to_dicts() for name in ("axes", "results", "causes")}
+        return data | {"operations": None if self.operations is None else self.operations.to_dicts()}
 
 
 def compare(before: str | Path | Mapping[str, Any], after: str | Path | Mapping[str, Any]) -> Comparison:
-    """Return what changes from one point to another, in joules per output token; points as in `read_point`.
+    """Return what changes from one point to another, in joules per output token.
 
-    Both are configurations, of batches that start together, or both deployments of a service plan, whose joules are of
-    a workload. Raises `EnergylensError` if they are not the same kind, or a point cannot run.
+    Parameters
+    ----------
+    before, after
+        Both are configurations (batches that start together) or both deployments of a service plan, whose joules are
+        those of a workload. Each is a row of a result's file (`front.parquet` for its row of least energy,
+        `front.parquet#3` for row 3), a point file (`.yaml`), text (`"llama-3.1-70b; gpu=h100-sxm; tp=4"`), or a mapping
+        of fields.
+
+    Returns
+    -------
+    Comparison
+        Axes that differ, results, and joules by cause and operation.
+
+    Raises
+    ------
+    EnergylensError
+        If they are not of the same kind, cannot be read, or cannot run; with the problems of both.
+
+    Examples
+    --------
+    >>> comparison = compare("llama-3.1-8b; gpu=h100-sxm; batch=1", "llama-3.1-8b; gpu=h100-sxm; batch=64")
+    >>> comparison.axes.row(0)
+    ('batch', '1', '64')
     """
     points = _read_both(before, after)
     if points[0].deployment != points[1].deployment:
@@ -86,8 +116,8 @@ def compare(before: str | Path | Mapping[str, Any], after: str | Path | Mapping[
         for axis in axes
         if rows[0].get(axis, run_options.RUNNING.get(axis)) != rows[1].get(axis, run_options.RUNNING.get(axis))
     ]
-    for name in dict.fromkeys([*points[0].asked, *points[1].asked]):
-        sides = [point.asked.get(name) for point in points]
+    for name in dict.fromkeys([*points[0].conditions, *points[1].conditions]):
+        sides = [point.conditions.get(name) for point in points]
         same_name = not name.endswith(_SPEC) or rows[0][name.split()[0]] == rows[1][name.split()[0]]
         if sides[0] != sides[1] and same_name:
             changed.append({"axis": name, "before": axis_words(sides[0]), "after": axis_words(sides[1])})
@@ -110,16 +140,16 @@ def compare(before: str | Path | Mapping[str, Any], after: str | Path | Mapping[
 
 def _read_both(before: Any, after: Any) -> list[Point]:
     """Read both points; raise `EnergylensError` with the problems of both."""
-    found: list[Point] = []
+    points: list[Point] = []
     problems: list[Problem] = []
-    for given in (before, after):
+    for name in (before, after):
         try:
-            found.append(read_point(given))
+            points.append(read_point(name))
         except EnergylensError as error:
             problems += error.problems
     if problems:
         raise EnergylensError(problems)
-    return found
+    return points
 
 
 def _operations(point: Point) -> pl.DataFrame:
@@ -132,5 +162,5 @@ def _joined(sides: list[pl.DataFrame], what: str) -> pl.DataFrame:
     named = [side.rename({ENERGY: name}) for side, name in zip(sides, ("before", "after"), strict=True)]
     both = named[0].join(named[1], on=["phase", what], how="full", coalesce=True, maintain_order="left_right")
     both = both.with_columns(pl.col("before", "after").fill_null(0.0))
-    told = both.with_columns((pl.col("after") - pl.col("before")).alias("change_j"))
-    return told.sort(pl.col("change_j").abs(), descending=True, maintain_order=True)
+    changed = both.with_columns((pl.col("after") - pl.col("before")).alias("change_j"))
+    return changed.sort(pl.col("change_j").abs(), descending=True, maintain_order=True)

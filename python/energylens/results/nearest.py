@@ -56,8 +56,8 @@ class Nearest:
 
     def data(self) -> dict[str, Any]:
         """Return it as plain data, for `--json`."""
-        told = {"limit": str(self.limit), "column": self.limit.column, "value": float(self.row[self.limit.column])}
-        return {"nearest": told | {"beyond": self.beyond, "exact": self.exact, "point": dict(self.row)}}
+        content = {"limit": str(self.limit), "column": self.limit.column, "value": float(self.row[self.limit.column])}
+        return {"nearest": content | {"beyond": self.beyond, "exact": self.exact, "point": dict(self.row)}}
 
 
 def percent(share: float) -> str:
@@ -115,7 +115,7 @@ def _beyond(values: NDArray[np.float64], limit: Limit) -> NDArray[np.float64]:
     return np.where(np.isnan(excess), np.inf, excess)  # a result that there is not keeps no limit
 
 
-def refused(message: str, found: Nearest, point: str, limits: Sequence[Limit]) -> Problem:
+def refused(message: str, nearest: Nearest, point: str, limits: Sequence[Limit]) -> Problem:
     """Return the problem of limits that nothing keeps, with the nearest point."""
-    hint = "; ".join(["relax that limit, or widen the axes", *found.each(limits)])
-    return Problem(f"{message}; {found.words(point)}", hint=hint, code="limits", data=found.data())
+    hint = "; ".join(["relax that limit, or widen the axes", *nearest.each(limits)])
+    return Problem(f"{message}; {nearest.words(point)}", hint=hint, code="limits", data=nearest.data())

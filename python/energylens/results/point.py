@@ -39,15 +39,15 @@ class Point:
     """One configuration, or one deployment of a service plan.
 
     `row` has its columns and results; `server` how a server of it batches. `plan` is what it was predicted with, none
-    of a deployment; `source` says where the weights of its model come from, if that is known; `asked` what else its
-    joules depend on: a workload, the tokens of a pass.
+    of a deployment; `source` says where the weights of its model come from, if that is known; `conditions` what else
+    its joules depend on: a workload, the tokens of a pass.
     """
 
     row: dict[str, Any]
     server: dict[str, Any]
     plan: Plan | None
     source: str | None
-    asked: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
 
     @property
     def deployment(self) -> bool:
@@ -59,18 +59,18 @@ class Point:
         return f"{self.row['model']} on {(deployment_words if self.deployment else configuration)(self.row)}"
 
 
-def read_point(given: str | Path | Mapping[str, Any]) -> Point:
+def read_point(point: str | Path | Mapping[str, Any]) -> Point:
     """Return a point by what names it; raise `EnergylensError` with every problem.
 
     A file of `explore`, `search`, `serve-plan` or a sweep, whatever its suffix, stands for its row of least energy;
     `front.parquet#3` for row 3. A path ending in .yaml is read as the fields of a point, any other text as
     `model; field=value; ...`. In Python the fields may be a mapping, its `model` and `gpu` also loaded.
     """
-    if isinstance(given, Mapping):
-        return _of_mapping({str(name): value for name, value in given.items()})
-    if not isinstance(given, (str, Path)):
-        raise SpecError(Problem(f"a point is not a {type(given).__name__}", hint=_WRITE, code="point"))
-    text = str(given)
+    if isinstance(point, Mapping):
+        return _of_mapping({str(name): value for name, value in point.items()})
+    if not isinstance(point, (str, Path)):
+        raise SpecError(Problem(f"a point is not a {type(point).__name__}", hint=_WRITE, code="point"))
+    text = str(point)
     if (file := _row_of_file(text)) is not None:
         return _of_file(*file)
     if not text.strip():
@@ -94,21 +94,21 @@ def _row_of_file(text: str) -> tuple[Path, str | None] | None:
 
 def _fields(text: str) -> dict[str, Any]:
     """Read `model; field=value; ...`."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     problems = []
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
         name, sign, value = (piece.strip() for piece in part.partition("="))
-        if not sign and not found:
+        if not sign and not fields:
             name, value = "model", part
         elif not sign or not value:
             problems.append(Problem(f"cannot read `{shown(part)}` of the point", hint=_WRITE, code="point"))
             continue
-        if name in found:
+        if name in fields:
             problems.append(Problem(f"the point gives `{shown(name)}` twice", hint="give it once", code="point"))
-        found[name] = _value(value)
+        fields[name] = _value(value)
     if problems:
         raise SpecError(problems)
-    return found
+    return fields
 
 
 def _value(text: str) -> Any:
@@ -124,9 +124,9 @@ def _value(text: str) -> Any:
     return text
 
 
-def _of_mapping(given: Mapping[str, Any]) -> Point:
+def _of_mapping(mapping: Mapping[str, Any]) -> Point:
     """Return the point of fields whose model and GPU may be paths or loaded."""
-    fields, loaded = dict(given), dict[str, Any]()
+    fields, loaded = dict(mapping), dict[str, Any]()
     for name, load in (("model", load_model), ("gpu", load_gpu)):
         value = fields.get(name)
         if value is not None and not isinstance(value, (str, bool, int, float)):
@@ -165,16 +165,16 @@ def _predicted(plan: Plan, point: Mapping[str, Any]) -> dict[str, Any]:
 def _of_file(path: Path, text: str | None) -> Point:
     from energylens.common.parquet_file import read_parquet
 
-    frame, told = read_parquet(path)
-    kind = told.get("note", {}).get("kind")
+    frame, metadata = read_parquet(path)
+    kind = metadata.get("note", {}).get("kind")
     if kind not in ("front", "top", "best_per", "service"):
         hint = "give a file of explore, search, serve-plan or a sweep"
         raise EnergylensError(
             Problem(f"`{printable(str(path))}` holds no points that can be told apart", hint=hint, code="result")
         )
-    frame = checked_result(frame, told, path)
+    frame = checked_result(frame, metadata, path)
     with undamaged(path):
-        return _row(frame, told["note"], path, text)
+        return _row(frame, metadata["note"], path, text)
 
 
 def _row(frame: pl.DataFrame, note: Mapping[str, Any], path: Path, text: str | None) -> Point:
@@ -189,8 +189,8 @@ def _row(frame: pl.DataFrame, note: Mapping[str, Any], path: Path, text: str | N
     source = (note.get("sources") or {}).get(row["model"]) or _bundled_source(row["model"])
     server = {name: row.get(name, default) for name, default in _server_defaults().items()}
     if note["kind"] == "service":
-        asked = {"workload": note["workload"], "limits": ", ".join(note["limits"]) or "none"}
-        return Point(row, server, None, source, asked)
+        conditions = {"workload": note["workload"], "limits": ", ".join(note["limits"]) or "none"}
+        return Point(row, server, None, source, conditions)
     plan = Plan.thaw(note["plan"])
     server["token_budget"] = int(plan.content["settings"]["max_batched_tokens"])
     row = {name: default for name, default in run_options.RUNNING.items() if name not in row} | row
@@ -199,11 +199,11 @@ def _row(frame: pl.DataFrame, note: Mapping[str, Any], path: Path, text: str | N
 
 def _of_plan(plan: Plan, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a configuration's joules depend on besides its columns: the plan's settings and the specs meant."""
-    told: dict[str, Any] = {"max_batched_tokens": int(plan.content["settings"]["max_batched_tokens"])}
+    conditions: dict[str, Any] = {"max_batched_tokens": int(plan.content["settings"]["max_batched_tokens"])}
     for kind, name in (("models", "model"), ("gpus", "gpu")):
-        own = plan.described(kind, row[name])
-        told[f"{name} spec (SHA-256)"] = hashlib.sha256(canonical(own).encode()).hexdigest()[:12]
-    return told
+        spec = plan.described(kind, row[name])
+        conditions[f"{name} spec (SHA-256)"] = hashlib.sha256(canonical(spec).encode()).hexdigest()[:12]
+    return conditions
 
 
 def _bundled_source(model: str) -> str | None:
@@ -211,5 +211,5 @@ def _bundled_source(model: str) -> str | None:
 
 
 def _server_defaults() -> dict[str, Any]:
-    told = {name: PointSpec.model_fields[name].default for name in SERVER_FIELDS}
-    return told | {"token_budget": MAX_BATCHED_TOKENS}
+    defaults = {name: PointSpec.model_fields[name].default for name in SERVER_FIELDS}
+    return defaults | {"token_budget": MAX_BATCHED_TOKENS}

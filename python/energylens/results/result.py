@@ -22,14 +22,33 @@ from energylens.engine.evaluate import checked_threads
 from energylens.engine.reductions import Keep, Kept, frames
 from energylens.engine.space import FrozenSpace, Space
 
-_BESIDE = ("top", "best_per", "distributions")
+_COMPANIONS = ("top", "best_per", "distributions")
 
 
 @dataclass(frozen=True)
 class Result:
-    """Non-dominated points of a space, sorted by the first objective, and what else was to be kept.
+    """The Pareto front of a space, sorted by the first objective; `explore`, `search` and `merge` return it.
 
-    `top` and `best_per` are frames of points; `distributions` has the columns column, low, high and count.
+    Parameters
+    ----------
+    frame
+        Points of the front: axes, results and joules by cause, one row each.
+    space
+        The space that was explored.
+    method
+        How: `exhaustive`, `native`, or an algorithm of pymoo.
+    points
+        Number of configurations that were evaluated.
+    by_reason
+        Number of them by outcome: `ok`, or why they cannot run.
+    outside_limits
+        Number of those that run but exceed a limit.
+    seconds
+        Time it took; 0 for results that were read from a file.
+    top, best_per
+        Points with the best first objective, and the best for each combination of some axes; None if not requested.
+    distributions
+        Histograms of result columns: `column`, `low`, `high`, `count`; None if not requested.
     """
 
     frame: pl.DataFrame
@@ -44,9 +63,19 @@ class Result:
     distributions: pl.DataFrame | None = None
 
     def quantile(self, column: str, share: float) -> float:
-        """Return the value of a column that this share of the points stays below, to within 1/128 of it.
+        """Return the value of a column that a share of the points stays below, to within 1/128 of it.
 
-        Raises `SpaceError` if the column's distribution was not kept or no point is left.
+        Parameters
+        ----------
+        column
+            A result column whose distribution was requested.
+        share
+            0 to 1: 0.5 for the median.
+
+        Raises
+        ------
+        SpaceError
+            If the distribution of the column was not requested, or the share is out of range.
         """
         bins = self.distributions
         if bins is None or not isinstance(column, str) or column not in bins["column"]:
@@ -77,10 +106,10 @@ class Result:
     @property
     def note(self) -> dict[str, Any]:
         """What its files say about where they come from."""
-        told = {"kind": "front", "method": self.method, "points": self.points, "by_reason": self.by_reason}
-        told |= {"outside_limits": self.outside_limits, "space": dict(self.space.describe())}
-        told |= {"sources": dict(self.space.sources)}
-        return told | {"trust": dict(self.space.trust), "plan": json.loads(self.space.plan.json)}
+        note = {"kind": "front", "method": self.method, "points": self.points, "by_reason": self.by_reason}
+        note |= {"outside_limits": self.outside_limits, "space": dict(self.space.describe())}
+        note |= {"sources": dict(self.space.sources)}
+        return note | {"trust": dict(self.space.trust), "plan": json.loads(self.space.plan.json)}
 
     @property
     def plot(self) -> views.FrontCharts:
@@ -101,30 +130,30 @@ class Result:
         from energylens.common.parquet_file import named_path, read_parquet
 
         path = named_path(path, "read")
-        frame, told = read_parquet(path)
-        note = told.get("note", {})
+        frame, metadata = read_parquet(path)
+        note = metadata.get("note", {})
         if note.get("kind") != "front":
             raise EnergylensError(not_a_front(path, note))
-        return cls.of_file(path, frame, told)
+        return cls.of_file(path, frame, metadata)
 
     @classmethod
-    def of_file(cls, path: Path, frame: pl.DataFrame, told: Mapping[str, Any]) -> Result:
+    def of_file(cls, path: Path, frame: pl.DataFrame, metadata: Mapping[str, Any]) -> Result:
         """Return the result of a front's file whose frame and metadata are read; what lies beside it is read here."""
         from energylens.common.parquet_file import read_parquet
         from energylens.results.file_form import checked_result
 
-        frame, note = checked_result(frame, told, path), told["note"]
+        frame, note = checked_result(frame, metadata, path), metadata["note"]
         with undamaged(path):
             space = thawed(note)
             _ = space.size, space.signed_objectives, space.bounds
         others = {}
-        for name in _BESIDE:
-            beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
-            if is_file(beside):
-                rows, its = read_parquet(beside)
+        for name in _COMPANIONS:
+            companion = path.with_name(f"{path.stem}.{name}{path.suffix}")
+            if is_file(companion):
+                rows, its = read_parquet(companion)
                 # Files of another run that had the same name are not this one's.
                 if its.get("note") == note | {"kind": name}:
-                    others[name] = checked_result(rows, its, beside)
+                    others[name] = checked_result(rows, its, companion)
         counts = dict(note["by_reason"])
         return cls(frame, space, note["method"], note["points"], counts, note["outside_limits"], 0.0, **others)
 
@@ -139,11 +168,13 @@ class Result:
 
         path = named_path(path, "write")
         files = []
-        for name in _BESIDE:
+        for name in _COMPANIONS:
             frame: pl.DataFrame | None = getattr(self, name)
             if frame is not None:
-                beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
-                files.append((beside, parquet_bytes(frame, self.plan_sha256, self.note | {"kind": name}, sealed=True)))
+                companion = path.with_name(f"{path.stem}.{name}{path.suffix}")
+                files.append(
+                    (companion, parquet_bytes(frame, self.plan_sha256, self.note | {"kind": name}, sealed=True))
+                )
         front = parquet_bytes(self.frame, self.plan_sha256, self.note, sealed=True)
         return write_files([*files, (path, front)])[-1]
 
@@ -163,12 +194,12 @@ def front_result(
     return Result(frame, space, method, points, by_reason, outside, seconds)
 
 
-def kept_result(space: Space, keep: Keep, kept: Kept, method: str, seconds: float, threads: int) -> Result:
+def reduced_result(space: Space, keep: Keep, reduced: Kept, method: str, seconds: float, threads: int) -> Result:
     """Return the result of a reduction of a whole space."""
-    found = frames(space, keep, kept, threads)
-    by_reason = {name: int(n) for name, n in zip(_core.REASONS, kept["by_reason"], strict=True) if n}
-    front = found.pop("front")
-    return Result(front, space, method, space.size, by_reason, int(kept["outside"]), seconds, **found)
+    reduced_frames = frames(space, keep, reduced, threads)
+    by_reason = {name: int(n) for name, n in zip(_core.REASONS, reduced["by_reason"], strict=True) if n}
+    front = reduced_frames.pop("front")
+    return Result(front, space, method, space.size, by_reason, int(reduced["outside"]), seconds, **reduced_frames)
 
 
 @contextmanager
@@ -182,22 +213,22 @@ def undamaged(path: Path) -> Iterator[None]:
         *(LookupError, TypeError, ValueError, AttributeError, StopIteration, ArithmeticError, RecursionError),
         pl.exceptions.PolarsError,
     ) as error:
-        told = shown(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
-        message = f"`{printable(str(path))}` was changed by hand, or written by another version of energylens ({told})"
+        fault = shown(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+        message = f"`{printable(str(path))}` was changed by hand, or written by another version of energylens ({fault})"
         raise EnergylensError(Problem(message, hint="make it again", code="result")) from None
 
 
 def thawed(note: dict[str, Any]) -> Space:
     """Return the space that a file's note tells."""
-    told, content = note["space"], note["plan"]
-    axes = {name: values for name, values in told["axes"].items() if name not in {"model", "gpu"}}
+    described, content = note["space"], note["plan"]
+    axes = {name: values for name, values in described["axes"].items() if name not in {"model", "gpu"}}
     return FrozenSpace(
-        models=told["axes"]["model"],
-        gpus=told["axes"]["gpu"],
+        models=described["axes"]["model"],
+        gpus=described["axes"]["gpu"],
         **axes,
         max_batched_tokens=int(content["settings"]["max_batched_tokens"]),
-        limits=told["limits"],
-        objectives=told["objectives"],
+        limits=described["limits"],
+        objectives=described["objectives"],
         content=content,
         accounts=note["trust"],
         model_sources=note["sources"],

@@ -33,17 +33,17 @@ def changes(space: Space, row: Mapping[str, Any], threads: int = 1) -> pl.DataFr
         name: row.get(name, default) for name, default in run_options.RUNNING.items()
     }
     points = typed([base, *({**base, **change} for _, _, change in moved)])
-    told = evaluated(space.plan, points, False, threads)
-    now = told.row(0, named=True)
-    kept = pl.all_horizontal(pl.lit(True), *(pl.col(c).is_between(low, high) for c, low, high in space.bounds))
+    results = evaluated(space.plan, points, False, threads)
+    now = results.row(0, named=True)
+    within = pl.all_horizontal(pl.lit(True), *(pl.col(c).is_between(low, high) for c, low, high in space.bounds))
     energy, latency = now["energy_per_output_token_j"], now["latency_s"]
-    rows = told[1:].select(
+    rows = results[1:].select(
         pl.Series("lever", [lever for lever, _, _ in moved], dtype=pl.String),
         pl.Series("change", [words for _, words, _ in moved], dtype=pl.String),
         (energy - pl.col("energy_per_output_token_j")).alias("saved_j"),
         (1.0 - pl.col("energy_per_output_token_j") / energy).alias("saved_share"),
         (pl.col("latency_s") / latency - 1.0).alias("latency_share"),
-        kept.alias("keeps"),
+        within.alias("keeps"),
         "extrapolated",
         "feasible",
     )
@@ -56,7 +56,7 @@ def changes(space: Space, row: Mapping[str, Any], threads: int = 1) -> pl.DataFr
 
 def _alternatives(plan: Plan, row: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """Return single changes: lever, words, columns."""
-    found: list[tuple[str, str, dict[str, Any]]] = []
+    alternatives: list[tuple[str, str, dict[str, Any]]] = []
     model, gpu = plan.described("models", row["model"]), plan.described("gpus", row["gpu"])
     routed = any(rank["active"] for rank in model["ranks"].values())
     for axis, top in (("tp", _MOST_TP), ("pp", 16), ("ep", 64), ("batch", _LARGEST_BATCH)):
@@ -65,29 +65,29 @@ def _alternatives(plan: Plan, row: Mapping[str, Any]) -> list[tuple[str, str, di
             continue
         for other in {max(1, now // 2), now * 2} - {now}:
             if other <= top:
-                found.append((axis, f"{axis} {other:,}", {axis: other}))
+                alternatives.append((axis, f"{axis} {other:,}", {axis: other}))
     for axis, what in (("weight_dtype", "weights"), ("kv_dtype", "KV")):
-        own = model["dtypes"].get({"weights": "weights", "KV": "cache"}[what], "bf16")
-        if row[axis] is None and own in _WIDE:
-            found.append((axis, f"fp8 {what}", {axis: "fp8"}))
+        default = model["dtypes"].get({"weights": "weights", "KV": "cache"}[what], "bf16")
+        if row[axis] is None and default in _WIDE:
+            alternatives.append((axis, f"fp8 {what}", {axis: "fp8"}))
         elif row[axis] is not None:
-            found.append((axis, f"{own} {what}", {axis: None}))
+            alternatives.append((axis, f"{default} {what}", {axis: None}))
     if gpu.get("clock") and row.get("sm_clock_mhz") is None:
         for share in _CLOCKS:
             mhz = round(gpu["clock"]["max_mhz"] * share / 15) * 15
-            found.append(("sm_clock_mhz", f"SM clock {mhz:,} MHz", {"sm_clock_mhz": mhz}))
+            alternatives.append(("sm_clock_mhz", f"SM clock {mhz:,} MHz", {"sm_clock_mhz": mhz}))
     elif row.get("sm_clock_mhz") is not None:
-        found.append(("sm_clock_mhz", "no locked clock", {"sm_clock_mhz": None}))
+        alternatives.append(("sm_clock_mhz", "no locked clock", {"sm_clock_mhz": None}))
     if row.get("power_cap_w") is not None:
-        found.append(("power_cap_w", "no cap", {"power_cap_w": None}))
+        alternatives.append(("power_cap_w", "no cap", {"power_cap_w": None}))
     else:
         watts = round(_CAP * gpu["power"]["tdp_w"])
-        found.append(("power_cap_w", f"cap {watts:,} W", {"power_cap_w": watts}))
+        alternatives.append(("power_cap_w", f"cap {watts:,} W", {"power_cap_w": watts}))
     if row["gpus"] > 1:
         if row.get("overlap_stages") is None:
-            found.append(("overlap", "overlap 4 x 16 SMs", dict(_STAGES)))
+            alternatives.append(("overlap", "overlap 4 x 16 SMs", dict(_STAGES)))
         for axis, what in (("sequence_parallel", "sequence parallel"), ("fused_norm", "fused norms")):
             on = bool(row.get(axis, False))
-            found.append((axis, f"no {what}" if on else what, {axis: not on}))
-    found += [("gpu", f"on {name}", {"gpu": name}) for name in plan.gpu_names if name != row["gpu"]]
-    return found
+            alternatives.append((axis, f"no {what}" if on else what, {axis: not on}))
+    alternatives += [("gpu", f"on {name}", {"gpu": name}) for name in plan.gpu_names if name != row["gpu"]]
+    return alternatives

@@ -54,7 +54,7 @@ def pair_words(row: Mapping[str, Any]) -> str:
 
 def why_not(by_reason: Mapping[str, int]) -> str:
     """Return the count of points by reason, the commonest first."""
-    told = {
+    reasons = {
         "memory": "do not fit into memory",
         "shard": "split a rank that does not divide",
         "experts": "have an ep that does not divide the experts",
@@ -69,4 +69,4 @@ def why_not(by_reason: Mapping[str, int]) -> str:
         "overflow": "have seconds or joules beyond what can be calculated with",
     }
     counts = sorted(((n, reason) for reason, n in by_reason.items() if reason != "ok"), reverse=True)
-    return ", ".join(f"{n:,} {told[reason]}" for n, reason in counts) or "no point was evaluated"
+    return ", ".join(f"{n:,} {reasons[reason]}" for n, reason in counts) or "no point was evaluated"

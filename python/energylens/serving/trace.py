@@ -14,7 +14,7 @@ from energylens.common.errors import EnergylensError, Problem, SpecError
 from energylens.common.files import input_file
 from energylens.common.memory import require_bytes
 from energylens.common.tables import read_table, reason_of
-from energylens.serving.trace_blocks import BLOCK_TOKENS, MOST_BLOCK_TOKENS, block_size
+from energylens.serving.trace_blocks import BLOCK_TOKENS, MOST_BLOCK_TOKENS, block_size, contradiction
 from energylens.serving.trace_times import UNITS, Arrivals, NoArrivals, arrivals, by_name
 
 NAMES: Final = {
@@ -109,7 +109,13 @@ def load_trace(path: str | Path, *, time_unit: str | None = None, block_tokens: 
     if blocks is not None and not problems:
         usual = _BAILIAN_BLOCK if _BAILIAN in rows.columns else BLOCK_TOKENS
         size, note = block_tokens or usual, ""
-        if block_tokens is None:
+        if block_tokens is not None:
+            fit = contradiction(blocks, tokens["prompt_tokens"], block_tokens)
+            if isinstance(fit, str):
+                note = fit
+            else:
+                problems.append(_problem(path, fit.message, fit.hint, fit.row))
+        else:
             known = block_size(blocks, tokens["prompt_tokens"], usual)
             if isinstance(known, str):
                 problems.append(_problem(path, known, "say how many: --block-tokens 16 (in Python block_tokens=16)"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 BLOCK_TOKENS: Final = 512
 """Tokens of a prefix block where a trace leaves it open: that of the Mooncake traces."""
@@ -16,6 +18,10 @@ _SIZES: Final = tuple(2**power for power in range(12))
 
 _EXPLAINED: Final = 0.98
 """Share of the requests whose number of blocks a size has to explain: published traces have a few odd rows."""
+
+
+_CERTAIN: Final = 10
+"""Lists from which on no size explains nearly all of them by chance that is not theirs."""
 
 
 def block_size(blocks: pl.Series, prompt_tokens: pl.Series, expected: int) -> tuple[int, str] | str:
@@ -38,11 +44,7 @@ def block_size(blocks: pl.Series, prompt_tokens: pl.Series, expected: int) -> tu
     if not listed.any():
         return expected, ""
     counts, tokens = counts[listed], prompt_tokens.cast(pl.Float64).to_numpy()[listed]
-
-    def explained(size: int) -> float:
-        return float(((np.floor(tokens / size) <= counts) & (counts <= np.ceil(tokens / size))).mean())
-
-    fitting = [size for size in _SIZES if explained(size) >= _EXPLAINED]
+    fitting = _fitting(counts, tokens)
     if len(fitting) == 1:
         return fitting[0], f"blocks of {fitting[0]:,} tokens, as the numbers of blocks say"
     if expected in fitting:
@@ -57,3 +59,67 @@ def block_size(blocks: pl.Series, prompt_tokens: pl.Series, expected: int) -> tu
         f"no one size of a block explains the lists: a prompt of {tokens[row]:,.0f} tokens has {counts[row]:,.0f} "
         f"blocks, in blocks of {expected:,} tokens it would have {np.ceil(tokens[row] / expected):,.0f}"
     )
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A size of blocks that lists cannot have: what is wrong, a row that shows it, and what would be right."""
+
+    message: str
+    hint: str
+    row: int
+
+
+def contradiction(blocks: pl.Series, prompt_tokens: pl.Series, size: int) -> Contradiction | str:
+    """Return why lists cannot be of blocks of a size that somebody named, or else a sentence on how they fit it.
+
+    That is certain only where another size explains nearly all lists. Where none does, lists may name but the
+    beginnings of prompts, or blocks of what was made as well: the size is taken, and what does not fit it is said.
+
+    Parameters
+    ----------
+    blocks
+        Lists of blocks, one of each request.
+    prompt_tokens
+        Prompt tokens of each request.
+    size
+        Tokens of a block.
+    """
+    counts = blocks.list.len().fill_null(0).to_numpy().astype(np.float64)
+    tokens = prompt_tokens.cast(pl.Float64).to_numpy()
+    listed = counts > 0
+    if not listed.any():
+        return ""
+    many, few = counts > np.ceil(tokens / size), counts < np.floor(tokens / size)
+    wrong = listed & (many | few)
+    if wrong[listed].mean() <= 1.0 - _EXPLAINED:
+        return ""
+    share = f"{int(wrong.sum()):,} of {int(listed.sum()):,} lists"
+    if not (many & listed).any():
+        note = f"blocks of {size:,} tokens, as said: {share} name but the beginnings of prompts"
+    else:
+        note = f"blocks of {size:,} tokens, as said, although {share} have other numbers of blocks"
+    fitting = _fitting(counts[listed], tokens[listed])
+    if not fitting or (not (many & listed).any() and listed.sum() < _CERTAIN):
+        return note
+    # The row that shows it best: the number that is off by the largest factor.
+    rows = np.flatnonzero(wrong)
+    row = int(rows[np.abs(np.log(counts[rows] * size / np.maximum(tokens[rows], 1.0))).argmax()])
+    message = (
+        f"blocks of {size:,} tokens do not fit the lists: a prompt of {tokens[row]:,.0f} tokens has "
+        f"{np.ceil(tokens[row] / size):,.0f} such blocks, its list names {counts[row]:,.0f}; {share} do not fit"
+    )
+    if len(fitting) == 1:
+        hint = f"blocks of {fitting[0]:,} tokens fit: leave --block-tokens out (in Python block_tokens)"
+    else:
+        hint = f"blocks of {' or '.join(f'{known:,}' for known in fitting[:4])} tokens fit: --block-tokens {fitting[0]}"
+    return Contradiction(message, hint, row)
+
+
+def _fitting(counts: NDArray[np.float64], tokens: NDArray[np.float64]) -> list[int]:
+    """Return the sizes that explain nearly all numbers of blocks."""
+
+    def explained(size: int) -> float:
+        return float(((np.floor(tokens / size) <= counts) & (counts <= np.ceil(tokens / size))).mean())
+
+    return [size for size in _SIZES if explained(size) >= _EXPLAINED]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -26,6 +25,7 @@ from energylens.serving.arrivals import crowding as crowding
 from energylens.serving.arrivals import rate_profile as rate_profile
 from energylens.serving.coreset import coreset
 from energylens.serving.hours import hours_of
+from energylens.serving.lengths import lengths
 from energylens.serving.prefixes import flat_blocks as flat_blocks
 from energylens.serving.prefixes import prefix_curve as prefix_curve
 from energylens.serving.trace import Trace, checked_options, load_trace
@@ -37,7 +37,6 @@ KINDS: Final = 32
 """Kinds of requests that stand for a workload."""
 
 _MOST_DIGITS: Final = 12
-_CONSTANT = re.compile(r"^\s*(\d+)\s*[:x]\s*(\d+)\s*$")
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,8 @@ def load_workload(
     checked_options(time_unit, block_tokens)
     text = str(source)
     known = bundled("workloads")
-    path = known.get(text.lower(), Path(text)) if not isinstance(source, Workload) else Path()
+    tokens = None if isinstance(source, Workload) or text.lower() in known else lengths(text)
+    path = known.get(text.lower(), Path(text)) if not isinstance(source, Workload) and tokens is None else Path()
     if path.suffix and path.suffix.lower() not in {".yaml", ".yml", text.lower()}:
         input_file(path, "trace")
         return _from_trace(path, stamp(path), time_unit, block_tokens)
@@ -194,8 +194,8 @@ def load_workload(
         raise SpecError(Problem(fault, hint=hint, code="workload"))
     if isinstance(source, Workload):
         return source
-    if match := _CONSTANT.match(text):
-        return constant(match[1], match[2])
+    if tokens is not None:
+        return constant(*tokens)
     if path.suffix.lower() in {".yaml", ".yml"}:
         input_file(path, "workload")
         return _from_file(path, stamp(path))

@@ -11,7 +11,7 @@ from energylens import _core
 from energylens.common.errors import EnergylensError, Problem
 from energylens.engine.evaluate import checked_threads
 from energylens.results.parquet import parquet_bytes
-from energylens.results.result import Result, kept_result
+from energylens.results.result import Result, reduced_result
 from energylens.sweeps.frozen import Sweep, thaw_here
 from energylens.sweeps.merged import FRAMES, SUCCESS, merged_result
 from energylens.sweeps.shard import Damaged, read_parts, shard_name
@@ -76,7 +76,7 @@ def merge_shards(storage: Storage, sweep: Sweep, threads: int) -> Result:
             rows += part.rows or 0
     if missing:
         raise _incomplete(storage, sweep, missing)
-    result = kept_result(sweep.space, sweep.keep, reduction.contents(), "exhaustive", 0.0, threads)
+    result = reduced_result(sweep.space, sweep.keep, reduction.contents(), "exhaustive", 0.0, threads)
     _write(storage, sweep, result, rows)
     return result
 

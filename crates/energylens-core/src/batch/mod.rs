@@ -1,5 +1,8 @@
-//! A batch of requests that start together: phases through the pipeline, results by name.
+//! A batch of requests: its passes through the pipeline, their seconds and joules, memory, results by column.
 
 pub mod columns;
+mod memory;
+mod passes;
 pub mod phase;
+mod results;
 pub mod serve;

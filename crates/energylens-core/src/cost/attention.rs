@@ -1,40 +1,42 @@
-//! Fused attention: masks, and how full the last wave is.
+//! Fused attention: masks, and how full the last wave of thread blocks is (Eq. 5.8, 5.9, 5.11).
 
 use crate::input::plan::MaskSpec;
 use crate::numeric::lanes::{Basis, Lane, ceiling};
 use crate::numeric::shape::Poly;
 
-/// Rows of queries one thread block takes.
+/// Query rows of one thread block (the 128 of Eq. 5.9 and 5.10).
 pub const QUERY_ROWS: f64 = 128.0;
 
-/// The matrix work of an attention kernel.
+/// The matrix work of an attention kernel (Eq. 5.8, 5.9).
+///
+/// Polynomials are in the sequences `b`, new tokens `s` and visible tokens `t` of a pass, local to one GPU.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attention {
-    /// Seconds of the FLOPs on the whole GPU at the reached rate, with the visible pairs as `s·t`.
+    /// Seconds of its FLOPs at the rate it reaches (Eq. 5.7), with pairs of new and visible tokens as `s·t`.
     pub seconds: Poly,
-    /// Independent query rows besides those along s.
+    /// Query heads times sequences: independent rows besides those along `s`.
     pub heads: Poly,
-    /// Seconds of one sequence and head of the cache, whatever its length.
+    /// Decode: seconds that each sequence and KV head takes, whatever its length.
     pub sequences: Poly,
-    /// What a prompt takes besides.
+    /// Prefill: padding and waves of thread blocks; none in decode.
     pub blocks: Option<Blocks>,
 }
 
-/// Blocks of 128 query rows, as a prompt is worked on.
+/// Thread blocks of 128 query rows, which work on a prompt (Eq. 5.9).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Blocks {
-    /// Rows to which prompts are padded; a padded row sees half as many tokens more.
+    /// Rows to which prompts are padded; under a causal mask a padded row has half as many visible tokens more.
     pub pad: f64,
-    /// Seconds of one visible token of one block on every SM, for the longest block to end.
+    /// Seconds for each visible token of the longest block, which ends last: `c_ℓ·τ_u` (Eq. 5.10).
     pub token_s: f64,
-    /// Seconds of one wave of blocks.
+    /// Seconds of one wave of blocks over all SMs: `c_w·τ_u`.
     pub wave_s: f64,
-    /// Longest reach of a mask.
+    /// Window of the mask in tokens; infinite without one.
     pub window: f64,
 }
 
 impl Attention {
-    /// Adds its compute time to `time`.
+    /// Adds its matrix seconds on `sms` SMs to `time` (Eq. 5.8, 5.9); `basis` has the visible pairs under its mask.
     #[inline(always)]
     pub fn add<const L: usize>(&self, basis: &Basis<L>, sms: f64, time: &mut Lane<L>) {
         let seconds = basis.value(&self.seconds);
@@ -58,7 +60,7 @@ impl Attention {
     }
 }
 
-/// Mean number of tokens a new one sees, over `s` new tokens ending at `t`.
+/// Mean number of tokens visible to a new one, over `s` new tokens ending at `t` (Eq. 5.11).
 #[inline(always)]
 pub fn visible(mask: Option<MaskSpec>, s: f64, t: f64) -> f64 {
     let Some(mask) = mask else { return t };
@@ -76,7 +78,7 @@ pub fn visible(mask: Option<MaskSpec>, s: f64, t: f64) -> f64 {
     }
 }
 
-/// Cached tokens read at all.
+/// Tokens whose keys and values are read from the cache (Eq. 4.1).
 #[inline(always)]
 pub fn reach(mask: Option<MaskSpec>, s: f64, t: f64) -> f64 {
     match mask.and_then(|m| m.window) {

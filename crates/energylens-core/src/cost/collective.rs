@@ -1,63 +1,20 @@
-//! Collectives inside a node and across nodes, by message size.
+//! Collectives inside a node and across nodes, by message size (Eq. 7.5, 7.6).
 
 use super::env::Env;
 use crate::graph::Routed;
-use crate::hardware::curve::{Copies, Implementation};
+use crate::hardware::collectives::{Copies, Implementation, Operation};
 use crate::hardware::profile::Profile;
-use crate::input::plan::Phase;
 use crate::numeric::lanes::Lane;
 use crate::numeric::shape::Poly;
-
-/// A collective operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Operation {
-    /// Sum, known to all.
-    AllReduce,
-    /// Concatenation, known to all.
-    AllGather,
-    /// Sum, each keeps its part.
-    ReduceScatter,
-    /// Each to each.
-    AllToAll,
-    /// One to one.
-    SendRecv,
-    /// Tokens to the GPUs of their experts.
-    Dispatch,
-    /// And back.
-    Combine,
-}
+use crate::phase::Phase;
 
 impl Operation {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::AllReduce,
-        Self::AllGather,
-        Self::ReduceScatter,
-        Self::AllToAll,
-        Self::SendRecv,
-        Self::Dispatch,
-        Self::Combine,
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AllReduce => "all_reduce",
-            Self::AllGather => "all_gather",
-            Self::ReduceScatter => "reduce_scatter",
-            Self::AllToAll => "all_to_all",
-            Self::SendRecv => "send_recv",
-            Self::Dispatch => "dispatch",
-            Self::Combine => "combine",
-        }
-    }
-
-    /// Whether each sends to each what is meant for it alone.
+    /// Whether each GPU sends something else to every other: then nothing is added up on the way.
     pub fn each_to_each(self) -> bool {
         matches!(self, Self::AllToAll | Self::Dispatch | Self::Combine)
     }
 
-    /// Network latencies one after the other: the depth of a tree of nodes; one where each node sends to each.
+    /// Network latencies one after the other (Eq. 7.8): the depth of a tree of nodes; one where each node sends to each.
     pub fn hops(self, nodes: u32) -> f64 {
         match self {
             _ if nodes <= 1 => 0.0,
@@ -66,12 +23,12 @@ impl Operation {
         }
     }
 
-    /// Share of an all-reduce's joules for a byte of message: it reads and writes all of it, others half of that.
+    /// Joules of a byte of message over those of an all-reduce, which reads and writes all of it, others half (Eq. 7.9).
     pub fn moved(self) -> f64 {
         if self == Self::AllReduce { 1.0 } else { 0.5 }
     }
 
-    /// Bytes over the bus per byte of message, among `n`.
+    /// Bytes over the bus per byte of message, among `n` GPUs or nodes (Eq. 7.7).
     pub fn bus_factor(self, n: f64) -> f64 {
         match self {
             Self::AllReduce => 2.0 * (n - 1.0) / n,
@@ -81,37 +38,38 @@ impl Operation {
     }
 }
 
-/// Who takes part.
+/// The GPUs that take part in a collective.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Group {
-    /// GPUs.
+    /// How many.
     pub size: u32,
-    /// GPUs from the first to the last of them.
+    /// GPUs from the first to the last of them, counted through the engine: decides how many nodes they span (Eq. 7.5).
     pub span: u32,
 }
 
-/// What of the busiest GPU all wait for.
+/// By what the busiest GPU receives more than a mean one: all wait for it (Eq. 7.4).
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Awaited {
-    /// All have as much to do.
+enum Imbalance {
+    /// All receive as much.
     Nothing,
-    /// Choices of experts there.
+    /// By choices of its experts: each is a copy of a token.
     Choices,
-    /// Tokens with any there.
+    /// By tokens with any expert there: each is sent once.
     Tokens,
 }
 
+/// Coefficients of one implementation for the members of a node (first term of Eq. 7.6).
 #[derive(Clone, Debug, PartialEq)]
-struct Choice {
+struct Curve {
     max_bytes: f64,
     alpha_s: f64,
     root: f64,
     seconds_per_byte: f64,
 }
 
-impl Choice {
+impl Curve {
     /// Whether another takes every message that this one takes, never slower.
-    fn yields_to(&self, other: &Self) -> bool {
+    fn is_dominated_by(&self, other: &Self) -> bool {
         self.max_bytes <= other.max_bytes
             && self.alpha_s >= other.alpha_s
             && self.root >= other.root
@@ -119,44 +77,44 @@ impl Choice {
     }
 }
 
-/// Choices without those that are never the fastest.
-fn useful(choices: Vec<Choice>) -> Vec<Choice> {
-    let mut kept: Vec<Choice> = Vec::with_capacity(choices.len());
-    for choice in choices {
-        if !kept.iter().any(|other| choice.yields_to(other)) {
-            kept.retain(|other| !other.yields_to(&choice));
-            kept.push(choice);
+/// Curves without those that are never the fastest.
+fn undominated(curves: Vec<Curve>) -> Vec<Curve> {
+    let mut fastest: Vec<Curve> = Vec::with_capacity(curves.len());
+    for curve in curves {
+        if !fastest.iter().any(|other| curve.is_dominated_by(other)) {
+            fastest.retain(|other| !other.is_dominated_by(&curve));
+            fastest.push(curve);
         }
     }
-    kept
+    fastest
 }
 
-/// One collective of one mapping, its constants resolved.
+/// One collective of one mapping, its coefficients looked up; message and joules are of one GPU.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Collective {
-    /// Operation.
+    /// What it does.
     pub operation: Operation,
-    /// Members.
+    /// Which GPUs take part.
     pub group: Group,
-    /// Message bytes.
+    /// Bytes of its message (Y), by the tokens of a pass.
     pub message: Poly,
-    /// Whether it completes sums over tp and nothing else.
+    /// Whether it completes sums over tp and nothing else: what sequence parallelism splits.
     pub over_tp: bool,
-    /// What of the busiest GPU tells how long it takes.
-    awaited: Awaited,
-    choices: Vec<Choice>,
+    /// By what its bytes are scaled to those of the busiest GPU.
+    imbalance: Imbalance,
+    curves: Vec<Curve>,
     net_alpha_s: f64,
     net_seconds_per_byte: f64,
     joules_per_byte: f64,
 }
 
 impl Collective {
-    /// Resolves the coefficients; none for a group of one.
+    /// Looks up the coefficients of an operation; none for a group of one, which communicates nothing.
     pub fn new(profile: &Profile, operation: Operation, group: Group, message: Poly) -> Option<Self> {
         Self::only(profile, operation, group, message, &|_| true)
     }
 
-    /// The same with some of the implementations alone.
+    /// The same with only those implementations whose name `wanted` accepts.
     pub fn only(
         profile: &Profile,
         operation: Operation,
@@ -165,11 +123,12 @@ impl Collective {
         wanted: &dyn Fn(&str) -> bool,
     ) -> Option<Self> {
         let all = profile.collectives.of(operation, None);
-        let some: Vec<&Implementation> = all.into_iter().filter(|one| wanted(&one.name)).collect();
-        Self::made(profile, operation, group, message, &some, 1.0)
+        let some: Vec<&Implementation> = all.into_iter().filter(|entry| wanted(&entry.name)).collect();
+        Self::resolved(profile, operation, group, message, &some, 1.0)
     }
 
-    /// Tokens sent to their experts or back: `elements` of all tokens, of so many bytes each if nobody says otherwise.
+    /// A dispatch or a combine (Eq. 7.1): `elements` of the tokens, one copy each, of so many `bytes` each unless the
+    /// profile's entry for it says otherwise.
     pub fn routed(
         profile: &Profile,
         (operation, phase): (Operation, Phase),
@@ -180,17 +139,17 @@ impl Collective {
         let known = profile.collectives.of(operation, Some(phase));
         let first = known.first()?;
         // An entry made for this says how many bytes it sends; anything else sends a copy for each expert.
-        let ways = if first.bytes_per_element.is_some() { &known[..1] } else { &known[..] };
+        let entries = if first.bytes_per_element.is_some() { &known[..1] } else { &known[..] };
         let once = first.copies == Copies::Gpu;
         let copies = |n: f64| if once { routed.reach(n) } else { routed.active };
         let all = copies(f64::from(group.size));
         let (_, nodes) = Self::members(profile, operation, group);
         let message = elements.scaled(all * first.bytes_per_element.unwrap_or(bytes));
-        let made = Self::made(profile, operation, group, message, ways, copies(f64::from(nodes)) / all)?;
-        Some(Self { awaited: if once { Awaited::Tokens } else { Awaited::Choices }, ..made })
+        let collective = Self::resolved(profile, operation, group, message, entries, copies(f64::from(nodes)) / all)?;
+        Some(Self { imbalance: if once { Imbalance::Tokens } else { Imbalance::Choices }, ..collective })
     }
 
-    /// Members a node, and nodes.
+    /// Members in a node (μ), and nodes (h): Eq. 7.5. A send_recv spans two nodes if its engine does not fit into one.
     fn members(profile: &Profile, operation: Operation, group: Group) -> (f64, u32) {
         if operation == Operation::SendRecv {
             return if group.span > profile.link.gpus_per_node { (1.0, 2) } else { (2.0, 1) };
@@ -199,8 +158,8 @@ impl Collective {
         ((f64::from(group.size) / f64::from(nodes)).max(1.0), nodes)
     }
 
-    /// Of implementations, of which the fastest takes a message; so much of it is for all nodes.
-    fn made(
+    /// Looks up the coefficients of implementations; across nodes the share `for_nodes` of a message counts.
+    fn resolved(
         profile: &Profile,
         operation: Operation,
         group: Group,
@@ -212,22 +171,22 @@ impl Collective {
             return None;
         }
         let (m, nodes) = Self::members(profile, operation, group);
-        let mut choices = vec![Choice { max_bytes: f64::INFINITY, alpha_s: 0.0, root: 0.0, seconds_per_byte: 0.0 }];
+        let mut curves = vec![Curve { max_bytes: f64::INFINITY, alpha_s: 0.0, root: 0.0, seconds_per_byte: 0.0 }];
         if m > 1.0 {
             let inside = operation.bus_factor(m);
             let resolved = implementations.iter().filter_map(|implementation| {
-                let curve = implementation.curve(m.ceil() as u32)?;
-                Some(Choice {
-                    max_bytes: [implementation.max_bytes, curve.max_bytes]
+                let link = implementation.curve(m.ceil() as u32)?;
+                Some(Curve {
+                    max_bytes: [implementation.max_bytes, link.max_bytes]
                         .into_iter()
                         .flatten()
                         .fold(f64::INFINITY, f64::min),
-                    alpha_s: curve.alpha_s,
-                    root: if operation == Operation::SendRecv { 0.0 } else { curve.root_s_per_sqrt_byte },
-                    seconds_per_byte: inside / curve.bandwidth_bytes_per_s,
+                    alpha_s: link.alpha_s,
+                    root: if operation == Operation::SendRecv { 0.0 } else { link.root_s_per_sqrt_byte },
+                    seconds_per_byte: inside / link.bandwidth_bytes_per_s,
                 })
             });
-            choices = useful(resolved.collect());
+            curves = undominated(resolved.collect());
         }
         let rails = if operation.each_to_each() { 1.0 } else { m };
         let beyond = if nodes > 1 { for_nodes / rails } else { 0.0 };
@@ -239,29 +198,29 @@ impl Collective {
             group,
             message,
             over_tp: false,
-            awaited: Awaited::Nothing,
-            choices,
+            imbalance: Imbalance::Nothing,
+            curves,
             net_alpha_s: profile.link.net_alpha_s * operation.hops(nodes),
             net_seconds_per_byte: across / profile.link.net_bandwidth_bytes_per_s,
             joules_per_byte: profile.energy.link_j_per_byte * operation.moved() * (within + beyond),
         })
     }
 
-    /// The same, known to complete sums over tp and nothing else.
+    /// Marks it as completing sums over tp and nothing else.
     #[must_use]
     pub fn over_tp(self) -> Self {
         Self { over_tp: true, ..self }
     }
 
-    /// Seconds of a part of the message, its bytes inside the node so many times slower.
+    /// Seconds of a share `part` of its message (Eq. 7.6), the bytes inside a node taking `slowdown` times as long (Eq. 7.11).
     #[inline(always)]
-    pub fn seconds<const L: usize>(&self, env: &Env<L>, part: f64, slower: f64) -> Lane<L> {
+    pub fn seconds<const L: usize>(&self, env: &Env<L>, part: f64, slowdown: f64) -> Lane<L> {
         let mut bytes = [0.0; L];
         env.plain.add(&self.message, part, &mut bytes);
-        let more = match self.awaited {
-            Awaited::Nothing => None,
-            Awaited::Choices => Some(&env.choices),
-            Awaited::Tokens => Some(&env.tokens),
+        let more = match self.imbalance {
+            Imbalance::Nothing => None,
+            Imbalance::Choices => Some(&env.choices),
+            Imbalance::Tokens => Some(&env.tokens),
         };
         if let Some(more) = more {
             for i in 0..L {
@@ -272,11 +231,11 @@ impl Collective {
         for i in 0..L {
             roots[i] = bytes[i].sqrt();
         }
-        for choice in &self.choices {
-            let per_byte = choice.seconds_per_byte * slower;
+        for curve in &self.curves {
+            let per_byte = curve.seconds_per_byte * slowdown;
             for i in 0..L {
-                let time = choice.alpha_s + choice.root * roots[i] + bytes[i] * per_byte;
-                let time = if bytes[i] <= choice.max_bytes { time } else { f64::INFINITY };
+                let time = curve.alpha_s + curve.root * roots[i] + bytes[i] * per_byte;
+                let time = if bytes[i] <= curve.max_bytes { time } else { f64::INFINITY };
                 best[i] = if time < best[i] { time } else { best[i] };
             }
         }
@@ -286,12 +245,12 @@ impl Collective {
         best
     }
 
-    /// Bytes of its parts.
+    /// Bytes it holds in memory.
     pub fn bytes(&self) -> usize {
-        self.message.bytes() + self.choices.capacity() * size_of::<Choice>()
+        self.message.bytes() + self.curves.capacity() * size_of::<Curve>()
     }
 
-    /// Dynamic joules of one GPU.
+    /// Dynamic joules of one GPU (Eq. 7.9).
     pub fn joules(&self) -> Poly {
         self.message.scaled(self.joules_per_byte)
     }

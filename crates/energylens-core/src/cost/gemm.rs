@@ -1,4 +1,4 @@
-//! Matrix products: tiles, waves and split-K.
+//! Matrix products: tiles, waves and split-K (Eq. 5.5), and those of experts (Eq. 6.8).
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,37 +7,37 @@ use crate::numeric::shape::Poly;
 use crate::routing::Table;
 use crate::routing::table::{Places, TILE_ROWS};
 
-/// Ways of cutting the depth; grouped products are not cut.
+/// Parts into which the depth may be split (k of Eq. 5.5); grouped products are not split.
 const SPLITS: [f64; 4] = [1.0, 2.0, 4.0, 8.0];
 
-/// Row units a table covers; beyond, times are computed.
+/// Rows that a table of times covers, in units of the smallest tile; beyond, times are computed.
 const TABLE_UNITS: usize = 1024;
 
-/// One product on one GPU.
+/// One matrix product on one GPU, sizes local and as polynomials of the pass.
 #[derive(Clone, Debug)]
 pub struct Product {
-    /// Batch count.
+    /// How many products of this size: I.
     pub batch: Poly,
-    /// Rows M; of a grouped product unused, its tiles come from the table of routing.
+    /// Rows M; unused by a grouped product, whose tiles come from the table of routing.
     pub rows: Poly,
     /// Columns N.
     pub columns: Poly,
     /// Depth K.
     pub depth: Poly,
-    /// Seconds of one FLOP on one SM at the reached rate.
+    /// Seconds of one FLOP on one SM at the rate reached: `S/(peak·compute_efficiency)`.
     pub seconds_per_flop: f64,
-    /// One of experts.
+    /// What a grouped product (of experts) adds.
     pub grouped: Option<Grouped>,
-    /// Times by row units, made at the first look-up.
+    /// Seconds by rows in units of the smallest tile, filled at the first look-up.
     pub table: OnceLock<Vec<f64>>,
 }
 
-/// What a grouped product has besides.
+/// What a grouped product needs to know of the experts.
 #[derive(Clone, Debug)]
 pub struct Grouped {
-    /// What tokens load on GPUs.
+    /// Tiles of the busiest GPU by tokens of the pool.
     pub table: Arc<Table>,
-    /// Experts that no token hit and that it works on all the same: a share of those of a GPU, and their number.
+    /// Share of the experts not hit that it works on all the same (ι), and the experts of a GPU (X_ℓ).
     pub idle: (f64, f64),
 }
 
@@ -59,35 +59,35 @@ impl PartialEq for Product {
 }
 
 impl Product {
-    /// Bytes of its parts; with the table it will have, if it is used with one.
+    /// Bytes it holds in memory; with the table it will have, if it is used with one.
     pub fn bytes(&self, tables: bool) -> usize {
         let table = if tables && self.grouped.is_none() { (TABLE_UNITS + LANES + 1) * size_of::<f64>() } else { 0 };
         [&self.batch, &self.rows, &self.columns, &self.depth].map(Poly::bytes).iter().sum::<usize>() + table
     }
 
-    /// Ways of cutting its depth.
+    /// Parts into which its depth may be split.
     fn splits(&self) -> &'static [f64] {
         if self.grouped.is_some() { &SPLITS[..1] } else { &SPLITS }
     }
 }
 
-/// Tiles and SMs.
+/// The tiles and SMs that a kernel's products choose from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tiling {
-    /// Candidate tiles: rows, columns, share of the rate.
+    /// Candidate tiles: rows m, columns n, share of the rate that the tile reaches.
     pub tiles: Vec<(f64, f64, f64)>,
     /// SMs the kernel may use.
     pub sms: f64,
-    /// Depth that beginning and end of a tile are worth.
+    /// Depth that the beginning and end of a tile are worth: K_0.
     pub depth_0: f64,
-    /// Seconds of putting a cut depth together.
+    /// Seconds of adding up the parts of a split depth.
     pub split_s: f64,
-    /// Fewest rows of a tile: times change at its multiples only, as rows of tiles are powers of two.
+    /// Fewest rows of a tile. Times change at its multiples only, as rows of tiles are powers of two: that is why a table works.
     unit: f64,
 }
 
 impl Tiling {
-    /// From candidate tiles and the SMs the kernel may use; one that a tile of no smaller share divides never wins and is left out.
+    /// Leaves out candidate tiles that another of no smaller share divides: they never win.
     pub fn new(candidates: &[(f64, f64, f64)], sms: f64, depth_0: f64, split_s: f64) -> Self {
         type Tile = (f64, f64, f64);
         let divides = |a: &Tile, b: &Tile| a != b && b.0 % a.0 == 0.0 && b.1 % a.1 == 0.0 && a.2 >= b.2;
@@ -98,7 +98,10 @@ impl Tiling {
         Self { tiles, sms, depth_0, split_s, unit }
     }
 
-    /// Adds the best time of `product` to `time`; `experts` are (hit experts, rows of each).
+    /// Adds the seconds of `product` to `time`: the best of tiles and splits (Eq. 5.5; of experts Eq. 6.8).
+    ///
+    /// `experts` are the rows of the routing table and the experts hit on the busiest GPU; `tables` looks times up by rows,
+    /// with the same bits.
     #[inline(always)]
     pub fn add<const L: usize>(
         &self,
@@ -119,11 +122,11 @@ impl Tiling {
                 let limit = self.unit * TABLE_UNITS as f64;
                 if tables && rows.iter().all(|rows| *rows <= limit) {
                     let table = product.table.get_or_init(|| self.table(product, columns, depth, batch));
-                    let mut found = [0.0; L];
+                    let mut seconds = [0.0; L];
                     for i in 0..L {
-                        found[i] = table.get(ceiling(rows[i] * unit) as usize).copied().unwrap_or(f64::INFINITY);
+                        seconds[i] = table.get(ceiling(rows[i] * unit) as usize).copied().unwrap_or(f64::INFINITY);
                     }
-                    found
+                    seconds
                 } else {
                     self.best(&[batch; L], &rows, columns, depth, product)
                 }
@@ -135,7 +138,7 @@ impl Tiling {
         }
     }
 
-    /// Times for 0, 1, ... row units, by the same arithmetic as without a table.
+    /// Seconds for 0, 1, ... units of rows, by the same arithmetic as without a table.
     fn table(&self, product: &Product, columns: f64, depth: f64, batch: f64) -> Vec<f64> {
         let mut table = Vec::with_capacity(TABLE_UNITS + LANES + 1);
         while table.len() <= TABLE_UNITS {
@@ -145,6 +148,7 @@ impl Tiling {
         table
     }
 
+    /// Best of tiles and splits where columns and depth are the same for all lanes (Eq. 5.5).
     #[inline(always)]
     fn best<const L: usize>(
         &self,
@@ -176,7 +180,7 @@ impl Tiling {
         best
     }
 
-    /// The best time of a grouped product: tiles of the busiest GPU, which are not cut.
+    /// Best of the tiles of a grouped product on the busiest GPU (Eq. 6.8).
     #[inline(always)]
     fn grouped<const L: usize>(
         &self,
@@ -195,7 +199,7 @@ impl Tiling {
             let across = ceiling(columns * (1.0 / n));
             let wave = 2.0 * m * n * (depth + self.depth_0) * (product.seconds_per_flop / share);
             for i in 0..L {
-                let all = tiles[i] + share_idle * (local - busy_hits[i]);
+                let all = tiles[i] + share_idle * (local - busy_hits[i]); // W'_m of Eq. 6.7
                 let time = ceiling(ceiling(all * across) * inverse_sms) * wave;
                 best[i] = if time < best[i] { time } else { best[i] };
             }
@@ -203,6 +207,7 @@ impl Tiling {
         best
     }
 
+    /// Best of tiles and splits where columns or depth differ between lanes, as along tokens (Eq. 5.5).
     #[inline(always)]
     fn general<const L: usize>(&self, product: &Product, basis: &Basis<L>) -> Lane<L> {
         let (batch, rows) = (basis.value(&product.batch), basis.value(&product.rows));

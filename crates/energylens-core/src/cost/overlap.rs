@@ -1,24 +1,15 @@
-//! Kernels and collectives at the same time.
-
-use serde::Deserialize;
+//! Kernels and collectives at the same time: stages, micro-batches and rings (Eq. 7.10, 7.12, 7.13, 11.1).
 
 use super::collective::Collective;
-use super::kernel::{Env, How, Timed};
+use super::env::Env;
+use super::timing::{TimedKernel, TimingOptions};
+use crate::hardware::link::Contention;
 use crate::numeric::lanes::Lane;
 
-/// How much slower each goes on while the other runs too.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Contention {
-    /// Kernels.
-    pub compute: f64,
-    /// Collectives.
-    pub communication: f64,
-}
-
 impl Contention {
-    /// Seconds of a kernel and a collective that start together: `max(C + o·κ_c/(1+κ_c), R + o·κ_r/(1+κ_r))` with
-    /// `o = min(C·(1+κ_c), R·(1+κ_r))`.
+    /// Seconds until a kernel and a collective that start together have both ended (Eq. 7.10).
+    ///
+    /// `compute` and `collective` are the seconds of each alone.
     #[inline(always)]
     pub fn both(self, compute: f64, collective: f64) -> f64 {
         let (slow_c, slow_r) = (1.0 + self.compute, 1.0 + self.communication);
@@ -29,55 +20,56 @@ impl Contention {
     }
 }
 
-/// Who waits for whom.
+/// How kernels and the collectives that run at the same time take turns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Order {
-    /// Each stage's collective after its kernel: `C + (S−1)·both(C, R) + R`.
+    /// Each stage's collective runs with the kernel of the next stage: `C + (Ω−1)·both(C, R) + R` (Eq. 7.13).
     Stages,
-    /// Micro-batches taking turns: `S·both(C, R)`.
+    /// The collectives of one micro-batch run with the kernels of another: `Ω·both(C, R)` (Eq. 11.1).
     Turns,
-    /// A ring beside one kernel: `both(C, R)`.
+    /// Messages around a ring run with one kernel: `both(C, R)` (Eq. 7.12).
     Ring,
 }
 
-/// Kernels with the collectives that run beside them.
+/// Kernels with the collectives that run at the same time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overlapped {
-    /// Kernels, one after the other, as they run beside communication.
-    pub kernels: Vec<Timed>,
+    /// Kernels, one after the other, on the SMs that communication leaves.
+    pub kernels: Vec<TimedKernel>,
     /// Collectives, one after the other.
     pub collectives: Vec<Collective>,
-    /// Who waits for whom.
+    /// How they take turns.
     pub order: Order,
-    /// Stages, micro-batches; of a ring, messages.
+    /// Stages or micro-batches (Ω); of a ring, its messages.
     pub stages: f64,
-    /// How many times slower than on the SMs they want the collectives are inside a node.
-    pub slower: f64,
-    /// Share of the communication's watts drawn.
-    pub drawing: f64,
-    /// Divided environment of the stages; none is the whole one.
+    /// Seconds of the collectives' bytes inside a node over those on the SMs they want (Eq. 7.11).
+    pub slowdown: f64,
+    /// Share of `communication_w` that they draw on their SMs (Eq. 7.14).
+    pub power_share: f64,
+    /// Which environment has the rows of one stage; none: the undivided one.
     pub env: Option<usize>,
-    /// Contention.
+    /// How much both slow each other down.
     pub contention: Contention,
 }
 
 /// Seconds of overlapped kernels and collectives.
 #[derive(Clone, Debug)]
 pub struct OverlappedSeconds<const L: usize> {
-    /// Kernels.
+    /// Seconds of kernels.
     pub kernel_s: Lane<L>,
-    /// The rest.
+    /// Seconds of communication that no kernel hides.
     pub exposed_s: Lane<L>,
-    /// Seconds of drawing the communication's watts, besides the exposed ones.
+    /// Seconds at `communication_w` besides the exposed ones (Eq. 7.14), negative where less than all of it is drawn.
     pub hidden_s: Lane<L>,
     /// Seconds of kernels that follow the clock.
     pub clocked_s: Lane<L>,
 }
 
 impl Overlapped {
-    /// Whether its time depends on a variable, given as a bit of the monomials.
-    pub fn sees(&self, bit: u8) -> bool {
-        self.kernels.iter().any(|kernel| kernel.sees(bit)) || self.collectives.iter().any(|c| c.message.sees(bit))
+    /// Whether its time depends on a variable, by its bit in the monomials.
+    pub fn depends_on(&self, bit: u8) -> bool {
+        self.kernels.iter().any(|kernel| kernel.depends_on(bit))
+            || self.collectives.iter().any(|c| c.message.depends_on(bit))
     }
 
     /// Seconds of the collectives of one stage; of a ring, of all its messages.
@@ -86,7 +78,7 @@ impl Overlapped {
         let (part, laps) = if self.order == Order::Ring { (1.0, self.stages) } else { (1.0 / self.stages, 1.0) };
         let mut out = [0.0; L];
         for collective in &self.collectives {
-            let seconds = collective.seconds(env, part, self.slower);
+            let seconds = collective.seconds(env, part, self.slowdown);
             for i in 0..L {
                 out[i] += laps * seconds[i];
             }
@@ -94,14 +86,19 @@ impl Overlapped {
         out
     }
 
-    /// Their seconds together.
+    /// Seconds of all stages (Eq. 7.12, 7.13, 11.1); `divided` are the environments of stages.
     #[inline(always)]
-    pub fn seconds<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], how: How) -> OverlappedSeconds<L> {
+    pub fn seconds<const L: usize>(
+        &self,
+        env: &Env<L>,
+        divided: &[Env<L>],
+        options: TimingOptions,
+    ) -> OverlappedSeconds<L> {
         let slice = self.env.and_then(|at| divided.get(at)).unwrap_or(env);
         let slices = if self.order == Order::Ring { 1.0 } else { self.stages };
         let (mut compute, mut clocked_s) = ([0.0; L], [0.0; L]);
         for kernel in &self.kernels {
-            let seconds = kernel.seconds(slice, how);
+            let seconds = kernel.seconds(slice, options);
             for i in 0..L {
                 compute[i] += seconds.kernel_s[i];
                 clocked_s[i] += slices * seconds.clocked_s[i];
@@ -116,12 +113,12 @@ impl Overlapped {
                 Order::Stages => {
                     out.kernel_s[i] = self.stages * c;
                     out.exposed_s[i] = (self.stages - 1.0) * more + r;
-                    out.hidden_s[i] = self.drawing * self.stages * r - out.exposed_s[i];
+                    out.hidden_s[i] = self.power_share * self.stages * r - out.exposed_s[i];
                 }
                 Order::Turns => {
                     out.kernel_s[i] = self.stages * c;
                     out.exposed_s[i] = self.stages * more;
-                    out.hidden_s[i] = self.drawing * self.stages * r - out.exposed_s[i];
+                    out.hidden_s[i] = self.power_share * self.stages * r - out.exposed_s[i];
                 }
                 Order::Ring => {
                     out.kernel_s[i] = c;

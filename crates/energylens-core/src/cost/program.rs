@@ -1,165 +1,66 @@
 //! One phase of a mapping, summed wherever it is linear and evaluated once wherever it is equal.
 //!
 //! Joules are linear in the monomials of a pass, and so are the seconds of kernels whose work and traffic grow with one
-//! monomial alone. What is left are the few kernels and collectives whose time bends: each is evaluated once, and counted
-//! by the pipeline stages that run it. In decode most of them do not see the context: those are *fixed* by the number of
-//! sequences, and kept apart, so that a caller who knows their seconds need not evaluate them again.
+//! monomial alone. What is left are the few kernels and collectives whose seconds are nonlinear: each is evaluated once,
+//! and counted by the pipeline stages that run it. In decode most of them do not depend on the context but on the number of
+//! sequences alone: they are kept apart, so that a caller who knows their seconds need not evaluate them again.
 
 use super::collective::Collective;
-use super::kernel::{Beside, Env, How, KernelCost, Timed, smooth_maximum};
+use super::env::Env;
+use super::kernel::{Concurrent, KernelCost};
+pub use super::nonlinear::{
+    ACTIVATIONS_J, CACHE_J, CLOCKED_S, COMPUTE_J, EXPOSED_S, HIDDEN_S, JOULES, KERNEL_S, LINK_J, NONLINEAR_SUMS,
+    NonlinearSums, SUMS, Sums, WEIGHTS_J,
+};
+use super::nonlinear::{Nonlinear, add_times};
 use super::overlap::{Order, Overlapped};
-use crate::numeric::lanes::{LANES, Lane};
+use super::timing::{TimingOptions, smooth_maximum};
 use crate::numeric::shape::{Poly, T};
-
-/// Number of sums of a stage: joules of compute, weights, cache, activations, links; then seconds of kernels, of exposed
-/// communication, of hidden communication, and those of kernels that follow the clock (where a lock or a cap asks for them).
-pub const SUMS: usize = 9;
-/// Joules of compute.
-pub const COMPUTE_J: usize = 0;
-const WEIGHTS_J: usize = 1;
-const CACHE_J: usize = 2;
-const ACTIVATIONS_J: usize = 3;
-/// Joules of communication.
-pub const LINK_J: usize = 4;
-/// Number of joules, the first of the sums.
-pub const JOULES: usize = 5;
-/// Seconds of kernels.
-pub const KERNEL_S: usize = 5;
-/// Seconds of exposed communication.
-pub const EXPOSED_S: usize = 6;
-/// Seconds of hidden communication.
-pub const HIDDEN_S: usize = 7;
-/// Seconds of kernels that follow the clock.
-pub const CLOCKED_S: usize = 8;
-
-/// Sums of one stage, by [`SUMS`].
-pub type Sums<const L: usize = LANES> = [Lane<L>; SUMS];
-
-/// Number of sums that bend: the seconds.
-pub const BENT: usize = SUMS - JOULES;
-
-/// Seconds that bend, of one kind of stage, from [`KERNEL_S`] on.
-pub type Bent<const L: usize = LANES> = [Lane<L>; BENT];
 
 /// Sums that are linear in the monomials of one basis.
 type Linear = [Poly; SUMS];
 
-/// What one kind of pipeline stage sums up linearly.
+/// The linear sums of one kind of pipeline stage.
 #[derive(Clone, Debug, Default)]
 struct Stage {
+    /// Over plain monomials.
     plain: Linear,
-    /// By mask: sums over visible pairs, and over the reach into the cache.
+    /// By mask: over visible pairs, and over the tokens read from the cache.
     masked: Vec<(usize, Linear, Linear)>,
+    /// Joules of weights for each expert hit (Eq. 6.10).
     expert_weights_j: f64,
+    /// Joules of FLOPs on padding for each expert hit (Eq. 6.11).
     expert_padding_j: f64,
-    /// Of experts read once a stage of overlap: by divided environment.
+    /// Joules of weights for each expert hit by the rows of an overlap stage: by the environment of such stages.
     divided_weights_j: Vec<(usize, f64)>,
-}
-
-/// Different items, each with its number of runs by kind of stage.
-#[derive(Clone, Debug)]
-struct Counted<X> {
-    items: Vec<(X, Vec<f64>)>,
-}
-
-impl<X> Default for Counted<X> {
-    fn default() -> Self {
-        Self { items: Vec::new() }
-    }
-}
-
-impl<X> Counted<X> {
-    fn bytes(&self, of: impl Fn(&X) -> usize) -> usize {
-        let item = |(item, counts): &(X, Vec<f64>)| {
-            size_of::<(X, Vec<f64>)>() + of(item) + counts.capacity() * size_of::<f64>()
-        };
-        self.items.iter().map(item).sum()
-    }
-}
-
-impl<X: PartialEq> Counted<X> {
-    fn add(&mut self, item: X, stage: usize, times: f64) {
-        let at = self.items.iter().position(|(have, _)| *have == item).unwrap_or_else(|| {
-            self.items.push((item, Vec::new()));
-            self.items.len() - 1
-        });
-        let counts = &mut self.items[at].1;
-        counts.resize(counts.len().max(stage + 1), 0.0);
-        counts[stage] += times;
-    }
-}
-
-/// Everything whose time bends.
-#[derive(Clone, Debug, Default)]
-struct Bending {
-    timed: Counted<Timed>,
-    collectives: Counted<Collective>,
-    overlapped: Counted<Overlapped>,
 }
 
 /// One phase of a mapping.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
-    /// What bends and does not see t, where that was asked for.
-    fixed: Bending,
-    /// What else bends.
-    moving: Bending,
+    /// What is nonlinear and does not depend on t, if it is kept apart.
+    context_free: Nonlinear,
+    /// What else is nonlinear.
+    context_dependent: Nonlinear,
+    /// Linear sums by kind of stage.
     stages: Vec<Stage>,
+    /// Whether what does not depend on t is kept apart.
     split: bool,
+    /// Whether the seconds that follow the clock are computed.
     clocked: bool,
-    bent: usize,
-}
-
-impl Bending {
-    fn bytes(&self, tables: bool) -> usize {
-        let timed = self.timed.bytes(|timed| timed.bytes(tables));
-        let collectives = self.collectives.bytes(Collective::bytes);
-        let overlapped = self.overlapped.bytes(|own| {
-            let kernels = own.kernels.iter().map(|timed| size_of::<Timed>() + timed.bytes(tables));
-            let collectives = own.collectives.iter().map(|one| size_of::<Collective>() + one.bytes());
-            kernels.chain(collectives).sum()
-        });
-        timed + collectives + overlapped
-    }
-
-    /// Adds the seconds of each kind of stage to `out`.
-    #[inline(always)]
-    fn evaluate<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], how: How, out: &mut [Bent<L>]) {
-        for (timed, counts) in &self.timed.items {
-            let seconds = timed.seconds(env, how);
-            add_counted(counts, &seconds.kernel_s, KERNEL_S, out);
-            if how.clocked {
-                add_counted(counts, &seconds.clocked_s, CLOCKED_S, out);
-            }
-        }
-        for (collective, counts) in &self.collectives.items {
-            add_counted(counts, &collective.seconds(env, 1.0, 1.0), EXPOSED_S, out);
-        }
-        for (overlapped, counts) in &self.overlapped.items {
-            let seconds = overlapped.seconds(env, divided, how);
-            add_counted(counts, &seconds.kernel_s, KERNEL_S, out);
-            add_counted(counts, &seconds.exposed_s, EXPOSED_S, out);
-            add_counted(counts, &seconds.hidden_s, HIDDEN_S, out);
-            if how.clocked {
-                add_counted(counts, &seconds.clocked_s, CLOCKED_S, out);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn add_counted<const L: usize>(counts: &[f64], seconds: &Lane<L>, which: usize, out: &mut [Bent<L>]) {
-    for (count, bent) in counts.iter().zip(out) {
-        if *count > 0.0 {
-            add_times(*count, seconds, &mut bent[which - JOULES]);
-        }
-    }
+    /// How many of the nonlinear sums are in use, from the first on.
+    nonlinear_sums: usize,
 }
 
 impl Program {
-    /// An empty program; `split` keeps apart what does not see t, `clocked` asks for the seconds that follow the clock.
+    /// An empty program; `split` keeps apart what does not depend on t, `clocked` computes the seconds that follow the clock.
     pub fn new(split: bool, clocked: bool) -> Self {
-        Self { split, clocked, bent: if clocked { BENT } else { HIDDEN_S - JOULES }, ..Self::default() }
+        Self {
+            split,
+            clocked,
+            nonlinear_sums: if clocked { NONLINEAR_SUMS } else { HIDDEN_S - JOULES },
+            ..Self::default()
+        }
     }
 
     /// Starts the next kind of stage.
@@ -169,24 +70,29 @@ impl Program {
 
     /// Adds `times` runs of a block's kernels to the latest kind of stage.
     pub fn add_block<'a>(&mut self, kernels: impl Iterator<Item = &'a KernelCost> + Clone, times: f64) {
-        let turns = |kernel: &&KernelCost| kernel.beside.as_ref().is_some_and(|beside| beside.order == Order::Turns);
-        if let Some(together) = KernelCost::overlapped(kernels.clone().filter(turns)) {
-            self.add_overlapped(together, times);
+        let turns = |kernel: &&KernelCost| {
+            kernel.concurrent.as_ref().is_some_and(|concurrent| concurrent.order == Order::Turns)
+        };
+        // Micro-batches that take turns overlap a whole block, everything else overlaps kernel by kernel.
+        if let Some(overlapped) = KernelCost::overlapped(kernels.clone().filter(turns)) {
+            self.add_overlapped(overlapped, times);
         }
         for kernel in kernels {
             self.add(kernel, times);
         }
     }
 
-    /// Adds `times` runs of a kernel to the latest kind of stage, but for the time of what takes turns.
+    /// Adds `times` runs of a kernel to the latest kind of stage, except for the seconds of what takes turns.
     fn add(&mut self, kernel: &KernelCost, times: f64) {
         let latest = self.stages.len().saturating_sub(1);
         let Some(stage) = self.stages.last_mut() else { return };
         stage.add_joules(kernel, times);
-        match &kernel.beside {
-            Some(Beside { order: Order::Turns, .. }) => {}
+        match &kernel.concurrent {
+            Some(Concurrent { order: Order::Turns, .. }) => {}
             Some(_) => {
-                KernelCost::overlapped([kernel]).into_iter().for_each(|one| self.add_overlapped(one, times));
+                KernelCost::overlapped([kernel])
+                    .into_iter()
+                    .for_each(|overlapped| self.add_overlapped(overlapped, times));
             }
             None => {
                 if let Some((seconds, clocked)) = linear_seconds(kernel) {
@@ -194,33 +100,33 @@ impl Program {
                     stage.plain[CLOCKED_S].add(&clocked.scaled(times));
                 } else {
                     let timed = kernel.timed(&kernel.timing);
-                    self.part(timed.sees(T)).timed.add(timed, latest, times);
+                    self.part(timed.depends_on(T)).timed.add(timed, latest, times);
                 }
             }
         }
         for collective in kernel.exposed() {
-            self.part(collective.message.sees(T)).collectives.add(collective.clone(), latest, times);
+            self.part(collective.message.depends_on(T)).collectives.add(collective.clone(), latest, times);
         }
     }
 
     fn add_overlapped(&mut self, overlapped: Overlapped, times: f64) {
         let latest = self.stages.len().saturating_sub(1);
-        self.bent = self.bent.max(CLOCKED_S - JOULES);
-        self.part(overlapped.sees(T)).overlapped.add(overlapped, latest, times);
+        self.nonlinear_sums = self.nonlinear_sums.max(CLOCKED_S - JOULES);
+        self.part(overlapped.depends_on(T)).overlapped.add(overlapped, latest, times);
     }
 
-    /// Adds the joules of a collective whose time is not the stage's.
+    /// Adds the joules of a collective whose seconds are counted elsewhere: the message to the next stage.
     pub fn add_link(&mut self, collective: &Collective) {
         if let Some(stage) = self.stages.last_mut() {
             stage.plain[LINK_J].add(&collective.joules());
         }
     }
 
-    fn part(&mut self, moving: bool) -> &mut Bending {
-        if moving || !self.split { &mut self.moving } else { &mut self.fixed }
+    fn part(&mut self, context_dependent: bool) -> &mut Nonlinear {
+        if context_dependent || !self.split { &mut self.context_dependent } else { &mut self.context_free }
     }
 
-    /// Bytes it takes, about; with what tables it will have, if it is used with them.
+    /// Bytes it holds in memory, about; with the tables it will have, if it is used with them.
     pub fn bytes(&self, tables: bool) -> usize {
         let linear = |linear: &Linear| linear.iter().map(Poly::bytes).sum::<usize>();
         let stage = |stage: &Stage| {
@@ -229,53 +135,66 @@ impl Program {
             };
             size_of::<Stage>() + linear(&stage.plain) + stage.masked.iter().map(masked).sum::<usize>()
         };
-        let parts = [&self.fixed, &self.moving].map(|part| part.bytes(tables));
+        let parts = [&self.context_free, &self.context_dependent].map(|part| part.bytes(tables));
         self.stages.iter().map(stage).sum::<usize>() + parts.iter().sum::<usize>()
     }
 
-    /// How many of the seconds that bend it has.
-    pub fn bent(&self) -> usize {
-        self.bent
+    /// How many of the nonlinear sums it uses, from the first on.
+    pub fn nonlinear_sums(&self) -> usize {
+        self.nonlinear_sums
     }
 
-    /// Whether it has seconds of hidden communication, zero perhaps.
-    pub fn hides(&self) -> bool {
-        self.bent > HIDDEN_S - JOULES
+    /// Whether it has a sum of hidden communication, which may be zero.
+    pub fn has_hidden_communication(&self) -> bool {
+        self.nonlinear_sums > HIDDEN_S - JOULES
     }
 
-    /// Evaluates what bends and, of what is kept apart, does not see the context.
+    /// Evaluates the nonlinear seconds that do not depend on the context, if they are kept apart.
     #[inline(always)]
-    pub fn fix<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], tables: bool, out: &mut [Bent<L>]) {
+    pub fn evaluate_context_free<const L: usize>(
+        &self,
+        env: &Env<L>,
+        divided: &[Env<L>],
+        tables: bool,
+        out: &mut [NonlinearSums<L>],
+    ) {
         self.start(out);
-        self.fixed.evaluate(env, divided, How { tables, clocked: self.clocked }, out);
+        self.context_free.evaluate(env, divided, TimingOptions { tables, clocked: self.clocked }, out);
     }
 
-    /// Evaluates what else bends.
+    /// Evaluates all other nonlinear seconds.
     #[inline(always)]
-    pub fn bend<const L: usize>(&self, env: &Env<L>, divided: &[Env<L>], tables: bool, out: &mut [Bent<L>]) {
+    pub fn evaluate_context_dependent<const L: usize>(
+        &self,
+        env: &Env<L>,
+        divided: &[Env<L>],
+        tables: bool,
+        out: &mut [NonlinearSums<L>],
+    ) {
         self.start(out);
-        self.moving.evaluate(env, divided, How { tables, clocked: self.clocked }, out);
+        self.context_dependent.evaluate(env, divided, TimingOptions { tables, clocked: self.clocked }, out);
     }
 
+    /// Sets the sums in use to zero.
     #[inline(always)]
-    fn start<const L: usize>(&self, out: &mut [Bent<L>]) {
-        for lane in out.iter_mut().flat_map(|own| own.iter_mut().take(self.bent)) {
+    fn start<const L: usize>(&self, out: &mut [NonlinearSums<L>]) {
+        for lane in out.iter_mut().flat_map(|sums| sums.iter_mut().take(self.nonlinear_sums)) {
             *lane = [0.0; L];
         }
     }
 
-    /// Sums of one kind of stage, given what bends in it; those it does not have are left as they are.
+    /// Sums of one kind of stage, from its nonlinear ones; those it does not use are left as they are.
     #[inline(always)]
     pub fn sum<const L: usize>(
         &self,
         kind: usize,
         (env, divided): (&Env<L>, &[Env<L>]),
-        fixed: &Bent<L>,
-        moving: &Bent<L>,
+        context_free: &NonlinearSums<L>,
+        context_dependent: &NonlinearSums<L>,
         sums: &mut Sums<L>,
     ) {
         let Some(stage) = self.stages.get(kind) else { return };
-        let used = JOULES + self.bent;
+        let used = JOULES + self.nonlinear_sums;
         for (sum, poly) in sums.iter_mut().zip(&stage.plain).take(used) {
             env.plain.set(poly, sum);
         }
@@ -297,27 +216,23 @@ impl Program {
         for (at, joules) in &stage.divided_weights_j {
             add_times(*joules, &divided.get(*at).unwrap_or(env).hits, &mut sums[WEIGHTS_J]);
         }
-        for (sum, (fixed, moving)) in sums.iter_mut().skip(JOULES).zip(fixed.iter().zip(moving)).take(self.bent) {
+        for (sum, (context_free, context_dependent)) in
+            sums.iter_mut().skip(JOULES).zip(context_free.iter().zip(context_dependent)).take(self.nonlinear_sums)
+        {
             for i in 0..L {
-                sum[i] += if self.split { fixed[i] + moving[i] } else { moving[i] };
+                sum[i] += if self.split { context_free[i] + context_dependent[i] } else { context_dependent[i] };
             }
         }
     }
 }
 
-#[inline(always)]
-fn add_times<const L: usize>(times: f64, lane: &Lane<L>, sum: &mut Lane<L>) {
-    for i in 0..L {
-        sum[i] += times * lane[i];
-    }
-}
-
 impl Stage {
+    /// Adds the joules of `times` runs of a kernel with its collectives (Eq. 8.3).
     fn add_joules(&mut self, kernel: &KernelCost, times: f64) {
         let (traffic, prices, reads) = (&kernel.traffic, &kernel.prices, kernel.reads());
         let experts = times * reads * traffic.expert_bytes * prices.weight_j;
         let worked = kernel.timing.worked;
-        match kernel.beside.as_ref().and_then(|beside| beside.env).filter(|_| experts > 0.0) {
+        match kernel.concurrent.as_ref().and_then(|concurrent| concurrent.env).filter(|_| experts > 0.0) {
             Some(env) => self.divided_weights_j.push((env, experts * worked.hit)),
             None => self.expert_weights_j += experts * worked.hit,
         }
@@ -326,7 +241,7 @@ impl Stage {
         for collective in &kernel.collectives {
             self.plain[LINK_J].add(&collective.joules().scaled(times));
         }
-        if let Some(Beside { ring: Some(ring), stages, .. }) = &kernel.beside {
+        if let Some(Concurrent { ring: Some(ring), stages, .. }) = &kernel.concurrent {
             self.plain[LINK_J].add(&ring.joules().scaled(times * stages));
         }
         self.expert_padding_j += times * kernel.padding_j * worked.hit;
@@ -334,7 +249,7 @@ impl Stage {
         let (pairs, reach) = match kernel.mask {
             None => (&mut self.plain, None),
             Some(mask) => {
-                let at = self.masked.iter().position(|(have, ..)| *have == mask).unwrap_or_else(|| {
+                let at = self.masked.iter().position(|(other, ..)| *other == mask).unwrap_or_else(|| {
                     self.masked.push((mask, Linear::default(), Linear::default()));
                     self.masked.len() - 1
                 });
@@ -354,16 +269,17 @@ impl Stage {
     }
 }
 
-/// Seconds as a polynomial, with those that follow the clock, if work and traffic grow with one and the same monomial and
-/// nothing bends them.
+/// Seconds of a kernel (Eq. 5.1) as a polynomial, with those that follow the clock, if they are linear.
+///
+/// They are if work and traffic grow with one and the same monomial: the smooth maximum of both then grows with it too.
 fn linear_seconds(kernel: &KernelCost) -> Option<(Poly, Poly)> {
     let timing = &kernel.timing;
-    let bends = timing.set.root_s_per_sqrt_byte > 0.0
+    let nonlinear = timing.set.root_s_per_sqrt_byte > 0.0
         || !timing.products.is_empty()
         || timing.attention.is_some()
         || kernel.traffic.expert_bytes > 0.0
         || kernel.mask.is_some();
-    if bends {
+    if nonlinear {
         return None;
     }
     let [bytes, ..] = kernel.bytes();
@@ -372,7 +288,7 @@ fn linear_seconds(kernel: &KernelCost) -> Option<(Poly, Poly)> {
         return None;
     }
     let bits = moved.first().or(worked.first()).map(|(bits, _)| *bits)?;
-    if moved.iter().chain(worked).any(|(own, _)| *own != bits) {
+    if moved.iter().chain(worked).any(|(other, _)| *other != bits) {
         return None;
     }
     let memory = moved.first().map_or(0.0, |(_, c)| c * timing.seconds_per_byte);
@@ -381,24 +297,4 @@ fn linear_seconds(kernel: &KernelCost) -> Option<(Poly, Poly)> {
     let (longer, clocked) = smooth_maximum(compute, memory, timing.set.sharpness.ilog2());
     seconds.add(&Poly::monomial(bits, longer));
     Some((seconds, Poly::monomial(bits, clocked)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::numeric::lanes::Basis;
-    use crate::numeric::lanes::ZERO;
-
-    #[test]
-    fn equal_parts_are_kept_once() {
-        let mut list = Counted::default();
-        for (item, stage) in [(7, 0), (8, 0), (7, 2)] {
-            list.add(item, stage, 1.5);
-        }
-        assert_eq!(list.items, [(7, vec![1.5, 0.0, 1.5]), (8, vec![1.5])]);
-        let basis = Basis::new(&[2.0; LANES], &[3.0; LANES], &ZERO, &ZERO);
-        let mut lane = [9.0; LANES];
-        basis.set(&Poly::monomial(3, 5.0), &mut lane);
-        assert_eq!(lane[0], 30.0);
-    }
 }

@@ -16,13 +16,13 @@ pub enum Work {
 /// Ranks of a matrix product, each in order of appearance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MatrixRanks {
-    /// In both factors and the result.
+    /// In both factors and the result: independent products (I).
     pub batch: Vec<Rank>,
-    /// In the left factor and the result only.
+    /// In the left factor and the result only (M).
     pub rows: Vec<Rank>,
-    /// In the right factor and the result only.
+    /// In the right factor and the result only (N).
     pub columns: Vec<Rank>,
-    /// Contracted.
+    /// Contracted: in a factor, not in the result (K).
     pub depth: Vec<Rank>,
 }
 
@@ -48,7 +48,8 @@ pub fn contracted(equation: &Equation) -> Vec<Rank> {
     all_ranks(equation).into_iter().filter(|rank| !equation.result.has(*rank)).collect()
 }
 
-/// Sorts an equation's ranks; `routed` names a rank to leave out.
+/// The kind of work of an equation: a matrix product if it has row, column and depth ranks (section 2 of the physics page).
+/// `routed` is a rank to leave out: that of the experts in a grouped product.
 pub fn work(equation: &Equation, routed: Option<Rank>) -> Work {
     let [left, right] = equation.factors.as_slice() else { return Work::Vector };
     let result = &equation.result.ranks;

@@ -65,7 +65,7 @@ impl Function {
         Self::ALL.iter().find(|(_, f)| *f == self).map_or("", |(name, _)| name)
     }
 
-    /// Vector FLOPs per element of its largest argument.
+    /// Vector FLOPs for each element of its largest argument (c_f of Eq. 2.2).
     pub fn flops_per_element(self) -> f64 {
         match self {
             Self::Embed | Self::Last => 0.0,
@@ -78,7 +78,7 @@ impl Function {
         }
     }
 
-    /// Whether it needs the whole last rank of its first argument.
+    /// Whether it needs all of the last rank of its first argument, so that a split one is gathered.
     pub fn reduces_last_rank(self) -> bool {
         matches!(self, Self::Norm | Self::Softmax | Self::Topk | Self::Sample)
     }

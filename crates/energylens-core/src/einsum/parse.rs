@@ -93,8 +93,8 @@ pub fn parse(text: &str) -> Result<Equation, Problem> {
         reader.at += 1;
         factors.push(reader.factor()?);
     }
-    if let Some(found) = reader.peek() {
-        return Err(reader.fault(format!("unexpected `{found}` after a complete equation")));
+    if let Some(next) = reader.peek() {
+        return Err(reader.fault(format!("unexpected `{next}` after a complete equation")));
     }
     if let Some(third) = factors.get(2) {
         return Err(Problem::new("too-many-factors", "an equation multiplies at most two factors")
@@ -124,11 +124,11 @@ impl Reader<'_> {
 
     fn symbol(&mut self, wanted: char, hint: &str) -> Result<(), Problem> {
         match self.peek() {
-            Some(found) if found == wanted => {
+            Some(next) if next == wanted => {
                 self.at += wanted.len_utf8();
                 Ok(())
             }
-            Some(found) => Err(self.fault(format!("expected `{wanted}`, found `{found}`")).hint(hint)),
+            Some(next) => Err(self.fault(format!("expected `{wanted}`, found `{next}`")).hint(hint)),
             None => Err(self.fault(format!("expected `{wanted}`, found the end of the equation")).hint(hint)),
         }
     }

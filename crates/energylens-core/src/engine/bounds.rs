@@ -2,12 +2,23 @@
 
 use std::ops::Range;
 
+use crate::batch::columns;
 use crate::batch::serve::{LARGEST, SMALLEST};
 use crate::numeric::lanes::LANES;
 
 /// By how much bounds are wider than their parts make them, relatively: far above the rounding of the few operations of a
 /// result (some 1e-15), far below any difference that matters.
 const ROUNDING: f64 = 1e-12;
+
+/// Columns whose bounds need not be wider, because points take them from tables as they are, or from one sum.
+const EXACT: [usize; 6] = [
+    columns::TTFT_S,
+    columns::TPOT_S,
+    columns::ENERGY_PREFILL_J,
+    columns::MEMORY_BYTES_PER_GPU,
+    columns::ENERGY_DECODE_STEP_J,
+    columns::GPUS,
+];
 
 /// The least and the most of values.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +88,9 @@ impl Bounds {
     /// Whether no point can be infeasible for results beyond what can be calculated with.
     pub fn finite(&self) -> bool {
         let within = |span: Span| span.low > SMALLEST && span.high < LARGEST;
-        within(self.column(0)) && within(self.column(3)) && self.memory_bytes.high < LARGEST
+        within(self.column(columns::LATENCY_S))
+            && within(self.column(columns::ENERGY_J))
+            && self.memory_bytes.high < LARGEST
     }
 
     /// The span of a result column; everything for those of causes.
@@ -104,24 +117,24 @@ impl Bounds {
             high: (prefill_j.high / ttft_s.low).max(step_j.high / tpot_s.low),
         };
         let span = match column {
-            0 => total(ttft_s, tpot_s),
-            1 => ttft_s,
-            2 => tpot_s,
-            3 => total(prefill_j, step_j),
-            4 => over(per_token(prefill_j, step_j), batch),
-            5 => over(total(prefill_j, step_j), batch),
-            6 => prefill_j,
-            7 => Span { low: steps.low * step_j.low, high: steps.high * step_j.high },
-            8 => over(power(), gpus),
-            9 => rate(),
-            10 => over(rate(), gpus),
-            11 => memory_bytes,
-            12 => step_j,
-            13 => Span::exact(gpus),
+            columns::LATENCY_S => total(ttft_s, tpot_s),
+            columns::TTFT_S => ttft_s,
+            columns::TPOT_S => tpot_s,
+            columns::ENERGY_J => total(prefill_j, step_j),
+            columns::ENERGY_PER_OUTPUT_TOKEN_J => over(per_token(prefill_j, step_j), batch),
+            columns::ENERGY_PER_REQUEST_J => over(total(prefill_j, step_j), batch),
+            columns::ENERGY_PREFILL_J => prefill_j,
+            columns::ENERGY_DECODE_J => Span { low: steps.low * step_j.low, high: steps.high * step_j.high },
+            columns::POWER_W_PER_GPU => over(power(), gpus),
+            columns::OUTPUT_TOKENS_PER_S => rate(),
+            columns::OUTPUT_TOKENS_PER_S_PER_GPU => over(rate(), gpus),
+            columns::MEMORY_BYTES_PER_GPU => memory_bytes,
+            columns::ENERGY_DECODE_STEP_J => step_j,
+            columns::GPUS => Span::exact(gpus),
             _ => Span { low: f64::NEG_INFINITY, high: f64::INFINITY },
         };
         // Those of parts, and of their sums, are exact: rounding keeps the order of what it rounds.
-        if matches!(column, 1 | 2 | 6 | 11 | 12 | 13) {
+        if EXACT.contains(&column) {
             return span;
         }
         Span { low: span.low - span.low.abs() * ROUNDING, high: span.high + span.high.abs() * ROUNDING }

@@ -9,8 +9,9 @@
 use std::ops::Range;
 
 use super::bounds::{Bounds, Span, Spans};
-use super::range::{Buffers, MappingRun, Visitor};
-use super::sums::{Grid, Sums, pad};
+use super::run::{Buffers, MappingRun, Visitor};
+use super::sums::{Grid, pad};
+use super::tables::{Tables, lanes};
 use crate::batch::phase::{PhaseCost, PhaseView};
 use crate::batch::serve::{Columns, Parts, Requests, Workspace, decode, fill, fix_decode, held_bytes, prefill};
 use crate::engine::space::Space;
@@ -35,28 +36,6 @@ const MOST_POINTS: usize = 1 << 19;
 const PREFILL_WORK: f64 = 0.6;
 const DECODE_WORK: f64 = 0.4;
 const COMBINED_PER_EVALUATION: f64 = 50.0;
-
-/// A phase's cost at many places.
-#[derive(Debug, Default)]
-struct PhaseTable {
-    elapsed_s: Vec<f64>,
-    energy_j: Vec<f64>,
-    joules: [Vec<f64>; 7],
-    elapsed_spans: Spans,
-    energy_spans: Spans,
-}
-
-/// Tables of the phases and sizes, reused from plane to plane.
-#[derive(Debug, Default)]
-pub(super) struct Tables {
-    prefill: PhaseTable,
-    activations: Vec<f64>,
-    contexts: Sums,
-    decode: PhaseTable,
-    lengths: Sums,
-    held: Vec<f64>,
-    held_spans: Spans,
-}
 
 /// Work of all points of a space, as a number of points evaluated from scratch.
 pub fn evaluations(space: &Space) -> f64 {
@@ -84,60 +63,6 @@ fn plane_work(space: &Space) -> f64 {
     let prefills = blocks(prompts.len() as f64);
     let combining = rows.len() as f64 * blocks(lanes.len() as f64) / COMBINED_PER_EVALUATION;
     PREFILL_WORK * prefills + DECODE_WORK * blocks(contexts) + combining + if apart { prefills } else { 0.0 }
-}
-
-#[inline(always)]
-fn lanes(values: &[f64], at: usize) -> &Lane {
-    const NONE: &Lane = &ZERO;
-    values.get(at..at + LANES).and_then(|slice| slice.try_into().ok()).unwrap_or(NONE)
-}
-
-impl PhaseTable {
-    fn clear(&mut self) {
-        self.elapsed_s.clear();
-        self.energy_j.clear();
-        self.joules.iter_mut().for_each(Vec::clear);
-    }
-
-    #[inline(always)]
-    fn push(&mut self, cost: &PhaseCost, causes: bool) {
-        self.elapsed_s.extend_from_slice(&cost.elapsed_s);
-        self.energy_j.extend_from_slice(&cost.energy_j);
-        if causes {
-            for (column, lane) in self.joules.iter_mut().zip(&cost.joules) {
-                column.extend_from_slice(lane);
-            }
-        }
-    }
-
-    fn fill_spans(&mut self) {
-        self.elapsed_spans.fill(&self.elapsed_s);
-        self.energy_spans.fill(&self.energy_j);
-    }
-
-    /// The lanes from a place on.
-    #[inline(always)]
-    fn at(&self, place: usize, causes: bool, joules: &mut [Lane; 7]) -> (&Lane, &Lane) {
-        if causes {
-            for (lane, column) in joules.iter_mut().zip(&self.joules) {
-                *lane = *lanes(column, place);
-            }
-        }
-        (lanes(&self.elapsed_s, place), lanes(&self.energy_j, place))
-    }
-
-    /// One place in all lanes.
-    #[inline(always)]
-    fn spread(&self, place: usize, causes: bool, cost: &mut PhaseCost) {
-        let repeated = |values: &[f64]| [values.get(place).copied().unwrap_or(0.0); LANES];
-        cost.elapsed_s = repeated(&self.elapsed_s);
-        cost.energy_j = repeated(&self.energy_j);
-        if causes {
-            for (lane, column) in cost.joules.iter_mut().zip(&self.joules) {
-                *lane = repeated(column);
-            }
-        }
-    }
 }
 
 impl MappingRun<'_> {
@@ -179,7 +104,13 @@ struct Plane<'a> {
 
 impl Plane<'_> {
     /// Evaluates a rectangle of prompts and outputs, in parts small enough for the processor's caches.
-    fn rectangle<V: Visitor>(&self, prompts: Range<usize>, outputs: Range<usize>, buffers: &mut Buffers, visitor: &mut V) {
+    fn rectangle<V: Visitor>(
+        &self,
+        prompts: Range<usize>,
+        outputs: Range<usize>,
+        buffers: &mut Buffers,
+        visitor: &mut V,
+    ) {
         let along_outputs = outputs.len() >= prompts.len();
         let mut outputs = outputs;
         // A batch of one output token decodes nothing, and is given the context of two: among evenly spaced values it would be

@@ -6,12 +6,13 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::threads::on_threads;
-use super::{KeyHasher, POINTS_WORTH_A_TABLE, Plan, Point};
+use super::{POINTS_WORTH_A_TABLE, Plan, Point};
 use crate::batch::serve::{Columns, Requests, Served, Workspace, serve};
 use crate::error::Problem;
 use crate::lowering::mapping::Mapping;
 use crate::numeric::lanes::LANES;
 use crate::numeric::simd::Level;
+use crate::system::hash::KeyHasher;
 use crate::system::memory::filled;
 use crate::system::stop::stopped;
 
@@ -232,7 +233,14 @@ type Rows<'a> = &'a [(u32, [f64; 3])];
 
 // Neither is generic, so that the hot loops are compiled in this crate alone, whoever hands over the points.
 #[inline(never)]
-fn wide_block(level: Level, mapping: &Mapping, rows: Rows, requested: Columns, tables: bool, workspace: &mut Workspace) {
+fn wide_block(
+    level: Level,
+    mapping: &Mapping,
+    rows: Rows,
+    requested: Columns,
+    tables: bool,
+    workspace: &mut Workspace,
+) {
     block(level, mapping, rows, requested, tables, workspace);
 }
 

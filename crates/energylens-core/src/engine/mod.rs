@@ -4,11 +4,12 @@ mod bounds;
 mod factored;
 mod list;
 mod range;
+mod run;
 pub mod space;
 mod sums;
+mod tables;
 mod threads;
 
-use std::hash::Hasher;
 use std::sync::Arc;
 
 use crate::error::{Problem, Problems};
@@ -17,6 +18,7 @@ use crate::hardware::dtype::DTYPES;
 use crate::hardware::profile::Profile;
 use crate::input::plan::PlanSpec;
 use crate::input::run_options::Running;
+use crate::lowering::effective::of_layout;
 use crate::lowering::mapping::{Blocks, Formats, LaidOut, Mapping, Settings, Unclocked, blocks};
 use crate::lowering::mesh::{Infeasible, Mesh, Reason};
 use crate::numeric::simd::Level;
@@ -27,7 +29,8 @@ use crate::system::stop::stopped;
 pub use bounds::{Bounds, Span};
 pub use factored::evaluations;
 pub use list::{Points, Table};
-pub use range::{Schedule, Visitor};
+pub use range::Schedule;
+pub use run::Visitor;
 
 /// Points of one mapping from which tables of its matrix products pay.
 const POINTS_WORTH_A_TABLE: usize = 4096;
@@ -77,49 +80,12 @@ pub struct Key {
     running: Running,
 }
 
-/// A multiplying hasher for keys of a few small integers; the standard one costs more than evaluating a point.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        // The high bits know most of the key, the low ones choose the place.
-        self.0.rotate_left(26)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.write_u64(u64::from_le_bytes(*word));
-        }
-        for byte in rest {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u8(&mut self, value: u8) {
-        self.write_u64(u64::from(value));
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        self.write_u64(u64::from(value));
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-
-    fn write_isize(&mut self, value: isize) {
-        self.write_u64(value as u64);
-    }
-}
-
 type Mapped = Arc<Result<Mapping, Infeasible>>;
 
 impl Key {
-    /// What a layout depends on: of caps, that there is one.
-    fn laid_out(self) -> Self {
-        Self { running: self.running.laid_out(), ..self }
+    /// What a layout depends on.
+    fn laid_out(self, profile: &Profile) -> Self {
+        Self { running: of_layout(self.running, profile), ..self }
     }
 
     /// What all clocks share depends on.
@@ -227,7 +193,7 @@ impl Plan {
 
     fn made(&self, point: &Point) -> Result<Mapping, Infeasible> {
         let (graph, profile) = self.parts(point)?;
-        let laid_out = self.layout(point.key().laid_out(), graph, profile)?;
+        let laid_out = self.layout(point.key().laid_out(profile), graph, profile)?;
         Mapping::new(laid_out, profile, point.running)
     }
 

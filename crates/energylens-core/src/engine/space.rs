@@ -6,8 +6,9 @@ use crate::batch::serve::Requests;
 use crate::engine::{Point, Points};
 use crate::error::{Problem, Problems};
 use crate::hardware::dtype::dtype;
-use crate::input::run_options::{Running, Where};
+use crate::input::run_options::Running;
 use crate::numeric::lanes::LANES;
+use crate::phase::Phases;
 
 /// Values of each axis; the last one varies fastest.
 #[derive(Clone, Debug, Deserialize)]
@@ -40,7 +41,7 @@ pub struct SpaceSpec {
     pub overlap_sms: Vec<u16>,
     /// Phases of overlap.
     #[serde(default = "default_value")]
-    pub overlap_where: Vec<Where>,
+    pub overlap_where: Vec<Phases>,
     /// Sequence parallelism.
     #[serde(default = "default_value")]
     pub sequence_parallel: Vec<bool>,

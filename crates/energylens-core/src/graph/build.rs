@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::flow::flow;
-use super::{Axis, Block, Class, Graph, Kernel, Line, Routed, check};
+use super::names::{Names, Parsed, equation_path};
+use super::{Axis, Block, Class, Graph, Kernel, Line, Routed, check, shard};
 use crate::einsum::count::{self, Work};
 use crate::einsum::{Equation, Function, Rank, TensorRef, parse};
-use crate::error::{Problem, Problems, Step, nearest};
-use crate::input::plan::{BlockSpec, KernelSpec, MaskSpec, ModelSpec, Phase, RankSpec};
-
-/// Parsed equations of a kernel.
-type Parsed = Vec<Vec<Vec<Equation>>>;
+use crate::error::Problems;
+use crate::input::plan::{BlockSpec, KernelSpec, MaskSpec, ModelSpec, RankSpec};
+use crate::phase::Phase;
 
 impl Graph {
     /// Reads, checks and classifies a model.
@@ -31,7 +30,7 @@ impl Graph {
         check::names(spec, &names, &mut problems);
         check::tied(spec, &mut problems);
         check::cached(spec, &parsed, &mut problems);
-        let shard = check::shard(spec, &ranks, &mut problems);
+        let shards = shard::shard(spec, &ranks, &mut problems);
         problems.or(())?;
 
         let mut problems = Problems::default();
@@ -43,7 +42,7 @@ impl Graph {
                 check::routed_rows(&made, &mut problems, i, k);
                 kernels.push(kernel_of(spec, block, kernel, made));
             }
-            let shard = merged(&shard.model, &shard.blocks[i]);
+            let shard = merged(&shards.model, &shards.blocks[i]);
             blocks.push(Block { name: block.name.clone(), repeat: block.repeat, kernels, shard });
         }
         problems.or(())?;
@@ -56,8 +55,8 @@ impl Graph {
             cache: spec.cache.iter().cloned().collect(),
             dtypes: spec.dtypes.clone(),
             tied: spec.tied.iter().cloned().collect(),
-            pipelined: shard.pipelined,
-            data_parallel: shard.model.iter().any(|(_, axis)| *axis == Axis::Dp),
+            pipelined: shards.pipelined,
+            data_parallel: shards.model.iter().any(|(_, axis)| *axis == Axis::Dp),
             flows: Default::default(),
         };
         let both = [Phase::Prefill, Phase::Decode].into_iter().flat_map(|phase| [(phase, false), (phase, true)]);
@@ -67,83 +66,6 @@ impl Graph {
         }
         Ok(graph)
     }
-}
-
-/// Where tensors come from.
-pub(super) struct Names {
-    /// Every tensor made, with its ranks as first made.
-    pub made: BTreeMap<String, Vec<Rank>>,
-    /// The same for each block alone: a block may reuse a name for a tensor of its own.
-    pub made_in: Vec<BTreeMap<String, Vec<Rank>>>,
-    /// Tensors never made and without b, s, t.
-    pub weights: BTreeSet<String>,
-}
-
-impl Names {
-    /// The block that makes a tensor for a reader in `block`: its own, else the nearest before, else after.
-    pub fn home(&self, block: usize, name: &str) -> usize {
-        let mut order = (0..=block).rev().chain(block..self.made_in.len());
-        order.find(|candidate| self.made_in[*candidate].contains_key(name)).unwrap_or(block)
-    }
-
-    /// Ranks a tensor has for a reader in that block: as made there, else in the nearest block before, else after.
-    pub fn ranks_for(&self, block: usize, name: &str) -> Option<&Vec<Rank>> {
-        self.made_in[self.home(block, name)].get(name)
-    }
-}
-
-impl Names {
-    fn of(parsed: &Parsed, problems: &mut Problems) -> Self {
-        let mut made: BTreeMap<String, Vec<Rank>> = BTreeMap::new();
-        let mut made_in = vec![BTreeMap::new(); parsed.len()];
-        for (block, own) in parsed.iter().zip(&mut made_in) {
-            for equation in block.iter().flatten() {
-                made.entry(equation.result.name.clone()).or_insert_with(|| equation.result.ranks.clone());
-                own.entry(equation.result.name.clone()).or_insert_with(|| equation.result.ranks.clone());
-            }
-        }
-        let mut weights = BTreeSet::new();
-        let mut input: Option<String> = None;
-        let mut so_far: BTreeSet<&str> = BTreeSet::new();
-        for (place, equation) in places(parsed) {
-            for tensor in equation.reads().filter(|tensor| !so_far.contains(tensor.name.as_str())) {
-                let is_made = made.contains_key(&tensor.name);
-                if !is_made && !tensor.ranks.iter().any(|rank| "bst".contains(*rank)) {
-                    weights.insert(tensor.name.clone());
-                } else if input.get_or_insert_with(|| tensor.name.clone()) != &tensor.name {
-                    let message = if is_made {
-                        format!("`{}` is read before any equation makes it", tensor.name)
-                    } else {
-                        format!("no equation makes `{}`", tensor.name)
-                    };
-                    let near = nearest(&tensor.name, made.keys().map(String::as_str).filter(|n| *n != tensor.name));
-                    let hint = match (near, &input) {
-                        (Some(near), _) => format!("did you mean `{near}`?"),
-                        (None, Some(input)) => format!("a model has one input tensor, and `{input}` is it"),
-                        (None, None) => "make it first".to_owned(),
-                    };
-                    let problem = Problem::new("unmade-tensor", message).at(tensor.span.0, tensor.span.1);
-                    problems.push(problem.hint(hint).inside(&place));
-                }
-            }
-            so_far.insert(&equation.result.name);
-        }
-        Self { made, made_in, weights }
-    }
-}
-
-/// Path of every equation with the equation.
-pub(super) fn places(parsed: &[Vec<Vec<Equation>>]) -> impl Iterator<Item = (Vec<Step>, &Equation)> {
-    parsed.iter().enumerate().flat_map(|(i, kernels)| {
-        kernels.iter().enumerate().flat_map(move |(k, equations)| {
-            equations.iter().enumerate().map(move |(l, equation)| (equation_path(i, k, l), equation))
-        })
-    })
-}
-
-/// Path of one equation in its model.
-pub(super) fn equation_path(block: usize, kernel: usize, line: usize) -> Vec<Step> {
-    vec!["blocks".into(), block.into(), "kernels".into(), kernel.into(), "equations".into(), line.into()]
 }
 
 fn parse_all(spec: &ModelSpec, problems: &mut Problems) -> Parsed {

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::build::{Names, equation_path, places};
-use super::{Axis, Line, Routed};
+use super::names::{Names, equation_path, letter, places};
+use super::{Line, Routed};
 use crate::einsum::count::Work;
 use crate::einsum::{Equation, Rank, TensorRef};
 use crate::error::{Problem, Problems, Step, nearest};
 use crate::hardware::dtype::dtype;
-use crate::input::plan::{ModelSpec, RankSpec};
+use crate::input::plan::{BlockSpec, ModelSpec, RankSpec};
 use crate::routing::{Groups, MOST_EXPERTS};
 
 /// Most index values of a rank that is not routed, far beyond any tensor's.
@@ -19,14 +19,6 @@ const MOST_REPEATS: u64 = 1 << 20;
 const STEP_RANKS: [Rank; 3] = ['b', 's', 't'];
 const KINDS: [&str; 3] = ["weights", "activations", "cache"];
 
-fn single(name: &str) -> Option<Rank> {
-    let mut chars = name.chars();
-    match (chars.next(), chars.next()) {
-        (Some(c), None) if c.is_ascii_alphabetic() => Some(c),
-        _ => None,
-    }
-}
-
 /// Names and extents of ranks.
 pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSpec> {
     let mut ranks = BTreeMap::new();
@@ -35,7 +27,7 @@ pub fn ranks(spec: &ModelSpec, problems: &mut Problems) -> BTreeMap<Rank, RankSp
         let mut fault = |code, message: String, hint: &str| {
             problems.push(Problem::new(code, message).hint(hint).inside(&place));
         };
-        match single(name) {
+        match letter(name) {
             None => fault("rank-name", format!("a rank is one letter, found `{name}`"), "use a single letter"),
             Some(c) if STEP_RANKS.contains(&c) => fault(
                 "rank-name",
@@ -132,9 +124,9 @@ fn groups_fault(rank: &RankSpec) -> Option<String> {
 
 /// The one routed rank.
 pub fn routed(ranks: &BTreeMap<Rank, RankSpec>, problems: &mut Problems) -> Option<Routed> {
-    let mut found = ranks.iter().filter_map(|(rank, spec)| spec.active.map(|active| (*rank, spec, active)));
-    let first = found.next();
-    if let Some((rank, ..)) = found.next() {
+    let mut routed = ranks.iter().filter_map(|(rank, spec)| spec.active.map(|active| (*rank, spec, active)));
+    let first = routed.next();
+    if let Some((rank, ..)) = routed.next() {
         problems.push(
             Problem::new("routed-ranks", "a model has at most one routed rank")
                 .hint("tokens are dealt to one set of experts; give the other rank a plain extent")
@@ -148,7 +140,7 @@ pub fn routed(ranks: &BTreeMap<Rank, RankSpec>, problems: &mut Problems) -> Opti
     })
 }
 
-/// Ranks known, results derivable, tensors used as they were made.
+/// Equations use known ranks, make results from what they read, and read tensors with the ranks they were made with.
 pub fn equations(
     spec: &ModelSpec,
     parsed: &[Vec<Vec<Equation>>],
@@ -234,8 +226,8 @@ fn mismatch(tensor: &TensorRef, made: &[Rank], ranks: &BTreeMap<Rank, RankSpec>,
         );
         return Some(problem("mismatched-ranks", message));
     }
-    for (read, own) in tensor.ranks.iter().zip(made) {
-        match (*own, *read) {
+    for (read, made_along) in tensor.ranks.iter().zip(made) {
+        match (*made_along, *read) {
             (a, b) if a == b => {}
             ('s', 't') if spec.cache.contains(&tensor.name) => {}
             ('s', 't') => {
@@ -269,7 +261,7 @@ fn mismatch(tensor: &TensorRef, made: &[Rank], ranks: &BTreeMap<Rank, RankSpec>,
     None
 }
 
-/// Names in `cache`, `mask`, `dtypes`, `overlap` and `tied` mean something.
+/// Names in `cache`, `mask`, `dtypes`, `overlap` and `tied` are those of tensors and kernels.
 pub fn names(spec: &ModelSpec, names: &Names, problems: &mut Problems) {
     let made: Vec<&str> = names.made.keys().map(String::as_str).collect();
     let known: Vec<&str> = made.iter().copied().chain(names.weights.iter().map(String::as_str)).collect();
@@ -329,7 +321,7 @@ pub fn names(spec: &ModelSpec, names: &Names, problems: &mut Problems) {
     }
 }
 
-/// What is cached is read along the tokens that can be seen.
+/// Cached tensors are read along the visible tokens.
 pub fn cached(spec: &ModelSpec, parsed: &[Vec<Vec<Equation>>], problems: &mut Problems) {
     for (i, name) in spec.cache.iter().enumerate() {
         let read = |equation: &Equation| equation.reads().any(|t| t.name == *name && t.has('t'));
@@ -348,7 +340,7 @@ pub fn cached(spec: &ModelSpec, parsed: &[Vec<Vec<Equation>>], problems: &mut Pr
 /// Shared weights belong to blocks that run once.
 pub fn tied(spec: &ModelSpec, problems: &mut Problems) {
     for (i, name) in spec.tied.iter().enumerate() {
-        let uses = |block: &&crate::input::plan::BlockSpec| {
+        let uses = |block: &&BlockSpec| {
             let bracket = format!("{name}[");
             block.repeat > 1 && block.kernels.iter().flat_map(|k| &k.equations).any(|e| e.contains(&bracket))
         };
@@ -360,77 +352,6 @@ pub fn tied(spec: &ModelSpec, problems: &mut Problems) {
             );
         }
     }
-}
-
-/// Shard maps of the model and of each block.
-pub struct Shards {
-    /// The model's entries.
-    pub model: Vec<(Rank, Axis)>,
-    /// Each block's own entries; none of an axis means not split.
-    pub blocks: Vec<Vec<(Rank, Option<Axis>)>>,
-    /// Whether `repeat: pp` is among them.
-    pub pipelined: bool,
-}
-
-/// Ranks and axes of `shard`, each where it belongs.
-pub fn shard(spec: &ModelSpec, ranks: &BTreeMap<Rank, RankSpec>, problems: &mut Problems) -> Shards {
-    let mut pipelined = false;
-    let mut read = |entries: &[(String, String)], place: &[Step]| -> Vec<(Rank, Option<Axis>)> {
-        let mut found = Vec::new();
-        for (name, axis_name) in entries {
-            let at: Vec<Step> = [place, &["shard".into(), name.as_str().into()]].concat();
-            let mut fault =
-                |code, message: String, hint: String| problems.push(Problem::new(code, message).hint(hint).inside(&at));
-            let known: Vec<&str> = Axis::ALL.iter().map(|(n, _)| *n).collect();
-            let axis = Axis::ALL.iter().find(|(n, _)| n == axis_name).map(|(_, axis)| *axis);
-            if axis.is_none() && axis_name != "none" {
-                fault(
-                    "unknown-axis",
-                    format!("unknown mesh axis `{axis_name}`"),
-                    format!("axes are {}, or none", known.join(", ")),
-                );
-                continue;
-            }
-            if name == "repeat" {
-                match axis {
-                    Some(Axis::Pp) => pipelined = true,
-                    _ => fault("axis", format!("`repeat` cannot take `{axis_name}`"), "`repeat` takes pp".to_owned()),
-                }
-                continue;
-            }
-            let Some(rank) = single(name).filter(|c| *c == 'b' || ranks.contains_key(c)) else {
-                let hint = if name == "s" || name == "t" {
-                    "tokens of one sequence stay together; split heads, columns, experts, sequences or layers"
-                        .to_owned()
-                } else {
-                    format!("ranks are {}b, repeat", ranks.keys().map(|r| format!("{r}, ")).collect::<String>())
-                };
-                fault("unknown-rank", format!("rank `{name}` cannot be split"), hint);
-                continue;
-            };
-            let is_routed = ranks.get(&rank).is_some_and(|r| r.active.is_some());
-            let wanted: &[Axis] = match rank {
-                'b' => &[Axis::Dp],
-                _ if is_routed => &[Axis::Ep],
-                _ => &[Axis::Tp, Axis::MoeTp],
-            };
-            if let Some(found) = axis.filter(|a| !wanted.contains(a)) {
-                let names: Vec<&str> = wanted.iter().map(|a| a.name()).collect();
-                fault(
-                    "axis",
-                    format!("rank `{rank}` cannot take `{}`", found.name()),
-                    format!("it takes {}", names.join(" or ")),
-                );
-                continue;
-            }
-            found.push((rank, axis));
-        }
-        found
-    };
-    let model = read(&spec.shard, &[]);
-    let blocks =
-        spec.blocks.iter().enumerate().map(|(i, block)| read(&block.shard, &["blocks".into(), i.into()])).collect();
-    Shards { model: model.into_iter().filter_map(|(rank, axis)| axis.map(|a| (rank, a))).collect(), blocks, pipelined }
 }
 
 /// A routed product has one row per token.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Axis, Block, Graph, Kernel, Line};
 use crate::einsum::count;
 use crate::einsum::{Function, Rank, TensorRef};
-use crate::input::plan::Phase;
+use crate::phase::Phase;
 
 /// Kind of a tensor moved, which decides its format and its price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +47,7 @@ pub enum Partial {
 /// A collective the shard map implies.
 #[derive(Clone, Debug)]
 pub enum Exchange {
-    /// A partial sum made whole.
+    /// The partial sums of a tensor are added up.
     Reduce {
         /// What it is partial over.
         partial: Partial,
@@ -56,7 +56,7 @@ pub enum Exchange {
         /// Ranks summed over, and all ranks of the equation that did it: no sum if none of the first is really split.
         summed: (Vec<Rank>, Vec<Rank>),
     },
-    /// A split rank made whole for a function that needs it.
+    /// A split rank is gathered for a function that needs all of it.
     Gather {
         /// The tensor.
         tensor: Move,
@@ -229,12 +229,12 @@ struct Pending {
 }
 
 impl Pending {
-    fn made_whole(self) -> (usize, Exchange) {
+    fn reduce(self) -> (usize, Exchange) {
         (self.maker, Exchange::Reduce { partial: self.partial, tensor: self.tensor, summed: self.summed })
     }
 }
 
-/// Follows partial sums through the block and places the collectives that make them whole.
+/// Follows partial sums through the block and places the collectives that add them up.
 fn exchanges(graph: &Graph, block: &Block, kernels: &mut [KernelFlow], same_gpus: bool) {
     let axis = |rank: Rank| block.shard.iter().find(|(r, _)| *r == rank).map(|(_, a)| *a);
     let mut pending: BTreeMap<String, Pending> = BTreeMap::new();
@@ -246,16 +246,16 @@ fn exchanges(graph: &Graph, block: &Block, kernels: &mut [KernelFlow], same_gpus
             let equation = &line.equation;
             let mut carried: Option<Partial> = None;
             let mut summed = summed_over(graph, line);
-            for (name, kept) in fates(line, &pending, &axis, same_gpus) {
-                if kept.is_some() {
+            for (name, stays) in fates(line, &pending, &axis, same_gpus) {
+                if stays.is_some() {
                     if let Some(state) = pending.get_mut(name) {
                         state.carried_on = true;
                         summed.0.extend(&state.summed.0);
                         summed.1.extend(&state.summed.1);
                     }
-                    carried = carried.max(kept);
+                    carried = carried.max(stays);
                 } else if let Some(state) = pending.remove(name) {
-                    placed.push(state.made_whole());
+                    placed.push(state.reduce());
                 }
             }
             for factor in equation.factors.iter().filter(|f| f.function.is_some_and(Function::reduces_last_rank)) {
@@ -269,8 +269,7 @@ fn exchanges(graph: &Graph, block: &Block, kernels: &mut [KernelFlow], same_gpus
                     placed.push((maker, Exchange::Gather { tensor: moved, rank, axis: wanted }));
                 }
             }
-            let own = made_partial(graph, line, &axis);
-            let partial = own.max(carried);
+            let partial = made_partial(graph, line, &axis).max(carried);
             let result = &equation.result;
             pending.remove(&result.name);
             gathered.remove(&result.name);
@@ -287,7 +286,7 @@ fn exchanges(graph: &Graph, block: &Block, kernels: &mut [KernelFlow], same_gpus
     }
     let mut rest: Vec<Pending> = pending.into_values().filter(|p| !p.carried_on).collect();
     rest.sort_by_key(|p| p.maker);
-    placed.extend(rest.into_iter().map(Pending::made_whole));
+    placed.extend(rest.into_iter().map(Pending::reduce));
     for (position, exchange) in placed {
         kernels[position].exchanges.push(exchange);
     }
@@ -320,7 +319,7 @@ fn made_partial(graph: &Graph, line: &Line, axis: &dyn Fn(Rank) -> Option<Axis>)
         .max()
 }
 
-/// Partial tensors an equation reads, each with what its result stays partial over, or none if it must be made whole first.
+/// Partial tensors an equation reads, each with what its result stays partial over, or none if it must be added up first.
 fn fates<'a>(
     line: &'a Line,
     pending: &BTreeMap<String, Pending>,
@@ -333,11 +332,11 @@ fn fates<'a>(
     for tensor in line.equation.reads().filter(|tensor| pending.contains_key(&tensor.name)) {
         // A product of two sums is not the sum of products.
         let alone = line.equation.factors.len() == 1 || partial_factors == 1;
-        let kept = pending
+        let stays = pending
             .get(&tensor.name)
             .filter(|_| alone)
             .and_then(|state| carry(line, tensor, state.partial, pending, axis, same_gpus));
-        fates.push((&tensor.name, kept));
+        fates.push((&tensor.name, stays));
     }
     fates
 }
@@ -363,8 +362,8 @@ fn carry(
         };
         return all.filter(together).and_then(|partials| partials.into_iter().max());
     }
-    let own = factors.iter().position(|f| f.function.is_none() && f.args.first() == Some(tensor))?;
-    let other = factors.get(1 - own)?;
+    let position = factors.iter().position(|f| f.function.is_none() && f.args.first() == Some(tensor))?;
+    let other = factors.get(1 - position)?;
     let split_by_other = other.args.iter().flat_map(|arg| &arg.ranks).any(|rank| match (axis(*rank), partial) {
         (Some(Axis::Tp), Partial::Tp) => !line.routed,
         (Some(Axis::MoeTp), Partial::MoeTp) => line.routed,

@@ -3,15 +3,18 @@
 mod build;
 mod check;
 pub mod flow;
+mod names;
+mod shard;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::einsum::count::Work;
 use crate::einsum::{Equation, Function, Rank};
-use crate::input::plan::{MaskSpec, OverlapSpec, Phase, RankSpec};
+use crate::input::plan::{MaskSpec, OverlapSpec, RankSpec};
+use crate::phase::Phase;
 use crate::routing::{Groups, reach};
 
-/// A mesh axis: one way of splitting work over GPUs.
+/// A mesh axis: a form of parallelism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Axis {
     /// Tensor parallelism of attention and dense layers.
@@ -87,7 +90,7 @@ impl Line {
         self.routed && self.weight.is_some() && matches!(self.work, Work::Matrix(_))
     }
 
-    /// FLOPs of its product part: so many for each element over some ranks.
+    /// FLOPs of its product: a number for each element over the ranks (Eq. 2.1).
     pub fn product_work(&self) -> Option<(f64, &[Rank])> {
         match (self.equation.factors.as_slice(), self.sums) {
             ([_, _], true) => Some((2.0, &self.ranks)),
@@ -97,7 +100,7 @@ impl Line {
         }
     }
 
-    /// FLOPs of its functions: so many for each element over the ranks of the largest argument.
+    /// FLOPs of its functions: a number for each element over the ranks of the largest argument (Eq. 2.2).
     pub fn function_work(&self) -> impl Iterator<Item = (f64, &[Rank])> {
         self.equation.factors.iter().filter_map(|factor| {
             let function = factor.function.filter(|f| !Function::selects(*f))?;
@@ -126,7 +129,7 @@ pub struct Kernel {
 impl Kernel {
     /// Whether it runs in that phase.
     pub fn runs_in(&self, phase: Phase) -> bool {
-        self.phase.is_none_or(|own| own == phase)
+        self.phase.is_none_or(|only| only == phase)
     }
 }
 
@@ -166,7 +169,7 @@ pub struct Graph {
     pub pipelined: bool,
     /// Whether sequences are dealt to data-parallel ranks.
     pub data_parallel: bool,
-    /// What moves, by phase and by whether tp and the experts' axes span the same GPUs.
+    /// Reads, writes and exchanges of its kernels, by phase and by whether tp and the experts' axes span the same GPUs.
     flows: [Vec<flow::BlockFlow>; 4],
 }
 
@@ -177,21 +180,21 @@ pub struct Routed {
     pub rank: Rank,
     /// Experts.
     pub extent: f64,
-    /// Experts a token meets.
+    /// Experts that a token takes.
     pub active: f64,
-    /// Groups they are limited to.
+    /// Groups of experts that a token is limited to; none: all experts.
     pub groups: Option<Groups>,
 }
 
 impl Routed {
-    /// Of `n` equal parts of the experts, those that hold any of a token's.
+    /// Expected number of `n` equal parts of the experts (GPUs or nodes) that hold any of a token's (Eq. 7.2, 7.3).
     pub fn reach(&self, n: f64) -> f64 {
         reach(n, self.extent, self.active, self.groups)
     }
 }
 
 impl Graph {
-    /// What moves in a phase.
+    /// Reads, writes and exchanges of its kernels in a phase; `same_gpus` says that tp and the experts' axes span the same GPUs.
     pub fn flow(&self, phase: Phase, same_gpus: bool) -> &[flow::BlockFlow] {
         &self.flows[2 * usize::from(phase == Phase::Decode) + usize::from(same_gpus)]
     }
@@ -232,16 +235,16 @@ impl Graph {
 
     /// Weights of a block by name, at their first use: index ranks, and whether the line is routed.
     pub fn block_weights(&self, block: &Block) -> BTreeMap<String, (Vec<Rank>, bool)> {
-        let mut found = BTreeMap::new();
+        let mut weights = BTreeMap::new();
         for line in block.kernels.iter().flat_map(|kernel| &kernel.lines) {
             for tensor in line.equation.reads().filter(|tensor| self.weights.contains(&tensor.name)) {
-                found.entry(tensor.name.clone()).or_insert_with(|| (tensor.ranks.clone(), line.routed));
+                weights.entry(tensor.name.clone()).or_insert_with(|| (tensor.ranks.clone(), line.routed));
             }
         }
-        found
+        weights
     }
 
-    /// Layers dealt to pipeline stages.
+    /// Number of layers, which are dealt to pipeline stages.
     pub fn layers(&self) -> u64 {
         self.blocks.iter().filter(|block| block.repeat > 1).map(|block| block.repeat).sum()
     }

@@ -37,6 +37,11 @@ pub struct Dtype {
     pub arithmetic: Arithmetic,
 }
 
+impl Dtype {
+    /// The 16-bit format that models are published in.
+    pub const BF16: Self = DTYPES[1];
+}
+
 /// All formats. Scales: fp8_block one fp32 per 128×128, mxfp4 one byte per 32, nvfp4 one byte per 16, int4 one fp16 per 128.
 pub const DTYPES: [Dtype; 9] = [
     Dtype { code: 0, name: "fp32", bytes: 4.0, arithmetic: Arithmetic::Bf16 },
@@ -65,10 +70,11 @@ pub fn dtype(name: &str) -> Result<Dtype, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use super::DTYPES;
+    use super::{DTYPES, Dtype};
 
     #[test]
     fn codes_are_positions() {
+        assert_eq!(Dtype::BF16.name, "bf16");
         assert!(DTYPES.iter().enumerate().all(|(position, format)| usize::from(format.code) == position));
     }
 }

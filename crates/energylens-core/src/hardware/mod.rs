@@ -1,6 +1,10 @@
-//! One GPU type: its peaks, its coefficients, its number formats.
+//! GPU types: peaks, memory, links, clocks, and the coefficients fitted to measurements of their kernels and collectives.
 
 pub mod clock;
-pub mod curve;
+pub mod collectives;
 pub mod dtype;
+pub mod kernels;
+pub mod link;
+mod locked;
 pub mod profile;
+pub mod uncertainty;

@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::clock::Clock;
-use super::curve::Implementation;
+use super::collectives::Collectives;
 use super::dtype::{Arithmetic, Dtype};
-use crate::cost::collective::Operation;
-use crate::cost::overlap::Contention;
+use super::kernels::{Kernels, TimeSet};
+use super::link::Link;
+use super::uncertainty::{Range, Uncertainty};
 use crate::error::Problem;
-use crate::input::plan::Phase;
-use crate::numeric::exact::power;
 
-/// Everything known of one GPU type.
+/// What is known of one GPU type.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Profile {
     /// Name, unique in its plan.
@@ -52,7 +51,7 @@ pub struct Memory {
     pub capacity_bytes: f64,
     /// Peak bandwidth.
     pub bandwidth_bytes_per_s: f64,
-    /// Taken by context, graphs and communication buffers.
+    /// Bytes taken by the CUDA context, graphs and communication buffers.
     pub reserve_bytes: f64,
 }
 
@@ -81,57 +80,19 @@ pub struct Peaks {
 /// Power limits and floors.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Power {
-    /// Board limit.
+    /// Limit of the board in watts.
     pub tdp_w: f64,
-    /// Draw of a loaded GPU that waits.
+    /// Watts of a loaded GPU that waits.
     pub static_w: f64,
-    /// More while a kernel runs, whatever it does.
+    /// Watts besides while a kernel runs, whatever it does.
     #[serde(default)]
     pub active_w: f64,
-    /// More during exposed communication.
+    /// Watts besides during exposed communication.
     #[serde(default)]
     pub communication_w: f64,
     /// Joules of a step for each of its sequences: sampling.
     #[serde(default)]
     pub sequence_j: f64,
-}
-
-/// Links between GPUs.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Link {
-    /// GPUs that share the fast link.
-    pub gpus_per_node: u32,
-    /// Network bandwidth of one GPU.
-    pub net_bandwidth_bytes_per_s: f64,
-    /// Network latency of one collective.
-    pub net_alpha_s: f64,
-    /// Whether switches of the network add up (SHARP): an all-reduce sends each byte once.
-    #[serde(default)]
-    pub net_reduction: bool,
-    /// SMs a collective needs for its full bandwidth.
-    pub sms_to_saturate: f64,
-    /// How sharply it saturates: exponent of the smooth maximum; at once if there is none.
-    #[serde(default)]
-    pub sms_sharpness: Option<f64>,
-    /// Contention of kernels and collectives that run at once.
-    #[serde(default)]
-    pub contention: Contention,
-}
-
-impl Link {
-    /// How many times slower a collective on so many SMs is than on those it wants.
-    pub fn slower(&self, sms: f64) -> f64 {
-        let lacking = self.sms_to_saturate / sms;
-        match self.sms_sharpness {
-            None => lacking.max(1.0),
-            Some(sharpness) => power(1.0 + power(lacking, sharpness), 1.0 / sharpness),
-        }
-    }
-
-    /// Share of the communication's watts that so many SMs draw.
-    pub fn drawing(&self, sms: f64) -> f64 {
-        (sms / self.sms_to_saturate).min(1.0)
-    }
 }
 
 /// The host's part of a step.
@@ -142,80 +103,6 @@ pub struct Host {
     /// Seconds of a step for each of its sequences: sampling and bookkeeping.
     #[serde(default)]
     pub sequence_s: f64,
-}
-
-/// Time coefficients.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Kernels {
-    /// Dense products by number format.
-    pub gemm: BTreeMap<String, TimeSet>,
-    /// Grouped products by number format.
-    pub grouped_gemm: BTreeMap<String, TimeSet>,
-    /// Attention over a prompt, by format of the cache.
-    pub attention_prefill: BTreeMap<String, TimeSet>,
-    /// Attention of single tokens, by format of the cache.
-    pub attention_decode: BTreeMap<String, TimeSet>,
-    /// Everything bound by memory.
-    pub elementwise: TimeSet,
-}
-
-/// Coefficients of one kernel class.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct TimeSet {
-    /// Launch floor.
-    pub t0_s: f64,
-    /// Reached share of the peak.
-    pub compute_efficiency: f64,
-    /// Reached share of the bandwidth.
-    pub memory_efficiency: f64,
-    /// Small-transfer penalty.
-    #[serde(default)]
-    pub root_s_per_sqrt_byte: f64,
-    /// Exponent of the smooth maximum.
-    pub sharpness: u32,
-    /// Candidate output tiles: rows, columns, and the share of the reached rate they keep.
-    #[serde(default)]
-    pub tiles: Vec<(u32, u32, f64)>,
-    /// Rows whose FLOPs a grouped product spends on padding, for each expert hit.
-    #[serde(default)]
-    pub padding_rows: f64,
-    /// Share of the experts that no token hit which a grouped product works on all the same.
-    #[serde(default)]
-    pub idle_experts: f64,
-    /// Depth that beginning and end of a tile are worth.
-    #[serde(default)]
-    pub depth_0: f64,
-    /// Seconds of putting a cut depth together.
-    #[serde(default)]
-    pub split_s: f64,
-    /// Bytes moved for each input element of a product, at the full bandwidth and after the product: its quantisation.
-    #[serde(default)]
-    pub quantise_bytes: f64,
-    /// Seconds of each expert hit.
-    #[serde(default)]
-    pub expert_s: f64,
-    /// Bytes moved for each element of the tokens, once for each of their experts, at the full bandwidth.
-    #[serde(default)]
-    pub routed_bytes: f64,
-    /// Seconds of each sequence and KV head in decode.
-    #[serde(default)]
-    pub sequence_head_s: f64,
-    /// Exponent of (head size / 128) in the reached rate.
-    #[serde(default)]
-    pub head_dim_power: f64,
-    /// How many times the longest block of a prompt counts besides all FLOPs.
-    #[serde(default)]
-    pub length_factor: f64,
-    /// Visible tokens that beginning and end of a wave are worth.
-    #[serde(default)]
-    pub wave_depth: f64,
-    /// Rows to which a prompt is padded.
-    #[serde(default = "one")]
-    pub pad_rows: f64,
-}
-
-fn one() -> f64 {
-    1.0
 }
 
 /// Energy coefficients.
@@ -246,126 +133,6 @@ pub struct FlopEnergy {
     pub fp4: Option<f64>,
     /// Outside tensor cores.
     pub vector: f64,
-}
-
-/// Relative standard deviations: of joules by cause, and of all joules of a kind of model.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub struct Uncertainty {
-    /// FLOPs and on-chip bytes.
-    pub compute: f64,
-    /// Weight bytes.
-    pub hbm_weights: f64,
-    /// Cache bytes.
-    pub hbm_kv: f64,
-    /// Activation bytes.
-    pub hbm_activations: f64,
-    /// Collectives.
-    pub communication: f64,
-    /// Waiting power under kernels.
-    #[serde(rename = "static")]
-    pub fixed: f64,
-    /// Waiting power under nothing.
-    pub waiting: f64,
-    /// Of every model.
-    pub common: f64,
-    /// Besides, of models with routed experts.
-    pub routed: f64,
-    /// Besides, of weights of 8 bits and fewer.
-    pub narrow: f64,
-}
-
-impl Default for Uncertainty {
-    /// What a profile without measurements is taken to miss: a quarter, more for what varies most.
-    fn default() -> Self {
-        Self {
-            compute: 0.25,
-            hbm_weights: 0.25,
-            hbm_kv: 0.25,
-            hbm_activations: 0.25,
-            communication: 0.5,
-            fixed: 0.25,
-            waiting: 0.5,
-            common: 0.2,
-            routed: 0.2,
-            narrow: 0.2,
-        }
-    }
-}
-
-impl Uncertainty {
-    /// Those that are of all joules.
-    pub fn others(&self) -> [f64; 3] {
-        [self.common, self.routed, self.narrow]
-    }
-
-    /// By cause, in the order of [`crate::batch::phase::CAUSES`].
-    pub fn causes(&self) -> [f64; 7] {
-        [
-            self.compute,
-            self.hbm_weights,
-            self.hbm_kv,
-            self.hbm_activations,
-            self.communication,
-            self.fixed,
-            self.waiting,
-        ]
-    }
-}
-
-/// The largest values that measurements behind the fits reach.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub struct Range {
-    /// Sequences of a batch.
-    pub batch: f64,
-    /// Tokens a sequence can see.
-    pub context_tokens: f64,
-    /// GPUs of an engine.
-    pub gpus: f64,
-}
-
-impl Default for Range {
-    fn default() -> Self {
-        Self { batch: f64::INFINITY, context_tokens: f64::INFINITY, gpus: f64::INFINITY }
-    }
-}
-
-/// Collective curves by operation.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Collectives {
-    /// Sum, known to all.
-    pub all_reduce: Vec<Implementation>,
-    /// Concatenation, known to all.
-    pub all_gather: Vec<Implementation>,
-    /// Sum, each keeps its part.
-    pub reduce_scatter: Vec<Implementation>,
-    /// Each to each.
-    pub all_to_all: Vec<Implementation>,
-    /// One to one.
-    pub send_recv: Vec<Implementation>,
-    /// Tokens to the GPUs of their experts.
-    #[serde(default)]
-    pub dispatch: Vec<Implementation>,
-    /// And back.
-    #[serde(default)]
-    pub combine: Vec<Implementation>,
-}
-
-impl Collectives {
-    /// Implementations of an operation; tokens go to their experts as all else does where there are none for them.
-    pub fn of(&self, operation: Operation, phase: Option<Phase>) -> Vec<&Implementation> {
-        let own = match operation {
-            Operation::AllReduce => &self.all_reduce,
-            Operation::AllGather => &self.all_gather,
-            Operation::ReduceScatter => &self.reduce_scatter,
-            Operation::AllToAll => &self.all_to_all,
-            Operation::SendRecv => &self.send_recv,
-            Operation::Dispatch => &self.dispatch,
-            Operation::Combine => &self.combine,
-        };
-        let fits = |one: &&Implementation| phase.is_none_or(|asked| one.phase.is_none_or(|own| own == asked));
-        let found: Vec<&Implementation> = own.iter().filter(fits).collect();
-        if found.is_empty() { self.all_to_all.iter().collect() } else { found }
-    }
 }
 
 impl Profile {
@@ -403,9 +170,9 @@ impl Profile {
         }
         let mut tiled =
             kernels.gemm.iter().map(|x| ("gemm", x)).chain(kernels.grouped_gemm.iter().map(|x| ("grouped_gemm", x)));
-        let whole = |&(m, n, share): &(u32, u32, f64)| m.is_power_of_two() && n.is_power_of_two() && share > 0.0;
+        let valid = |&(m, n, share): &(u32, u32, f64)| m.is_power_of_two() && n.is_power_of_two() && share > 0.0;
         if let Some((class, (format, _))) =
-            tiled.find(|(_, (_, set))| set.tiles.is_empty() || !set.tiles.iter().all(whole))
+            tiled.find(|(_, (_, set))| set.tiles.is_empty() || !set.tiles.iter().all(valid))
         {
             let problem = Problem::new("tiles", "tiles have powers of two as rows and columns, and a share above 0");
             return Err(problem.inside(&["kernels".into(), class.into(), format.as_str().into(), "tiles".into()]));
@@ -413,7 +180,8 @@ impl Profile {
         Ok(())
     }
 
-    /// Arithmetic really used for a number format: 16-bit where there are no narrower units.
+    /// Arithmetic that products of a number format are computed in: 16-bit where the GPU has no narrower units, or no
+    /// coefficients of theirs.
     pub fn arithmetic(&self, format: Dtype) -> Arithmetic {
         let wanted = format.arithmetic;
         let has = |peak: Option<f64>| {

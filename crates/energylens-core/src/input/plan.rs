@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use crate::error::{Problem, Problems, Step};
 use crate::hardware::profile::Profile;
-use crate::input::run_options::Where;
+use crate::phase::{Phase, Phases};
 use crate::routing::Law;
 
-/// A whole plan: models, GPUs and settings; a point indexes into it.
+/// A plan: models, GPUs and settings, to which points refer by position.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanSpec {
@@ -21,12 +21,12 @@ pub struct PlanSpec {
     pub models: Vec<ModelSpec>,
     /// GPU profiles, by position.
     pub gpus: Vec<Profile>,
-    /// Laws of routing that points may ask for.
+    /// Routing laws that points may use.
     #[serde(default)]
     pub routings: Vec<NamedLaw>,
 }
 
-/// A law of routing with the name it was given.
+/// A routing law with its name.
 #[derive(Clone, Debug, Deserialize)]
 pub struct NamedLaw {
     /// Its name.
@@ -44,26 +44,26 @@ pub struct Settings {
     pub max_batched_tokens: f64,
 }
 
-/// Extent of a rank, and how much of it one token meets.
+/// Extent of a rank; of a routed rank also how tokens choose among its values.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct RankSpec {
     /// Number of index values.
     pub extent: u64,
-    /// For a routed rank, how many of them one token meets.
+    /// Of a routed rank: how many of its values (experts) a token chooses.
     pub active: Option<u64>,
     /// Of a routed rank: how tokens choose.
     #[serde(default)]
     pub routing: Law,
-    /// Of a routed rank: groups of its values, in order, that one token meets some of only.
+    /// Of a routed rank: number of equal groups of its values, in order, to some of which a token is limited.
     #[serde(default)]
     pub groups: Option<u64>,
-    /// How many of them.
+    /// Of a routed rank: how many of the groups a token may choose from.
     #[serde(default)]
     pub active_groups: Option<u64>,
 }
 
-/// Which cached tokens a new token sees.
+/// Which cached tokens a new token attends to: all before it, or the newest of them (Eq. 5.11).
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct MaskSpec {
@@ -77,31 +77,21 @@ pub struct MaskSpec {
 pub struct OverlapSpec {
     /// Number of slices of the kernel's rows.
     pub stages: u32,
-    /// SMs given to communication.
+    /// SMs that the collective uses.
     pub sms: u32,
-    /// In which phases; both if it does not say.
+    /// Phases in which they overlap; absent: both.
     #[serde(default, rename = "where")]
-    pub phases: Option<Where>,
+    pub phases: Option<Phases>,
 }
 
 impl OverlapSpec {
-    /// In which phases.
-    pub fn phases(&self) -> Where {
-        self.phases.unwrap_or(Where::Both)
+    /// Phases in which they overlap.
+    pub fn phases(&self) -> Phases {
+        self.phases.unwrap_or(Phases::Both)
     }
 }
 
-/// When a kernel runs.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// Reading the prompt.
-    Prefill,
-    /// Writing one token a sequence.
-    Decode,
-}
-
-/// One launch: its name and equations.
+/// A kernel: one launch of equations fused together.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelSpec {
@@ -144,7 +134,7 @@ pub struct ModelSpec {
     pub ranks: BTreeMap<String, RankSpec>,
     /// Blocks, in order.
     pub blocks: Vec<BlockSpec>,
-    /// Tensors kept between steps.
+    /// Tensors that stay in memory from step to step: the KV cache.
     pub cache: Vec<String>,
     /// Masks by tensor.
     #[serde(default)]
@@ -156,7 +146,7 @@ pub struct ModelSpec {
     /// Overlaps by kernel.
     #[serde(default)]
     pub overlap: BTreeMap<String, OverlapSpec>,
-    /// Weights shared between blocks.
+    /// Weights shared between blocks; they are held once.
     #[serde(default)]
     pub tied: Vec<String>,
 }

@@ -1,92 +1,52 @@
-//! How a configuration runs besides its mesh and formats: overlap, sequence parallelism, fused norms, clock, power cap.
+//! Run options: how a configuration runs, apart from its mesh and formats: overlap, sequence parallelism, fused norms, clock, power cap.
 
 use std::hash::{Hash, Hasher};
 
-use serde::Deserialize;
+use crate::phase::Phases;
 
-use crate::input::plan::Phase;
-
-/// Phases in which collectives are overlapped.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Hash)]
-#[serde(rename_all = "lowercase")]
-pub enum Where {
-    /// Reading prompts.
-    #[default]
-    Prefill,
-    /// Writing tokens.
-    Decode,
-    /// Both.
-    Both,
-}
-
-impl Where {
-    /// All, by code.
-    pub const ALL: [(&'static str, Self); 3] =
-        [("prefill", Self::Prefill), ("decode", Self::Decode), ("both", Self::Both)];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        Self::ALL[self as usize].0
-    }
-
-    /// Whether a phase is meant.
-    pub fn meets(self, phase: Phase) -> bool {
-        match self {
-            Self::Prefill => phase == Phase::Prefill,
-            Self::Decode => phase == Phase::Decode,
-            Self::Both => true,
-        }
-    }
-}
-
-/// How a configuration runs; zero is "not asked for".
+/// Run options of a point (section 11 of the physics page); zero leaves an option out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Running {
-    /// Stages of overlap: 0 leaves it to the spec, 1 is none.
+    /// Stages of overlap: 0 as the model's spec says, 1 none, else that many.
     pub overlap_stages: u16,
-    /// SMs of overlapped collectives.
+    /// SMs that overlapped collectives use.
     pub overlap_sms: u16,
-    /// Where.
-    pub overlap_where: Where,
+    /// Phases in which kernels and collectives overlap.
+    pub overlap_where: Phases,
     /// Reduce-scatter and all-gather in place of all-reduce, norms on a share of the tokens.
     pub sequence_parallel: bool,
     /// Norms inside the all-reduce before them.
     pub fused_norm: bool,
-    /// Locked SM clock.
+    /// Locked SM clock; 0 is none.
     pub sm_clock_mhz: u16,
-    /// Cap on the power of a GPU.
+    /// Cap on the watts of a GPU; 0 is none.
     pub power_cap_w: u16,
-    /// How tokens choose experts: 0 leaves it to the spec, else a law of the plan, from 1 on.
+    /// How tokens choose experts: 0 as the model's spec says, else the position of a law in the plan, from 1 on.
     pub routing: u16,
-    /// Which GPU holds which expert, by the code of a placement.
+    /// Which GPU holds which expert: code of a [`crate::routing::Placement`].
     pub placement: u16,
 }
 
 impl Running {
-    /// Whether overlap was asked for, rather than left to the spec or declined.
+    /// Whether the point requests overlap, rather than leaving it to the spec or turning it off.
     pub fn overlaps(&self) -> bool {
         self.overlap_stages > 1
     }
 
-    /// Whether the SM clock is held down by more than the limit of the board.
+    /// Whether a lock or a cap lowers the SM clock, besides the limit of the board.
     pub fn governed(&self) -> bool {
         self.sm_clock_mhz > 0 || self.power_cap_w > 0
     }
 
-    /// What the layout of a mapping depends on: of a cap beside no lock, that there is one.
-    pub fn laid_out(self) -> Self {
-        Self { power_cap_w: u16::from(self.power_cap_w > 0 && self.sm_clock_mhz == 0), ..self }
-    }
-
-    /// Whether serving runs behind the fits ran like this.
+    /// Whether the measured serving runs behind the fits ran with these options.
     pub fn measured(&self) -> bool {
         *self == Self { overlap_stages: if self.overlaps() { 0 } else { self.overlap_stages }, ..Self::default() }
     }
 
-    /// Whether the values of overlap agree with one another on a GPU of that many SMs.
+    /// Whether the options of overlap fit together on a GPU of that many SMs.
     pub fn agrees(&self, sms: u32) -> bool {
         match self.overlap_stages {
-            0 | 1 => self.overlap_sms == 0 && self.overlap_where == Where::Prefill,
+            0 | 1 => self.overlap_sms == 0 && self.overlap_where == Phases::Prefill,
             _ => self.overlap_sms > 0 && u32::from(self.overlap_sms) < sms,
         }
     }
@@ -117,8 +77,8 @@ mod tests {
         let with = |overlap_stages, overlap_sms, overlap_where| {
             Running { overlap_stages, overlap_sms, overlap_where, ..Running::default() }.agrees(108)
         };
-        assert!(with(0, 0, Where::Prefill) && with(1, 0, Where::Prefill) && with(4, 16, Where::Both));
-        assert!(!with(4, 0, Where::Prefill) && !with(1, 16, Where::Prefill) && !with(1, 0, Where::Both));
-        assert!(!with(4, 108, Where::Prefill));
+        assert!(with(0, 0, Phases::Prefill) && with(1, 0, Phases::Prefill) && with(4, 16, Phases::Both));
+        assert!(!with(4, 0, Phases::Prefill) && !with(1, 16, Phases::Prefill) && !with(1, 0, Phases::Both));
+        assert!(!with(4, 108, Phases::Prefill));
     }
 }

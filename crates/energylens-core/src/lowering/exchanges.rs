@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::cost::collective::{Collective, Group, Operation};
+use crate::cost::collective::{Collective, Group};
 use crate::einsum::{Function, Rank};
 use crate::graph::flow::{BlockFlow, Exchange, KernelFlow, Kind, Move, Partial};
 use crate::graph::{Axis, Block, Class, Kernel, Line};
-use crate::input::plan::Phase;
-use crate::lowering::phase::Lowering;
+use crate::hardware::collectives::Operation;
+use crate::lowering::context::Lowering;
 use crate::numeric::shape::Poly;
+use crate::phase::Phase;
 
 /// Collectives of a block.
 pub struct Exchanged<'a> {
@@ -29,9 +30,9 @@ impl Lowering<'_> {
             .map(|kernel| kernel.exchanges.iter().flat_map(|e| self.collectives(phase, block, e)).collect())
             .collect();
         let mut reduced_before: Vec<BTreeSet<&str>> = vec![BTreeSet::new(); kernels.len()];
-        for (at, own) in collectives.iter().enumerate().filter(|_| self.running.fused_norm) {
+        for (at, after) in collectives.iter().enumerate().filter(|_| self.running.fused_norm) {
             let next = if at + 1 < kernels.len() { at + 1 } else { 0 };
-            if own.iter().any(|c| c.operation == Operation::AllReduce) && (next > 0 || block.repeat > 1) {
+            if after.iter().any(|c| c.operation == Operation::AllReduce) && (next > 0 || block.repeat > 1) {
                 let names = kernels[at].exchanges.iter().filter_map(|exchange| match exchange {
                     Exchange::Reduce { tensor, .. } => Some(tensor.name.as_str()),
                     Exchange::Gather { .. } => None,
@@ -58,13 +59,13 @@ impl Lowering<'_> {
             }
         }
         if phase == Phase::Decode && self.mesh.cp > 1 {
-            let (cp, bytes) = (self.mesh.cp, self.format("", "activations").bytes);
+            let (cp, bytes) = (self.mesh.cp, self.activation_format().bytes);
             let group = Group { size: cp, span: self.mesh.tp * cp };
-            for (kernel, own) in kernels.iter().zip(&mut collectives) {
+            for (kernel, after) in kernels.iter().zip(&mut collectives) {
                 if self.graph.attends(&block.kernels[kernel.kernel]) {
                     for moved in kernel.writes.iter().filter(|moved| moved.kind == Kind::Activation) {
                         let message = self.mesh.local(self.graph, block, &moved.ranks, moved.routed).scaled(bytes);
-                        own.extend(Collective::new(self.profile, Operation::AllReduce, group, message));
+                        after.extend(Collective::new(self.profile, Operation::AllReduce, group, message));
                     }
                 }
             }
@@ -73,12 +74,12 @@ impl Lowering<'_> {
     }
 
     /// The keys and values that pass by the first attention kernel of a block in prefill, a context-parallel rank's at a time.
-    pub(super) fn ring(&self, phase: Phase, block: &Block, flow: &BlockFlow, own: usize) -> Option<Collective> {
+    pub(super) fn ring(&self, phase: Phase, block: &Block, flow: &BlockFlow, kernel: usize) -> Option<Collective> {
         if phase != Phase::Prefill || self.mesh.cp == 1 {
             return None;
         }
         let attends = |kernel: &&KernelFlow| self.graph.attends(&block.kernels[kernel.kernel]);
-        flow.kernels.iter().find(attends).filter(|first| first.kernel == own)?;
+        flow.kernels.iter().find(attends).filter(|first| first.kernel == kernel)?;
         let (mut message, mut counted) = (Poly::default(), BTreeSet::new());
         for moved in flow.kernels.iter().flat_map(|kernel| &kernel.reads).filter(|moved| moved.kind == Kind::Cache) {
             if counted.insert(moved.name.as_str()) {
@@ -101,27 +102,27 @@ impl Lowering<'_> {
 
     /// Whether a kernel works on a tp rank's share of the tokens: norms and sums, with sequence parallelism.
     pub(super) fn shares_tokens(&self, block: &Block, kernel: &Kernel) -> bool {
-        let whole = |line: &Line| {
+        let unsplit = |line: &Line| {
             let ways = self.mesh.ways(self.graph, block, &line.all_ranks, line.routed).unwrap_or_default();
             line.all_ranks.iter().all(|rank| ways.of(*rank) == 1)
         };
-        self.running.sequence_parallel && Self::light(kernel) && kernel.lines.iter().all(whole)
+        self.running.sequence_parallel && Self::light(kernel) && kernel.lines.iter().all(unsplit)
     }
 
     fn tp_group(&self) -> Group {
         Group { size: self.mesh.tp, span: self.mesh.tp }
     }
 
-    /// Collectives of one exchange, the one behind the kernel first and a dispatch before it last.
+    /// Collectives of one exchange (section 7 of the physics page): first the one after the kernel, last a dispatch before it.
     fn collectives(&self, phase: Phase, block: &Block, exchange: &Exchange) -> Vec<Collective> {
         let (mesh, pool, stage) = (self.mesh, self.mesh.pool_gpus(), self.mesh.stage_gpus());
         let all = Group { size: pool, span: if mesh.dp == 1 { pool } else { stage } };
         let tp = self.tp_group();
         let dp = Group { size: mesh.dp, span: stage };
-        let bytes = self.format("", "activations").bytes;
+        let bytes = self.activation_format().bytes;
         let local = |moved: &Move| self.mesh.local(self.graph, block, &moved.ranks, moved.routed).scaled(bytes);
         let make = |operation, group, message: Poly| Collective::new(self.profile, operation, group, message);
-        let found = match exchange {
+        let made = match exchange {
             Exchange::Gather { tensor, rank, axis } => {
                 let message = local(tensor);
                 let ways = self.mesh.ways(self.graph, block, &tensor.ranks, tensor.routed).unwrap_or_default();
@@ -135,8 +136,8 @@ impl Lowering<'_> {
             Exchange::Reduce { partial: Partial::Tp, tensor, summed: (over, all_ranks) } => {
                 let ways = mesh.ways(self.graph, block, all_ranks, false).unwrap_or_default();
                 let split = over.iter().any(|rank| ways.of(*rank) > 1);
-                let whole = make(Operation::AllReduce, tp, local(tensor));
-                if split { vec![whole.map(Collective::over_tp)] } else { Vec::new() }
+                let sum = make(Operation::AllReduce, tp, local(tensor));
+                if split { vec![sum.map(Collective::over_tp)] } else { Vec::new() }
             }
             Exchange::Reduce { tensor, .. } if mesh.dp == 1 => vec![make(Operation::AllReduce, all, local(tensor))],
             Exchange::Reduce { tensor, .. } if mesh.moe_tp() == 1 => {
@@ -156,6 +157,6 @@ impl Lowering<'_> {
                 ]
             }
         };
-        found.into_iter().flatten().collect()
+        made.into_iter().flatten().collect()
     }
 }

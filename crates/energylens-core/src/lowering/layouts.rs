@@ -1,46 +1,46 @@
-//! The layout of a mapping: everything that mappings of different caps share, and of that what all clocks do.
+//! The layout of a mapping: everything that mappings of different power caps share, and the part that all clocks share.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::mapping::{
-    Blocks, CacheShape, Formats, MappedPhase, Settings, StageKind, StepConstants, largest_activations, routed,
-    stage_kinds,
-};
-use super::phase::{Found, Lowering};
-use crate::cost::kernel::Experts;
+use crate::cost::env::Experts;
 use crate::graph::Graph;
 use crate::hardware::profile::Profile;
-use crate::input::plan::Phase;
 use crate::input::run_options::Running;
+use crate::lowering::context::Lowering;
+use crate::lowering::experts::routed;
+use crate::lowering::features::Features;
+use crate::lowering::memory::{Activations, largest_activations};
 use crate::lowering::mesh::{Infeasible, Mesh};
-use crate::numeric::shape::Poly;
+use crate::lowering::parts::{Blocks, CacheShape, Formats, MappedPhase, Settings, StageKind, StepConstants};
+use crate::lowering::stages::stage_kinds;
+use crate::phase::Phase;
 
-/// What does not follow the clock.
+/// The part of a layout that does not follow the SM clock.
 #[derive(Clone, Debug)]
 pub struct Unclocked {
     /// Pipeline stages by content.
     pub kinds: Vec<StageKind>,
-    /// Weight bytes of one repetition of each block, and of tied or once-held ones.
+    /// Bytes of weights of one repetition of each block; tied weights count in one block only.
     pub weights: Vec<f64>,
     /// Cache of one repetition of each block.
     pub caches: Vec<CacheShape>,
-    /// Activation bytes of prefill kernels that may be the largest, each with its mask.
-    pub activations: Vec<(Option<usize>, Poly)>,
+    /// Activations of the prefill kernels that may need the most.
+    pub activations: Vec<Activations>,
     /// Routing.
     pub experts: Option<Experts>,
 }
 
 impl Unclocked {
-    /// Bytes it takes, about.
+    /// Bytes of memory it takes, about.
     pub fn bytes(&self) -> usize {
         let blocks = self.weights.len() * (size_of::<f64>() * (1 + self.kinds.len()) + size_of::<CacheShape>());
-        let largest = self.activations.iter().map(|own| size_of_val(own) + own.1.bytes()).sum::<usize>();
+        let largest = self.activations.iter().map(|one| size_of_val(one) + one.1.bytes()).sum::<usize>();
         size_of::<Self>() + blocks + largest
     }
 }
 
-/// Everything constant over batch and lengths, but for how a cap holds the clock down.
+/// Everything that is constant over batch and lengths, but for how a power cap lowers the clock.
 #[derive(Clone, Debug)]
 pub struct LaidOut {
     /// Mesh.
@@ -49,15 +49,15 @@ pub struct LaidOut {
     pub prefill: MappedPhase,
     /// Decode.
     pub decode: MappedPhase,
-    /// What locked clocks share.
+    /// What all clocks share.
     unclocked: Arc<Unclocked>,
     /// Step constants.
     pub constants: StepConstants,
-    /// The GPU locked to the clock, if it can be and is: what a cap goes by.
+    /// The GPU at the locked clock, which a cap starts from; none if it is not locked.
     pub(super) locked: Option<Profile>,
-    /// What the phases were found to have.
-    pub(super) has: [Found; 2],
-    /// Bytes it takes, without and with tables.
+    /// What run options apply to, in either phase.
+    pub(super) features: Features,
+    /// Bytes of memory it takes, without and with tables.
     bytes: [usize; 2],
 }
 
@@ -70,7 +70,7 @@ impl Deref for LaidOut {
 }
 
 impl LaidOut {
-    /// Lays a model out; `known` is what the same at another clock has of what does not follow it.
+    /// Lays a model out; `known` is the clock-independent part of the same layout at another clock.
     ///
     /// # Errors
     /// Why it cannot be laid out.
@@ -89,31 +89,31 @@ impl LaidOut {
             None => routed(graph, mesh, running, settings.routings)?,
         };
         let mut locked = lock(profile, running);
-        let own = locked.as_ref().unwrap_or(profile);
-        let lower = Lowering { graph, profile: own, mesh, formats, running, experts };
+        let at_clock = locked.as_ref().unwrap_or(profile);
+        let lower = Lowering { graph, profile: at_clock, mesh, formats, running, experts };
         let kinds = stage_kinds(graph, mesh.pp);
-        let (prefill, first_blocks, has_first) = lower.phase(Phase::Prefill, &kinds);
-        let (decode, _, has_then) = lower.phase(Phase::Decode, &kinds);
-        let constants = constants(own, &lower, settings);
+        let (prefill, first_blocks, prefill_features) = lower.phase(Phase::Prefill, &kinds);
+        let (decode, _, decode_features) = lower.phase(Phase::Decode, &kinds);
+        let constants = constants(at_clock, &lower, settings);
         let unclocked = known.unwrap_or_else(|| {
             Arc::new(Unclocked {
                 activations: largest_activations(&first_blocks),
                 kinds,
                 weights: lower.weights(),
                 caches: lower.caches(),
-                experts: lower.experts(),
+                experts: lower.experts.clone(),
             })
         });
         if let Some(locked) = &mut locked {
             locked.forget_kernels();
         }
-        let has = [has_first, has_then];
-        let made = Self { mesh, prefill, decode, unclocked, constants, locked, has, bytes: [0; 2] };
+        let features = prefill_features.or(decode_features);
+        let made = Self { mesh, prefill, decode, unclocked, constants, locked, features, bytes: [0; 2] };
         Ok(Self { bytes: [made.counted(false), made.counted(true)], ..made })
     }
 
-    /// Bytes it takes; with what tables it will have, if it is used with them. Counted when it was made: caches ask at
-    /// every use.
+    /// Bytes of memory it takes; with `tables`, those of the tables that long runs of points fill. They were counted when it
+    /// was made, because caches need them at every use.
     pub fn bytes(&self, tables: bool) -> usize {
         self.bytes[usize::from(tables)]
     }
@@ -121,7 +121,7 @@ impl LaidOut {
     fn counted(&self, tables: bool) -> usize {
         let kinds = self.kinds.len();
         let phases = [&self.prefill, &self.decode].map(|phase| phase.program.bytes(tables)).iter().sum::<usize>();
-        let fixed = if tables { crate::batch::serve::fixed_bytes(&self.decode.program, kinds) } else { 0 };
+        let fixed = if tables { self.decode.table_values(kinds) * size_of::<f64>() } else { 0 };
         let locked = self.locked.as_ref().map_or(0, Profile::clock_bytes);
         size_of::<Self>() + self.unclocked.bytes() + phases + fixed + locked
     }
@@ -132,7 +132,7 @@ impl LaidOut {
     }
 }
 
-/// The GPU locked to the clock that is asked for; none if none is, or if it cannot be.
+/// The GPU locked to the clock that the point requests; none if it requests none, or if the GPU cannot be locked to it.
 fn lock(profile: &Profile, running: Running) -> Option<Profile> {
     (running.sm_clock_mhz > 0).then(|| profile.at_clock(f64::from(running.sm_clock_mhz))).flatten()
 }

@@ -58,7 +58,7 @@ pub struct Infeasible {
     pub rank: Option<Rank>,
 }
 
-/// How many ways ranks are split; one where not listed.
+/// How many ways ranks are split (Eq. 3.1); those that are not listed are not split.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ways(Vec<(Rank, u32)>);
 
@@ -69,7 +69,7 @@ impl Ways {
     }
 }
 
-/// Largest degree of parallelism, far beyond any cluster of one engine.
+/// Largest degree of parallelism, far beyond that of any engine.
 const MOST_WAYS: u32 = 1024;
 
 /// Degrees of parallelism of one engine.
@@ -88,7 +88,7 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// GPUs of one context-parallel rank of a pipeline stage: tp·dp = ep·moe_tp.
+    /// GPUs of one context-parallel rank of a pipeline stage: tp·dp = ep·moe_tp (Eq. 1.1).
     pub fn pool_gpus(&self) -> u32 {
         self.tp.saturating_mul(self.dp)
     }
@@ -98,7 +98,7 @@ impl Mesh {
         self.pool_gpus().saturating_mul(self.cp)
     }
 
-    /// GPUs of one engine.
+    /// GPUs of one engine (Eq. 1.2).
     pub fn gpus(&self) -> u32 {
         self.stage_gpus().saturating_mul(self.pp)
     }
@@ -119,7 +119,7 @@ impl Mesh {
         }
     }
 
-    /// Checks that a model can be laid out on this mesh at all.
+    /// Checks that a model can be laid out on this mesh.
     ///
     /// # Errors
     /// The first reason, in the order of the documentation.
@@ -191,7 +191,8 @@ impl Mesh {
         (1..=128).filter(|degree| with(*degree).check(graph).is_ok()).collect()
     }
 
-    /// How many ways each rank is split among `ranks` used together.
+    /// How many ways each rank is split, among `ranks` that are used together (Eq. 3.1): an axis that one rank cannot take up
+    /// goes on to the next.
     ///
     /// # Errors
     /// A rank that neither divides nor is divided by what is left of its axis.
@@ -224,7 +225,7 @@ impl Mesh {
         Ok(ways)
     }
 
-    /// Local elements of a tensor, or of an equation's iteration space.
+    /// Elements of a tensor, or of an equation's iteration space, on one GPU, as a monomial of b, s and t (Eq. 3.2).
     pub fn local(&self, graph: &Graph, block: &Block, ranks: &[Rank], routed: bool) -> Poly {
         let ways = self.ways(graph, block, ranks, routed).unwrap_or_default();
         let (mut bits, mut size) = (0, 1.0);

@@ -1,35 +1,43 @@
-//! Seconds and joules of one kernel, before any batch and length: products, attention, vector work.
+//! Coefficients of the seconds and joules of one kernel, before any batch and length: products, attention, vector work
+//! (sections 5 and 6 of the physics page).
 
 use std::sync::{Arc, OnceLock};
 
 use crate::cost::attention::{Attention, Blocks, QUERY_ROWS};
 use crate::cost::elementwise::Vector;
 use crate::cost::gemm::{Grouped, Product, Tiling};
-use crate::cost::kernel::{Flops, Timing, Worked};
+use crate::cost::kernel::Flops;
+use crate::cost::timing::{Timing, WorkedExperts};
 use crate::einsum::count::{MatrixRanks, Work};
 use crate::einsum::{Function, Rank};
 use crate::graph::{Block, Class, Kernel, Line};
-use crate::hardware::dtype::{Arithmetic, DTYPES, Dtype};
-use crate::hardware::profile::TimeSet;
-use crate::input::plan::Phase;
-use crate::lowering::phase::Lowering;
+use crate::hardware::dtype::{Arithmetic, Dtype};
+use crate::hardware::kernels::TimeSet;
+use crate::lowering::context::Lowering;
 use crate::numeric::exact::power;
 use crate::numeric::shape::{B, Poly, S, T};
+use crate::phase::Phase;
 
-/// What a kernel takes before batch and lengths are known.
+/// FLOPs of an element of a matrix product: a multiplication and an addition.
+const FLOPS_PER_PRODUCT: f64 = 2.0;
+
+/// Head size at which attention was measured, the base of Eq. 5.7.
+const HEAD_SIZE: f64 = 128.0;
+
+/// What a kernel takes, as functions of batch and lengths.
 pub struct Measure {
-    /// Time.
+    /// Seconds.
     pub timing: Timing,
-    /// Joules of its FLOPs.
+    /// Joules of its FLOPs, without padding (Eq. 8.3).
     pub joules: Poly,
     /// Its FLOPs.
     pub flops: Flops,
-    /// Joules of its padding, for each expert hit.
+    /// Joules of the padding of a grouped product, for each expert worked on (second term of Eq. 6.11).
     pub padding_j: f64,
 }
 
 impl Lowering<'_> {
-    /// A kernel on `sms` SMs.
+    /// Seconds and joules of a kernel on `sms` SMs.
     pub(super) fn timing(&self, phase: Phase, block: &Block, kernel: &Kernel, sms: f64) -> Measure {
         let profile = self.profile;
         let peaks = &profile.compute.peak_flops;
@@ -37,9 +45,9 @@ impl Lowering<'_> {
         let mut first: Option<Dtype> = None;
         let mut matrix: Vec<(&Line, &MatrixRanks, Arithmetic)> = Vec::new();
         let total_sms = f64::from(profile.compute.sms);
-        // Measured attention holds the time of its softmax.
-        let free = class == Class::Attention;
-        let seconds_per_flop = if free { 0.0 } else { total_sms / sms / peaks.vector };
+        // Measured attention holds the time of its softmax (Eq. 5.4).
+        let softmax_measured = class == Class::Attention;
+        let seconds_per_flop = if softmax_measured { 0.0 } else { total_sms / sms / peaks.vector };
         let mut vector = Vector { flops: Poly::default(), seconds_per_flop };
         let (mut joules, mut work) = (Poly::default(), Poly::default());
         for line in &kernel.lines {
@@ -58,7 +66,9 @@ impl Lowering<'_> {
             vector.flops.add(&self.function_flops(block, line));
         }
         joules.add(&vector.flops.scaled(profile.energy.flop_j.vector));
-        let format = if class == Class::Attention { self.cache_format(kernel) } else { first.unwrap_or(DTYPES[1]) };
+        // Kernels without a matrix product have the same coefficients in all formats.
+        let operand = first.unwrap_or(Dtype::BF16);
+        let format = if class == Class::Attention { self.cache_format(kernel) } else { operand };
         let set = self.time_set(class, phase, format).0.clone();
         let tiles: Vec<(f64, f64, f64)> =
             set.tiles.iter().map(|&(m, n, share)| (f64::from(m), f64::from(n), share)).collect();
@@ -72,14 +82,13 @@ impl Lowering<'_> {
             self.products(block, &matrix, total_sms, &rate, set.idle_experts)
         };
         let padding: f64 = products.iter().filter(|product| product.grouped.is_some()).map(padded_elements).sum();
-        let padding_j =
-            2.0 * set.padding_rows * padding * profile.flop_j(profile.arithmetic(first.unwrap_or(DTYPES[1])));
+        let padding_j = FLOPS_PER_PRODUCT * set.padding_rows * padding * profile.flop_j(profile.arithmetic(operand));
         let timing = Timing {
             seconds_per_byte: 1.0 / (bandwidth * set.memory_efficiency),
             tiling: Tiling::new(&tiles, sms, set.depth_0, set.split_s),
             added: self.added(&products, &set, bandwidth),
             expert_s: if class == Class::GroupedGemm { set.expert_s } else { 0.0 },
-            worked: Worked::new(self.experts().map_or(0.0, |experts| experts.local), set.idle_experts),
+            worked: WorkedExperts::new(self.experts.as_ref().map_or(0.0, |experts| experts.local), set.idle_experts),
             set,
             products,
             attention,
@@ -93,10 +102,11 @@ impl Lowering<'_> {
     fn cache_format(&self, kernel: &Kernel) -> Dtype {
         let mut reads = kernel.lines.iter().flat_map(|line| line.equation.reads());
         let cached = reads.find(|tensor| self.graph.cache.contains(&tensor.name));
-        cached.map_or_else(|| self.format("", "activations"), |tensor| self.format(&tensor.name, "cache"))
+        cached.map_or_else(|| self.activation_format(), |tensor| self.format(&tensor.name, "cache"))
     }
 
-    /// Seconds added to a kernel of matrix products: quantising their inputs, sorting tokens by expert.
+    /// Seconds added to a kernel of matrix products: quantising their inputs (Eq. 5.6), sorting tokens by expert (second term
+    /// of Eq. 6.9).
     fn added(&self, products: &[Product], set: &TimeSet, bandwidth: f64) -> Poly {
         let mut added = Poly::default();
         for product in products.iter().filter(|product| product.grouped.is_none() && set.quantise_bytes > 0.0) {
@@ -112,16 +122,17 @@ impl Lowering<'_> {
         added
     }
 
-    /// Local FLOPs of so many for each element over some ranks.
+    /// FLOPs of one GPU: `each` for each local element over the ranks.
     fn flops(&self, block: &Block, line: &Line, (each, ranks): (f64, &[Rank])) -> Poly {
         self.mesh.local(self.graph, block, ranks, line.routed).scaled(each)
     }
 
-    /// FLOPs of the product part of an equation.
+    /// FLOPs of the product of an equation on one GPU (Eq. 2.1).
     fn product_flops(&self, block: &Block, line: &Line) -> Poly {
         line.product_work().map_or_else(Poly::default, |work| self.flops(block, line, work))
     }
 
+    /// FLOPs of the functions of an equation on one GPU (Eq. 2.2).
     fn function_flops(&self, block: &Block, line: &Line) -> Poly {
         let mut flops = Poly::default();
         line.function_work().for_each(|work| flops.add(&self.flops(block, line, work)));
@@ -134,15 +145,17 @@ impl Lowering<'_> {
         let mut size = Poly::constant(1.0);
         for rank in list {
             let routed = self.graph.routed.is_some_and(|r| r.rank == *rank) && line.routed;
-            let one = match self.graph.ranks.get(rank).filter(|_| !routed) {
+            let local = match self.graph.ranks.get(rank).filter(|_| !routed) {
                 None => self.mesh.local(self.graph, block, &[*rank], line.routed),
-                Some(whole) => Poly::constant(whole.extent as f64 / f64::from(ways.of(*rank))),
+                Some(spec) => Poly::constant(spec.extent as f64 / f64::from(ways.of(*rank))),
             };
-            size = times(&size, &one);
+            size = times(&size, &local);
         }
         size
     }
 
+    /// Matrix products of a kernel with their local sizes. Products of the same left factor, depth and batch are one, whose
+    /// columns are the sum: the shared input is read once, and one launch computes both.
     fn products(
         &self,
         block: &Block,
@@ -151,12 +164,13 @@ impl Lowering<'_> {
         rate: &dyn Fn(Arithmetic) -> f64,
         idle: f64,
     ) -> Vec<Product> {
-        let experts = self.experts();
+        let experts = self.experts.as_ref();
         let mut merged: Vec<(&Line, &MatrixRanks, Arithmetic, Product)> = Vec::new();
         for &(line, ranks, arithmetic) in matrix {
             let extent = |list: &[Rank]| self.extent(block, line, list);
             let grouped = line.grouped();
-            let of = experts.as_ref().filter(|_| grouped);
+            let of = experts.filter(|_| grouped);
+            // Rows of a grouped product are tokens, on whichever side they are written.
             let tokens_on_the_right = grouped && ranks.columns.contains(&'b');
             let columns = if tokens_on_the_right { extent(&ranks.rows) } else { extent(&ranks.columns) };
             let same = merged.iter_mut().find(|(other, other_ranks, other_arithmetic, _)| {
@@ -178,7 +192,8 @@ impl Lowering<'_> {
                         columns,
                         depth: extent(&ranks.depth),
                         seconds_per_flop: sms / rate(arithmetic),
-                        grouped: of.map(|own| Grouped { table: Arc::clone(&own.table), idle: (idle, own.local) }),
+                        grouped: of
+                            .map(|experts| Grouped { table: Arc::clone(&experts.table), idle: (idle, experts.local) }),
                         table: OnceLock::new(),
                     },
                 )),
@@ -187,6 +202,7 @@ impl Lowering<'_> {
         merged.into_iter().map(|(.., product)| product).collect()
     }
 
+    /// The matrix work of an attention kernel: by heads and lengths, not by tiles (Eq. 5.7, 5.8, 5.9, 5.10).
     fn attention(
         &self,
         phase: Phase,
@@ -201,8 +217,8 @@ impl Lowering<'_> {
         };
         let list: Vec<Rank> = ranks.batch.iter().chain(&ranks.rows).copied().filter(|r| *r != 's').collect();
         let heads = self.extent(block, line, &list);
-        let head_size = self.extent(block, line, &ranks.depth).as_constant().unwrap_or(128.0);
-        let reached = set.compute_efficiency * power(head_size / 128.0, set.head_dim_power);
+        let head_size = self.extent(block, line, &ranks.depth).as_constant().unwrap_or(HEAD_SIZE);
+        let reached = set.compute_efficiency * power(head_size / HEAD_SIZE, set.head_dim_power);
         let mut seconds = Poly::default();
         for (line, _, arithmetic) in matrix {
             let rate = self.profile.peak(*arithmetic) * reached * (sms / all_sms);
@@ -212,10 +228,11 @@ impl Lowering<'_> {
             let sequences = self.extent(block, line, &ranks.batch).scaled(set.sequence_head_s);
             return Attention { seconds, heads, sequences, blocks: None };
         }
-        // Of 128 rows of one head on every SM, for one visible token.
+        // Seconds of one visible token of a block of 128 query rows on every SM (Eq. 5.10): pairs of tokens and rows of heads
+        // are monomials, whose quotient is constant.
         let pairs: f64 = seconds.terms().iter().filter(|(bits, _)| *bits == B | S | T).map(|(_, c)| c).sum();
-        let of_one: f64 = heads.terms().iter().map(|(_, c)| c).sum();
-        let token_s = QUERY_ROWS * sms * pairs / of_one;
+        let rows_of_heads: f64 = heads.terms().iter().map(|(_, c)| c).sum();
+        let token_s = QUERY_ROWS * sms * pairs / rows_of_heads;
         let blocks = Blocks {
             pad: set.pad_rows,
             token_s: token_s * set.length_factor,

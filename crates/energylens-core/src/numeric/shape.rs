@@ -64,7 +64,7 @@ impl Poly {
     }
 
     /// Whether it depends on a variable, given by its bit.
-    pub fn sees(&self, bit: u8) -> bool {
+    pub fn depends_on(&self, bit: u8) -> bool {
         self.terms.iter().any(|(bits, _)| bits & bit != 0)
     }
 

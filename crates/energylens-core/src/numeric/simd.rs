@@ -1,7 +1,7 @@
 //! One copy of the hot loops for each vector instruction set, chosen at run time.
 //!
 //! The copies are compiled from the same code. Rust neither reorders nor contracts floating-point operations, so all give
-//! the same bits. This is the only file with `unsafe`: calling a function compiled for instructions that were found present.
+//! the same bits. This is the only file with `unsafe`: calling a function compiled for instructions that the machine has.
 #![allow(unsafe_code, reason = "calls of functions compiled for detected instructions")]
 
 /// Vector instructions the evaluator may use.

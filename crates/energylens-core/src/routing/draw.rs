@@ -77,7 +77,7 @@ impl Draw {
             }
             Law::Counts(layers) => match layers.get(turn % layers.len().max(1)) {
                 Some(layer) => {
-                    // Weights under which each expert's chance is what was counted.
+                    // Weights under which each expert's chance is its counted share (Eq. 6.4).
                     let share = active as f64 / layer.iter().sum::<f64>();
                     layer.iter().map(|count| (-ln((1.0 - share * count).max(1e-12))).max(1e-30)).collect()
                 }
@@ -86,27 +86,27 @@ impl Draw {
         }
     }
 
-    /// Deviations of counts by chance from `T·π`, divided by √T: normal with variance `π·(1 − π)`, and sum 0.
+    /// Random deviations of counts from `T·π`, divided by √T: normal with variance `π·(1 − π)`, and sum 0 (Eq. 6.6).
     pub fn deviations(&mut self, chances: &[f64]) -> Vec<f64> {
         let variance = |chance: &f64| chance * (1.0 - chance);
-        let mut found: Vec<f64> = chances.iter().map(|chance| variance(chance).sqrt() * self.normal()).collect();
-        let (sum, all) = (found.iter().sum::<f64>(), chances.iter().map(variance).sum::<f64>());
+        let mut deviations: Vec<f64> = chances.iter().map(|chance| variance(chance).sqrt() * self.normal()).collect();
+        let (sum, all) = (deviations.iter().sum::<f64>(), chances.iter().map(variance).sum::<f64>());
         if all > 0.0 {
             let wider = (chances.len() as f64 / (chances.len() as f64 - 1.0)).sqrt();
-            found
+            deviations
                 .iter_mut()
                 .zip(chances)
-                .for_each(|(one, chance)| *one = wider * (*one - sum * variance(chance) / all));
+                .for_each(|(deviation, chance)| *deviation = wider * (*deviation - sum * variance(chance) / all));
         }
-        found
+        deviations
     }
 
     /// Tokens of each expert under a power law, T tokens: drawn shares rounded, then corrected to sum to all choices.
     pub fn power_law(&mut self, alpha: f64, tokens: usize, choice: Choice) -> Vec<u32> {
         let (all, experts) = (tokens * choice.active, choice.experts);
         let (low, high) = if all > experts { (1.0, 0.8 * tokens as f64) } else { (0.01, 2.0) };
-        let (a, b) = (bend(low, 1.0 - alpha), bend(high, 1.0 - alpha));
-        let shares: Vec<f64> = (0..experts).map(|_| unbend(a + (b - a) * self.share(), 1.0 - alpha)).collect();
+        let (a, b) = (to_uniform(low, 1.0 - alpha), to_uniform(high, 1.0 - alpha));
+        let shares: Vec<f64> = (0..experts).map(|_| from_uniform(a + (b - a) * self.share(), 1.0 - alpha)).collect();
         let scale = all as f64 / shares.iter().sum::<f64>();
         let mut counts: Vec<usize> = shares.iter().map(|share| (share * scale).round() as usize).collect();
         let mut order: Vec<usize> = (0..experts).collect();
@@ -114,20 +114,20 @@ impl Draw {
         order.sort_by_key(|expert| std::cmp::Reverse(counts[*expert]));
         // No token chooses an expert twice.
         counts.iter_mut().for_each(|count| *count = (*count).min(tokens));
-        let mut given: usize = counts.iter().sum();
-        while given < all {
+        let mut dealt: usize = counts.iter().sum();
+        while dealt < all {
             for &expert in &order {
-                if given < all && counts[expert] < tokens {
+                if dealt < all && counts[expert] < tokens {
                     counts[expert] += 1;
-                    given += 1;
+                    dealt += 1;
                 }
             }
         }
-        while given > all {
+        while dealt > all {
             for &expert in order.iter().rev() {
-                if given > all && counts[expert] > 0 {
+                if dealt > all && counts[expert] > 0 {
                     counts[expert] -= 1;
-                    given -= 1;
+                    dealt -= 1;
                 }
             }
         }
@@ -135,12 +135,13 @@ impl Draw {
     }
 }
 
-/// `x^e`, or ln x for e = 0: what is uniform under a power law.
-fn bend(x: f64, e: f64) -> f64 {
+/// `x^e`, or ln x for e = 0: the transform under which shares of a power law are uniform.
+fn to_uniform(x: f64, e: f64) -> f64 {
     if e == 0.0 { if x < 1.0 { ln(x) } else { -ln(1.0 / x) } } else { power(x, e) }
 }
 
-fn unbend(y: f64, e: f64) -> f64 {
+/// Inverse of [`to_uniform`].
+fn from_uniform(y: f64, e: f64) -> f64 {
     match () {
         () if e != 0.0 => power(y, 1.0 / e),
         () if y < 0.0 => exp_neg(y),
@@ -152,7 +153,7 @@ fn unbend(y: f64, e: f64) -> f64 {
 const MOST_STEPS: usize = 200;
 
 /// Chance of each expert to be among the `active` different ones that a token takes one after the other, each with a chance
-/// in proportion to its weight: `1 − e^(−c·w)`, c such that they sum to `active`.
+/// in proportion to its weight: `1 − e^(−c·w)`, c such that they sum to `active` (Eq. 6.6).
 pub fn chances(weights: &[f64], active: usize) -> Vec<f64> {
     let wanted = active as f64;
     if active >= weights.len() {
@@ -161,13 +162,13 @@ pub fn chances(weights: &[f64], active: usize) -> Vec<f64> {
     // Newton's method from below, where what it looks for is concave.
     let mut c = wanted / weights.iter().sum::<f64>();
     for _ in 0..MOST_STEPS {
-        let (mut found, mut slope) = (0.0, 0.0);
+        let (mut expected, mut slope) = (0.0, 0.0);
         for w in weights {
             let missed = exp_neg(-c * w);
-            found += 1.0 - missed;
+            expected += 1.0 - missed;
             slope += w * missed;
         }
-        let step = (wanted - found) / slope;
+        let step = (wanted - expected) / slope;
         c += step;
         if step <= 1e-9 * c {
             break;

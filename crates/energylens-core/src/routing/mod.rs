@@ -1,4 +1,5 @@
-//! How tokens choose experts, and what that loads on GPUs: laws, placements, and tables of both by number of tokens.
+//! How tokens choose experts, and how that loads GPUs: laws, placements, and tables of both by number of tokens (section 6 of
+//! the physics page).
 
 mod draw;
 pub mod placement;
@@ -13,9 +14,9 @@ pub use table::Table;
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "snake_case", tag = "law", content = "value")]
 pub enum Law {
-    /// Every expert takes the same number of tokens, as no router does.
+    /// Every expert takes the same number of tokens, which no real router achieves (Eq. 6.5).
     Balanced,
-    /// All alike; every token chooses for itself.
+    /// All experts are alike; every token chooses independently (Eq. 6.3).
     #[default]
     Uniform,
     /// Weights drawn from a Gamma distribution of this shape: the smaller, the fewer experts a batch is about.
@@ -36,7 +37,8 @@ pub const MOST_EXPERTS: usize = 1 << 16;
 const MOST_COUNTED: f64 = 9_007_199_254_740_992.0;
 
 impl Law {
-    /// What keeps it from being that of a model of so many experts, of which a token takes so many different ones.
+    /// Why it cannot be the law of a model with so many experts, of which a token takes `active` different ones; none if it
+    /// can.
     pub fn fault(&self, experts: usize, active: usize) -> Option<String> {
         let outside = |what: &str, value: f64, least: f64, most: f64| {
             (!(least..=most).contains(&value)).then(|| format!("its {what} {value} is not between {least} and {most}"))
@@ -65,7 +67,7 @@ impl Law {
         })
     }
 
-    /// Whether it lasts who is popular, so that experts can be placed by it; if not, every batch has other ones.
+    /// Whether the same experts stay popular, so that they can be placed by it; if not, every batch has other ones.
     pub fn lasts(&self) -> bool {
         matches!(self, Self::Zipf(_) | Self::Counts(_))
     }
@@ -80,12 +82,14 @@ pub struct Groups {
     pub active: f64,
 }
 
-/// Parts of `n` equal ones in which a token that chooses `k` of `x` different experts has any: `n·(1 − C(x − x/n, k)/C(x, k))`.
+/// Expected number of parts, of `n` equal ones, that hold any of a token's `k` of `x` experts: `n·(1 − C(x − x/n, k)/C(x, k))`
+/// (Eq. 7.2).
 fn parts(n: f64, x: f64, k: f64) -> f64 {
-    n * (1.0 - ways_of(x - x / n, k, x))
+    n * (1.0 - chance_within(x - x / n, k, x))
 }
 
-/// Parts of `n` equal ones, GPUs or nodes, in which a token has any of its `k` of `x` experts.
+/// Expected number of parts, of `n` equal ones (GPUs or nodes), that hold any of a token's `k` of `x` experts (Eq. 7.2, with
+/// groups Eq. 7.3).
 pub fn reach(n: f64, x: f64, k: f64, groups: Option<Groups>) -> f64 {
     let Some(Groups { number, active }) = groups else { return parts(n, x, k) };
     let (each, open) = (x / number, active * x / number);
@@ -96,32 +100,33 @@ pub fn reach(n: f64, x: f64, k: f64, groups: Option<Groups>) -> f64 {
     if wide.fract() != 0.0 {
         return parts(n, x, k);
     }
-    let (mut absent, mut chance, mut j) = (0.0, ways(number - wide, active) / ways(number, active), 0.0);
+    let (mut absent, mut chance, mut j) =
+        (0.0, combinations(number - wide, active) / combinations(number, active), 0.0);
     if number - wide < active {
         // Some of a part's groups are always among the token's.
         j = active - (number - wide);
-        chance = ways(wide, j) / ways(number, active);
+        chance = combinations(wide, j) / combinations(number, active);
     }
     while j <= wide.min(active) {
-        absent += chance * ways_of((active - j) * each, k, open);
+        absent += chance * chance_within((active - j) * each, k, open);
         chance *= (wide - j) * (active - j) / ((j + 1.0) * (number - wide - active + j + 1.0));
         j += 1.0;
     }
     n * (1.0 - absent)
 }
 
-/// Ways to choose `k` of `x`.
-fn ways(x: f64, k: f64) -> f64 {
-    let (mut found, mut i) = (1.0, 0.0);
+/// Number of subsets of `k` of `x`.
+fn combinations(x: f64, k: f64) -> f64 {
+    let (mut product, mut i) = (1.0, 0.0);
     while i < k {
-        found *= (x - i) / (i + 1.0);
+        product *= (x - i) / (i + 1.0);
         i += 1.0;
     }
-    found
+    product
 }
 
 /// Chance that all `k` chosen of `x` are among `some` of them.
-fn ways_of(some: f64, k: f64, x: f64) -> f64 {
+fn chance_within(some: f64, k: f64, x: f64) -> f64 {
     let (mut chance, mut taken) = (1.0, 0.0);
     while taken < k {
         chance *= if some > taken { (some - taken) / (x - taken) } else { 0.0 };

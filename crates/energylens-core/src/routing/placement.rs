@@ -6,12 +6,12 @@ use std::collections::BinaryHeap;
 /// Which GPU holds which expert.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Placement {
-    /// In order, as many each.
+    /// In order, the same number on each GPU.
     #[default]
     Contiguous,
-    /// As many each, the most popular first, each to the GPU with the least to do.
+    /// The same number on each GPU, the most popular first, each to the GPU with the lowest load.
     Balanced,
-    /// The same with this many copies of the most popular besides, tokens shared among copies.
+    /// The same with this many more copies of the most popular, whose tokens are shared among copies.
     Replicated(u16),
 }
 
@@ -52,7 +52,7 @@ impl PartialEq for Ranked {
 impl Eq for Ranked {}
 
 impl Placement {
-    /// From its code: 0 in order, 1 balanced, 2 and more that many copies less one.
+    /// The placement with a code: 0 in order, 1 balanced, n ≥ 2 balanced with n − 1 copies.
     pub fn of(code: u16) -> Self {
         match code {
             0 => Self::Contiguous,
@@ -94,7 +94,7 @@ impl Placement {
         }
         let mut order: Vec<usize> = (0..experts).collect();
         order.sort_by(|a, b| of(*b, &copies).total_cmp(&of(*a, &copies)));
-        // By less than nothing to do, so that the idlest comes first.
+        // By negative load, so that the idlest comes first.
         let mut idlest: Heap = (0..gpus).map(|gpu| Ranked { load: -0.0, at: gpu }).collect();
         for expert in order {
             for copy in 0..copies[expert] {
@@ -118,7 +118,7 @@ mod tests {
         let loads = [9.0, 8.0, 1.0, 1.0];
         let of = |placement: Placement| -> Vec<Vec<u32>> {
             let placed = placement.place(&loads, 2);
-            placed.gpus.iter().map(|own| own.iter().map(|(expert, ..)| *expert).collect()).collect()
+            placed.gpus.iter().map(|copies| copies.iter().map(|(expert, ..)| *expert).collect()).collect()
         };
         assert_eq!(of(Placement::Contiguous), [[0, 1], [2, 3]]);
         assert_eq!(of(Placement::Balanced), [[0, 3], [1, 2]]);

@@ -1,4 +1,4 @@
-//! What a law, a placement and a number of tokens load on the busiest GPU, and on a mean one.
+//! Loads of the busiest GPU and of a mean one, by routing law, placement and number of tokens.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub struct Table {
     values: Box<[[f64; ROWS]; WIDTH]>,
 }
 
-/// What one block of lanes finds.
+/// Experts hit, by point.
 #[derive(Clone, Debug)]
 pub struct Loads<const L: usize> {
     /// Experts hit on a mean GPU.
@@ -62,7 +62,7 @@ pub struct Places<const L: usize> {
     scale: Lane<L>,
 }
 
-/// What one GPU was given.
+/// The GPU with the most tokens so far.
 #[derive(Default)]
 struct Busiest<'a> {
     copies: &'a [(u32, u32, u32)],
@@ -99,10 +99,10 @@ impl Key {
     }
 }
 
-/// Tables kept, whichever plan they are for: one takes some ten milliseconds to make, whatever the model's size.
+/// Tables in memory, whichever plan they are for: one takes some ten milliseconds to make, whatever the model's size.
 static LATEST: Cache<Key, Arc<Table>> = Cache::new(64 << 20);
 
-/// The table of a law and a placement, made at its first use and kept while there is room; not if making it was stopped.
+/// The table of a law and a placement, made at its first use and cached while there is room, unless making it was stopped.
 pub fn known(law: &Law, choice: Choice, placement: Placement) -> Arc<Table> {
     let key = Key::new(law, choice, placement);
     let bytes = key.bytes();
@@ -127,14 +127,14 @@ fn tokens_of(row: usize) -> f64 {
 pub fn places<const L: usize>(tokens: &Lane<L>) -> Places<L> {
     const SHIFT: u32 = 50;
     const MOST: f64 = (1_u64 << DOUBLINGS) as f64;
-    let one = 1.0_f64.to_bits();
+    let bits_of_1 = 1.0_f64.to_bits();
     let mut out = Places { row: [0; L], part: [0.0; L], scale: [1.0; L] };
     for i in 0..L {
         let within = if tokens[i] > 1.0 { tokens[i] } else { 1.0 };
         let within = if within < MOST { within } else { MOST };
         let bits = within.to_bits();
-        out.row[i] = ((bits >> SHIFT) - (one >> SHIFT)) as u32;
-        out.part[i] = (f64::from_bits((bits & ((1 << SHIFT) - 1)) | one) - 1.0) * STEPS as f64;
+        out.row[i] = ((bits >> SHIFT) - (bits_of_1 >> SHIFT)) as u32;
+        out.part[i] = (f64::from_bits((bits & ((1 << SHIFT) - 1)) | bits_of_1) - 1.0) * STEPS as f64;
         out.scale[i] = tokens[i] / within;
     }
     out
@@ -144,7 +144,7 @@ impl Table {
     /// The table of a law and a placement.
     pub fn new(law: &Law, choice: Choice, placement: Placement) -> Self {
         let few = (DRAWN / choice.experts.max(1)).clamp(*DRAWS.start(), *DRAWS.end());
-        // Of very many experts a few draws tell as much, and take no longer.
+        // With very many experts a few draws are as exact, and take no longer.
         Self::drawn(law, choice, placement, few.min((MOST_DRAWN / choice.experts.max(1)).max(FEWEST_DRAWS)))
     }
 
@@ -166,7 +166,7 @@ impl Table {
         table
     }
 
-    /// As many tokens for every expert.
+    /// The same number of tokens for every expert (Eq. 6.5).
     fn balanced(&mut self, choice: Choice, placement: Placement) {
         let local = (choice.experts + placement.more()) as f64 / choice.gpus as f64;
         for row in 0..ROWS {
@@ -244,15 +244,15 @@ impl Table {
                 for ((count, chance), deviation) in counts.iter_mut().zip(&chances).zip(&deviations) {
                     // What rounding leaves goes to the next expert, so that no choice is lost.
                     let exact = tokens * chance + tokens.sqrt() * deviation + rest;
-                    let whole = exact.round().clamp(0.0, tokens);
-                    rest = exact - whole;
-                    *count = whole as u32;
+                    let rounded = exact.round().clamp(0.0, tokens);
+                    rest = exact - rounded;
+                    *count = rounded as u32;
                 }
                 self.count(row, &counts, &placed, share);
             }
         }
         self.between();
-        // Of the busiest GPU among one, and of all of them, the tokens are known.
+        // The tokens of the only GPU are known, and so are the bounds of those of the busiest.
         for row in 0..ROWS {
             let all = tokens_of(row) * choice.active as f64;
             let least = all / choice.gpus as f64;
@@ -261,15 +261,15 @@ impl Table {
         }
     }
 
-    /// Adds what counts of tokens load on GPUs.
+    /// Adds the loads of GPUs under counts of tokens by expert, with the weight `share` (Eq. 6.2).
     fn count(&mut self, row: usize, counts: &[u32], placed: &Placed, share: f64) {
         let (mut hits, mut busiest) = (0, Busiest::default());
         for copies in &placed.gpus {
             let mut here = Busiest { copies, ..Busiest::default() };
             for (expert, copy, of) in copies {
-                let own = (counts[*expert as usize] + copy) / of;
-                here.tokens += u64::from(own);
-                here.hits += u32::from(own > 0);
+                let tokens = (counts[*expert as usize] + copy) / of;
+                here.tokens += u64::from(tokens);
+                here.hits += u32::from(tokens > 0);
             }
             hits += here.hits;
             if here.tokens > busiest.tokens || busiest.copies.is_empty() {
@@ -278,8 +278,8 @@ impl Table {
         }
         let mut tiles = [0_u64; TILE_ROWS.len()];
         for (expert, copy, of) in busiest.copies {
-            let own = (counts[*expert as usize] + copy) / of;
-            tiles.iter_mut().zip(TILE_ROWS).for_each(|(tiles, rows)| *tiles += u64::from(own.div_ceil(rows)));
+            let tokens = (counts[*expert as usize] + copy) / of;
+            tiles.iter_mut().zip(TILE_ROWS).for_each(|(tiles, rows)| *tiles += u64::from(tokens.div_ceil(rows)));
         }
         self.values[HITS][row] += share * f64::from(hits) / placed.gpus.len() as f64;
         self.values[BUSY_HITS][row] += share * f64::from(busiest.hits);
@@ -301,16 +301,17 @@ impl Table {
         out
     }
 
-    /// Experts hit.
+    /// Experts hit on a mean GPU and on the busiest (section 6); beyond the table they stay, below one token they fall with
+    /// it.
     #[inline(always)]
     pub fn loads<const L: usize>(&self, places: &Places<L>) -> Loads<L> {
-        let mut found = Loads { hits: self.at(HITS, places), busy_hits: self.at(BUSY_HITS, places) };
+        let mut loads = Loads { hits: self.at(HITS, places), busy_hits: self.at(BUSY_HITS, places) };
         for i in 0..L {
             let fewer = if places.scale[i] < 1.0 { places.scale[i] } else { 1.0 };
-            found.hits[i] *= fewer;
-            found.busy_hits[i] *= fewer;
+            loads.hits[i] *= fewer;
+            loads.busy_hits[i] *= fewer;
         }
-        found
+        loads
     }
 
     /// Tokens on the busiest GPU.
@@ -325,14 +326,14 @@ impl Table {
         self.grown(TILES + tile, places)
     }
 
-    /// What grows with the tokens beyond the table.
+    /// A quantity that grows with the tokens beyond the table.
     #[inline(always)]
     fn grown<const L: usize>(&self, quantity: usize, places: &Places<L>) -> Lane<L> {
-        let mut found = self.at(quantity, places);
+        let mut loads = self.at(quantity, places);
         for i in 0..L {
-            found[i] *= places.scale[i];
+            loads[i] *= places.scale[i];
         }
-        found
+        loads
     }
 }
 
@@ -369,13 +370,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_found_and_lie_between() {
+    fn tokens_lie_between_their_row_and_the_next() {
         for tokens in [1.0, 1.25, 3.0, 64.0, 100.0, 16_000.0] {
-            let found = places(&[tokens]);
-            let row = found.row[0] as usize;
+            let loads = places(&[tokens]);
+            let row = loads.row[0] as usize;
             let (low, high) = (tokens_of(row), tokens_of(row + 1));
             assert!(low <= tokens && tokens < high);
-            assert!((low + (high - low) * found.part[0] - tokens).abs() < 1e-9 * tokens);
+            assert!((low + (high - low) * loads.part[0] - tokens).abs() < 1e-9 * tokens);
         }
         assert_eq!(row_of((1_u64 << DOUBLINGS) as f64), ROWS - 1);
     }
@@ -414,9 +415,9 @@ mod tests {
         for law in [Law::Uniform, Law::Dirichlet(0.5), Law::Zipf(1.0), Law::PowerLaw(1.2), Law::Balanced] {
             let table = Table::new(&law, choice(32, 4, 1), Placement::Contiguous);
             for tokens in [1.0, 3.0, 64.0, 4096.0] {
-                let found = at(&table, tokens);
+                let loads = at(&table, tokens);
                 assert!((busy(&table, tokens) / (4.0 * tokens) - 1.0).abs() < 1e-9, "{law:?} {tokens}");
-                assert!(found.hits[0] <= 32.0 + 1e-9 && found.hits[0] >= 4.0 - 0.2, "{law:?} {tokens}");
+                assert!(loads.hits[0] <= 32.0 + 1e-9 && loads.hits[0] >= 4.0 - 0.2, "{law:?} {tokens}");
             }
         }
     }

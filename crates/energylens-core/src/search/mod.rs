@@ -13,11 +13,12 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
 use crate::batch::serve::Columns;
+use crate::engine::Plan;
 use crate::engine::space::{Listed, Space};
-use crate::engine::{KeyHasher, Plan};
 use crate::error::Problem;
 use crate::lowering::mesh::Reason;
 use crate::reduce::{Reduction, Wanted};
+use crate::system::hash::KeyHasher;
 use crate::system::stop::stopped;
 use rank::Ranked;
 use vary::Genes;

@@ -5,4 +5,5 @@ mod kv_cache;
 pub mod outcome;
 pub mod prefix;
 pub mod replay;
+mod scheduler;
 pub mod step_table;

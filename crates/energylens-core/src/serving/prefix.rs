@@ -123,7 +123,12 @@ impl PrefixCache {
 ///
 /// # Errors
 /// If there is not memory for so many blocks.
-pub fn hit_tokens(blocks: &[&[u32]], different: usize, block_tokens: u64, capacities: &[u64]) -> Result<Vec<u64>, Problem> {
+pub fn hit_tokens(
+    blocks: &[&[u32]],
+    different: usize,
+    block_tokens: u64,
+    capacities: &[u64],
+) -> Result<Vec<u64>, Problem> {
     let touches: usize = blocks.iter().map(|prompt| prompt.len()).sum();
     let what = format!("prefixes of {touches} blocks");
     let mut marks = filled(0_i64, touches + 1, &what)?;

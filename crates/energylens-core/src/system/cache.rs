@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hash};
 
 use lru::LruCache;
 
-use crate::engine::KeyHasher;
+use crate::system::hash::KeyHasher;
 use crate::system::per_process::PerProcess;
 
 /// Bytes that an entry takes besides its value.

@@ -34,7 +34,7 @@ MOST_PERCENT: Final = 40.0
 """Median error in the fit beyond which it is refused: some column is not what it is taken for."""
 QUANTITIES: Final = ("itl_s", "output_tokens_per_s", "power_w_per_gpu", "energy_per_output_token_j")
 
-COLUMNS_TOLD: Final = """\
+REPORT_COLUMNS: Final = """\
 model                 a bundled model or a path to a spec
 batch                 mean running requests
 input_tokens          mean prompt
@@ -84,8 +84,8 @@ class Fitted:
             "form": self.form,
             "rows": self.rows,
             "coefficients": self.coefficients,
-            "in_sample": {name: one.as_dict() for name, one in self.seen.items()},
-            "left_out": {name: one.as_dict() for name, one in self.left_out.items()},
+            "in_sample": {name: error.as_dict() for name, error in self.seen.items()},
+            "left_out": {name: error.as_dict() for name, error in self.left_out.items()},
             "left_out_by": self.how_left_out,
             "notes": self.notes,
         }
@@ -113,7 +113,7 @@ class Fitted:
         file, gpu = self.profile
         spec = gpu.spec
         assert spec.host is not None and spec.energy is not None
-        told = f"fitted to {self.rows} runs of one's own"
+        source = f"fitted to {self.rows} runs of one's own"
         fit = {
             name: {"data": f"left out by {self.how_left_out}", "rows": e.rows,
                    "mape_percent": significant(e.mape_percent),
@@ -122,12 +122,14 @@ class Fitted:
         }  # fmt: skip
         file.replace(
             host=spec.host.model_dump(exclude_none=True, exclude={"source", "fit", "task_input_tokens"})
-            | {"source": told, "fit": fit},
+            | {"source": source, "fit": fit},
             energy=spec.energy.model_dump(exclude_none=True, exclude={"source", "fit", "prior"})
-            | {"source": f"{told}, from: {spec.energy.source}", "prior": _before(file)},
+            | {"source": f"{source}, from: {spec.energy.source}", "prior": _before(file)},
             uncertainty={**CAUSES, "common": significant(self.common, 2), "routed": 0.0, "narrow": 0.0}
-            | {"source": f"{told}: 80 % intervals hold {100 * COVERED:.0f} % of runs left out by {self.how_left_out}"},
-            range={"batch": self.most_batch, "context_tokens": 16384.0, "gpus": 8.0, "source": told},
+            | {
+                "source": f"{source}: 80 % intervals hold {100 * COVERED:.0f} % of runs left out by {self.how_left_out}"
+            },
+            range={"batch": self.most_batch, "context_tokens": 16384.0, "gpus": 8.0, "source": source},
         )
         file.rename(path.stem)
         file.write(path)
@@ -181,7 +183,7 @@ def read_runs(path: Path) -> pl.DataFrame:
     for name in ("weight_dtype", "kv_dtype"):
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(name))
-    names = {given: _name(given) for given in frame["model"].unique()}
+    names = {model_name: _name(model_name) for model_name in frame["model"].unique()}
     gpus = pl.col("tp") * pl.col("pp") * pl.col("dp")
     frame = frame.with_columns(
         pl.col("model").replace_strict(names), gpus.alias("gpus"), (pl.col("itl_ms") / 1e3).alias("itl_s")
@@ -195,10 +197,10 @@ def read_runs(path: Path) -> pl.DataFrame:
     return frame.with_columns(joules.alias("energy_per_output_token_j"))
 
 
-def _name(given: str) -> str:
+def _name(name: str) -> str:
     """Return the name of a bundled model in its own spelling; a spec elsewhere goes by its path."""
-    load_model(given)
-    return given.lower() if given.lower() in bundled("models") else given
+    load_model(name)
+    return name.lower() if name.lower() in bundled("models") else name
 
 
 def _refuse_bad(seen: dict[str, Errors]) -> None:
@@ -216,8 +218,8 @@ def _folds(rows: pl.DataFrame) -> tuple[str, Column]:
     return f"{FOLDS} folds", (np.random.default_rng(1).permutation(rows.height) % FOLDS).astype(float)
 
 
-def _errors(rows: pl.DataFrame, found: dict[str, Column]) -> dict[str, Errors]:
-    return {name: errors(found[name], rows[name].to_numpy()) for name in QUANTITIES}
+def _errors(rows: pl.DataFrame, predicted: dict[str, Column]) -> dict[str, Errors]:
+    return {name: errors(predicted[name], rows[name].to_numpy()) for name in QUANTITIES}
 
 
 def _layer(rows: pl.DataFrame, gpu: str) -> Fitted:
@@ -241,26 +243,26 @@ def _layer(rows: pl.DataFrame, gpu: str) -> Fitted:
             )
         )
     rows = rows.with_columns(pl.lit("mine").alias("gpu"))
-    found = features(rows, start)
+    columns = features(rows, start)
     known = {"chat_input_tokens": 0.0}
-    layer = fit_layer(found, start, "lent", known)
+    layer = fit_layer(columns, start, "lent", known)
 
-    def predict(part: pl.DataFrame, own: Layer) -> dict[str, Column]:
-        asked = part.select(
+    def predict(part: pl.DataFrame, fitted: Layer) -> dict[str, Column]:
+        points = part.select(
             "model", "gpu", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "batch", "input_tokens", "output_tokens"
         )
-        told = steady_state(asked, gpus=[own.applied(start)])
-        return {name: told[name].to_numpy() for name in QUANTITIES}
+        predicted = steady_state(points, gpus=[fitted.applied(start)])
+        return {name: predicted[name].to_numpy() for name in QUANTITIES}
 
     how, fold = _folds(rows)
     out = {name: np.zeros(rows.height) for name in QUANTITIES}
-    for one in np.unique(fold):
-        held = fold == one
-        own = fit_layer(found.take(~held), start, "lent", known)
-        for name, values in predict(rows.filter(pl.Series(held)), own).items():
+    for number in np.unique(fold):
+        held = fold == number
+        fitted = fit_layer(columns.take(~held), start, "lent", known)
+        for name, values in predict(rows.filter(pl.Series(held)), fitted).items():
             out[name][held] = values
-    told = {name: value for name, value in layer.time.items() if name != "chat_input_tokens"}
-    coefficients = told | {f"{name} (factor)": significant(value) for name, value in layer.price.items()}
+    times = {name: value for name, value in layer.time.items() if name != "chat_input_tokens"}
+    coefficients = times | {f"{name} (factor)": significant(value) for name, value in layer.price.items()}
     applied = layer.applied(start)
     named = LoadedGpu(applied.spec.model_copy(update={"name": spec.name}), loaded.document)
     profile = (ProfileFile(profile_path(gpu)), named)
@@ -279,9 +281,9 @@ def _terms(rows: pl.DataFrame) -> tuple[Column, Column]:
         for name in ("tp", "pp", "gpus", "batch", "input_tokens", "output_tokens")
     )
     length = inputs + outputs / 2
-    one = np.ones_like(batch)
-    step = np.stack([one, one / gpus, batch / gpus, batch * length / gpus, tp - 1, pp - 1], axis=1)
-    joules = np.stack([gpus, one, batch, batch * length, batch * (tp - 1)], axis=1)
+    ones = np.ones_like(batch)
+    step = np.stack([ones, ones / gpus, batch / gpus, batch * length / gpus, tp - 1, pp - 1], axis=1)
+    joules = np.stack([gpus, ones, batch, batch * length, batch * (tp - 1)], axis=1)
     return step, joules
 
 
@@ -304,9 +306,9 @@ def _solve(columns: Column, target: Column, names: tuple[str, ...], notes: list[
         note = f"The runs never vary `{name}`: its coefficient is 0."
         if note not in notes:
             notes.append(note)
-    found = np.zeros(len(names))
-    found[used] = nnls(scaled, np.ones(len(target)))[0] / scale[used]
-    return found
+    values = np.zeros(len(names))
+    values[used] = nnls(scaled, np.ones(len(target)))[0] / scale[used]
+    return values
 
 
 def _closed(rows: pl.DataFrame) -> Fitted:
@@ -344,16 +346,16 @@ def _closed(rows: pl.DataFrame) -> Fitted:
     seconds, prices, share = fit(every)
     how, fold = _folds(rows)
     out = {name: np.zeros(rows.height) for name in QUANTITIES}
-    for one in np.unique(fold):
-        for name, values in predict(*fit(fold != one)).items():
-            out[name][fold == one] = values[fold == one]
-    told = {f"step_s: {name}": significant(float(value)) for name, value in zip(STEP, seconds, strict=True)}
-    told |= {f"step_j: {name}": significant(float(value)) for name, value in zip(JOULES, prices, strict=True)}
-    told["itl over step"] = significant(share)
+    for number in np.unique(fold):
+        for name, values in predict(*fit(fold != number)).items():
+            out[name][fold == number] = values[fold == number]
+    coefficients = {f"step_s: {name}": significant(float(value)) for name, value in zip(STEP, seconds, strict=True)}
+    coefficients |= {f"step_j: {name}": significant(float(value)) for name, value in zip(JOULES, prices, strict=True)}
+    coefficients["itl over step"] = significant(share)
     return Fitted(
         "closed",
         rows.height,
-        told,
+        coefficients,
         _errors(rows, predict(seconds, prices, share)),
         _errors(rows, out),
         how,

@@ -72,12 +72,12 @@ def between(parts: Sequence[Step], input_tokens: Column) -> Step:
     weight = (at - grid[right - 1]) / (grid[right] - grid[right - 1])
     rows = np.arange(len(at))
 
-    def one(name: str) -> Column:
+    def interpolated(name: str) -> Column:
         stacked = np.stack([part[name] for part in parts])
-        found: Column = (1 - weight) * stacked[right - 1, rows] + weight * stacked[right, rows]
-        return found
+        column: Column = (1 - weight) * stacked[right - 1, rows] + weight * stacked[right, rows]
+        return column
 
-    return Step({name: one(name) for name in SUMS})
+    return Step({name: interpolated(name) for name in SUMS})
 
 
 def runs(rows: pl.DataFrame, gpu: LoadedGpu) -> Runs:
@@ -94,19 +94,19 @@ def runs(rows: pl.DataFrame, gpu: LoadedGpu) -> Runs:
     laws = routing.laws(rows["routing"].to_list()) if "routing" in rows.columns else []
     mixed: list[Step] = []
     alone: list[Step] = []
-    told_inputs = "input_tokens" in rows.columns
-    for tokens in (None,) if told_inputs else INPUTS:
-        asked = rows if tokens is None else rows.with_columns(pl.lit(tokens).alias("input_tokens"))
-        _, together, context = steps(asked)
-        batch = asked["batch"].cast(pl.Float64).to_numpy()
-        inputs, outputs = (asked[name].cast(pl.Float64).to_numpy() for name in ("input_tokens", "output_tokens"))
+    has_prompt_tokens = "input_tokens" in rows.columns
+    for tokens in (None,) if has_prompt_tokens else INPUTS:
+        lengths = rows if tokens is None else rows.with_columns(pl.lit(tokens).alias("input_tokens"))
+        _, together, context = steps(lengths)
+        batch = lengths["batch"].cast(pl.Float64).to_numpy()
+        inputs, outputs = (lengths[name].cast(pl.Float64).to_numpy() for name in ("input_tokens", "output_tokens"))
         plain = inputs + outputs / 2
         for sequences, length, into in ((together, context, mixed), (batch, plain, alone)):
-            told = [
+            sums = [
                 _sums(_plan(plans, row["model"], bare, laws), row, float(n), float(t), energy)
-                for row, n, t in zip(asked.iter_rows(named=True), sequences, length, strict=True)
+                for row, n, t in zip(lengths.iter_rows(named=True), sequences, length, strict=True)
             ]
-            into.append(Step({name: np.array([one[name] for one in told]) for name in SUMS}))
+            into.append(Step({name: np.array([sums_of_step[name] for sums_of_step in sums]) for name in SUMS}))
     return Runs(rows, mixed, alone)
 
 
@@ -131,7 +131,7 @@ def _sums(plan: Plan, row: dict[str, Any], sequences: float, context: float, ene
     degrees = [int(str(row[name])) for name in ("tp", "dp", "ep")]
     tp, dp, ep = degrees
     try:
-        told = plan.core.explain_point(
+        explained = plan.core.explain_point(
             Point(
                 weight_dtype=row["weight_dtype"],
                 kv_dtype=row.get("kv_dtype"),
@@ -150,17 +150,17 @@ def _sums(plan: Plan, row: dict[str, Any], sequences: float, context: float, ene
         raise EnergylensError(
             Problem(f"{row['model']} with {mesh}: {problem.message}", hint=problem.hint, code=problem.code)
         ) from None
-    found = dict.fromkeys(SUMS, 0.0)
-    for kernel in json.loads(told):
+    sums = dict.fromkeys(SUMS, 0.0)
+    for kernel in json.loads(explained):
         if kernel["phase"] != "decode" or kernel["class"] == "step":
             continue
         times = kernel["runs"]
-        found[_CLASS[kernel["class"]]] += times * kernel["kernel_s"]
-        found["communication_s"] += times * kernel["communication_s"]
-        found["weight_bytes"] += times * kernel["hbm_weights_j"] / energy.hbm_weight_j_per_byte
-        found["kv_bytes"] += times * kernel["hbm_kv_j"] / energy.hbm_kv_j_per_byte
-        found["activation_bytes"] += times * kernel["hbm_activations_j"] / energy.hbm_activation_j_per_byte
-        found["padding_j"] += times * kernel["padding_j"]
-        found["compute_j"] += times * (kernel["compute_j"] - kernel["padding_j"])
-        found["link_j"] += times * kernel["link_j"]
-    return found
+        sums[_CLASS[kernel["class"]]] += times * kernel["kernel_s"]
+        sums["communication_s"] += times * kernel["communication_s"]
+        sums["weight_bytes"] += times * kernel["hbm_weights_j"] / energy.hbm_weight_j_per_byte
+        sums["kv_bytes"] += times * kernel["hbm_kv_j"] / energy.hbm_kv_j_per_byte
+        sums["activation_bytes"] += times * kernel["hbm_activations_j"] / energy.hbm_activation_j_per_byte
+        sums["padding_j"] += times * kernel["padding_j"]
+        sums["compute_j"] += times * (kernel["compute_j"] - kernel["padding_j"])
+        sums["link_j"] += times * kernel["link_j"]
+    return sums

@@ -106,8 +106,8 @@ def _seconds(step: Step, held: Column, t: dict[str, float]) -> Column:
     """Return seconds of a step; `held` are the sequences of one data-parallel rank."""
     kernels = t["gemm"] * step["gemm_s"] + t["attention"] * step["attention_s"]
     kernels = kernels + t["grouped_gemm"] * step["grouped_gemm_s"] + t["sequence_s"] * held
-    found: Column = t["host_s"] + kernels + step["communication_s"]
-    return found
+    seconds: Column = t["host_s"] + kernels + step["communication_s"]
+    return seconds
 
 
 def mean(alone: Step, mixed: Step, share: Column) -> Step:
@@ -132,13 +132,13 @@ def fit_time(runs: Runs, known: dict[str, float]) -> dict[str, float]:
 
     Dense models, whose kernels are known best, tell all but the factor of routed experts; what is known is not fitted.
     """
-    found = {name: median for name, (median, _) in TIME.items()} | known
+    values = {name: median for name, (median, _) in TIME.items()} | known
     routed = _routed(runs)
     rest = tuple(name for name in TIME if name not in known and name != "grouped_gemm")
     for part, names in ((~routed, rest), (routed, ("grouped_gemm",))):
         if part.any():
-            found = _fit_some(runs.take(part), found, names)
-    return {name: significant(value) for name, value in found.items()}
+            values = _fit_some(runs.take(part), values, names)
+    return {name: significant(value) for name, value in values.items()}
 
 
 def _fit_some(runs: Runs, start: dict[str, float], names: tuple[str, ...]) -> dict[str, float]:
@@ -196,8 +196,8 @@ def fit_prices(runs: Runs, t: dict[str, float], gpu: LoadedGpu, freedom: str) ->
         power = np.minimum(power, _NEAR_CAP * tdp_w + 0.02 * np.maximum(0.0, power - _NEAR_CAP * tdp_w))
         return np.concatenate([np.log(power / watts), _PRIOR * z / deviations])
 
-    found = least_squares(residuals, np.zeros(len(PRICES)), loss="soft_l1", f_scale=_SOFT)
-    return {name: float(np.exp(z)) for name, z in zip(PRICES, found.x, strict=True)}
+    solution = least_squares(residuals, np.zeros(len(PRICES)), loss="soft_l1", f_scale=_SOFT)
+    return {name: float(np.exp(z)) for name, z in zip(PRICES, solution.x, strict=True)}
 
 
 def fit(runs: Runs, gpu: LoadedGpu, freedom: str, known: dict[str, float]) -> Layer:

@@ -98,9 +98,9 @@ class Account:
     def of(cls, rows: pl.DataFrame, gpu: LoadedGpu) -> Account:
         """Fit; raises `EnergylensError` for too few runs."""
         start = base(gpu)
-        found = features(rows, start)
-        asked = (found, start, freedom(start), known(start))
-        return cls(rows, start, fit.fit(*asked), fit.left_out(*asked))
+        columns = features(rows, start)
+        arguments = (columns, start, freedom(start), known(start))
+        return cls(rows, start, fit.fit(*arguments), fit.left_out(*arguments))
 
     @cached_property
     def fitted(self) -> pl.DataFrame:
@@ -113,8 +113,8 @@ class Account:
         parts = []
         numbered = self.rows.with_row_index("_row")
         for model, layer in self.without.items():
-            own = numbered.filter(pl.col("model") == model)
-            parts.append(own.select("_row").hstack(predict(own, layer.applied(self.start))))
+            model_rows = numbered.filter(pl.col("model") == model)
+            parts.append(model_rows.select("_row").hstack(predict(model_rows, layer.applied(self.start))))
         return pl.concat(parts).sort("_row").drop("_row")
 
     def errors(self, predicted: pl.DataFrame, where: Sequence[bool] | pl.Series | None = None) -> dict[str, Errors]:
@@ -138,8 +138,10 @@ class Account:
         inside = np.zeros(len(names), dtype=bool)
         for model in np.unique(names):
             others = names != model
-            found = deviations({k: v[others] for k, v in needed.items()}, {k: v[others] for k, v in kinds.items()})
-            inside |= ~others & (needed["whole"] <= relative(found, needed, kinds))
+            uncertainty = deviations(
+                {k: v[others] for k, v in needed.items()}, {k: v[others] for k, v in kinds.items()}
+            )
+            inside |= ~others & (needed["whole"] <= relative(uncertainty, needed, kinds))
         return float(100.0 * inside.mean())
 
     def _kinds(self) -> dict[str, Column]:
@@ -165,11 +167,11 @@ class Account:
         assert energy is not None and start_energy is not None and host is not None
         prior = start_energy.model_dump(exclude_none=True, exclude={"fit", "prior"})
         fit = {name: _fit(self.errors(self.fitted)[name], self.errors(self.left_out)[name]) for name in QUANTITIES}
-        told = f"fitted to {self.rows.height} runs of {SOURCE}"
+        source = f"fitted to {self.rows.height} runs of {SOURCE}"
         return {
-            "host": host.model_dump(exclude_none=True, exclude={"source", "fit"}) | {"source": told, "fit": fit},
+            "host": host.model_dump(exclude_none=True, exclude={"source", "fit"}) | {"source": source, "fit": fit},
             "energy": energy.model_dump(exclude_none=True, exclude={"source", "fit", "prior"})
-            | {"source": f"{told}, from those of `prior`", "prior": prior},
+            | {"source": f"{source}, from those of `prior`", "prior": prior},
             "uncertainty": {name: significant(value, 2) for name, value in self.deviations.items()}
             | {"source": f"80 % intervals hold {100 * COVERED:.0f} % of left-out runs; {SOURCE}"},
             "range": {
@@ -193,21 +195,25 @@ def _fit(seen: Errors, left_out: Errors) -> dict[str, Any]:
     }
 
 
-def relative(found: dict[str, float], needed: dict[str, Column], kinds: dict[str, Column]) -> Column:
+def relative(uncertainty: dict[str, float], needed: dict[str, Column], kinds: dict[str, Column]) -> Column:
     """Return relative deviations of the runs' energy: √(causes² + common² + routed² + narrow²)."""
-    whole = found["common"] ** 2 + (found["routed"] * kinds["routed"]) ** 2 + (found["narrow"] * kinds["narrow"]) ** 2
+    whole = (
+        uncertainty["common"] ** 2
+        + (uncertainty["routed"] * kinds["routed"]) ** 2
+        + (uncertainty["narrow"] * kinds["narrow"]) ** 2
+    )
     deviation: Column = np.sqrt(needed["causes"] ** 2 + whole)
     return deviation
 
 
 def deviations(needed: dict[str, Column], kinds: dict[str, Column]) -> dict[str, float]:
     """Return the least deviations that let so many runs be in their interval: of all models, then of each kind."""
-    found = dict(CAUSES) | {"common": 0.0, "routed": 0.0, "narrow": 0.0}
+    uncertainty = dict(CAUSES) | {"common": 0.0, "routed": 0.0, "narrow": 0.0}
     routed, narrow = kinds["routed"] > 0, kinds["narrow"] > 0
     plain = ~routed & ~narrow
     for name, rows in (("common", plain), ("routed", routed & ~narrow), ("narrow", narrow)):
         if rows.any():
-            have = relative(found, needed, kinds)
+            have = relative(uncertainty, needed, kinds)
             missing = np.sqrt(np.maximum(0.0, needed["whole"] ** 2 - have**2))[rows]
-            found[name] = float(np.quantile(missing, COVERED, method="higher"))
-    return found
+            uncertainty[name] = float(np.quantile(missing, COVERED, method="higher"))
+    return uncertainty

@@ -47,9 +47,9 @@ _NUMBERS: Final = {
 """Columns and the range any real run lies in: a wrong unit leaves it."""
 
 
-def data_dir(given: Path | None = None) -> Path:
+def data_dir(data_folder: Path | None = None) -> Path:
     """Return the folder of measured data: the one given, else that of `ENERGYLENS_DATA`; raise `EnergylensError`."""
-    named = given or os.environ.get("ENERGYLENS_DATA")
+    named = data_folder or os.environ.get("ENERGYLENS_DATA")
     if not named:
         hint = (
             "give --data DIR or set ENERGYLENS_DATA; experiments/002-accuracy/README.md says where the data is public"
@@ -138,11 +138,11 @@ def serving_runs(folder: Path) -> pl.DataFrame:
         "p90_itl_ms is below median_itl_ms": pl.col("p90_itl_ms") < 0.999 * pl.col("median_itl_ms"),
         "avg_batch_size is above max_num_seqs": pl.col("avg_batch_size") > pl.col("max_num_seqs") + 0.5,
     }
-    for told, test in checks.items():
+    for column, test in checks.items():
         needed = set(test.meta.root_names())
         if needed <= set(frame.columns) and (wrong_rows := int(frame.select(test.sum()).item())):
             hint = "are two columns swapped?"
-            raise EnergylensError(Problem(f"`{path}`: {told} in {wrong_rows} rows", hint=hint, code="column-value"))
+            raise EnergylensError(Problem(f"`{path}`: {column} in {wrong_rows} rows", hint=hint, code="column-value"))
     identity = pl.col("energy_per_token_j") * pl.col("output_tok_per_s")
     off = (identity / (pl.col("avg_power_w_per_gpu") * pl.col("num_gpus")) - 1).abs()
     worst = frame.select(off.max()).item()

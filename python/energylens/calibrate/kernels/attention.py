@@ -12,7 +12,7 @@ import polars as pl
 from energylens.calibrate.device import Device
 from energylens.calibrate.fitting import Coefficient, Flags, Index, fit, held_out, ranges, sample, score
 from energylens.calibrate.kernels.formulas import Array, memory_time, prefill_work, smooth_max
-from energylens.calibrate.kernels.tables import Table, check_units, load, one_kernel
+from energylens.calibrate.kernels.tables import Table, check_units, load, single_kernel
 
 SHARPNESS = (1, 2, 4, 8)
 PADS = (1, 64, 128)
@@ -108,10 +108,10 @@ def _select(table: Table, kv_dtype: str) -> tuple[pl.DataFrame, str, str]:
     plain, fast = (table.rows.filter(pl.col("attn_dtype") == DTYPES[dtype]) for dtype in ("bf16", "fp8"))
     most = [int(part.group_by("kernel_source").len()["len"].max() or 0) for part in (plain, fast)]  # type: ignore[arg-type]
     arithmetic = "bf16" if 2 * most[0] >= most[1] else "fp8"
-    found, kernel = one_kernel(
+    rows, kernel = single_kernel(
         plain if arithmetic == "bf16" else fast, table.path, f"attention with a `{kv_dtype}` cache"
     )
-    return found, kernel, arithmetic
+    return rows, kernel, arithmetic
 
 
 def _calls(rows: pl.DataFrame, length: str, more: int) -> Calls:
@@ -148,7 +148,7 @@ def fit_decode_calls(calls: Calls, device: Device, kv_bytes: int, held: Flags | 
     ]
     best = min(
         ((*fit(partial(_at, model, power), used.seconds, starts), power) for power in SHARPNESS),
-        key=lambda found: found[0],
+        key=lambda candidate: candidate[0],
     )
     apart = calls.take(np.flatnonzero(held))
     measured = DecodeModel(apart, device, kv_bytes)
@@ -172,8 +172,8 @@ def fit_prefill(directory: Path, system: str, framework: str, kv_dtype: str, dev
     calls = _calls(rows, "isl", 0)
     kv_bytes = 1 if kv_dtype == "fp8" else 2
     check_units(calls.seconds, PrefillModel(calls, device, kv_bytes, arithmetic, 1).ideal, table.path)
-    found = fit_prefill_calls(calls, device, kv_bytes, arithmetic)
-    return {**found, "arithmetic": arithmetic, "kernel": kernel, "framework_version": table.version}
+    fitted = fit_prefill_calls(calls, device, kv_bytes, arithmetic)
+    return {**fitted, "arithmetic": arithmetic, "kernel": kernel, "framework_version": table.version}
 
 
 def fit_prefill_calls(
@@ -191,12 +191,12 @@ def fit_prefill_calls(
         Coefficient(0.7, zero=1e-3),
         Coefficient(50.0, zero=0.1),
     ]
-    found: list[tuple[float, Array, int, int]] = []
+    fits: list[tuple[float, Array, int, int]] = []
     for pad in PADS:
         model = PrefillModel(used, device, kv_bytes, arithmetic, pad)
         for power in (2, 4):
-            found.append((*fit(partial(_at, model, power), used.seconds, [start]), power, pad))
-    _, values, power, pad = min(found, key=lambda one: one[0])
+            fits.append((*fit(partial(_at, model, power), used.seconds, [start]), power, pad))
+    _, values, power, pad = min(fits, key=lambda candidate: candidate[0])
     values[4] = values[4] if np.ptp(calls.head_dim) else 0.0
     apart = calls.take(np.flatnonzero(held))
     predicted = PrefillModel(apart, device, kv_bytes, arithmetic, pad).seconds(values, power)

@@ -21,10 +21,10 @@ from energylens.inputs.gpu import GpuSpec
 FRAMEWORKS = ("vllm", "trtllm", "sglang")
 KV_DTYPES = ("bf16", "fp8")
 
-Found = dict[str, object]
-Fit = Callable[[Path, str, str, str, Device], Found]
+Fit = dict[str, object]
+FitFunction = Callable[[Path, str, str, str, Device], Fit]
 
-FITS: dict[str, tuple[tuple[str, ...], Fit]] = {
+FITS: dict[str, tuple[tuple[str, ...], FitFunction]] = {
     "gemm": (tuple(GEMM_FORMS), fit_gemm),
     "grouped_gemm": (tuple(MOE_FORMS), fit_moe),
     "attention_prefill": (KV_DTYPES, fit_prefill),
@@ -33,42 +33,42 @@ FITS: dict[str, tuple[tuple[str, ...], Fit]] = {
 """Number formats and fit of every kernel class of a framework."""
 
 
-def _on(at: Callable[[str, Device], Found], gpu: Device, form: str) -> Found:
+def _on(at: Callable[[str, Device], Fit], gpu: Device, form: str) -> Fit:
     return at(form, gpu)
 
 
-def _custom(directory: Path, system: str, framework: str, link: float, _form: str) -> list[Found]:
+def _custom(directory: Path, system: str, framework: str, link: float, _form: str) -> list[Fit]:
     return fit_custom(directory, system, framework, link)
 
 
-def _nccl(directory: Path, system: str, link: float, operation: str) -> list[Found]:
+def _nccl(directory: Path, system: str, link: float, operation: str) -> list[Fit]:
     return fit_nccl(directory, system, operation, link)
 
 
-def _error(found: object) -> str:
+def _error(fitted: object) -> str:
     """Return the held-out error of a fit in words; pieces of one collective share theirs."""
-    one: Any = found[0] if isinstance(found, list) else found
-    return f"{one['held_out']['mape_percent']:.1f} % held out"
+    fit: Any = fitted[0] if isinstance(fitted, list) else fitted
+    return f"{fit['held_out']['mape_percent']:.1f} % held out"
 
 
 def _each(
     forms: Sequence[str],
-    one: Callable[[str], Found | list[Found]],
+    fit: Callable[[str], Fit | list[Fit]],
     left_out: list[str],
     what: str,
-    told: Callable[[str], None],
-) -> Found:
+    report: Callable[[str], None],
+) -> Fit:
     """Return the fits of all number formats that have a table; note the others."""
-    found: Found = {}
+    fitted: Fit = {}
     for form in forms:
         try:
-            found[form] = one(form)
-            told(f"{what} {form}: {_error(found[form])}")
+            fitted[form] = fit(form)
+            report(f"{what} {form}: {_error(fitted[form])}")
         except SpecError as error:
             if error.problems[0].code != ABSENT:
                 raise
             left_out.append(f"{what} {form}: {error.problems[0].message}")
-    return found
+    return fitted
 
 
 def calibrate(
@@ -77,8 +77,8 @@ def calibrate(
     *,
     system: str | None = None,
     frameworks: Sequence[str] = FRAMEWORKS,
-    told: Callable[[str], None] = lambda _line: None,
-) -> Found:
+    report: Callable[[str], None] = lambda _line: None,
+) -> Fit:
     """Return coefficients and held-out errors by framework, those of NCCL, and what had no usable table.
 
     `system` is the folder of the GPU's tables where the profile's name does not tell; `told` hears of every fit.
@@ -91,17 +91,17 @@ def calibrate(
         raise fault(f"no measured tables of `{name}`", directory, did_you_mean(name, known))
     gpu, link = device(spec), spec.link.bandwidth_bytes_per_s
     left_out: list[str] = []
-    by_framework: Found = {}
+    by_framework: Fit = {}
     for framework in frameworks:
-        found: Found = {}
-        for what, (forms, one) in FITS.items():
-            at = partial(one, directory, folder, framework)
-            found[what] = _each(forms, partial(_on, at, gpu), left_out, f"{framework} {what}", told)
-        own = partial(_custom, directory, folder, framework, link)
-        found["all_reduce"] = _each(("custom",), own, left_out, f"{framework} all_reduce", told)
-        by_framework[framework] = found
-    nccl = _each(tuple(OPERATIONS), partial(_nccl, directory, folder, link), left_out, "nccl", told)
-    exchanges = _each(tuple(SENT), partial(fit_exchange, directory, folder), left_out, "deepep", told)
+        fitted: Fit = {}
+        for what, (forms, fit) in FITS.items():
+            at = partial(fit, directory, folder, framework)
+            fitted[what] = _each(forms, partial(_on, at, gpu), left_out, f"{framework} {what}", report)
+        fit_custom = partial(_custom, directory, folder, framework, link)
+        fitted["all_reduce"] = _each(("custom",), fit_custom, left_out, f"{framework} all_reduce", report)
+        by_framework[framework] = fitted
+    nccl = _each(tuple(OPERATIONS), partial(_nccl, directory, folder, link), left_out, "nccl", report)
+    exchanges = _each(tuple(SENT), partial(fit_exchange, directory, folder), left_out, "deepep", report)
     return {
         "gpu": spec.name,
         "system": folder,

@@ -45,7 +45,7 @@ FOLDS = 5
 FASTEST = 1e15
 """Bytes/s of a piece whose time does not grow with the bytes."""
 
-Found = dict[str, object]
+Fit = dict[str, object]
 Curve = dict[str, float]
 
 
@@ -56,12 +56,12 @@ def busfactor(operation: str, gpus: int) -> float:
 
 def _curve(values: Array, cut: float | None, factor: float) -> Curve:
     """Return one piece as a profile has it."""
-    found = {
+    curve = {
         "alpha_s": rounded(float(values[0])),
         "root_s_per_sqrt_byte": rounded(float(values[1])),
         "bandwidth_bytes_per_s": rounded(min(float(factor / values[2]) if values[2] > 0 else np.inf, FASTEST)),
     }
-    return found if cut is None else found | {"max_bytes": rounded(cut)}
+    return curve if cut is None else curve | {"max_bytes": rounded(cut)}
 
 
 def fit_curve(size: Array, seconds: Array, factor: float) -> tuple[list[Curve], Array]:
@@ -70,17 +70,17 @@ def fit_curve(size: Array, seconds: Array, factor: float) -> tuple[list[Curve], 
     fold = np.arange(len(size)) % FOLDS
     predicted = np.empty_like(seconds)
     for part in range(FOLDS):
-        kept = fold != part
-        predicted[~kept] = pieces.fit(size[kept], seconds[kept]).seconds(size[~kept])
-    found = pieces.fit(size, seconds)
-    cuts: list[float | None] = [*found.cuts, None]
-    curves = [_curve(values, cut, factor) for values, cut in zip(found.values, cuts, strict=True)]
+        training = fold != part
+        predicted[~training] = pieces.fit(size[training], seconds[training]).seconds(size[~training])
+    fitted = pieces.fit(size, seconds)
+    cuts: list[float | None] = [*fitted.cuts, None]
+    curves = [_curve(values, cut, factor) for values, cut in zip(fitted.values, cuts, strict=True)]
     return curves[::-1], predicted
 
 
 def _implementations(
-    name: str, rows: pl.DataFrame, operation: str, table: Table, link: float, told: float
-) -> list[Found]:
+    name: str, rows: pl.DataFrame, operation: str, table: Table, link: float, largest: float
+) -> list[Fit]:
     measured: dict[int, tuple[Array, Array]] = {}
     for gpus in sorted(rows["num_gpus"].unique().to_list()):
         part = rows.filter(pl.col("num_gpus") == gpus)
@@ -94,13 +94,13 @@ def _implementations(
         measured[gpus] = (size, seconds)
     if not measured:
         raise fault(f"no rows of `{operation}` over two or more GPUs", table.path)
-    found = curves_of(name, measured, partial(busfactor, operation), told)
-    return [one | {"framework_version": table.version} for one in found]
+    curves = curves_of(name, measured, partial(busfactor, operation), largest)
+    return [curve | {"framework_version": table.version} for curve in curves]
 
 
 def curves_of(
-    name: str, measured: Mapping[int, tuple[Array, Array]], factor: Callable[[int], float], told: float = np.inf
-) -> list[Found]:
+    name: str, measured: Mapping[int, tuple[Array, Array]], factor: Callable[[int], float], largest: float = np.inf
+) -> list[Fit]:
     """Return the pieces of one operation, each with its curves by number of GPUs, and the error of all of them.
 
     `measured` has sizes (bytes, rising) and seconds by number of GPUs; the error is that of sizes up to `told`, held
@@ -110,19 +110,22 @@ def curves_of(
     times: list[Array] = []
     for gpus, (size, seconds) in measured.items():
         curves[str(gpus)], predicted = fit_curve(size, seconds, factor(gpus))
-        times.append(np.stack([predicted, seconds])[:, size <= told])
+        times.append(np.stack([predicted, seconds])[:, size <= largest])
     predicted, seconds = np.concatenate(times, axis=1)
-    error: Found = {"held_out": score(predicted, seconds).as_dict()}
-    most = max(len(found) for found in curves.values())
+    error: Fit = {"held_out": score(predicted, seconds).as_dict()}
+    most = max(len(pieces_of_size) for pieces_of_size in curves.values())
     names = [name, f"{name}-middle", f"{name}-small"] if most == MOST else [name, f"{name}-small"][:most]
     # A number of GPUs with fewer pieces has its unlimited one again, or that of the next larger number would serve.
     return [
         {
-            "name": own,
-            "by_gpus": {size: found[piece] if piece < len(found) else found[0] for size, found in curves.items()},
+            "name": piece_name,
+            "by_gpus": {
+                size: pieces_of_size[piece] if piece < len(pieces_of_size) else pieces_of_size[0]
+                for size, pieces_of_size in curves.items()
+            },
             **error,
         }
-        for piece, own in enumerate(names)
+        for piece, piece_name in enumerate(names)
     ]
 
 
@@ -138,12 +141,12 @@ def _sent(values: Array, bytes_sent: Array, sms: Array) -> Array:
     return seconds
 
 
-def fit_exchange(directory: Path, system: str, operation: str) -> list[Found]:
+def fit_exchange(directory: Path, system: str, operation: str) -> list[Fit]:
     """Return DeepEP's curves of one leg inside a node; held-out errors are of hidden sizes and experts left out."""
-    return [_way(directory, system, operation, name) for name in WAYS]
+    return [_exchange_mode(directory, system, operation, name) for name in WAYS]
 
 
-def _way(directory: Path, system: str, operation: str, name: str) -> Found:
+def _exchange_mode(directory: Path, system: str, operation: str, name: str) -> Fit:
     from scipy.optimize import least_squares
 
     mode, phase, copies = WAYS[name]
@@ -169,8 +172,8 @@ def _way(directory: Path, system: str, operation: str, name: str) -> Found:
 
     def fitted(keep: NDArray[np.bool_]) -> Array:
         def residuals(values: Array) -> Array:
-            found: Array = np.log(_sent(values, factor * size[keep], sms[keep]) / seconds[keep])
-            return found
+            errors: Array = np.log(_sent(values, factor * size[keep], sms[keep]) / seconds[keep])
+            return errors
 
         wanted = (np.log(sms.min()), np.log(sms.max()) + 1e-9)
         bounds = ([-np.inf, -60.0, -np.inf, wanted[0]], [0.0, 0.0, 0.0, wanted[1]])
@@ -199,7 +202,7 @@ def _way(directory: Path, system: str, operation: str, name: str) -> Found:
     }
 
 
-def fit_nccl(directory: Path, system: str, operation: str, link: float) -> list[Found]:
+def fit_nccl(directory: Path, system: str, operation: str, link: float) -> list[Fit]:
     """Return the NCCL curves of one operation by number of GPUs, a piece an implementation; `link` in bytes/s."""
     columns = ("op_name", "nccl_dtype", "num_gpus", "message_size")
     table = load(directory, system, "comm", "nccl", "nccl", columns)
@@ -207,7 +210,7 @@ def fit_nccl(directory: Path, system: str, operation: str, link: float) -> list[
     return _implementations("nccl", rows, operation, table, link, np.inf)
 
 
-def fit_custom(directory: Path, system: str, framework: str, link: float) -> list[Found]:
+def fit_custom(directory: Path, system: str, framework: str, link: float) -> list[Fit]:
     """Return the curves of a framework's own all-reduce by number of GPUs, in a CUDA graph where that is told apart."""
     columns = ("kernel_source", "num_gpus", "message_size")
     table = load(directory, system, "comm", framework, "custom_allreduce", columns)

@@ -48,8 +48,8 @@ def tile_time(
     work: tuple[Array, Array], efficiency: Array, splits: Array, peak: float, depth_0: float, split_s: float
 ) -> Array:
     """Return `min over tiles and splits of (work + depth_0 each)/(peak e) + split_s [s > 1]`, in s."""
-    found = (work[0] + depth_0 * work[1]) / (peak * efficiency[:, None]) + (splits > 1)[:, None] * split_s
-    return np.asarray(found.min(axis=0))
+    seconds = (work[0] + depth_0 * work[1]) / (peak * efficiency[:, None]) + (splits > 1)[:, None] * split_s
+    return np.asarray(seconds.min(axis=0))
 
 
 def prefill_work(

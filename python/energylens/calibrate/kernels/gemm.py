@@ -12,7 +12,7 @@ import polars as pl
 from energylens.calibrate.device import BYTES, Device
 from energylens.calibrate.fitting import Coefficient, Flags, Index, fit, held_out, ranges, sample, score
 from energylens.calibrate.kernels.formulas import Array, memory_time, smooth_max, tile_time, tile_work
-from energylens.calibrate.kernels.tables import check_units, load, one_kernel
+from energylens.calibrate.kernels.tables import check_units, load, single_kernel
 
 FORMS = {
     "bf16": "bfloat16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4", "int8": "int8_wo", "int4": "int4_wo",
@@ -77,8 +77,8 @@ class GemmModel:
     def winners(self, values: Array) -> set[int]:
         """Return the tiles that are the fastest for some product."""
         efficiency = np.repeat(np.maximum(values[len(NAMES) :], 1e-3), len(SPLITS))
-        found = (self.work[0] + values[4] * self.work[1]) / (self.peak * efficiency[:, None])
-        best = (found + (self.splits > 1)[:, None] * values[5]).argmin(axis=0)
+        seconds = (self.work[0] + values[4] * self.work[1]) / (self.peak * efficiency[:, None])
+        best = (seconds + (self.splits > 1)[:, None] * values[5]).argmin(axis=0)
         return {int(pair) // len(SPLITS) for pair in np.unique(best)}
 
 
@@ -105,13 +105,13 @@ def fit_gemm(directory: Path, system: str, framework: str, form: str, device: De
     """Return coefficients and held-out errors of one framework's products in one number format."""
     columns = ("m", "n", "k", "gemm_dtype", "kernel_source")
     table = load(directory, system, "gemm", framework, "gemm", columns, form, pl.col("gemm_dtype") == FORMS[form])
-    rows, kernel = one_kernel(table.rows, table.path, f"`{form}` products")
+    rows, kernel = single_kernel(table.rows, table.path, f"`{form}` products")
     rows = rows.group_by("m", "n", "k").agg(pl.col("latency").median()).sort("n", "k", "m")
     m, n, k, latency = (rows[name].to_numpy().astype(np.float64) for name in ("m", "n", "k", "latency"))
     products = Products(m, n, k, latency * 1e-3)
     check_units(products.seconds, GemmModel(products, device, form, TILES[:1]).ideal, table.path)
-    found = fit_products(products, device, form)
-    return {**found, "kernel": kernel, "framework_version": table.version}
+    fitted = fit_products(products, device, form)
+    return {**fitted, "kernel": kernel, "framework_version": table.version}
 
 
 def fit_products(products: Products, device: Device, form: str, held: Flags | None = None) -> dict[str, object]:
@@ -125,15 +125,15 @@ def fit_products(products: Products, device: Device, form: str, held: Flags | No
             (*fit(partial(_at, model, power), used.seconds, _starts(len(TILES), model.quantised)), power)
             for power in SHARPNESS
         ),
-        key=lambda found: found[0],
+        key=lambda candidate: candidate[0],
     )
     values, power = best[1], best[2]
     values[3] = values[3] if model.quantised else 0.0
     values[5] = values[5] if values[5] <= NO_SPLIT else 1.0
     splits = SPLITS if values[5] <= NO_SPLIT else (1,)
-    kept = sorted(model.winners(values))
-    values = np.concatenate([values[: len(NAMES)], values[[len(NAMES) + tile for tile in kept]]])
-    tiles = tuple(TILES[tile] for tile in kept)
+    tiles_used = sorted(model.winners(values))
+    values = np.concatenate([values[: len(NAMES)], values[[len(NAMES) + tile for tile in tiles_used]]])
+    tiles = tuple(TILES[tile] for tile in tiles_used)
     apart = products.take(np.flatnonzero(held))
     predicted = GemmModel(apart, device, form, tiles).seconds(values, power)
     serving = (apart.columns >= 1024) & (apart.depth >= 1024)

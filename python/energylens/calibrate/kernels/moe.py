@@ -14,7 +14,7 @@ from energylens import _core
 from energylens.calibrate.device import BYTES, Device
 from energylens.calibrate.fitting import Coefficient, Flags, Index, fit, held_out, ranges, sample, score
 from energylens.calibrate.kernels.formulas import Array, memory_time, smooth_max, tile_time
-from energylens.calibrate.kernels.tables import check_units, load, one_kernel
+from energylens.calibrate.kernels.tables import check_units, load, single_kernel
 
 FORMS = {
     "bf16": "bfloat16", "fp8": "fp8", "fp8_block": "fp8_block", "mxfp4": "w4a16_mxfp4", "nvfp4": "nvfp4",
@@ -59,17 +59,17 @@ class Experts:
         return Experts(**{name: part[index] for name, part in vars(self).items()})
 
 
-def loads(found: Experts) -> tuple[Array, Array]:
+def loads(experts: Experts) -> tuple[Array, Array]:
     """Return experts hit on the busiest GPU, and tiles there by rows of a tile (`TILES`), of every kernel."""
-    hits, tiles = np.empty(len(found.tokens)), np.empty((len(TILES), len(found.tokens)))
-    which = np.stack([found.skew, found.experts, found.active, found.groups])
+    hits, tiles = np.empty(len(experts.tokens)), np.empty((len(TILES), len(experts.tokens)))
+    which = np.stack([experts.skew, experts.experts, experts.active, experts.groups])
     places = [_core.TILE_ROWS.index(rows) for rows, _ in TILES]
     kinds, kind = np.unique(which, axis=1, return_inverse=True)
     for turn, (skew, number, active, groups) in enumerate(kinds.T):
         law = json.dumps({"law": "power_law", "value": skew} if skew else {"law": "balanced"})
         mine = np.flatnonzero(kind.ravel() == turn)
         _, hit, _, tile = _core.routing_loads(
-            law, int(number), int(active), int(groups), 0, found.tokens[mine].tolist()
+            law, int(number), int(active), int(groups), 0, experts.tokens[mine].tolist()
         )
         hits[mine] = hit
         tiles[:, mine] = np.array(tile)[places]
@@ -79,19 +79,19 @@ def loads(found: Experts) -> tuple[Array, Array]:
 class MoeModel:
     """`t = t0 + P_p(sum of both products' tiles, t_m) + c E + q T k H/BW` on the busiest GPU."""
 
-    def __init__(self, found: Experts, device: Device, form: str) -> None:
-        inner = found.inner / found.tensor
-        self.hit, tiles = loads(found)
+    def __init__(self, experts: Experts, device: Device, form: str) -> None:
+        inner = experts.inner / experts.tensor
+        self.hit, tiles = loads(experts)
         self.up, self.down = (
             self._work(tiles, columns, depth, device.sms)
-            for columns, depth in ((2 * inner, found.hidden), (found.hidden, inner))
+            for columns, depth in ((2 * inner, experts.hidden), (experts.hidden, inner))
         )
-        weights = 3 * self.hit * found.hidden * inner * BYTES[form]
-        self.size = weights + 4 * found.tokens * found.hidden
-        self.routed = found.tokens * found.active * found.hidden
+        weights = 3 * self.hit * experts.hidden * inner * BYTES[form]
+        self.size = weights + 4 * experts.tokens * experts.hidden
+        self.routed = experts.tokens * experts.active * experts.hidden
         self.splits = np.ones(len(TILES))
         self.peak, self.bandwidth = device.peak(form), device.bandwidth
-        mean = 6 * found.tokens * found.active / found.groups * found.hidden * inner
+        mean = 6 * experts.tokens * experts.active / experts.groups * experts.hidden * inner
         self.ideal = np.maximum(mean / self.peak, weights / self.bandwidth)
 
     @staticmethod
@@ -135,11 +135,13 @@ def sound(rows: pl.DataFrame) -> pl.DataFrame:
     flat = rows.filter(skew=0.0).with_columns(width=pl.col("moe_ep_size") * pl.col("moe_tp_size"))
     wrong = None
     for fixed, wide in (("moe_tp_size", "moe_ep_size"), ("moe_ep_size", "moe_tp_size")):
-        found = flat.sort(wide).with_columns(
+        flagged = flat.sort(wide).with_columns(
             least=pl.col("latency").cum_min().shift(1).over(*shape, fixed, "num_tokens", order_by=wide)
         )
-        found = found.filter(pl.col("latency") > SLOWER * pl.col("least")).select(*shape, "moe_tp_size", "moe_ep_size")
-        wrong = found if wrong is None else pl.concat([wrong, found])
+        flagged = flagged.filter(pl.col("latency") > SLOWER * pl.col("least")).select(
+            *shape, "moe_tp_size", "moe_ep_size"
+        )
+        wrong = flagged if wrong is None else pl.concat([wrong, flagged])
     assert wrong is not None
     return rows.join(wrong.unique(), on=[*shape, "moe_tp_size", "moe_ep_size"], how="anti")
 
@@ -166,11 +168,11 @@ def measured(directory: Path, system: str, framework: str, form: str) -> Measure
     for hidden, inner in NOT_GATED:
         where &= (pl.col("hidden_size") != hidden) | (pl.col("inter_size") != inner)
     table = load(directory, system, "moe", framework, "moe", columns, form, where)
-    rows, kernel = one_kernel(table.rows, table.path, f"`{form}` experts")
+    rows, kernel = single_kernel(table.rows, table.path, f"`{form}` experts")
     rows = rows.with_columns(skew=pl.col("distribution").replace_strict(SKEWS, return_dtype=pl.Float64))
     rows = rows.group_by(*KEYS, "skew").agg(pl.col("latency").median()).sort(*KEYS, "skew")
-    kept = sound(rows).sort(*KEYS, "skew")
-    return Measured(_experts(kept), _experts(rows), kernel, table.version, table.path)
+    retained = sound(rows).sort(*KEYS, "skew")
+    return Measured(_experts(retained), _experts(rows), kernel, table.version, table.path)
 
 
 def _experts(rows: pl.DataFrame) -> Experts:
@@ -183,14 +185,14 @@ def _experts(rows: pl.DataFrame) -> Experts:
 
 def fit_moe(directory: Path, system: str, framework: str, form: str, device: Device) -> dict[str, object]:
     """Return coefficients and held-out errors of one framework's fused kernel in one number format."""
-    found = measured(directory, system, framework, form)
-    check_units(found.experts.seconds, MoeModel(found.experts, device, form).ideal, found.path)
+    table = measured(directory, system, framework, form)
+    check_units(table.experts.seconds, MoeModel(table.experts, device, form).ideal, table.path)
     return {
-        **fit_experts(found.experts, device, form),
-        "unsound": len(found.every.seconds) - len(found.experts.seconds),
-        "rows": len(found.every.seconds),
-        "kernel": found.kernel,
-        "framework_version": found.framework_version,
+        **fit_experts(table.experts, device, form),
+        "unsound": len(table.every.seconds) - len(table.experts.seconds),
+        "rows": len(table.every.seconds),
+        "kernel": table.kernel,
+        "framework_version": table.framework_version,
     }
 
 
@@ -200,18 +202,20 @@ def held_out_of(experts: Experts) -> Experts:
     return experts.take(np.flatnonzero(held_out(*shape) & (experts.groups <= MOST_GROUPS)))
 
 
-def ratios(found: Experts, predicted: Array) -> list[dict[str, float]]:
+def ratios(experts: Experts, predicted: Array) -> list[dict[str, float]]:
     """Return measured and predicted mean ratios of skewed to balanced kernels, by skew, groups and tokens."""
     keys = ["hidden", "inner", "active", "experts", "tensor", "groups", "tokens"]
-    frame = pl.DataFrame({name: getattr(found, name) for name in [*keys, "skew", "seconds"]} | {"predicted": predicted})
+    frame = pl.DataFrame(
+        {name: getattr(experts, name) for name in [*keys, "skew", "seconds"]} | {"predicted": predicted}
+    )
     both = frame.filter(pl.col("skew") > 0).join(frame.filter(skew=0), on=keys, suffix="_flat")
     band = pl.when(pl.col("tokens") <= 64).then(64).when(pl.col("tokens") < 2048).then(2047).otherwise(16384)
-    told = both.group_by("skew", "groups", band.alias("tokens_up_to")).agg(
+    bands = both.group_by("skew", "groups", band.alias("tokens_up_to")).agg(
         rows=pl.len(),
         measured=(pl.col("seconds") / pl.col("seconds_flat")).mean(),
         predicted=(pl.col("predicted") / pl.col("predicted_flat")).mean(),
     )
-    return told.sort("skew", "groups", "tokens_up_to").to_dicts()
+    return bands.sort("skew", "groups", "tokens_up_to").to_dicts()
 
 
 def fit_experts(experts: Experts, device: Device, form: str, held: Flags | None = None) -> dict[str, object]:
@@ -235,7 +239,7 @@ def fit_experts(experts: Experts, device: Device, form: str, held: Flags | None 
     ]
     best = min(
         ((*fit(partial(_at, model, power), used.seconds, starts), power) for power in SHARPNESS),
-        key=lambda found: found[0],
+        key=lambda candidate: candidate[0],
     )
     values, power = best[1], best[2]
     apart = experts.take(np.flatnonzero(held))

@@ -60,21 +60,21 @@ def _solve(size: Array, seconds: Array, piece: NDArray[np.int_], count: int) -> 
     predicted = np.zeros((rows, 3 * count + rows))
     later = []
     for i in range(rows):
-        own = int(piece[i])
-        predicted[i, 3 * own : 3 * own + 3] = basis[i]
-        for other in range(own + 1, count):
+        index = int(piece[i])
+        predicted[i, 3 * index : 3 * index + 3] = basis[i]
+        for other in range(index + 1, count):
             line = np.zeros(3 * count + rows)
-            line[3 * own : 3 * own + 3] = basis[i]
+            line[3 * index : 3 * index + 3] = basis[i]
             line[3 * other : 3 * other + 3] = -basis[i]
             later.append(line)
     slack = np.hstack([np.zeros((rows, 3 * count)), np.eye(rows)])
     bounds = [predicted - slack, -predicted - slack, *([np.array(later)] if later else [])]
     limits = np.concatenate([np.ones(rows), -np.ones(rows), np.zeros(len(later))])
     cost = np.r_[np.zeros(3 * count), np.full(rows, 1 / rows)]
-    found = linprog(cost, A_ub=np.vstack(bounds), b_ub=limits, bounds=(0, None), method="highs")
-    if found.status != 0:
+    solution = linprog(cost, A_ub=np.vstack(bounds), b_ub=limits, bounds=(0, None), method="highs")
+    if solution.status != 0:
         return None
-    return float(found.fun), found.x[: 3 * count].reshape(count, 3) * SCALE
+    return float(solution.fun), solution.x[: 3 * count].reshape(count, 3) * SCALE
 
 
 def fit(size: Array, seconds: Array) -> Pieces:
@@ -88,10 +88,10 @@ def fit(size: Array, seconds: Array) -> Pieces:
             if any(after - before < FEWEST for before, after in itertools.pairwise(ends)):
                 continue
             piece = np.searchsorted(np.array(inner), np.arange(rows), side="right")
-            if found := _solve(size, seconds, piece, count):
+            if solution := _solve(size, seconds, piece, count):
                 cuts = tuple(float(np.sqrt(size[end - 1] * size[end])) for end in inner)
-                tried.append(Pieces(found[1], cuts, found[0]))
-        least = min(tried, key=lambda one: one.error, default=None)
+                tried.append(Pieces(solution[1], cuts, solution[0]))
+        least = min(tried, key=lambda pieces: pieces.error, default=None)
         enough = best is None or (least and least.error < min(best.error * (1 - GAIN), best.error - FLOOR))
         if least and enough:
             best = least

@@ -36,18 +36,18 @@ ELEMENTWISE = {
 }
 
 
-def sections(spec: GpuSpec, found: Mapping[str, Any]) -> dict[str, Any]:
+def sections(spec: GpuSpec, fits: Mapping[str, Any]) -> dict[str, Any]:
     """Return `kernels`, `collectives` and `frameworks` of a profile, from what `calibrate.kernels.calibrate` found."""
-    package, fitted = str(found["package"]), found["frameworks"]
-    nccl, exchanges = found["nccl"], found["exchanges"]
+    package, fitted = str(fits["package"]), fits["frameworks"]
+    nccl, exchanges = fits["nccl"], fits["exchanges"]
     default = DEFAULT if fitted.get(DEFAULT, {}).get("gemm") else next(iter(fitted))
     others = {
         name: {
             "kernels": _kernels(spec, name, fitted, package),
-            "collectives": _collectives(own, nccl, exchanges, package, name),
+            "collectives": _collectives(fitted_here, nccl, exchanges, package, name),
         }
-        for name, own in fitted.items()
-        if name != default and own.get("gemm")
+        for name, fitted_here in fitted.items()
+        if name != default and fitted_here.get("gemm")
     }
     return {
         "kernels": _kernels(spec, default, fitted, package),
@@ -60,21 +60,27 @@ def _kernels(spec: GpuSpec, framework: str, fitted: Mapping[str, Any], package: 
     kernels: dict[str, Any] = {}
     blackwell = spec.compute.peak_flops.fp4 is not None
     for kind, most in MOST_PERCENT.items():
-        forms = {form for own in fitted.values() for form in own.get(kind, {})}
+        forms = {form for fitted_here in fitted.values() for form in fitted_here.get(kind, {})}
         sets = {}
         for form in sorted(forms, key=lambda form: (form != "bf16", form)):
             order = (framework, *(lender for lender in _LENDERS if lender != framework))
-            found = [(name, one) for name in order if (one := fitted.get(name, {}).get(kind, {}).get(form))]
-            if blackwell and len(found) > 1:
-                found = [(name, one) for name, one in found if (name, kind, form) not in NOT_ON_BLACKWELL]
-            good = [(name, one) for name, one in found if one["held_out"]["mape_percent"] <= most]
-            measured, one = (good or found)[0]
-            sets[form] = _set(spec, one, measured, framework, package)
+            candidates = [
+                (name, candidate) for name in order if (candidate := fitted.get(name, {}).get(kind, {}).get(form))
+            ]
+            if blackwell and len(candidates) > 1:
+                candidates = [
+                    (name, candidate) for name, candidate in candidates if (name, kind, form) not in NOT_ON_BLACKWELL
+                ]
+            good = [
+                (name, candidate) for name, candidate in candidates if candidate["held_out"]["mape_percent"] <= most
+            ]
+            measured, candidate = (good or candidates)[0]
+            sets[form] = _set(spec, candidate, measured, framework, package)
         if kind == "grouped_gemm":
             sets = {
-                form: {**one, "padding_rows": padding_rows(form, blackwell and not padded(framework, form))}
+                form: {**candidate, "padding_rows": padding_rows(form, blackwell and not padded(framework, form))}
                 | ({"idle_experts": 1.0} if padded(framework, form) else {})
-                for form, one in sets.items()
+                for form, candidate in sets.items()
             }
         kernels[kind] = sets
     return kernels | {"elementwise": ELEMENTWISE}
@@ -107,25 +113,27 @@ def _source(package: str, framework: str, version: str, kernel: str) -> str:
     return f"{name} {number} (Apache-2.0), {_SHOWN.get(framework, framework)} {version}: {kernel}"
 
 
-def _set(spec: GpuSpec, one: Mapping[str, Any], measured: str, framework: str, package: str) -> dict[str, Any]:
-    source = _source(package, measured, str(one["framework_version"]), str(one["kernel"]))
+def _set(
+    spec: GpuSpec, fit_of_kernel: Mapping[str, Any], measured: str, framework: str, package: str
+) -> dict[str, Any]:
+    source = _source(package, measured, str(fit_of_kernel["framework_version"]), str(fit_of_kernel["kernel"]))
     if measured != framework:
         source += f"; {_SHOWN.get(framework, framework)} has no table of its own that the form fits"
-    return coefficient_set(spec, one, source)
+    return coefficient_set(spec, fit_of_kernel, source)
 
 
-def coefficient_set(spec: GpuSpec, one: Mapping[str, Any], source: str) -> dict[str, Any]:
+def coefficient_set(spec: GpuSpec, fit_of_kernel: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Return a fitted set of coefficients as a profile has it, with its source and held-out error."""
-    coefficients = {name: value for name, value in one["coefficients"].items() if not _nothing(value)}
+    coefficients = {name: value for name, value in fit_of_kernel["coefficients"].items() if not _nothing(value)}
     coefficients.setdefault("t0_s", 0.0)
     if coefficients.pop("splits", None) == [1]:
         coefficients["split_s"] = NEVER_S
     peaks = spec.compute.peak_flops
-    if one.get("arithmetic") == "fp8" and peaks.fp8:
+    if fit_of_kernel.get("arithmetic") == "fp8" and peaks.fp8:
         # Profiles state it as a share of the bf16 peak, in which the engine counts attention.
         coefficients["compute_efficiency"] = significant(coefficients["compute_efficiency"] * peaks.fp8 / peaks.bf16)
     coefficients["source"] = source
-    coefficients["fit"] = _fit(one)
+    coefficients["fit"] = _fit(fit_of_kernel)
     return coefficients
 
 
@@ -133,36 +141,38 @@ def _nothing(value: object) -> bool:
     return isinstance(value, float) and abs(value) < _ZERO
 
 
-def _fit(one: Mapping[str, Any]) -> dict[str, Any]:
-    error = one["held_out"]
+def _fit(kernel_fit: Mapping[str, Any]) -> dict[str, Any]:
+    error = kernel_fit["held_out"]
     fit: dict[str, Any] = {"data": f"fitted {DATE}; error on held-out shapes", "rows": error["rows"]}
     fit |= {name: error[name] for name in ("mape_percent", "median_percent", "p90_percent")}
-    if "ranges" in one:
-        fit["valid"] = one["ranges"]
+    if "ranges" in kernel_fit:
+        fit["valid"] = kernel_fit["ranges"]
     return fit
 
 
-def _implementation(one: Mapping[str, Any], source: str) -> dict[str, Any]:
-    def curve(own: Mapping[str, float]) -> dict[str, float]:
-        return {**own, "bandwidth_bytes_per_s": min(own["bandwidth_bytes_per_s"], _MOST_BANDWIDTH)}
+def _implementation(curve_fit: Mapping[str, Any], source: str) -> dict[str, Any]:
+    def curve(values: Mapping[str, float]) -> dict[str, float]:
+        return {**values, "bandwidth_bytes_per_s": min(values["bandwidth_bytes_per_s"], _MOST_BANDWIDTH)}
 
-    found = {"name": one["name"]}
-    if one.get("max_bytes"):
-        found["max_bytes"] = one["max_bytes"]
-    by_gpus = {size: curve(own) for size, own in one["by_gpus"].items()}
-    return found | {"by_gpus": by_gpus, "source": source, "fit": _fit(one)}
+    implementation = {"name": curve_fit["name"]}
+    if curve_fit.get("max_bytes"):
+        implementation["max_bytes"] = curve_fit["max_bytes"]
+    by_gpus = {size: curve(values) for size, values in curve_fit["by_gpus"].items()}
+    return implementation | {"by_gpus": by_gpus, "source": source, "fit": _fit(curve_fit)}
 
 
 def _pair(curve: Mapping[str, float]) -> dict[str, float]:
     """Return the curve of one GPU sending to another, from that of two that exchange halves of a message."""
-    found = {name: curve[name] for name in ("alpha_s", "bandwidth_bytes_per_s")}
-    return found | ({"max_bytes": curve["max_bytes"] / 2} if "max_bytes" in curve else {})
+    pair = {name: curve[name] for name in ("alpha_s", "bandwidth_bytes_per_s")}
+    return pair | ({"max_bytes": curve["max_bytes"] / 2} if "max_bytes" in curve else {})
 
 
-def _exchange(one: Mapping[str, Any], package: str) -> dict[str, Any]:
-    source = _source(package, "sglang", str(one["framework_version"]), "DeepEP, in place of what other frameworks take")
-    fit = _fit(one) | {"data": f"fitted {DATE}; error on held-out models"}
-    return {name: one[name] for name in ("name", "phase", "copies", "bytes_per_element", "by_gpus")} | {
+def _exchange(exchange_fit: Mapping[str, Any], package: str) -> dict[str, Any]:
+    source = _source(
+        package, "sglang", str(exchange_fit["framework_version"]), "DeepEP, in place of what other frameworks take"
+    )
+    fit = _fit(exchange_fit) | {"data": f"fitted {DATE}; error on held-out models"}
+    return {name: exchange_fit[name] for name in ("name", "phase", "copies", "bytes_per_element", "by_gpus")} | {
         "source": source,
         "fit": fit,
     }
@@ -174,25 +184,35 @@ _PAIR_SOURCE = "modelled: the 2-GPU all_to_all, of which half a message crosses,
 def send_recv(all_to_all: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the section of one GPU sending to another, from that of the exchange of all."""
     return [
-        {"name": one["name"], "by_gpus": {"2": _pair(one["by_gpus"]["2"])}, "source": _PAIR_SOURCE}
-        for one in all_to_all
+        {
+            "name": implementation["name"],
+            "by_gpus": {"2": _pair(implementation["by_gpus"]["2"])},
+            "source": _PAIR_SOURCE,
+        }
+        for implementation in all_to_all
     ]
 
 
 def _collectives(
-    own: Mapping[str, Any], nccl: Mapping[str, Any], exchanges: Mapping[str, Any], package: str, framework: str
+    fits: Mapping[str, Any], nccl: Mapping[str, Any], exchanges: Mapping[str, Any], package: str, framework: str
 ) -> dict[str, Any] | None:
     """Return every operation; None if one has no table."""
     if any(name not in nccl for name in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")):
         return None
     name, _, number = package.partition(" ")
-    found: dict[str, Any] = {}
+    implementations_by_operation: dict[str, Any] = {}
     for operation, implementations in nccl.items():
         version = implementations[0]["framework_version"]
         source = f"{name} {number} (Apache-2.0), NCCL {version}, half"
-        found[operation] = [_implementation(one, source) for one in implementations]
-    for one in own.get("all_reduce", {}).get("custom", []):
-        source = _source(package, framework, str(one["framework_version"]), "custom all-reduce in a CUDA graph")
-        found["all_reduce"].append(_implementation(one, source))
-    found["send_recv"] = send_recv(found["all_to_all"])
-    return found | {operation: [_exchange(one, package) for one in ways] for operation, ways in exchanges.items()}
+        implementations_by_operation[operation] = [
+            _implementation(implementation, source) for implementation in implementations
+        ]
+    for implementation in fits.get("all_reduce", {}).get("custom", []):
+        source = _source(
+            package, framework, str(implementation["framework_version"]), "custom all-reduce in a CUDA graph"
+        )
+        implementations_by_operation["all_reduce"].append(_implementation(implementation, source))
+    implementations_by_operation["send_recv"] = send_recv(implementations_by_operation["all_to_all"])
+    return implementations_by_operation | {
+        operation: [_exchange(exchange, package) for exchange in ways] for operation, ways in exchanges.items()
+    }

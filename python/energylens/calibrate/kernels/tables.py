@@ -58,13 +58,13 @@ def fault(message: str, where: Path | str | None = None, hint: str | None = None
 def home(directory: Path | None = None) -> Path:
     """Return the folder of tables by system: below the given one, or in the installed package."""
     if directory is None:
-        found = importlib.util.find_spec("aiconfigurator_core")
-        if found is None or not found.submodule_search_locations:
+        spec = importlib.util.find_spec("aiconfigurator_core")
+        if spec is None or not spec.submodule_search_locations:
             raise fault(
                 "the package `aiconfigurator_core`, which carries the measured tables, is not installed",
                 hint="pip install 'energylens[calibrate]', or give the folder of its unpacked wheel",
             )
-        directory = Path(next(iter(found.submodule_search_locations)))
+        directory = Path(next(iter(spec.submodule_search_locations)))
     for below in ("", "systems/data", "aiconfigurator_core/systems/data"):
         tables = directory / below
         if any(tables.glob("*/*/*/*/*_perf.parquet")):
@@ -93,8 +93,8 @@ def _order(name: str) -> tuple[tuple[int, int], ...]:
 def versions(directory: Path, system: str, family: str, framework: str, operation: str) -> list[str]:
     """Return the versions that have a table, newest first."""
     folder = directory / system / family / framework
-    found = {path.parent.name for path in folder.glob(f"*/{operation}_perf.parquet")}
-    return sorted(found, key=_order, reverse=True)
+    names = {path.parent.name for path in folder.glob(f"*/{operation}_perf.parquet")}
+    return sorted(names, key=_order, reverse=True)
 
 
 def read(path: Path, columns: tuple[str, ...], latency: str = "latency") -> pl.DataFrame:
@@ -144,19 +144,19 @@ def load(
     if not usable:
         because = f"; {', '.join(names)} is left out: {reason}" if names else ""
         raise fault(f"no {family} table of {framework} for `{system}`{because}", directory, code=ABSENT)
-    found: Table | None = None
+    table_read: Table | None = None
     for name in usable:
         path = directory / system / family / framework / name / f"{operation}_perf.parquet"
         rows = read(path, columns, latency)
         table = Table(rows if where is None else rows.filter(where), path, framework, name)
-        found = found or table
+        table_read = table_read or table
         if where is None or table.rows.height >= FEWEST:
             return table
-    assert found is not None
-    return found
+    assert table_read is not None
+    return table_read
 
 
-def one_kernel(rows: pl.DataFrame, where: Path, what: str) -> tuple[pl.DataFrame, str]:
+def single_kernel(rows: pl.DataFrame, where: Path, what: str) -> tuple[pl.DataFrame, str]:
     """Return the rows of the kernel that has most of them, and its name."""
     if rows.height < FEWEST:
         raise fault(f"{what}: {rows.height} rows, a fit needs {FEWEST}", where, code=ABSENT)

@@ -40,15 +40,15 @@ SHAPES: Final = {
 ELEMENT_BYTES: Final = {"norm": 4, "add_norm": 8, "rope": 4, "silu_mul": 6}
 """Bytes of activations of each element, as docs/physics.md counts a fused kernel (PyTorch runs several)."""
 
-Told = Callable[[str, float, str], None]
+Report = Callable[[str, float, str], None]
 """Hears of a fit: what, its mean error in percent, and on what."""
 Fit = dict[str, object]
 
 
-def kernels(means: pl.DataFrame, spec: GpuSpec, source: str, told: Told) -> dict[str, Any]:
+def kernels(means: pl.DataFrame, spec: GpuSpec, source: str, report: Report) -> dict[str, Any]:
     """Return the sections of kernels that the rows tell, by class and format: coefficients, held-out errors."""
-    gpu, found = device(spec), dict[str, Any]()
-    asked: list[tuple[str, str, Callable[[pl.DataFrame, Flags], Fit]]] = [
+    gpu, fitted = device(spec), dict[str, Any]()
+    families: list[tuple[str, str, Callable[[pl.DataFrame, Flags], Fit]]] = [
         ("gemm", "bf16", partial(_gemm, gpu, "bf16")),
         ("gemm", "fp8", partial(_gemm, gpu, "fp8")),
         ("grouped_gemm", "bf16", partial(_experts, gpu)),
@@ -56,22 +56,22 @@ def kernels(means: pl.DataFrame, spec: GpuSpec, source: str, told: Told) -> dict
         ("attention_decode", "bf16", partial(_attention, gpu)),
         ("elementwise", "", partial(_elementwise, gpu)),
     ]
-    for family, form, fit in asked:
+    for family, form, fit in families:
         rows = means.filter((pl.col("family") == family) & (pl.col("dtype") == (form or "bf16"))).sort("case")
         if rows.height < FEWEST or not (held := held_out(rows)).any():
             continue
-        one = fit(rows, held)
+        fitted_kernel = fit(rows, held)
         what = f"{family} {form}".strip()
-        error: Any = one["held_out"]
-        told(f"s, {what}", error["mape_percent"], f"{error['rows']} of {rows.height} kernels, their shapes held out")
-        made = coefficient_set(spec, one, source)
+        error: Any = fitted_kernel["held_out"]
+        report(f"s, {what}", error["mape_percent"], f"{error['rows']} of {rows.height} kernels, their shapes held out")
+        made = coefficient_set(spec, fitted_kernel, source)
         if family == "grouped_gemm":
             made["padding_rows"] = padding_rows(form, spec.compute.peak_flops.fp4 is not None)
         if form:
-            found.setdefault(family, {})[form] = made
+            fitted.setdefault(family, {})[form] = made
         else:
-            found[family] = made
-    return found
+            fitted[family] = made
+    return fitted
 
 
 def held_out(rows: pl.DataFrame) -> Flags:
@@ -103,8 +103,8 @@ def _experts(gpu: Device, rows: pl.DataFrame, held: Flags) -> Fit:
     hidden, inner, active, experts, tokens, seconds = columns(
         rows, "hidden", "inner", "active", "experts", "tokens", "seconds"
     )
-    skew, one = rows["variant"].replace_strict(SKEWS, return_dtype=pl.Float64).to_numpy(), np.ones_like(hidden)
-    return fit_experts(Experts(hidden, inner, active, experts, one, one, tokens, skew, seconds), gpu, "bf16", held)
+    skew, ones = rows["variant"].replace_strict(SKEWS, return_dtype=pl.Float64).to_numpy(), np.ones_like(hidden)
+    return fit_experts(Experts(hidden, inner, active, experts, ones, ones, tokens, skew, seconds), gpu, "bf16", held)
 
 
 def element_bytes(rows: pl.DataFrame) -> Array:
@@ -129,27 +129,27 @@ def _elementwise(gpu: Device, rows: pl.DataFrame, held: Flags) -> Fit:
     }
 
 
-def collectives(means: pl.DataFrame, source: str, told: Told) -> dict[str, Any] | None:
+def collectives(means: pl.DataFrame, source: str, report: Report) -> dict[str, Any] | None:
     """Return curves of all collectives by number of GPUs, or None where one of them was not measured enough."""
-    found: dict[str, Any] = {}
+    by_operation: dict[str, Any] = {}
     plain = means.filter((pl.col("family") == "collective") & (pl.col("sms") == 0)).sort("bytes")
     for operation in COLLECTIVES:
-        own = plain.filter(pl.col("variant") == operation)
+        rows_of_operation = plain.filter(pl.col("variant") == operation)
         measured = {
             int(number): (rows["bytes"].to_numpy().astype(np.float64), rows["seconds"].to_numpy())
-            for (number,), rows in own.group_by(["gpus"], maintain_order=True)
+            for (number,), rows in rows_of_operation.group_by(["gpus"], maintain_order=True)
             if rows.height >= FEWEST_SIZES
         }
         if 2 not in measured:
             return None
         made = curves_of("nccl", measured, partial(busfactor, operation))
         error: Any = made[0]["held_out"]
-        told(f"s, {operation}", error["mape_percent"], "sizes held out in turn")
+        report(f"s, {operation}", error["mape_percent"], "sizes held out in turn")
         fit = {"data": "sizes held out in turn"} | {name: error[name] for name in ("rows", "mape_percent")}
-        found[operation] = [
-            {"name": one["name"], "by_gpus": one["by_gpus"], "source": source, "fit": fit} for one in made
+        by_operation[operation] = [
+            {"name": curve["name"], "by_gpus": curve["by_gpus"], "source": source, "fit": fit} for curve in made
         ]
-    return found | {"send_recv": send_recv(found["all_to_all"])}
+    return by_operation | {"send_recv": send_recv(by_operation["all_to_all"])}
 
 
 def saturating_sms(means: pl.DataFrame) -> float | None:
@@ -164,8 +164,8 @@ def saturating_sms(means: pl.DataFrame) -> float | None:
     if not free.height:
         return None
     slower = limited["seconds"].to_numpy() / float(free["seconds"][0])
-    told = (slower * limited["sms"].to_numpy())[slower > 1.05]
-    return float(np.median(told)) if len(told) else None
+    times_slower = (slower * limited["sms"].to_numpy())[slower > 1.05]
+    return float(np.median(times_slower)) if len(times_slower) else None
 
 
 def source_of(gpu: Mapping[str, Any]) -> str:

@@ -69,7 +69,7 @@ def work(means: pl.DataFrame, spec: GpuSpec, l2_bytes: float = 0.0) -> pl.DataFr
         rows = means.filter(pl.col("family") == family)
         dtype = pl.col("dtype").replace_strict(_TABLE_DTYPES)
         shown = rows.with_columns(
-            *(pl.col(own).alias(name) for name, own in sizes.items()),
+            *(pl.col(column).alias(name) for name, column in sizes.items()),
             *(dtype.alias(name) for name in ("gemm_dtype", "moe_dtype", "kv_cache_dtype")),
             *(pl.lit(1).alias(name) for name in ("moe_tp_size", "moe_ep_size")),
             pl.lit(0).alias("window_size"),
@@ -158,28 +158,28 @@ def fit(means: pl.DataFrame, spec: GpuSpec, l2_bytes: float) -> Prices:
     offset = static + ON_CHIP * rows["chip_rate"].to_numpy()
     test = rows["held"].to_numpy()
     family = rows["family"].to_numpy()
-    weight = np.array([1.0 / (family == one).sum() for one in family]) * len(family)
+    weight = np.array([1.0 / (family == family_name).sum() for family_name in family]) * len(family)
     keep = np.flatnonzero(~test)
     robust.check_rank(terms[keep] / watts[keep, None], names)
-    found = robust.fit(terms[keep], watts[keep], offset[keep], weight[keep], capped[keep])
-    values = {name: significant(float(value)) for name, value in zip(names, found, strict=True)}
+    solution = robust.fit(terms[keep], watts[keep], offset[keep], weight[keep], capped[keep])
+    values = {name: significant(float(value)) for name, value in zip(names, solution, strict=True)}
     shown = np.minimum(terms @ np.array(list(values.values())) + offset, rows["limit"].to_numpy())
     relative = 100 * (shown / watts - 1)
     apart = test & ~capped
     table = [
-        {"family": str(one), "n": int(pick.sum())} | summary(relative[pick])
-        for one in sorted(set(family))
-        if (pick := apart & (family == one)).any()
+        {"family": str(family_name), "n": int(pick.sum())} | summary(relative[pick])
+        for family_name in sorted(set(family))
+        if (pick := apart & (family == family_name)).any()
     ]
     miss = float(np.quantile(np.abs(relative[apart]), 0.8)) / 100 if apart.any() else 0.3
     return Prices(static, kind, values, table, miss)
 
 
 def _terms(rows: pl.DataFrame) -> tuple[list[str], Array]:
-    found = {"active": np.ones(rows.height)} | {name: rows[name].to_numpy() for name in TERMS[1:]}
-    found["flop_bf16"] = found["flop_bf16"] + VECTOR * rows["vector_rate"].to_numpy()
-    names = [name for name in TERMS if found[name].any()]
-    return names, np.column_stack([found[name] for name in names])
+    columns_by_term = {"active": np.ones(rows.height)} | {name: rows[name].to_numpy() for name in TERMS[1:]}
+    columns_by_term["flop_bf16"] = columns_by_term["flop_bf16"] + VECTOR * rows["vector_rate"].to_numpy()
+    names = [name for name in TERMS if columns_by_term[name].any()]
+    return names, np.column_stack([columns_by_term[name] for name in names])
 
 
 def collective_watts(means: pl.DataFrame, static_w: float) -> dict[str, float] | None:
@@ -190,8 +190,8 @@ def collective_watts(means: pl.DataFrame, static_w: float) -> dict[str, float] |
     watts, (size, seconds) = rows["power_w"].to_numpy(), columns(rows, "bytes", "seconds")
     terms = np.column_stack([np.ones(rows.height), size / seconds])
     floor, even = np.full(rows.height, static_w), np.ones(rows.height)
-    found = robust.fit(terms, watts, floor, even, np.zeros(rows.height, dtype=bool))
-    return {"communication_w": significant(float(found[0])), "link_j_per_byte": significant(float(found[1]))}
+    solution = robust.fit(terms, watts, floor, even, np.zeros(rows.height, dtype=bool))
+    return {"communication_w": significant(float(solution[0])), "link_j_per_byte": significant(float(solution[1]))}
 
 
 @dataclass(frozen=True)
@@ -237,10 +237,10 @@ def _voltages(locked: pl.DataFrame, floors: list[list[float]], prices: Prices, m
         return []
     flop = 2.0 * pl.col("rows").cast(pl.Float64) * pl.col("columns") * pl.col("depth")
     capped = pl.col("throttle").str.contains("power").any().over("case")
-    one = products.with_columns(flop=flop, capped=capped).sort("capped", "flop", descending=[False, True])
-    one = one.filter(pl.col("case") == one["case"][0]).sort("sm_clock_mhz")
+    product = products.with_columns(flop=flop, capped=capped).sort("capped", "flop", descending=[False, True])
+    product = product.filter(pl.col("case") == product["case"][0]).sort("sm_clock_mhz")
     m, n, k, work, t, watts, clock, lock = columns(
-        one, "rows", "columns", "depth", "flop", "seconds", "power_w", "sm_clock_mhz", "sm_clock_lock_mhz"
+        product, "rows", "columns", "depth", "flop", "seconds", "power_w", "sm_clock_mhz", "sm_clock_lock_mhz"
     )
     values = prices.values
     memory = values.get("weight_rate", 0.0) * 2 * n * k + values.get("activation_rate", 0.0) * 2 * m * (n + k)
@@ -263,8 +263,8 @@ def _scaled(volts: list[list[float]], top: float) -> list[list[float]]:
 
 def _curve(points: list[tuple[float, float]]) -> list[list[float]]:
     """Return rows of [MHz, value] with rising clocks."""
-    found: list[list[float]] = []
+    knots: list[list[float]] = []
     for clock, value in points:
-        if not found or round(clock) > found[-1][0]:
-            found.append([float(round(clock)), significant(float(value), 4)])
-    return found
+        if not knots or round(clock) > knots[-1][0]:
+            knots.append([float(round(clock)), significant(float(value), 4)])
+    return knots

@@ -45,7 +45,7 @@ _LEAST: Final = 0.03
 _CLASSES: Final = ("gemm", "grouped_gemm", "attention_prefill", "attention_decode", "elementwise")
 _HBM: Final = ("weight", "kv", "activation")
 _Z_90: Final = 1.6448536269514722
-_TOLD_SMS: Final = re.compile(r"; sms_to_saturate: measured by .*")
+_SMS_SOURCE: Final = re.compile(r"; sms_to_saturate: measured by .*")
 
 
 @dataclass
@@ -79,7 +79,7 @@ class OwnGpu:
         """Where the numbers come from."""
         return kernels.source_of(self.runs.gpu)
 
-    def told(self, what: str, error_percent: float, on: str) -> None:
+    def add_error(self, what: str, error_percent: float, on: str) -> None:
         """Note the error of a fit."""
         self.errors.append((what, error_percent, on))
 
@@ -120,62 +120,62 @@ def calibrate(path: Path, gpu: str | None = None, parts: Sequence[str] | None = 
     factor on `active_w` and its joules of sequences are kept, on measured prices.
     Raises `EnergylensError` for a faulty file, too few rows, or a part that was not measured.
     """
-    asked = PARTS if parts is None else tuple(parts)
-    if unknown := [part for part in asked if part not in PARTS]:
+    requested = PARTS if parts is None else tuple(parts)
+    if unknown := [part for part in requested if part not in PARTS]:
         hint = did_you_mean(unknown[0], PARTS) or f"parts are {', '.join(PARTS)}"
         raise EnergylensError(Problem(f"unknown part `{unknown[0]}`", hint=hint, code="options"))
     runs = Runs.read(path)
-    found = OwnGpu(ProfileFile(base_of(runs, gpu)), runs, parts is not None)
+    profile = OwnGpu(ProfileFile(base_of(runs, gpu)), runs, parts is not None)
     prices = None
-    if {"energy", "clock"} & set(asked):
-        prices = power.fit(found.free, found.base.spec, float(runs.gpu["l2_bytes"]))
-    if "kernels" in asked:
-        _kernels(found)
-    if "energy" in asked and prices is not None:
-        _energy(found, prices)
-    if "clock" in asked and prices is not None:
-        _clock(found, prices)
-    if "collectives" in asked:
-        _collectives(found)
-    if "kernels" in found.parts:
-        _uncertainty(found, prices)
-    limit_w, tdp_w = float(runs.gpu["limit_w"]), found.base.spec.power.tdp_w
+    if {"energy", "clock"} & set(requested):
+        prices = power.fit(profile.free, profile.base.spec, float(runs.gpu["l2_bytes"]))
+    if "kernels" in requested:
+        _kernels(profile)
+    if "energy" in requested and prices is not None:
+        _energy(profile, prices)
+    if "clock" in requested and prices is not None:
+        _clock(profile, prices)
+    if "collectives" in requested:
+        _collectives(profile)
+    if "kernels" in profile.parts:
+        _uncertainty(profile, prices)
+    limit_w, tdp_w = float(runs.gpu["limit_w"]), profile.base.spec.power.tdp_w
     if abs(limit_w / tdp_w - 1) > 0.01:
-        told = f"the limit in force was {limit_w:g} W, the profile's `tdp_w` is {tdp_w:g}: set it, if it stays"
-        found.notes.append(told)
-    found.file.loaded()  # or the sections do not make a profile
-    return found
+        note = f"the limit in force was {limit_w:g} W, the profile's `tdp_w` is {tdp_w:g}: set it, if it stays"
+        profile.notes.append(note)
+    profile.file.loaded()  # or the sections do not make a profile
+    return profile
 
 
-def _kernels(found: OwnGpu) -> None:
-    made = kernels.kernels(found.free, found.base.spec, found.source, found.told)
+def _kernels(profile: OwnGpu) -> None:
+    made = kernels.kernels(profile.free, profile.base.spec, profile.source, profile.add_error)
     if not made:
         raise _missing("kernels", GO_ON)
-    known = found.file.sections.get("kernels") or found.base.profile.sections["kernels"]
-    kept: dict[str, Any] = {}
-    for kind, own in known.items():
-        mine = made.get(kind, own)
-        kept[kind] = mine if "t0_s" in mine or "t0_s" in own else own | mine
-    found.measured = set(made)
+    known = profile.file.sections.get("kernels") or profile.base.profile.sections["kernels"]
+    merged: dict[str, Any] = {}
+    for kind, before in known.items():
+        mine = made.get(kind, before)
+        merged[kind] = mine if "t0_s" in mine or "t0_s" in before else before | mine
+    profile.measured = set(made)
     if absent := [kind for kind in _CLASSES if kind not in made]:
-        found.notes.append(f"not measured, as before: {', '.join(absent)}")
-    found.parts.append("kernels")
-    told = f"{found.source}; CUDA graphs back to back: no host between steps, no serving engine"
-    found.file.replace(kernels=kept, host={"host_s": 0.0, "source": told}, frameworks=None)
+        profile.notes.append(f"not measured, as before: {', '.join(absent)}")
+    profile.parts.append("kernels")
+    source = f"{profile.source}; CUDA graphs back to back: no host between steps, no serving engine"
+    profile.file.replace(kernels=merged, host={"host_s": 0.0, "source": source}, frameworks=None)
 
 
-def _energy(found: OwnGpu, prices: Prices) -> None:
-    before, completed = found.file.sections.get("energy"), found.base.profile.sections["energy"]
+def _energy(profile: OwnGpu, prices: Prices) -> None:
+    before, completed = profile.file.sections.get("energy"), profile.base.profile.sections["energy"]
     values = {name: value for name, value in prices.values.items() if value > 0}
     flop = {name: value for name, value in completed["flop_j"].items() if value is not None}
-    told = {name: values[f"flop_{name}"] for name in ("bf16", "fp8") if f"flop_{name}" in values}
+    measured_prices = {name: values[f"flop_{name}"] for name in ("bf16", "fp8") if f"flop_{name}" in values}
     hbm = {f"hbm_{kind}_j_per_byte": values[f"{kind}_rate"] for kind in _HBM if f"{kind}_rate" in values}
-    link = power.collective_watts(found.free, prices.static_w) or {}
-    lent = [f"flop_j.{name}" for name in flop if name not in told and name != "vector"]
+    link = power.collective_watts(profile.free, prices.static_w) or {}
+    lent = [f"flop_j.{name}" for name in flop if name not in measured_prices and name != "vector"]
     lent += [f"hbm_{kind}_j_per_byte" for kind in _HBM if f"hbm_{kind}_j_per_byte" not in hbm]
     lent += [name for name in ("communication_w", "link_j_per_byte") if name not in link]
     lent += [] if "active" in values else ["active_w"]
-    flop |= told
+    flop |= measured_prices
     energy: dict[str, Any] = {
         "static_w": significant(prices.static_w),
         "active_w": values.get("active", completed.get("active_w", 0.0)),
@@ -188,7 +188,7 @@ def _energy(found: OwnGpu, prices: Prices) -> None:
         **link,
         "source": "; ".join(
             [
-                f"{found.source}; energy counter",
+                f"{profile.source}; energy counter",
                 f"static_w: {prices.floor} without kernels",
                 "on chip: Antepara et al. SC'25 table 3",
                 "vector: assumed 2 x bf16",
@@ -196,99 +196,104 @@ def _energy(found: OwnGpu, prices: Prices) -> None:
             ]
         ),
         "fit": {
-            one["family"]: {"data": "watts of kernels below the board limit whose shapes no fit saw", "rows": one["n"]}
-            | {f"{name}_percent": one[name] for name in ("mape", "median", "bias")}
-            for one in prices.errors
+            error["family"]: {
+                "data": "watts of kernels below the board limit whose shapes no fit saw",
+                "rows": error["n"],
+            }
+            | {f"{name}_percent": error[name] for name in ("mape", "median", "bias")}
+            for error in prices.errors
         },
     }
-    for one in prices.errors:
-        found.told(f"W, {one['family']}", one["mape"], f"{one['n']} kernels, their shapes held out")
-    found.parts.append("energy")
-    found.lent = lent
-    if "kernels" not in found.parts and before and before.get("prior"):
+    for error in prices.errors:
+        profile.add_error(f"W, {error['family']}", error["mape"], f"{error['n']} kernels, their shapes held out")
+    profile.parts.append("energy")
+    profile.lent = lent
+    if "kernels" not in profile.parts and before and before.get("prior"):
         prior = {name: value for name, value in energy.items() if name != "fit"}
         factor = float(before["active_w"]) / max(float(before["prior"]["active_w"]), 1e-9)
         energy |= {"active_w": significant(factor * energy["active_w"]), "prior": prior}
         energy |= {"sequence_j": before["sequence_j"]} if "sequence_j" in before else {}
         energy["source"] += "; active_w and sequence_j with the serving layer of before"
-        found.notes.append("the serving layer is the one of before, on measured prices")
-    elif "kernels" not in found.parts and before and before.get("sequence_j"):
-        found.notes.append("the serving layer's prices were not told apart, and are gone: fit it again")
-    if prices.static_w > (least := float(found.free["power_w"].min() or prices.static_w)):  # type: ignore[arg-type]
-        idle = found.free.filter(pl.col("power_w") == least)["case"][0]
+        profile.notes.append("the serving layer is the one of before, on measured prices")
+    elif "kernels" not in profile.parts and before and before.get("sequence_j"):
+        profile.notes.append("the serving layer's prices were not told apart, and are gone: fit it again")
+    if prices.static_w > (least := float(profile.free["power_w"].min() or prices.static_w)):  # type: ignore[arg-type]
+        idle = profile.free.filter(pl.col("power_w") == least)["case"][0]
         if not str(idle).startswith("idle"):
-            found.notes.append(f"waiting took {prices.static_w:.0f} W, more than {idle} ({least:.0f} W): measure again")
+            profile.notes.append(
+                f"waiting took {prices.static_w:.0f} W, more than {idle} ({least:.0f} W): measure again"
+            )
     if prices.floor == "deep":
-        found.notes.append("static_w is that of a GPU without any kernel: its clock may have fallen")
-    found.file.replace(energy=energy)
+        profile.notes.append("static_w is that of a GPU without any kernel: its clock may have fallen")
+    profile.file.replace(energy=energy)
 
 
-def _clock(found: OwnGpu, prices: Prices) -> None:
-    spec = found.base.spec
-    top = spec.clock.max_mhz if spec.clock else float(found.runs.gpu["max_sm_clock_mhz"])
-    tables = power.clocks(found.runs.means, prices, spec, top)
+def _clock(profile: OwnGpu, prices: Prices) -> None:
+    spec = profile.base.spec
+    top = spec.clock.max_mhz if spec.clock else float(profile.runs.gpu["max_sm_clock_mhz"])
+    tables = power.clocks(profile.runs.means, prices, spec, top)
     if tables is None:
-        if found.wanted:
+        if profile.wanted:
             raise _missing("clock", "measure with --clocks, the highest among them, where locking is allowed")
         return
     known = spec.clock.model_dump(exclude_none=True) if spec.clock else {"max_mhz": top}
-    told = f"{found.source}; voltage from joules of a matrix product by clock"
-    told += f"; above {tables.seen_mhz:g} MHz as before: {known['source']}" if tables.seen_mhz < 0.97 * top else ""
-    clock = known | {"voltage_mv": tables.voltage_mv, "idle_w": tables.idle_w, "source": told}
-    found.file.head(clock=clock)
-    found.parts.append("clock")
+    source = f"{profile.source}; voltage from joules of a matrix product by clock"
+    source += f"; above {tables.seen_mhz:g} MHz as before: {known['source']}" if tables.seen_mhz < 0.97 * top else ""
+    clock = known | {"voltage_mv": tables.voltage_mv, "idle_w": tables.idle_w, "source": source}
+    profile.file.head(clock=clock)
+    profile.parts.append("clock")
 
 
-def _collectives(found: OwnGpu) -> None:
-    made = kernels.collectives(found.free, found.source, found.told)
+def _collectives(profile: OwnGpu) -> None:
+    made = kernels.collectives(profile.free, profile.source, profile.add_error)
     if made is None:
-        if found.wanted:
+        if profile.wanted:
             raise _missing("collectives", "measure on a machine with several free GPUs")
         return
-    found.file.replace(collectives=made)
-    found.parts.append("collectives")
-    if sms := kernels.saturating_sms(found.free):
-        assert found.base.document is not None
-        link = found.base.document.data["link"]
-        told = _TOLD_SMS.sub("", str(link.get("source", ""))) + f"; sms_to_saturate: {found.source}"
-        found.file.head(link=link | {"sms_to_saturate": significant(sms, 2), "source": told.removeprefix("; ")})
+    profile.file.replace(collectives=made)
+    profile.parts.append("collectives")
+    if sms := kernels.saturating_sms(profile.free):
+        assert profile.base.document is not None
+        link = profile.base.document.data["link"]
+        source = _SMS_SOURCE.sub("", str(link.get("source", ""))) + f"; sms_to_saturate: {profile.source}"
+        profile.file.head(link=link | {"sms_to_saturate": significant(sms, 2), "source": source.removeprefix("; ")})
 
 
-def _uncertainty(found: OwnGpu, prices: Prices | None) -> None:
+def _uncertainty(profile: OwnGpu, prices: Prices | None) -> None:
     """Write deviations and range: zero by cause where that was measured, in common what held-out kernels miss."""
-    spec = found.base.spec
-    missed = [own["fit"]["p90_percent"] / 100 / _Z_90 for own in _sets(found.file.sections["kernels"])]
+    spec = profile.base.spec
+    missed = [fitted["fit"]["p90_percent"] / 100 / _Z_90 for fitted in _sets(profile.file.sections["kernels"])]
     deviation = max(_LEAST, float(np.hypot(prices.miss / Z_80 if prices else 0.2, np.median(missed))))
-    told: set[str] = set()
-    if prices is not None and "energy" in found.parts:
-        told = {"compute", "static"} if "gemm" in found.measured else set()
+    measured_causes: set[str] = set()
+    if prices is not None and "energy" in profile.parts:
+        measured_causes = {"compute", "static"} if "gemm" in profile.measured else set()
         kinds = {"weight": "hbm_weights", "kv": "hbm_kv", "activation": "hbm_activations"}
-        told |= {cause for kind, cause in kinds.items() if f"hbm_{kind}_j_per_byte" not in found.lent}
+        measured_causes |= {cause for kind, cause in kinds.items() if f"hbm_{kind}_j_per_byte" not in profile.lent}
     source = (
         "common: of watts (80th percentile) and seconds (90th, the median class) of kernels held out, as deviations"
     )
-    gpus = found.free["gpus"].max() if "collectives" in found.parts else spec.range.gpus if spec.range else 1
-    tokens = found.free.filter(pl.col("family") != "grouped_gemm")["tokens"].max()
-    found.file.replace(
-        uncertainty={cause: 0.0 if cause in told else CAUSES[cause] for cause in CAUSES}
-        | {"common": significant(deviation, 2), "routed": 0.0, "narrow": 0.0, "source": f"{source}; {found.source}"},
+    gpus = profile.free["gpus"].max() if "collectives" in profile.parts else spec.range.gpus if spec.range else 1
+    tokens = profile.free.filter(pl.col("family") != "grouped_gemm")["tokens"].max()
+    profile.file.replace(
+        uncertainty={cause: 0.0 if cause in measured_causes else CAUSES[cause] for cause in CAUSES}
+        | {"common": significant(deviation, 2), "routed": 0.0, "narrow": 0.0, "source": f"{source}; {profile.source}"},
         range={
-            "batch": float(found.free["batch"].max() or 1.0),  # type: ignore[arg-type]
+            "batch": float(profile.free["batch"].max() or 1.0),  # type: ignore[arg-type]
             "context_tokens": float(tokens or 1.0),  # type: ignore[arg-type]
             "gpus": float(gpus or 1.0),  # type: ignore[arg-type]
-            "source": found.source,
+            "source": profile.source,
         },
     )
     links = {"communication_w", "link_j_per_byte"}
-    if prices is not None and found.measured >= set(_CLASSES) and not set(found.lent) - links - {"flop_j.fp4"}:
-        found.file.head(trust="measured")
+    if prices is not None and profile.measured >= set(_CLASSES) and not set(profile.lent) - links - {"flop_j.fp4"}:
+        profile.file.head(trust="measured")
 
 
 def _sets(kernels: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the measured sets of coefficients."""
-    by_class = [own for kind, own in kernels.items() if kind != "tiles"]
-    sets = [one for own in by_class for one in ([own] if "t0_s" in own else own.values())]
-    return [one for one in sets if str(one.get("source", "")).startswith("measured by")]
+    by_class = [entry for kind, entry in kernels.items() if kind != "tiles"]
+    sets = [entry_set for entry in by_class for entry_set in ([entry] if "t0_s" in entry else entry.values())]
+    return [entry_set for entry_set in sets if str(entry_set.get("source", "")).startswith("measured by")]
 
 
 def _missing(part: str, hint: str) -> EnergylensError:

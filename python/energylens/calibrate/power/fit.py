@@ -51,16 +51,16 @@ class Form:
     def columns(self, rows: pl.DataFrame, family: str) -> dict[str, Array]:
         """Return the terms of one family's rows, in units of 1/coefficient·W."""
         blank = np.zeros(rows.height)
-        found = {f"active_{CLASSES[name]}": blank + (family == name) for name in self.active}
+        columns_by_term = {f"active_{CLASSES[name]}": blank + (family == name) for name in self.active}
         if self.shared:
-            found["active"] = blank + 1
+            columns_by_term["active"] = blank + 1
         for name in _ARITHMETIC:
-            found[f"flop_{name}"] = rows[f"flop_{name}"].to_numpy()
-        found["flop_bf16"] = found["flop_bf16"] + VECTOR * rows["vector_rate"].to_numpy()
+            columns_by_term[f"flop_{name}"] = rows[f"flop_{name}"].to_numpy()
+        columns_by_term["flop_bf16"] = columns_by_term["flop_bf16"] + VECTOR * rows["vector_rate"].to_numpy()
         bytes_ = {f"hbm_{name}": rows[f"{name}_rate"].to_numpy() for name in _THREE}
         if self.prices == 3:
-            return found | bytes_
-        return found | {"hbm": bytes_["hbm_weight"] + bytes_["hbm_kv"] + bytes_["hbm_activation"]}
+            return columns_by_term | bytes_
+        return columns_by_term | {"hbm": bytes_["hbm_weight"] + bytes_["hbm_kv"] + bytes_["hbm_activation"]}
 
 
 _OTHERS = ("moe", "attention_prefill", "attention_decode")
@@ -90,7 +90,7 @@ class _Family:
     arithmetic: Array
     starts: Array
     buckets: Array
-    kept: Array
+    in_fit: Array
     test: Array
     rows: pl.DataFrame
     train: Array = field(default_factory=lambda: np.zeros(0, int))
@@ -100,22 +100,25 @@ class _Family:
     def capped(self) -> Array:
         return self.watts >= CAP_SHARE * self.limit
 
-    def power(self, found: Array, static: float) -> Array:
-        return np.minimum(self.columns @ found + self.fixed + static, self.limit)
+    def power(self, coefficients: Array, static: float) -> Array:
+        return np.minimum(self.columns @ coefficients + self.fixed + static, self.limit)
 
-    def shown(self, found: Array, static: float) -> Array:
-        return meter.smear(self.power(found, static), self.memory[self.buckets], self.starts)
+    def shown(self, coefficients: Array, static: float) -> Array:
+        return meter.smear(self.power(coefficients, static), self.memory[self.buckets], self.starts)
 
-    def seen(self, found: Array | None, static: float) -> tuple[Array, Array]:
+    def seen(self, coefficients: Array | None, static: float) -> tuple[Array, Array]:
         """Return columns and fixed watts as the meter shows them; loads before are cut at the cap, its own is not."""
         cut = np.ones(len(self.watts))
-        if found is not None:
-            cut = np.minimum(1, (self.limit - static) / np.maximum(self.columns @ found + self.fixed, 1))
+        if coefficients is not None:
+            cut = np.minimum(1, (self.limit - static) / np.maximum(self.columns @ coefficients + self.fixed, 1))
         keep = self.memory[self.buckets]
-        own = (1 - keep) * (1 - cut)
+        throttled = (1 - keep) * (1 - cut)
         series = np.column_stack([self.columns, self.fixed])
         shown = np.column_stack(
-            [meter.smear(one * cut, keep, self.starts) + own * one if one.any() else one for one in series.T]
+            [
+                meter.smear(column * cut, keep, self.starts) + throttled * column if column.any() else column
+                for column in series.T
+            ]
         )
         return shown[self.train, :-1], shown[self.train, -1]
 
@@ -128,25 +131,27 @@ def held_out(shapes: pl.Series) -> Array:
 def fit(power: KernelPower, gpu: str, form: str = CHOSEN, reasons: dict[str, str] | None = None) -> Fit:
     """Return the fitted model of one GPU (J/FLOP, J/B, W); a coefficient out of its band needs a reason."""
     rows = power.rows.filter(pl.col("gpu") == gpu)
-    if not rows.filter(pl.col("kept")).height:
+    if not rows.filter(pl.col("in_fit")).height:
         raise SpecError(Problem(f"no kernel power of `{gpu}`", hint=f"measured: {', '.join(STATIC_W)}", code="power"))
     static = STATIC_W[gpu]
     names, families = _families(rows, FORMS[form])
-    found: Array | None = None
+    coefficients: Array | None = None
     for _ in range(ROUNDS):
-        table = _Table.of(families, found, static)
+        table = _Table.of(families, coefficients, static)
         condition = robust.check_rank(table.columns / table.watts[:, None], names)
-        found = table.fit(np.arange(len(table.watts)))
-        for one in families:
-            below = one.train[~one.capped[one.train]]
-            one.memory = meter.search(one.power(found, static), one.watts, below, one.buckets, one.starts, one.memory)
-    assert found is not None
+        coefficients = table.fit(np.arange(len(table.watts)))
+        for family in families:
+            below = family.train[~family.capped[family.train]]
+            family.memory = meter.search(
+                family.power(coefficients, static), family.watts, below, family.buckets, family.starts, family.memory
+            )
+    assert coefficients is not None
     draw, blocks = np.random.default_rng(0), np.array_split(np.arange(len(table.watts)), 200)
     tries = [
         table.fit(np.concatenate([blocks[i] for i in draw.integers(0, len(blocks), len(blocks))]))
         for _ in range(_BOOTSTRAPS)
     ]
-    values = {name: rounded(float(value)) for name, value in zip(names, found, strict=True)}
+    values = {name: rounded(float(value)) for name, value in zip(names, coefficients, strict=True)}
     limits = cap_table(families, static, _ARITHMETIC)
     # Times of capped kernels already hold their throttling: dearer FLOPs would throttle them twice.
     notes = {}
@@ -156,18 +161,21 @@ def fit(power: KernelPower, gpu: str, form: str = CHOSEN, reasons: dict[str, str
             notes[name] = f"fitted {values[name]:.3g}, lowered to what a GEMM at the cap shows"
             values[name] = row["flop_j"]
     final = np.array([values[name] for name in names])
-    errors, mean = error_table(families, [one.shown(final, static) for one in families], _ARITHMETIC)
+    errors, mean = error_table(families, [family.shown(final, static) for family in families], _ARITHMETIC)
     out = check_bands(gpu, values, reasons or {})
     spread = {name: float(f"{x:.2g}") for name, x in zip(names, np.std(tries, axis=0, ddof=1), strict=True)}
-    memory = {one.name: [float(x) for x in one.memory] for one in families}
+    memory = {family.name: [float(x) for x in family.memory] for family in families}
     return Fit(gpu, form, static, values, spread, memory, rounded(condition), errors, mean, limits, out, notes)
 
 
 def compare(power: KernelPower, gpu: str) -> list[dict[str, object]]:
     """Return the held-out mean error (%) and coefficients of every form; bands are not asked of forms not chosen."""
     free = {name: "compared only" for form in FORMS.values() for name in _names(form)}
-    found = [fit(power, gpu, name, free) for name in FORMS]
-    return [{"form": one.form, "mean_error": one.mean_error, "coefficients": one.coefficients} for one in found]
+    form_fits = [fit(power, gpu, name, free) for name in FORMS]
+    return [
+        {"form": form_fit.form, "mean_error": form_fit.mean_error, "coefficients": form_fit.coefficients}
+        for form_fit in form_fits
+    ]
 
 
 def _names(form: Form) -> list[str]:
@@ -186,24 +194,24 @@ def _families(rows: pl.DataFrame, form: Form) -> tuple[list[str], list[_Family]]
             starts[1:] = arithmetic[1:] != arithmetic[:-1]
         columns = form.columns(part, family)
         terms.append(columns)
-        one = _Family(
+        member = _Family(
             family, np.zeros(0), ON_CHIP * part["chip_rate"].to_numpy(), part["watts"].to_numpy(),
             part["limit"].to_numpy(), arithmetic, starts, meter.bucket(part["seconds"].to_numpy()),
-            part["kept"].to_numpy(), held_out(part["shape"]), part,
+            part["in_fit"].to_numpy(), held_out(part["shape"]), part,
         )  # fmt: skip
-        pick = np.flatnonzero(one.kept & ~one.test)
+        pick = np.flatnonzero(member.in_fit & ~member.test)
         thin = [pick[arithmetic[pick] == dtype] for dtype in _ARITHMETIC]
-        one.train = np.concatenate(
+        member.train = np.concatenate(
             [rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).astype(int))] for rows in thin]
         )
-        parts.append(one)
+        parts.append(member)
     names = [
         name
         for name in terms[0]
-        if any(columns[name][one.train].any() for one, columns in zip(parts, terms, strict=True))
+        if any(columns[name][member.train].any() for member, columns in zip(parts, terms, strict=True))
     ]
-    for one, columns in zip(parts, terms, strict=True):
-        one.columns = np.column_stack([columns[name] for name in names])
+    for member, columns in zip(parts, terms, strict=True):
+        member.columns = np.column_stack([columns[name] for name in names])
     return names, parts
 
 
@@ -216,15 +224,15 @@ class _Table:
     capped: Array
 
     @classmethod
-    def of(cls, families: list[_Family], found: Array | None, static: float) -> _Table:
-        seen = [one.seen(found, static) for one in families]
-        rows = sum(len(one.train) for one in families)
+    def of(cls, families: list[_Family], coefficients: Array | None, static: float) -> _Table:
+        seen = [family.seen(coefficients, static) for family in families]
+        rows = sum(len(family.train) for family in families)
         return cls(
             np.vstack([columns for columns, _ in seen]),
-            np.concatenate([one.watts[one.train] for one in families]),
+            np.concatenate([family.watts[family.train] for family in families]),
             np.concatenate([static + fixed for _, fixed in seen]),
-            np.concatenate([np.full(len(one.train), rows / max(len(one.train), 1)) for one in families]),
-            np.concatenate([one.capped[one.train] for one in families]),
+            np.concatenate([np.full(len(family.train), rows / max(len(family.train), 1)) for family in families]),
+            np.concatenate([family.capped[family.train] for family in families]),
         )
 
     def fit(self, rows: Array) -> Array:

@@ -65,35 +65,35 @@ class KernelPower:
 
 def data_folder() -> Path:
     """Return the folder `ENERGYLENS_DATA` names."""
-    found = os.environ.get("ENERGYLENS_DATA")
-    if not found:
+    folder = os.environ.get("ENERGYLENS_DATA")
+    if not folder:
         raise SpecError(
             Problem(
                 "`ENERGYLENS_DATA` is not set", hint="set it to the folder of kernel_power_*.parquet", code="no-data"
             )
         )
-    return Path(found)
+    return Path(folder)
 
 
 def load(folder: Path | None = None, families: tuple[str, ...] = FAMILIES[:4]) -> KernelPower:
-    """Return all rows in the order measured, with rates (FLOP/s, bytes/s) and whether they are `kept` for a fit."""
+    """Return all rows in the order measured, with rates (FLOP/s, bytes/s) and whether they are in a fit (`in_fit`)."""
     folder = folder or data_folder()
     excluded: list[dict[str, object]] = []
     parts = []
     for family in families:
-        rows = rates(count(read(folder, family), family)).with_columns(kept=pl.lit(True))
+        rows = rates(count(read(folder, family), family)).with_columns(in_fit=pl.lit(True))
         if family == "gemm":
             rows = rows.sort("arithmetic", maintain_order=True)  # the dtypes of GEMM were measured in separate runs
         for reason, keep in exclusions():
-            drop = pl.col("kept") & ~keep.fill_null(False)
-            counts = rows.group_by("gpu").agg(rows=pl.col("kept").sum(), dropped=drop.sum()).sort("gpu")
+            drop = pl.col("in_fit") & ~keep.fill_null(False)
+            counts = rows.group_by("gpu").agg(rows=pl.col("in_fit").sum(), dropped=drop.sum()).sort("gpu")
             excluded += [
                 {"gpu": gpu, "family": family, "reason": reason, "of": total, "dropped": dropped}
                 for gpu, total, dropped in counts.iter_rows()
                 if dropped
             ]
-            rows = rows.with_columns(kept=pl.col("kept") & keep.fill_null(False))
-        capped = rows.filter(pl.col("kept")).group_by("gpu").agg(of=pl.len(), n=capped_rows().sum()).sort("gpu")
+            rows = rows.with_columns(in_fit=pl.col("in_fit") & keep.fill_null(False))
+        capped = rows.filter(pl.col("in_fit")).group_by("gpu").agg(of=pl.len(), n=capped_rows().sum()).sort("gpu")
         excluded += [
             {
                 "gpu": gpu,
@@ -130,7 +130,7 @@ def exclusions() -> list[tuple[str, pl.Expr]]:
     traffic = c("weight_rate") + c("kv_rate") + c("activation_rate")
     flops = c("flop_bf16") + c("flop_fp8") + c("flop_fp4")
     sized = ((c("seconds"), 1e-6), (traffic, 1e10), (flops, 1e11))
-    like = [c(name) for name in ("gpu", "family", "kernel", "arithmetic", "kept")]
+    like = [c(name) for name in ("gpu", "family", "kernel", "arithmetic", "in_fit")]
     like += [(value.clip(lower_bound=low).log(2) * 2).round() for value, low in sized]
     median = c("watts").median().over(like)
     factor = pl.max_horizontal(c("watts") / median, median / c("watts"))

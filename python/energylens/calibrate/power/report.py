@@ -33,7 +33,7 @@ class Rows(Protocol):
     name: str
     watts: Array
     arithmetic: Array
-    kept: Array
+    in_fit: Array
     test: Array
     rows: pl.DataFrame
 
@@ -71,16 +71,18 @@ def error_table(
     """Return errors (%) of readings of held-out shapes, and their mean over families below the cap."""
     table: list[dict[str, Any]] = []
     means = []
-    for one, reading in zip(families, shown, strict=True):
-        relative = 100 * (reading / np.where(one.watts > 0, one.watts, np.nan) - 1)
-        base = one.test & one.kept
-        if (below := base & ~one.capped).any():
+    for family, reading in zip(families, shown, strict=True):
+        relative = 100 * (reading / np.where(family.watts > 0, family.watts, np.nan) - 1)
+        base = family.test & family.in_fit
+        if (below := base & ~family.capped).any():
             means.append(float(np.abs(relative[below]).mean()))
         for dtype in dtypes:
-            for rows, pick in (("below the cap", base & ~one.capped), ("at the cap", base & one.capped)):
-                error = relative[pick & (one.arithmetic == dtype)]
+            for rows, pick in (("below the cap", base & ~family.capped), ("at the cap", base & family.capped)):
+                error = relative[pick & (family.arithmetic == dtype)]
                 if len(error) >= _FEW:
-                    table.append({"family": one.name, "dtype": dtype, "rows": rows, "n": len(error)} | summary(error))
+                    table.append(
+                        {"family": family.name, "dtype": dtype, "rows": rows, "n": len(error)} | summary(error)
+                    )
     return table, round(float(np.mean(means)), 2) if means else float("nan")
 
 
@@ -94,12 +96,17 @@ def summary(relative: Array) -> dict[str, float]:
 def cap_table(families: Sequence[Rows], static_w: float, dtypes: Sequence[str]) -> list[dict[str, Any]]:
     """Return W, FLOP/s and (W - static)/(FLOP/s) of long GEMMs at the cap: the most J/FLOP can be at that clock."""
     table = []
-    for one in families:
-        for dtype in dtypes if one.name == "gemm" else ():
-            pick = one.kept & one.capped & (one.arithmetic == dtype) & (one.rows["seconds"].to_numpy() > 1e-3)
+    for family in families:
+        for dtype in dtypes if family.name == "gemm" else ():
+            pick = (
+                family.in_fit
+                & family.capped
+                & (family.arithmetic == dtype)
+                & (family.rows["seconds"].to_numpy() > 1e-3)
+            )
             if pick.sum() < _FEW:
                 continue
-            rate, watts = one.rows[f"flop_{dtype}"].to_numpy()[pick], one.watts[pick]
+            rate, watts = family.rows[f"flop_{dtype}"].to_numpy()[pick], family.watts[pick]
             table.append(
                 {
                     "dtype": dtype,
@@ -114,17 +121,17 @@ def cap_table(families: Sequence[Rows], static_w: float, dtypes: Sequence[str]) 
 
 def check_bands(gpu: str, values: dict[str, float], reasons: dict[str, str]) -> dict[str, str]:
     """Return the reason of each coefficient out of its band; a missing reason is a SpecError."""
-    found = {}
+    dropped = {}
     problems = []
     for name, value in values.items():
         low, high = BANDS["active" if name.startswith("active") else name]
         if low <= value <= high:
             continue
         if reasons.get(name):
-            found[name] = reasons[name]
+            dropped[name] = reasons[name]
             continue
         text = f"`{name}` of `{gpu}` is {value:.3g}, outside {low:.3g} to {high:.3g}"
         problems.append(Problem(text, hint="give a reason for it, or look at the rows", code="calibrate"))
     if problems:
         raise SpecError(problems)
-    return found
+    return dropped

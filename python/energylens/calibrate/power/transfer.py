@@ -40,7 +40,7 @@ def profile(fit: Fit, link: dict[str, Any]) -> dict[str, Any]:
     values = fit.coefficients
     price = {name: values.get(f"hbm_{name}", values.get("hbm", 0.0)) for name in ("weight", "kv", "activation")}
     flop = {name.removeprefix("flop_"): value for name, value in values.items() if name.startswith("flop_")}
-    own = fit.gpu == "b200"
+    fitted_here = fit.gpu == "b200"
     return {
         "static_w": fit.static_w,
         "active_w": values["active"],
@@ -56,7 +56,8 @@ def profile(fit: Fit, link: dict[str, Any]) -> dict[str, Any]:
             "on_chip_j_per_byte": "published: Antepara et al. SC'25 table 3, GH200 L1",
             "vector": "assumed 2 x bf16",
             "hbm": FITTED,
-            "link": FITTED + (", vLLM custom all-reduce" if own else ", vLLM custom all-reduce on B200, assumed here"),
+            "link": FITTED
+            + (", vLLM custom all-reduce" if fitted_here else ", vLLM custom all-reduce on B200, assumed here"),
         },
         "errors": {"mean_over_families": fit.mean_error, "form": fit.form, "table": fit.errors, "at_cap": fit.at_cap},
     }
@@ -75,8 +76,8 @@ def transfer(gpu: str, fitted: dict[str, dict[str, Any]], folder: Path | None = 
     price = {name: lent[f"hbm_{name}_j_per_byte"] for name in ("weight", "kv", "activation")}
     memory = f"transferred: HBM as fitted on {near}"
     if gpu in MEMORY_J:
-        one, memory = MEMORY_J[gpu]
-        price = {name: rounded(one * value / price["weight"]) for name, value in price.items()}
+        joules, memory = MEMORY_J[gpu]
+        price = {name: rounded(joules * value / price["weight"]) for name, value in price.items()}
         memory += f"; KV and activations over weights as fitted on {near}"
     flop, source = dict(lent["flop_j"]), f"transferred: same SM generation, as fitted on {near}"
     if gpu not in SAME_CHIP:
@@ -123,18 +124,18 @@ def _at_most_tdp(
             f"holds {BLOCK_REPEATS} blocks (assumed), "
             f"and {measured['static_and_communication_w']:g} W while communicating"
         )
-    found = {"bf16": rounded(bf16), "vector": rounded(VECTOR * bf16)}
+    prices = {"bf16": rounded(bf16), "vector": rounded(VECTOR * bf16)}
     if peaks.fp8 is not None and "fp8" in lent["flop_j"]:
-        found["fp8"] = rounded(bf16 * lent["flop_j"]["fp8"] / lent["flop_j"]["bf16"])
-        found["fp8"] = min(found["fp8"], rounded(room / (peaks.fp8 * reached(spec, "fp8"))))
-    return found, text
+        prices["fp8"] = rounded(bf16 * lent["flop_j"]["fp8"] / lent["flop_j"]["bf16"])
+        prices["fp8"] = min(prices["fp8"], rounded(room / (peaks.fp8 * reached(spec, "fp8"))))
+    return prices, text
 
 
 def reached(spec: GpuSpec, form: str) -> float:
     """Return the share of the peak that large matrix products reach."""
     kernels = (spec.kernels or Kernels.model_validate(Profile.of(spec).sections["kernels"])).gemm
-    found = getattr(kernels, form) or kernels.bf16
-    return float(found.compute_efficiency * max((share for _, _, share in found.tiles or ()), default=1.0))
+    chosen = getattr(kernels, form) or kernels.bf16
+    return float(chosen.compute_efficiency * max((share for _, _, share in chosen.tiles or ()), default=1.0))
 
 
 def _overlap(folder: Path | None) -> dict[str, float]:

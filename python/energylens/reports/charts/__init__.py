@@ -72,22 +72,22 @@ class Charts:
         require()
         from energylens.reports.charts.levers import changes_chart
 
-        if (told := self.subject.changes) is None:
+        if (changes := self.subject.changes) is None:
             raise EnergylensError(_unknown("single changes"))
-        return changes_chart(told)
+        return changes_chart(changes)
 
     def known(self, most: int = 2_000) -> dict[str, Any]:
         """Return the charts by name, of those of which enough is known."""
-        found = {"front": self.front(most), "breakdown": self.breakdown()}
+        charts = {"front": self.front(most), "breakdown": self.breakdown()}
         for name in ("operations", "roofline", "changes"):
             with contextlib.suppress(EnergylensError):
-                found[name] = getattr(self, name)()
-        return found
+                charts[name] = getattr(self, name)()
+        return charts
 
     def _known(self) -> pl.DataFrame:
-        if (told := self.subject.operations) is None:
+        if (operations := self.subject.operations) is None:
             raise EnergylensError(_unknown("operations"))
-        return told
+        return operations
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,9 @@ def service_charts(plan: ServicePlan) -> Charts:
     return Charts(of_service(plan.frame, plan.note, plan.plan_sha256))
 
 
-def length_charts(found: SweetSpots) -> LengthCharts:
+def length_charts(spots: SweetSpots) -> LengthCharts:
     """Return the chart of sweet spots."""
-    return LengthCharts(found.cells)
+    return LengthCharts(spots.cells)
 
 
 def save_chart(chart: Any, path: Path) -> Path:

@@ -70,10 +70,10 @@ def breakdown_chart(causes: pl.DataFrame) -> Any:
         .mark_text(align="left", baseline="bottom", dy=-33 if len(phases) > 1 else -20, fontSize=12)
         .encode(y=alt.Y("bar:N", sort=bars, title=None), x=alt.value(0), text="bar:N")
     )
-    told = alt.layer(chart, heads)
+    layers = alt.layer(chart, heads)
     if len(phases) > 1:
         ends = drawn.group_by("bar", "phase", maintain_order=True).agg(pl.col("share").sum().alias("end"))
-        told += (
+        layers += (
             alt.Chart(alt.InlineData(values=ends.to_dicts()))
             .mark_text(align="left", dx=4, fontSize=11)
             .encode(
@@ -84,7 +84,7 @@ def breakdown_chart(causes: pl.DataFrame) -> Any:
             )
         )
     step = 84 if len(phases) > 1 else 56
-    return configured(told.properties(width=WIDTH, height=step * len(points)))
+    return configured(layers.properties(width=WIDTH, height=step * len(points)))
 
 
 def operations_chart(operations: pl.DataFrame) -> Any:

@@ -73,12 +73,12 @@ def front_chart(subject: Subject, most: int) -> Any:
     return configured(layered.properties(width=WIDTH, height=HEIGHT))
 
 
-def thinned(frame: pl.DataFrame, most: int, kept: Iterable[int] = ()) -> pl.DataFrame:
+def thinned(frame: pl.DataFrame, most: int, always: Iterable[int] = ()) -> pl.DataFrame:
     """Return an even choice of rows that keeps both ends, and rows at some places."""
     if frame.height <= most:
         return frame
     step = (frame.height - 1) / (most - 1)
-    return frame[sorted({round(at * step) for at in range(most)} | set(kept))]
+    return frame[sorted({round(at * step) for at in range(most)} | set(always))]
 
 
 def interval_columns(frame: pl.DataFrame) -> tuple[pl.Expr | None, pl.Expr | None]:
@@ -96,10 +96,13 @@ def label(subject: Subject, frame: pl.DataFrame) -> pl.Series:
 
     def pair(row: dict[str, Any]) -> str:
         sides = {side: pool_row(row, side) for side in ("prefill", "decode")}
-        words = {side: (deployment_words if "replicas" in own else configuration)(own) for side, own in sides.items()}
-        return "; ".join(f"{side} on {told}" for side, told in words.items())
+        words = {
+            side: (deployment_words if "replicas" in side_row else configuration)(side_row)
+            for side, side_row in sides.items()
+        }
+        return "; ".join(f"{side} on {text}" for side, text in words.items())
 
     words = {"front": configuration, "service": deployment_words, "pairs": pair}[subject.kind]
     named = subject.frame["model"].n_unique() > 1
-    told = [(f"{row['model']} on " if named else "") + words(row) for row in frame.iter_rows(named=True)]
-    return pl.Series("label", told, dtype=pl.String)
+    labels = [(f"{row['model']} on " if named else "") + words(row) for row in frame.iter_rows(named=True)]
+    return pl.Series("label", labels, dtype=pl.String)

@@ -9,12 +9,12 @@ import polars as pl
 
 from energylens.reports.charts.style import COLOURS, WIDTH, configured
 
-_KEPT, _BROKEN = "keeps the limits", "breaks a limit"
+_KEEPS_LIMITS, _BROKEN = "keeps the limits", "breaks a limit"
 
 
 def _text(share: float, extrapolated: bool) -> str:
-    told = "0 %" if abs(share) < 0.005 else f"{-100 * share:+.0f} %"
-    return f"{told} *" if extrapolated else told
+    text = "0 %" if abs(share) < 0.005 else f"{-100 * share:+.0f} %"
+    return f"{text} *" if extrapolated else text
 
 
 def changes_chart(changes: pl.DataFrame) -> Any:
@@ -24,13 +24,13 @@ def changes_chart(changes: pl.DataFrame) -> Any:
     """
     drawn = changes.with_columns(
         (-pl.col("saved_share")).alias("more"),
-        pl.when("keeps").then(pl.lit(_KEPT)).otherwise(pl.lit(_BROKEN)).alias("limits"),
+        pl.when("keeps").then(pl.lit(_KEEPS_LIMITS)).otherwise(pl.lit(_BROKEN)).alias("limits"),
     ).with_columns(
         pl.when(pl.col("more") < 0).then(pl.lit(0.0)).otherwise(pl.col("more")).alias("end"),
         pl.Series("text", [_text(*row) for row in changes.select("saved_share", "extrapolated").iter_rows()]),
     )
     order = drawn["change"].to_list()
-    domain = [name for name in (_KEPT, _BROKEN) if name in drawn["limits"].to_list()]
+    domain = [name for name in (_KEEPS_LIMITS, _BROKEN) if name in drawn["limits"].to_list()]
     y = alt.Y("change:N", title=None, sort=order, axis=alt.Axis(labelExpr="split(datum.label, ', ')"))
     base = alt.Chart(alt.InlineData(values=drawn.to_dicts()))
     bars = base.mark_bar().encode(
@@ -44,7 +44,9 @@ def changes_chart(changes: pl.DataFrame) -> Any:
         color=alt.Color(
             "limits:N",
             title=None,
-            scale=alt.Scale(domain=domain, range=[COLOURS[0] if name == _KEPT else COLOURS[1] for name in domain]),
+            scale=alt.Scale(
+                domain=domain, range=[COLOURS[0] if name == _KEEPS_LIMITS else COLOURS[1] for name in domain]
+            ),
         ),
         tooltip=[
             alt.Tooltip("change:N", title="change"),

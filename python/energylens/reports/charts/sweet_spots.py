@@ -13,10 +13,10 @@ from energylens.reports.charts.style import WIDTH, configured, title
 
 def sweet_spots_chart(cells: pl.DataFrame) -> Any:
     """Return a map of joules per output token; columns `prompt_tokens`, `output_tokens` and the joules."""
-    told = cells.select("prompt_tokens", "output_tokens", ENERGY).sort("prompt_tokens", "output_tokens")
-    across, down = (told[name].unique().sort().to_list() for name in ("output_tokens", "prompt_tokens"))
+    drawn = cells.select("prompt_tokens", "output_tokens", ENERGY).sort("prompt_tokens", "output_tokens")
+    across, down = (drawn[name].unique().sort().to_list() for name in ("output_tokens", "prompt_tokens"))
     chart = (
-        alt.Chart(alt.InlineData(values=told.to_dicts()))
+        alt.Chart(alt.InlineData(values=drawn.to_dicts()))
         .mark_rect()
         .encode(
             x=alt.X("output_tokens:O", title="output tokens", axis=alt.Axis(labelAngle=0, labelOverlap=True)),

@@ -49,12 +49,15 @@ def waterfall_chart(comparison: Comparison) -> Any:
         row["end"] = max(row["from"], row["to"])
         row["from"] = max(row["from"], start)
     domain = [start, high + 0.18 * (high - start)]
-    told = title(ENERGY) + (", not from 0" if start else "")
+    label = title(ENERGY) + (", not from 0" if start else "")
     base = alt.Chart(alt.InlineData(values=rows))
     y = alt.Y("name:N", title=None, sort=order)
     bars = base.mark_bar().encode(
         x=alt.X(
-            "from:Q", title=told, scale=alt.Scale(domain=domain, nice=False, zero=False), axis=alt.Axis(tickCount=5)
+            "from:Q",
+            title=label,
+            scale=alt.Scale(domain=domain, nice=False, zero=False),
+            axis=alt.Axis(tickCount=5),
         ),
         x2="to:Q",
         y=y,

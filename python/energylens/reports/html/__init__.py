@@ -53,7 +53,7 @@ def page(subject: Subject, source: str) -> str:
         shown=frame.height,
         total=whole.height,
         best=label(subject, subject.frame)[chosen[0][1]],
-        gpus=[_trust(name, told) for name, told in trust],
+        gpus=[_trust(name, account) for name, account in trust],
         extrapolated=int(subject.frame["extrapolated"].sum()) if "extrapolated" in subject.frame.columns else None,
         intervals=len(specs["front"]["layer"]) > 1,
         chosen=[name for name, _ in chosen],
@@ -132,20 +132,20 @@ def _scaled(name: str, value: Any) -> Any:
 
 def _filters(subject: Subject, frame: pl.DataFrame) -> list[dict[str, Any]]:
     """Return the axes a reader can filter by, with their values as texts."""
-    found = []
+    filters = []
     for axis in subject.axes:
         values = frame[axis].unique().to_list()
         if 2 <= len(values) <= _MOST_CHOICES:
             values = sorted(values, key=lambda value: (value is not None, value if value is not None else 0))
-            found.append({"axis": axis, "values": [axis_words(value) for value in values]})
-    return found
+            filters.append({"axis": axis, "values": [axis_words(value) for value in values]})
+    return filters
 
 
-def _trust(name: str, told: dict[str, Any]) -> dict[str, Any]:
+def _trust(name: str, account: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
-        "level": told["trust"],
-        "meaning": trust_words(told),
-        "source": told.get("source"),
-        "errors": told.get("errors", []),
+        "level": account["trust"],
+        "meaning": trust_words(account),
+        "source": account.get("source"),
+        "errors": account.get("errors", []),
     }

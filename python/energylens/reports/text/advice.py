@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from energylens.serving.advice.sweet_spots import SweetSpots
 
 
-def batch_text(model: str, found: BatchAdvice) -> str:
+def batch_text(model: str, advice: BatchAdvice) -> str:
     """Return the batch to run, the curve, and what replicas give."""
-    chosen = found.curve.filter(pl.col("batch") == found.batch).row(0, named=True)
-    most = found.curve.row(-1, named=True)
+    chosen = advice.curve.filter(pl.col("batch") == advice.batch).row(0, named=True)
+    most = advice.curve.row(-1, named=True)
     lines = [
-        f"run {found.batch} requests at once: {number(chosen['energy_per_output_token_j'])} J/token, "
+        f"run {advice.batch} requests at once: {number(chosen['energy_per_output_token_j'])} J/token, "
         f"{number(chosen['output_tokens_per_s'])} tokens/s, TPOT {si(chosen['tpot_s'], 's')} - "
         "the most with a gain above "
-        f"{found.epsilon:g} and a TPOT within {found.slowdown:g} times that at 32 ({model}; "
+        f"{advice.epsilon:g} and a TPOT within {advice.slowdown:g} times that at 32 ({model}; "
         f"{most['batch']} requests: {number(most['energy_per_output_token_j'])} J/token, "
         f"TPOT {si(most['tpot_s'], 's')})",
-        *note_lines(found.notes),
+        *note_lines(advice.notes),
         "",
     ]
     rows = [
@@ -41,10 +41,10 @@ def batch_text(model: str, found: BatchAdvice) -> str:
             number(row["gain"]),
             "yes" if row["kept"] else "no",
         ]
-        for row in found.curve.iter_rows(named=True)
+        for row in advice.curve.iter_rows(named=True)
     ]
     lines.append(table(["batch", "tokens/s", "TPOT ms", "W", "J/token", "80 %", "gain", "kept"], rows))
-    if found.replicas.height > 1:
+    if advice.replicas.height > 1:
         copies = [
             [
                 row["replicas"],
@@ -53,19 +53,19 @@ def batch_text(model: str, found: BatchAdvice) -> str:
                 number(row["power_w"]),
                 number(row["energy_per_output_token_j"]),
             ]
-            for row in found.replicas.iter_rows(named=True)
+            for row in advice.replicas.iter_rows(named=True)
         ]
         lines += [
             "",
-            f"copies of the engine in the memory that {found.batch} requests leave (MPS, by the host's share):",
+            f"copies of the engine in the memory that {advice.batch} requests leave (MPS, by the host's share):",
         ]
         lines.append(table(["copies", "tokens/s", "TPOT ms", "W", "J/token"], copies))
     return "\n".join(lines)
 
 
-def sweet_spots_text(what: str, found: SweetSpots) -> str:
+def sweet_spots_text(what: str, spots: SweetSpots) -> str:
     """Return the best and worst cells, the map, and the surface."""
-    best, worst = found.best, found.worst
+    best, worst = spots.best, spots.worst
     ratio = worst["energy_per_output_token_j"] / best["energy_per_output_token_j"]
     lines = [
         f"{what}: least {number(best['energy_per_output_token_j'])} J per output token at "
@@ -74,34 +74,34 @@ def sweet_spots_text(what: str, found: SweetSpots) -> str:
         f"{worst['output_tokens']:,} out: {number(ratio)} times as much",
         "",
     ]
-    wide = found.cells.pivot("output_tokens", index="prompt_tokens", values="energy_per_output_token_j").sort(
+    wide = spots.cells.pivot("output_tokens", index="prompt_tokens", values="energy_per_output_token_j").sort(
         "prompt_tokens"
     )
     rows = [[row[0], *("-" if cell is None else number(cell) for cell in row[1:])] for row in wide.iter_rows()]
     lines.append(table(["in \\ out", *wide.columns[1:]], rows))
-    terms = " + ".join(f"{value:.3g}·{term}" for term, value in found.coefficients.items() if value > 0)
+    terms = " + ".join(f"{value:.3g}·{term}" for term, value in spots.coefficients.items() if value > 0)
     lines += [
         "",
-        f"joules of a request: {terms.replace('·1 ', ' ')} (mean error {number(found.error_percent)} % of the cells)",
+        f"joules of a request: {terms.replace('·1 ', ' ')} (mean error {number(spots.error_percent)} % of the cells)",
     ]
     prompt = int(best["prompt_tokens"])
-    ahead = found.best_output_tokens(prompt)
+    ahead = spots.best_output_tokens(prompt)
     if ahead < 1e7:
         lines.append(f"by the surface, prompts of {prompt:,} tokens are cheapest at {number(ahead)} output tokens")
     return "\n".join(lines)
 
 
-def levers_text(found: Levers) -> str:
+def levers_text(advice: Levers) -> str:
     """Return what to change first, and the ranking."""
-    now = found.now
-    within = f" within {', '.join(map(str, found.limits))}" if found.limits else ""
-    kept = found.frame.filter(pl.col("keeps") & (pl.col("saved_j") > 0))
+    now = advice.now
+    within = f" within {', '.join(map(str, advice.limits))}" if advice.limits else ""
+    useful = advice.frame.filter(pl.col("keeps") & (pl.col("saved_j") > 0))
     first = "no single change saves joules" + within
-    if found.limits and not now["keeps"]:
-        told = f"P90 TTFT {si(now['ttft_p90_s'], 's')}, P90 TPOT {seconds_words(now['tpot_p90_s'])}"
-        first = f"now outside {', '.join(map(str, found.limits))} ({told}); no single change saves joules within them"
-    if kept.height:
-        top = kept.row(0, named=True)
+    if advice.limits and not now["keeps"]:
+        times = f"P90 TTFT {si(now['ttft_p90_s'], 's')}, P90 TPOT {seconds_words(now['tpot_p90_s'])}"
+        first = f"now outside {', '.join(map(str, advice.limits))} ({times}); no single change saves joules within them"
+    if useful.height:
+        top = useful.row(0, named=True)
         first = (
             f"change first{within}: {top['change']} - saves {number(top['saved_j'])} J/token, "
             f"{number(100 * top['saved_share'])} % (80 %: {number(top['saved_lo_j'])} to {number(top['saved_hi_j'])} J)"
@@ -120,11 +120,11 @@ def levers_text(found: Levers) -> str:
             "" if row["replayed"] else "not replayed",
             "extrapolated" if row["extrapolated"] else "",
         ]
-        for row in found.frame.iter_rows(named=True)
+        for row in advice.frame.iter_rows(named=True)
     ]
     head = ["change", "saves J/token", "80 %", "%", "P90 TTFT s", "P90 TPOT ms", "GPUs", "within limits", "", ""]
     said = (
         "times and joules of replays; other tp and GPUs: with as many engines as the load and the limits then ask for\n"
         "extrapolated: no measured serving run had it, intervals are twice as wide"
     )
-    return "\n".join([first, as_is, *note_lines(found.notes), "", table(head, rows), "", said])
+    return "\n".join([first, as_is, *note_lines(advice.notes), "", table(head, rows), "", said])

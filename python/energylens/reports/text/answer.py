@@ -40,8 +40,8 @@ def _lengths(result: Result, row: dict[str, Any]) -> str:
         f"{row['prompt_tokens']:,} prompt" if vary[0] else "",
         f"{row['output_tokens']:,} output" if vary[1] else "",
     ]
-    told = " and ".join(part for part in parts if part)
-    return f", {told} tokens" if told else ""
+    lengths = " and ".join(part for part in parts if part)
+    return f", {lengths} tokens" if lengths else ""
 
 
 def limits(result: Result) -> str:
@@ -88,11 +88,14 @@ def nothing(result: Result) -> Problem:
     if result.feasible:
         from energylens.results.nearest import nearest_point, refused
 
-        found = nearest_point(result.space)
-        if found is None:
+        nearest = nearest_point(result.space)
+        if nearest is None:
             return Problem(message, hint="relax a limit (`limit`, `slo`), or widen the axes", code="limits")
         return refused(
-            message, found, f"{found.row['model']} on {configuration(dict(found.row))}", result.space.parsed_limits
+            message,
+            nearest,
+            f"{nearest.row['model']} on {configuration(dict(nearest.row))}",
+            result.space.parsed_limits,
         )
     hint = "widen the axes"
     if result.by_reason.get("memory"):
@@ -144,7 +147,7 @@ def point_table(frame: pl.DataFrame, result: Result) -> str:
     return table([*(heading(axis) for axis in shown), *results], rows)
 
 
-def kept_tables(result: Result) -> str:
+def reduction_tables(result: Result) -> str:
     """Return what was kept besides the front: the best few, the best of each group, quantiles."""
     parts = []
     for title, frame in (("best", result.top), ("best of each group", result.best_per)):
@@ -192,14 +195,14 @@ TRUST = {
 
 def trust_line(gpus: Mapping[str, Account | str]) -> str:
     """Return a line saying how far profiles are trusted: by their accounts, or their levels alone."""
-    told = {name: {"trust": own} if isinstance(own, str) else own for name, own in gpus.items()}
-    return "trust: " + "; ".join(f"{name} is {own['trust']} ({trust_words(own)})" for name, own in told.items())
+    by_gpu = {name: {"trust": entry} if isinstance(entry, str) else entry for name, entry in gpus.items()}
+    return "trust: " + "; ".join(f"{name} is {entry['trust']} ({trust_words(entry)})" for name, entry in by_gpu.items())
 
 
-def trust_words(own: Account) -> str:
+def trust_words(account: Account) -> str:
     """Return what an account of trust means."""
-    lent = f"; serving layer and intervals borrowed from {own['lender']}" if own.get("lender") else ""
-    return TRUST[own["trust"]] + (lent if own["trust"] == "calibrated" else "")
+    lent = f"; serving layer and intervals borrowed from {account['lender']}" if account.get("lender") else ""
+    return TRUST[account["trust"]] + (lent if account["trust"] == "calibrated" else "")
 
 
 def as_dict(result: Result) -> dict[str, Any]:

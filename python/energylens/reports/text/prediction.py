@@ -123,12 +123,12 @@ def _kernels(prediction: Prediction) -> str:
                 ]
             )
     header = ["phase", "kernel", "class", "runs", "time", "communication", "share", "dynamic energy"]
-    told = set(prediction.kernels["kernel"].to_list())
+    names = set(prediction.kernels["kernel"].to_list())
     notes = {
         "power_cap": "power_cap is what the cap adds to them",
         "board_limit": "board_limit is what they lose, as the limit had slowed them already when they were measured",
     }
-    said = "".join(f"; {note}" for kernel, note in notes.items() if kernel in told)
+    said = "".join(f"; {note}" for kernel, note in notes.items() if kernel in names)
     return table(header, rows) + f"\n(of one GPU and one pass; the largest kernels of each phase{said})"
 
 

@@ -33,45 +33,45 @@ def note_lines(notes: Sequence[str]) -> list[str]:
     return [f"note: {text}" for text in notes]
 
 
-def plan_sentence(found: ServicePlan) -> str:
+def plan_sentence(plan: ServicePlan) -> str:
     """Return the one-line answer."""
-    best = found.best
-    within = f" within {', '.join(map(str, found.limits))}" if found.limits else ""
+    best = plan.best
+    within = f" within {', '.join(map(str, plan.limits))}" if plan.limits else ""
     low, high = (number(best[f"energy_per_output_token_{end}_j"]) for end in ("lo", "hi"))
     beyond = ", extrapolated" if best["extrapolated"] else ""
     return (
         f"least energy{within}: {number(best['energy_per_output_token_j'])} J/token (80 %: {low} to {high}{beyond}) - "
-        f"{found.model} on {deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, "
+        f"{plan.model} on {deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, "
         f"P90 TPOT {seconds_words(best['tpot_p90_s'])}, {number(best['power_w'])} W, "
         f"{number(best['requests_per_s'])} requests/s, {number(100 * best['utilisation'])} % of its capacity, "
         f"{number(best['running'])} of at most {number(best['slots'])} requests running in each engine"
     )
 
 
-def plan_text(found: ServicePlan) -> str:
+def plan_text(plan: ServicePlan) -> str:
     """Return the answer, the front, how it was found and how far it is trusted."""
-    frame = found.frame
-    lines = [plan_sentence(found)]
+    frame = plan.frame
+    lines = [plan_sentence(plan)]
     lines += [f"least {name}: {text}" for name, text in _cheapest(frame)]
-    lines += ["", workload_words(found.workload, found.rate_per_s), *note_lines(found.notes), ""]
+    lines += ["", workload_words(plan.workload, plan.rate_per_s), *note_lines(plan.notes), ""]
     priced = " and ".join(name for name, column in _PRICED if column in frame.columns)
     lines += [f"what nothing beats in both joules{f' (or {priced})' if priced else ''} and latency:", _front(frame)]
     if frame.height > _ROWS_SHOWN:
         lines.append(f"({_ROWS_SHOWN} of {frame.height} deployments; --out writes all)")
-    if found.best_per is not None:
-        lines += ["", "the least joules within the limits of each:", _front(found.best_per)]
-    counts = reasons_words(found.by_reason)
-    told = f"{found.tried:,} deployments in steady state in {si(found.seconds, 's')}"
-    told += f"; {counts}" if counts else ""
-    if found.rate_per_s is not None:
-        told += f"; {found.judged:,} replayed"
-    told += f", {found.outside:,} of them outside the limits" if found.limits else ""
-    lines += ["", told]
-    if found.rate_per_s is not None:
+    if plan.best_per is not None:
+        lines += ["", "the least joules within the limits of each:", _front(plan.best_per)]
+    counts = reasons_words(plan.by_reason)
+    summary = f"{plan.tried:,} deployments in steady state in {si(plan.seconds, 's')}"
+    summary += f"; {counts}" if counts else ""
+    if plan.rate_per_s is not None:
+        summary += f"; {plan.judged:,} replayed"
+    summary += f", {plan.outside:,} of them outside the limits" if plan.limits else ""
+    lines += ["", summary]
+    if plan.rate_per_s is not None:
         lines.append(_REPLAYED)
         if not frame["replayed"].all():
             lines.append("deployments with draft tokens: in steady state, not replayed")
-    lines.append(trust_line(found.trust))
+    lines.append(trust_line(plan.trust))
     return "\n".join(lines)
 
 
@@ -135,41 +135,41 @@ def _front(frame: pl.DataFrame) -> str:
     return table(header, rows)
 
 
-def pools_sentence(found: PoolPlan) -> str:
+def pools_sentence(plan: PoolPlan) -> str:
     """Return the one-line answer."""
-    best = found.best
-    within = f" within {', '.join(map(str, found.limits))}" if found.limits else ""
+    best = plan.best
+    within = f" within {', '.join(map(str, plan.limits))}" if plan.limits else ""
     return (
-        f"least energy{within}: {number(best['energy_per_output_token_j'])} J/token - {found.model}, "
+        f"least energy{within}: {number(best['energy_per_output_token_j'])} J/token - {plan.model}, "
         f"{deployment_words(best)}; P90 TTFT {si(best['ttft_p90_s'], 's')}, "
         f"P90 TPOT {seconds_words(best['tpot_p90_s'])}, {number(best['power_w'])} W"
     )
 
 
-def pools_text(found: PoolPlan) -> str:
+def pools_text(plan: PoolPlan) -> str:
     """Return the pair of least energy, the front, and how far it is trusted."""
-    lines = [pools_sentence(found), "", workload_words(found.workload, found.rate_per_s), *note_lines(found.notes), ""]
-    step = max(1.0, (found.frame.height - 1) / (_ROWS_SHOWN - 1)) if found.frame.height > 1 else 1.0
-    picked = sorted({min(found.frame.height - 1, round(i * step)) for i in range(_ROWS_SHOWN)})
+    lines = [pools_sentence(plan), "", workload_words(plan.workload, plan.rate_per_s), *note_lines(plan.notes), ""]
+    step = max(1.0, (plan.frame.height - 1) / (_ROWS_SHOWN - 1)) if plan.frame.height > 1 else 1.0
+    picked = sorted({min(plan.frame.height - 1, round(i * step)) for i in range(_ROWS_SHOWN)})
     rows = []
-    for row in found.frame[picked].iter_rows(named=True):
+    for row in plan.frame[picked].iter_rows(named=True):
         parts = [row[f"energy_{part}_per_request_j"] for part in ("prefill", "decode", "transfer")]
         times = [row["ttft_p90_s"], _ms(row["tpot_p90_s"]), row["latency_s"]]
         sides = [deployment_words(pool_row(row, side)) for side in ("prefill", "decode")]
         rows.append([*(number(v) for v in (row["energy_per_output_token_j"], *parts, *times)), row["gpus"], *sides])
     header = ["J/token", "prefill J", "decode J", "transfer J", "P90 TTFT s", "P90 TPOT ms", "latency s", "GPUs"]
     lines.append(table([*header, "prefill on", "decode on"], rows))
-    if found.frame.height > _ROWS_SHOWN:
-        lines.append(f"({_ROWS_SHOWN} of {found.frame.height} pairs; --out writes all)")
-    lines += ["", _REPLAYED, trust_line(found.trust)]
+    if plan.frame.height > _ROWS_SHOWN:
+        lines.append(f"({_ROWS_SHOWN} of {plan.frame.height} pairs; --out writes all)")
+    lines += ["", _REPLAYED, trust_line(plan.trust)]
     return "\n".join(lines)
 
 
-def replay_text(found: Replay, words: str) -> str:
+def replay_text(replayed: Replay, words: str) -> str:
     """Return what became of replayed requests."""
-    values = found.values
-    offered = found.offered_per_s
-    late = f", of {number(offered)}/s that came: overloaded" if found.overloaded else ""
+    values = replayed.values
+    offered = replayed.offered_per_s
+    late = f", of {number(offered)}/s that came: overloaded" if replayed.overloaded else ""
     rows = [
         [
             "requests",
@@ -196,16 +196,16 @@ def replay_text(found: Replay, words: str) -> str:
         rows.append(["refused", f"{values['refused']:,} requests longer than the caches"])
     width = max(len(name) for name, _ in rows)
     table_lines = [f"{name.ljust(width)}  {value}" for name, value in rows]
-    return "\n".join([words, *note_lines(found.notes), *_p90_lines(found), "", *table_lines])
+    return "\n".join([words, *note_lines(replayed.notes), *_p90_lines(replayed), "", *table_lines])
 
 
-def _p90_lines(found: Replay) -> list[str]:
+def _p90_lines(replayed: Replay) -> list[str]:
     """Return the intervals of the 90th percentiles, where requests are few."""
-    if found.requests.height >= FEW_REQUESTS:
+    if replayed.requests.height >= FEW_REQUESTS:
         return []
     parts = []
     for name in ("ttft", "tpot"):
-        low, high = (found.values[f"{name}_p90_{end}_s"] for end in ("lo", "hi"))
+        low, high = (replayed.values[f"{name}_p90_{end}_s"] for end in ("lo", "hi"))
         if low is not None or high is not None:
             least = "0" if low is None else si(low, "s")
             parts.append(f"P90 {name.upper()} {least} to {'any' if high is None else si(high, 's')}")
@@ -213,5 +213,5 @@ def _p90_lines(found: Replay) -> list[str]:
 
 
 def _three(values: Mapping[str, Any], first: str, second: str, third: str | None, said: str) -> str:
-    told = [values[name] for name in (first, second, third) if name]
-    return f"{', '.join('-' if value is None else si(value, 's') for value in told)} ({said})"
+    seconds = [values[name] for name in (first, second, third) if name]
+    return f"{', '.join('-' if value is None else si(value, 's') for value in seconds)} ({said})"

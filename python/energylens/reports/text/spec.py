@@ -11,8 +11,8 @@ from energylens.inputs.plan import LoadedGpu, LoadedModel, Plan
 
 def explain_model(loaded: LoadedModel) -> list[dict[str, Any]]:
     """Return what the core derived, kernel by kernel, as plain data."""
-    found: list[dict[str, Any]] = json.loads(Plan([loaded], []).core.explain_model(0))
-    return found
+    kernels: list[dict[str, Any]] = json.loads(Plan([loaded], []).core.explain_model(0))
+    return kernels
 
 
 def model_text(loaded: LoadedModel, explain: bool) -> str:
@@ -63,8 +63,8 @@ def _explained(kernels: list[dict[str, Any]]) -> str:
             lines.append(f"      {roles}; {flops}")
         for name in ("reads", "writes", "inside", "collectives"):
             if kernel[name]:
-                told = {"inside": "on chip", "collectives": "then"}.get(name, name)
-                lines.append(f"      {told}: {'; '.join(kernel[name])}")
+                label = {"inside": "on chip", "collectives": "then"}.get(name, name)
+                lines.append(f"      {label}: {'; '.join(kernel[name])}")
         lines.append("")
     return "\n".join(lines).rstrip()
 
@@ -96,7 +96,7 @@ def _section(node: Any, indent: str, source: str) -> list[str]:
         for item in node:
             lines += _section(item, indent, source) if isinstance(item, dict) else [f"{indent}{item}"]
         return lines
-    own = node.get("source", source)
+    cited = node.get("source", source)
     plain = {k: v for k, v in node.items() if k not in {"source", "name"} and not isinstance(v, (dict, list))}
     if "name" in node:
         lines.append(f"{indent}{node['name']}")
@@ -108,29 +108,29 @@ def _section(node: Any, indent: str, source: str) -> list[str]:
         if key == "fit":
             lines += _fits(value, indent)
         elif isinstance(value, dict):
-            inner = _section(value, indent + "  ", own)
-            lines += [f"{indent}{key}", *[line for line in inner if line.strip() != f"[{own}]"]]
+            inner = _section(value, indent + "  ", cited)
+            lines += [f"{indent}{key}", *[line for line in inner if line.strip() != f"[{cited}]"]]
         elif isinstance(value, list):
             inline = all(not isinstance(item, dict) for item in value)
             lines += (
-                [f"{indent}{key} = {value}"] if inline else [f"{indent}{key}", *_section(value, indent + "  ", own)]
+                [f"{indent}{key} = {value}"] if inline else [f"{indent}{key}", *_section(value, indent + "  ", cited)]
             )
     if "source" in node:
-        lines.append(f"{indent}[{own}]")
+        lines.append(f"{indent}[{cited}]")
     return lines
 
 
 def _fits(node: dict[str, Any], indent: str) -> list[str]:
     """Return errors of a fit, or of several by name, one line each."""
     if "mape_percent" not in node:
-        return [line for name, one in node.items() for line in _fits(one | {"data": f"{name}, {one['data']}"}, indent)]
+        return [line for name, fit in node.items() for line in _fits(fit | {"data": f"{name}, {fit['data']}"}, indent)]
     parts = [f"{node['mape_percent']:g} % mean"]
     parts += [f"{node[key]:g} % {name}" for key, name in _ERRORS.items() if key in node]
-    told = f"{indent}fit ({node['data']}): {', '.join(parts)} over {node['rows']:,} rows"
+    text = f"{indent}fit ({node['data']}): {', '.join(parts)} over {node['rows']:,} rows"
     if "notes" in node:
-        told += f"; {node['notes']}"
+        text += f"; {node['notes']}"
     ranges = [f"{name} {low:g} to {high:g}" for name, (low, high) in node.get("valid", {}).items()]
-    return [told, f"{indent}valid: {', '.join(ranges)}"] if ranges else [told]
+    return [text, f"{indent}valid: {', '.join(ranges)}"] if ranges else [text]
 
 
 _ERRORS = {"median_percent": "median", "p90_percent": "90th percentile", "bias_percent": "bias"}

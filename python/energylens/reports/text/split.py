@@ -9,23 +9,23 @@ from energylens.serving.split import Split
 _ROWS_SHOWN = 12
 
 
-def split_sentence(found: Split) -> str:
+def split_sentence(result: Split) -> str:
     """Return the one-line answer."""
-    best = found.best
+    best = result.best
     if best is None:
         return "no pair keeps the limits"
-    within = f" within {', '.join(found.arguments['limits'])}" if found.arguments["limits"] else ""
+    within = f" within {', '.join(result.arguments['limits'])}" if result.arguments["limits"] else ""
     return (
-        f"least energy{within}: {number(best['energy_per_output_token_j'])} J per output token - {found.model}, "
+        f"least energy{within}: {number(best['energy_per_output_token_j'])} J per output token - {result.model}, "
         f"{pair_words(best)}; TTFT {si(best['ttft_s'], 's')}, "
         f"TPOT {si(best['tpot_s'], 's')}, {number(best['prefill_engines'])} prefill engines for each decode engine"
     )
 
 
-def split_text(found: Split) -> str:
+def split_text(result: Split) -> str:
     """Return the cheapest pair in a sentence, the front as a table, and what one deployment for both would cost."""
-    frame = found.frame
-    lines = [split_sentence(found), ""]
+    frame = result.frame
+    lines = [split_sentence(result), ""]
     if not frame.height:
         return lines[0]
     step = max(1.0, (frame.height - 1) / (_ROWS_SHOWN - 1)) if frame.height > 1 else 1.0
@@ -47,11 +47,11 @@ def split_text(found: Split) -> str:
     lines.append(table(header, rows))
     if frame.height > len(picked):
         lines.append(f"({len(picked)} of {frame.height} pairs; --out writes all)")
-    if (one := found.together) is not None:
+    if (together := result.together) is not None:
         lines += [
             "",
-            f"one deployment for both, a batch at a time: {number(one['energy_per_output_token_j'])} J per output "
-            f"token on {configuration(one)}; TTFT {si(one['ttft_s'], 's')} of the whole batch, "
-            f"TPOT {si(one['tpot_s'], 's')}",
+            f"one deployment for both, a batch at a time: {number(together['energy_per_output_token_j'])} J per output "
+            f"token on {configuration(together)}; TTFT {si(together['ttft_s'], 's')} of the whole batch, "
+            f"TPOT {si(together['tpot_s'], 's')}",
         ]
     return "\n".join(lines)

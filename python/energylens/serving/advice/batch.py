@@ -17,6 +17,7 @@ from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.results.prediction import engine_problem
 from energylens.serving.evaluate import serve
 from energylens.serving.intervals import with_intervals
 from energylens.serving.notes import traffic_notes
@@ -124,6 +125,8 @@ def advise_batch(
     served = serve(points, workload, None, **options)
     fits = served.filter(pl.col("feasible") & (pl.col("slots") >= pl.col("max_num_seqs") - 0.5))
     if not fits.height:
+        if (problem := engine_problem(loaded, profile, engine)) is not None:
+            raise InfeasibleError(problem)
         why = str(served["reason"][0])
         why = "memory" if why == "ok" else why  # it runs, but not with so many at once
         hint = "use more GPUs (tp) or a narrower weight_dtype" if why == "memory" else "`energylens predict` says why"

@@ -17,6 +17,7 @@ from energylens.inputs.batching import BATCHING
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.results.prediction import engine_problem
 from energylens.serving.caps import binds
 from energylens.serving.checks import checked_rate
 from energylens.serving.deployments import deployments, replicated, service_limits
@@ -138,6 +139,8 @@ def advise_levers(
             binds(row["gpu"], float(served["power_cap_w"][0]), float(step_w[0]), "a step in steady state", gpus)
         )
     if not served["feasible"][0]:
+        if (problem := engine_problem(loaded, profile, row)) is not None:
+            raise SpaceError(problem)
         fault = f"the deployment cannot serve {workload.name} ({served['reason'][0]})"
         why = str(served["reason"][0])
         hint = "give it more replicas, or a lower rate" if why == "overload" else "`energylens predict` says more"

@@ -20,6 +20,7 @@ from energylens.inputs.builder import Model
 from energylens.inputs.columns import frame_of
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel
+from energylens.results.prediction import engine_problem
 from energylens.serving.least_squares import nonnegative_least_squares
 from energylens.serving.sums import row_sums
 
@@ -123,6 +124,8 @@ def sweet_spots(
     evaluated = evaluate(frame_of(*rows), models=[loaded], gpus=[profile])
     feasible = evaluated.filter(pl.col("feasible"))
     if not feasible.height:
+        if (problem := engine_problem(loaded, profile, engine)) is not None:
+            raise InfeasibleError(problem)
         fault = f"{loaded.spec.name} runs at none of these lengths ({evaluated['reason'][0]})"
         raise InfeasibleError(
             Problem(fault, hint="use more GPUs (tp), or a smaller batch", code=str(evaluated["reason"][0]))

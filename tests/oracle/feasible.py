@@ -17,10 +17,15 @@ def overlap_allowed(setup: Setup, schedules: dict[str, Schedule]) -> bool:
         return run.sms == 0 and run.where == "prefill"
     if run.stages < 2 or not 1 <= run.sms < setup.gpu["compute"]["sms"]:
         return False
-    found = [one for phase in run.phases() for own in schedules[phase].listed.values() for one in own]
-    if mesh.cp > 1 and any(one.kind in KINDS for one in found):
+    collectives = [
+        collective
+        for phase in run.phases()
+        for of_kernel in schedules[phase].listed.values()
+        for collective in of_kernel
+    ]
+    if mesh.cp > 1 and any(collective.kind in KINDS for collective in collectives):
         return False
-    return bool(found) or mesh.pp > 1
+    return bool(collectives) or mesh.pp > 1
 
 
 def routing_reason(setup: Setup) -> str:
@@ -41,13 +46,13 @@ def routing_reason(setup: Setup) -> str:
 def attends(setup: Setup) -> list[bool]:
     """For every block that reads a cache tensor along t, whether one of its attention kernels does."""
     _, step = setup.prefill_passes()
-    found = []
+    per_block = []
     for block in setup.model.blocks:
         reads = [t for kernel in block.kernels for equation in kernel.equations for t in equation.reads()]
         if any(t.name in setup.model.cache and "t" in t.ranks for t in reads):
             env = setup.env(block, step)
-            found.append(any(env.cached(kernel) for kernel in block.kernels))
-    return found
+            per_block.append(any(env.cached(kernel) for kernel in block.kernels))
+    return per_block
 
 
 def run_reason(setup: Setup) -> str:
@@ -63,8 +68,13 @@ def run_reason(setup: Setup) -> str:
             schedules[step.phase] = make_schedule([env for _, env in setup.layers(step)])
     if run.sequence_parallel:
         # What an all_reduce over tp alone has become by now still says so.
-        listed = [one for schedule in schedules.values() for own in schedule.listed.values() for one in own]
-        if mesh.tp == 1 or run.fused_norm or not any(one.group == "tp" for one in listed):
+        listed = [
+            collective
+            for schedule in schedules.values()
+            for of_kernel in schedule.listed.values()
+            for collective in of_kernel
+        ]
+        if mesh.tp == 1 or run.fused_norm or not any(collective.group == "tp" for collective in listed):
             return "shard"
     if run.fused_norm and not any(schedule.fused for schedule in schedules.values()):
         return "shard"

@@ -26,7 +26,7 @@ fn main() {
     let front = Wanted { objectives: vec![(4, 1.0), (0, 1.0)], ..Wanted::default() };
     let reduce = |schedule| {
         let mut kept = Reduction::new(front.clone());
-        let parts = plan.walk(&space, 0..space.size(), front.columns(), schedule, 1, || kept.beside());
+        let parts = plan.walk(&space, 0..space.size(), front.columns(), schedule, 1, || kept.empty_sibling());
         parts.into_iter().for_each(|part| kept.merge(part));
         black_box(kept);
     };
@@ -51,7 +51,7 @@ fn main() {
         }
         "search" => {
             let mut search = Search::new(space.clone(), front.clone(), 500, 1);
-            (0..10).for_each(|_| search.step(&plan, 1));
+            (0..10).for_each(|_| search.step(&plan, 1).unwrap());
             black_box(search.points());
         }
         other => panic!("no work named {other}"),
