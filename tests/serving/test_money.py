@@ -14,7 +14,8 @@ from energylens.common.errors import SpaceError
 from energylens.common.parquet_file import read_parquet
 from energylens.reports.subject import read_subject
 from energylens.serving.costs import Costs
-from energylens.serving.deployments import ANSWERED, front, fronts
+from energylens.serving.deployments import ANSWERED
+from energylens.serving.fronts import front, fronts
 from energylens.serving.hours import hours_of
 from energylens.serving.plan import ServicePlan, serve_plan
 from energylens.serving.workload import load_workload

@@ -142,7 +142,7 @@ def test_units_that_rows_do_not_decide_must_be_stated(tmp_path: Path) -> None:
 
 def test_a_unit_that_contradicts_the_name_is_refused(tmp_path: Path) -> None:
     path = csv(tmp_path, "arrival_s,input_tokens,output_tokens", "0,9,9", "1,9,9")
-    assert "says seconds, the time unit given is milliseconds" in fault(path, time_unit="ms")
+    assert "says seconds, the stated time unit is milliseconds" in fault(path, time_unit="ms")
     dates = csv(tmp_path, "TIMESTAMP,input_tokens,output_tokens", "2026-01-01 00:00:00,9,9")
     assert "holds dates" in fault(dates, time_unit="s")
     assert "no unit of time" in fault(path, time_unit="minutes")

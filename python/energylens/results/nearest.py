@@ -112,7 +112,7 @@ def _beyond(values: NDArray[np.float64], limit: Limit) -> NDArray[np.float64]:
     bound = limit.highest if np.isfinite(limit.highest) else limit.lowest
     over = values - bound if np.isfinite(limit.highest) else bound - values
     excess: NDArray[np.float64] = np.maximum(over, 0.0) / max(abs(bound), 1e-300)
-    return excess
+    return np.where(np.isnan(excess), np.inf, excess)  # a result that there is not keeps no limit
 
 
 def refused(message: str, nearest: Nearest, point: str, limits: Sequence[Limit]) -> Problem:

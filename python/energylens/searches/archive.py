@@ -1,4 +1,4 @@
-"""Every point a search has met: how many, why some cannot run, and the best of the others."""
+"""All points that a search has evaluated: counts by reason, and the front of those that run."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def run(
     `algorithm` is one of `ALGORITHMS`, run with integer sampling, SBX and polynomial mutation rounded to digits, or an
     algorithm of pymoo with operators, population and reference directions of its own, of which a copy is run; its
     variables are rounded to digits. (A few of pymoo's draw numbers that no seed fixes: CMOPSO, and the tournament that
-    NSGA3 brings along.) A `termination` of pymoo takes the place of `generations`. `advance` is told of each
+    NSGA3 brings along.) A `termination` of pymoo takes the place of `generations`. `advance` is called after each
     generation; `stalled` ends the search when nothing more is gained.
 
     With `checkpoint`, `nsga2` writes its state to that file every ten seconds and at the end, and takes it up from

@@ -1,4 +1,4 @@
-"""When a search no longer gets anywhere: the hypervolume of what it has found stops growing."""
+"""When to end a search: the hypervolume of its front stops growing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Stalled:
         return generation - self._since >= self.patience
 
     def ends(self, front_of: Callable[[], NDArray[Any]], generation: int) -> bool:
-        """Return whether to stop after a generation, given a way to get the front's objectives (all minimised)."""
+        """Return whether to stop after a generation, `front_of` returns the front's objectives (all minimised)."""
         if generation % self._every:
             return False
         front = front_of()

@@ -1,4 +1,4 @@
-"""Caps on the power of GPUs of which nobody knows what a lower clock would do: whether steps draw more than them."""
+"""Power caps on GPUs without a table of clocks: how far they slow down is unknown, so no step may reach the cap."""
 
 from __future__ import annotations
 
@@ -29,16 +29,20 @@ Rows = NDArray[np.int64]
 PIECE: Final = 128
 """Prompt tokens of one sequence in steps that read but attend to little."""
 _FINE = 4
-"""Lines of a replay's check for one of the grid."""
+"""Lines of the grid of a replay's check for each line of the table of steps."""
 _GROUPS = 11
+"""Groups of watts that one replay tells apart: with marks of 10^(25·g), the largest is within the range of a double."""
 _DIGITS = 25
 """Powers of ten between the marks of two groups of watts: a sum of marks tells the highest of them."""
-_SURE = 15
+_MOST_SHORTFALL = 15
+"""Powers of ten by which a sum may fall short of its mark, of which a step near another line counts a small part; by
+the other ten it may exceed it, summed over many steps."""
 _SLACK: Final = 1e-9
+"""Share by which rounding may put a step above a cap that it just reaches."""
 
 
 class CapBinds(InfeasibleError):
-    """A step draws more than a cap whose effect nobody knows; `lowest_w` is the lowest cap that it does not reach."""
+    """A step draws more than a cap whose effect is not known; `lowest_w` is the lowest cap that it does not reach."""
 
     def __init__(self, problem: Problem, lowest_w: float) -> None:
         super().__init__(problem)
@@ -49,7 +53,7 @@ class CapBinds(InfeasibleError):
 class Drawn:
     """Watts that a GPU of an engine draws in steps, a row each, and the cap on them.
 
-    A step that decodes B sequences at mean context t beside p prompt tokens draws what one of n = B + p sequences at
+    A step that decodes B sequences at mean context t and reads p prompt tokens draws what one of n = B + p sequences at
     mean context B·t/n does: as many tokens, and as many bytes of caches read. Of a pipeline it is the stage that draws
     the most.
     """
@@ -104,7 +108,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Reading:
-    """What steps of a replay read: tokens in all of a step, whether beside decoding, and lengths of prompts."""
+    """What steps of a replay read: tokens in all of a step, whether along with decoding, and lengths of prompts."""
 
     token_budget: int
     mixes: bool
@@ -189,7 +193,7 @@ def replay_w(
 ) -> int | None:
     """Return the lowest cap in whole watts that no step of a replay draws more than; None if its own cap is one.
 
-    What a step reads beside what it decodes is taken as what draws the most of all that it may read.
+    What a step reads along with what it decodes is taken as what draws the most of all that it may read.
 
     Parameters
     ----------
@@ -236,7 +240,7 @@ def _marked(
         total = abs(joules(fine | marks))
         if total == 0.0:
             break
-        group = max(0, math.floor((math.log10(total) + _SURE) / _DIGITS))
+        group = max(0, math.floor((math.log10(total) + _MOST_SHORTFALL) / _DIGITS))
         low, high = low + group * width, min(high, low + (group + 1) * width)
         if width == 1:
             return cap + high
@@ -275,7 +279,7 @@ def uncapped(points: pl.DataFrame, gpus: Iterable[LoadedGpu]) -> pl.DataFrame:
 
 
 def capless(loaded: LoadedGpu) -> bool:
-    """Return whether nobody knows what a lower clock does to a GPU, and so a cap that binds."""
+    """Return whether it is unknown what a lower clock does to a GPU, and so a cap that binds."""
     clock = loaded.spec.clock
     tables = [table for table in (clock.voltage_mv, clock.idle_w) if table] if clock is not None else []
     return clock is None or not tables or max(table[0][0] for table in tables) > clock.max_mhz

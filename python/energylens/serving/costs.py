@@ -1,4 +1,4 @@
-"""What joules cost: money and carbon of a deployment, beyond the GPUs only where asked."""
+"""What joules cost: money and carbon of a deployment, of the GPUs alone or of the site."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Costs:
 
     @property
     def requested(self) -> bool:
-        """Whether anything beyond the GPUs' joules is to be told."""
+        """Whether anything besides the GPUs' joules is counted."""
         prices = (self.gpu_hour, self.kwh, self.carbon_g_per_kwh)
         return any(value is not None for value in prices) or self.pue != 1.0 or self.server_w_per_gpu > 0.0
 
@@ -128,7 +128,7 @@ class Costs:
         Parameters
         ----------
         frame
-            Deployments with the columns of `serve`; `share_static`, where it is there, or `idle_share` is the share of
+            Deployments with the columns of `serve`; `share_static`, if there is one, or `idle_share` is the share of
             the joules that does not follow the load.
         hours
             Share of the time and of the output tokens in each of the 24 hours (`Workload.hours`). Joules that do not
@@ -181,7 +181,7 @@ class Costs:
             return {name: float(self.gpu_hour or 0.0) for name in names}
         prices = {_spec_name(name, names): float(price) for name, price in self.gpu_hour.items()}
         if missing := [name for name in names if name not in prices]:
-            hint = f"prices are given for {', '.join(map(str, self.gpu_hour))}"
+            hint = f"there are prices for {', '.join(map(str, self.gpu_hour))}"
             raise SpaceError(Problem(f"no price of a GPU-hour for {', '.join(missing)}", hint=hint, code="cost"))
         return {name: prices[name] for name in names}
 

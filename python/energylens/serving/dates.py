@@ -48,7 +48,7 @@ class NoDates:
 def read_dates(column: pl.Series) -> Dates | NoDates:
     """Return the moments of a column of texts.
 
-    `16/11/2026` and `11/16/2026` are told apart by numbers above 12; where none is, by which order makes the rows
+    `16/11/2026` and `11/16/2026` are distinguished by numbers above 12; where none is, by which order makes the rows
     rise; where both do and mean different times, neither is taken. Offsets may differ from row to row; rows with and
     without one are not mixed.
     """

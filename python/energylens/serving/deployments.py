@@ -20,10 +20,12 @@ from energylens.inputs.axis_lists import listed
 from energylens.inputs.axis_text import is_whole, numbers
 from energylens.inputs.batching import BATCHING
 from energylens.inputs.plan import LoadedGpu
+from energylens.results.nearest import nearest_row
 from energylens.results.words import deployment_words
 from energylens.serving.caps import binds
+from energylens.serving.checks import MOST_REPLICAS
 from energylens.serving.costs import CARBON, FACILITY, MONEY, Costs
-from energylens.serving.evaluate import MOST_REPLICAS, SERVED, Role, states
+from energylens.serving.evaluate import SERVED, Role, states
 from energylens.serving.words import reasons_words
 from energylens.serving.workload import Workload
 
@@ -40,22 +42,16 @@ AXES: Final[dict[str, Any]] = {
     "token_budget": (2048, 8192),
     "replicas": (None,),
 }
-"""Axes of a service plan with the values tried if none are given; replicas None: as many as the load asks for."""
-
+"""Axes of a service plan with the default values to try; replicas None: as many as the load needs."""
 
 SHORT: Final = {"ttft": "ttft_p90_s", "tpot": "tpot_p90_s", "itl": "tpot_p90_s", "latency": "latency_s"}
 """What limits mean by short names: the 90th percentile of requests, but for `latency` the mean."""
 
+MOST_DEPLOYMENTS: Final = 20_000
+"""Deployments of one plan; each is worked out in steady state."""
 
-MOST_DEPLOYMENTS = 20_000
-
-
-_REPLICAS = 7
-_EACH_GROUP = 4
-"""Deployments of each group that are replayed, of least joules in steady state."""
-
-_MOST_GROUPS = 64
-
+_REPLICA_COUNTS: Final = 7
+"""Numbers of replicas that are tried for each engine, from the mean load to twice the busiest seconds."""
 
 NUMBERED: Final = ("tp", "pp", "dp", "ep", "max_num_seqs", "token_budget", "draft_tokens", "acceptance", "replicas")
 """Axes of a deployment that are numbers, and so may be limited as results may."""
@@ -187,14 +183,14 @@ def _value_problem(value: object, name: str) -> Problem | None:
 def replicated(
     points: pl.DataFrame, workload: Workload, rate: float | None, options: dict[str, Any], role: Role = "both"
 ) -> pl.DataFrame:
-    """Return deployments with numbers of replicas: as asked, or the fewest that carry the load and some more."""
+    """Return deployments with numbers of replicas: requested, or the fewest that carry the load and some more."""
     if rate is None:
         return points.with_columns(pl.col("replicas").fill_null(1))
     free = points.filter(pl.col("replicas").is_null())
     fixed = points.filter(pl.col("replicas").is_not_null())
     if not free.height:
         return fixed
-    # An engine that is always full may draw more than a cap which one at the rate asked for does not reach.
+    # An engine that is always full may draw more than a cap which one at the requested rate does not reach.
     alone = free.with_columns(replicas=pl.lit(1, dtype=pl.UInt32))
     full, _ = states(alone, workload, None, role=role, **options, caps=False)
     runs = full["feasible"].to_numpy()
@@ -202,7 +198,7 @@ def replicated(
     capacity = full["requests_per_s"].fill_null(1.0).to_numpy()
     fewest = np.maximum(1.0, np.ceil(rate / np.maximum(capacity, 1e-9)))
     parts = []
-    for share in np.linspace(0.0, 1.0, _REPLICAS):
+    for share in np.linspace(0.0, 1.0, _REPLICA_COUNTS):
         # From as many as carry the mean load to twice those that carry the busiest seconds.
         count = pl.Series("replicas", np.minimum(np.ceil(fewest * (2.0 * peak) ** share), MOST_REPLICAS)).cast(
             pl.UInt32
@@ -218,105 +214,16 @@ def counts(frame: pl.DataFrame) -> dict[str, int]:
     return {str(reason): int(count) for reason, count in by_reason.iter_rows()}
 
 
-def within(frame: pl.DataFrame, bounds: Sequence[Limit], slack: float = 1.0) -> pl.DataFrame:
-    """Return the deployments that keep the limits on columns that they have, those of times by a factor."""
-    for limit in bounds:
-        if limit.column not in frame.columns:  # intervals and steady state come with the replay
-            continue
-        factor = slack if limit.column.startswith(("ttft", "tpot", "latency")) else 1.0
-        inside = pl.col(limit.column).is_between(limit.lowest / factor, limit.highest * factor)
-        # Requests of one token have no time per token to keep a limit.
-        frame = frame.filter(inside.fill_null(limit.column.startswith("tpot")))
-    return frame
-
-
-def front(frame: pl.DataFrame, time: str = "latency_s", cost: str = "energy_per_output_token_j") -> pl.DataFrame:
-    """Return the deployments that nothing beats in joules and in a time, the least joules first."""
-    ordered = frame.sort(cost, time, maintain_order=True)
-    before = pl.col(time).cum_min().shift(1, fill_value=float("inf"))
-    return ordered.filter(pl.col(time) < before)
-
-
-def fronts(frame: pl.DataFrame, costs: Sequence[str]) -> pl.DataFrame:
-    """Return the deployments that nothing beats in a time and in joules, or in that time and any of the costs.
-
-    Those of least joules first.
-    """
-    if not costs:
-        return front(frame)
-    rows = frame.with_row_index("front_row")
-    several = pl.concat([front(rows, cost=cost) for cost in ("energy_per_output_token_j", *costs)])
-    unique = several.unique("front_row", keep="first", maintain_order=True)
-    return unique.sort("energy_per_output_token_j", "latency_s", maintain_order=True).drop("front_row")
-
-
-def cheapest(frame: pl.DataFrame, costs: Sequence[str], most: int, per: Sequence[str] = ()) -> list[pl.DataFrame]:
-    """Return the deployments of least joules and of least of each cost, so many of each, and of each group."""
-    parts = [frame.sort("energy_per_output_token_j").head(most)]
-    parts += [frame.sort(cost, "energy_per_output_token_j", maintain_order=True).head(most) for cost in costs]
-    if per:
-        groups = frame.sort("energy_per_output_token_j", maintain_order=True)
-        parts.append(groups.filter(pl.int_range(pl.len()).over(list(per)) < _EACH_GROUP))
-    return parts
-
-
-def grouped_best(frame: pl.DataFrame, per: Sequence[str]) -> pl.DataFrame:
-    """Return the deployment of least joules for each combination of values of axes, in the order of the joules."""
-    return frame.sort("energy_per_output_token_j", "latency_s", maintain_order=True).unique(
-        list(per), keep="first", maintain_order=True
-    )
-
-
-def checked_groups(names: Sequence[str], points: pl.DataFrame) -> list[str]:
-    """Return the axes of which each value's best is kept; raise `SpaceError` with every problem."""
-    names = [names] if isinstance(names, str) else list(names)
-    known = [name for name in points.columns if name not in ("model", "acceptance")]
-    words = {"gpus": "gpu", "GPU": "gpu"}
-    names = list(dict.fromkeys(words.get(name, name) for name in names))
-    allowed = [*known, *run_options.RUNNING]
-    problems = [
-        Problem(f"unknown axis `{name}` in `best_per`", hint=did_you_mean(str(name), allowed), code="keep")
-        for name in names
-        if name not in allowed
-    ]
-    if problems:
-        raise SpaceError(problems)
-    names = [name for name in names if name in points.columns]
-    if names and (groups := points.select(names).n_unique()) > _MOST_GROUPS:
-        fault = f"`best_per` would keep the best of {groups:,} groups"
-        raise SpaceError(
-            Problem(fault, hint=f"keep those of at most {_MOST_GROUPS}: fewer axes or values", code="keep")
-        )
-    return names
-
-
 def nearest(frame: pl.DataFrame, bounds: Sequence[Limit], model: str, rated: bool = True) -> Problem:
     """Return why no deployment keeps the limits: the one that exceeds them least, which limit, and by how much."""
-    excess = []
     bounds = [limit for limit in bounds if limit.column in frame.columns]
-    for limit in bounds:
-        column = pl.col(limit.column).cast(pl.Float64)
-        over = column / max(limit.highest, 1e-9) if np.isfinite(limit.highest) else limit.lowest / column
-        excess.append(frame.select(over.alias(str(limit)))[str(limit)].fill_null(np.inf).fill_nan(np.inf).to_numpy())
-    table = np.array(excess)
-    row = int(table.max(axis=0).argmin())
-    worst = int(table[:, row].argmax())
-    limit, point = bounds[worst], frame.row(row, named=True)
-    value = float(point[limit.column])
-    each = [f"{bounds[i]} alone: {_closest(table[i])}" for i in range(len(bounds))] if len(bounds) > 1 else []
-    message = (
-        f"no deployment of {model} keeps {', '.join(map(str, bounds))}; nearest: {limit.column} {value:.3g} "
-        f"({100.0 * (table[worst, row] - 1.0):+.0f} % beyond its limit"
-        f"{'' if point.get('replayed') else ', in steady state'}) on {deployment_words(point)}"
-    )
+    closest = nearest_row(frame, bounds)
+    source = "" if closest.row.get("replayed") else ", in steady state"
+    words = closest.words(f"{deployment_words(closest.row)}{source}")
     full = [] if rated else ["give requests a second (--rate): without a rate engines are always full"]
-    hint = "; ".join([*full, "relax that limit, or widen the axes (gpus, tp, replicas, weight_dtype)", *each])
-    return Problem(message, hint=hint, code="limits")
-
-
-def _closest(excess: Any) -> str:
-    inside = int((excess <= 1.0).sum())
-    return f"{inside:,} keep it" if inside else f"at least {100.0 * (excess.min() - 1.0):.0f} % beyond it"
+    axes = "relax that limit, or widen the axes (gpus, tp, replicas, weight_dtype)"
+    hint = "; ".join([*full, axes, *closest.each(bounds)])
+    return Problem(f"no deployment of {model} keeps {', '.join(map(str, bounds))}; {words}", hint=hint, code="limits")
 
 
 def nothing_runs(

@@ -1,4 +1,4 @@
-"""Deployments as a replay of their requests has them: the judge of what steady state proposes."""
+"""Deployments replayed: replay decides which of the candidates that steady state proposes keep their limits."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ JUDGED: Final = (
 )  # fmt: skip
 """Columns that a replay gives."""
 
+_LEAST_REQUESTS, _MOST_REQUESTS = 3_000, 20_000
+"""Requests that an engine replays: of 3,000, 300 lie beyond the 90th percentile, 21 more or less four times in five;
+more where requests take long."""
 
-_EACH, _MOST_EACH = 3_000, 20_000
-
-
-_STAYS = 40
-
+_LATENCIES = 40
+"""Latencies of a request that a replay lasts at least, so that its two ends matter little."""
 
 _MOST_OF_TRACE = 200_000
+"""Requests of a trace that are replayed, over all of its repetitions."""
 
 
 def judged_by_replay(
@@ -36,7 +37,7 @@ def judged_by_replay(
 ) -> pl.DataFrame:
     """Return deployments as a replay of the workload has them, and as in steady state: `steady_*`.
 
-    Those of which a replayed step draws more than a cap whose effect nobody knows are left out. Raises
+    Those of which a replayed step draws more than a cap whose effect is not known are left out. Raises
     `CapBinds` if that leaves none.
     """
     if rate is None:
@@ -57,7 +58,7 @@ def judged_by_replay(
             runs_uncapped[at_row] = False
             continue
         values = {name: measured[name] for name in JUDGED}
-        # Watts at the rate asked for, which a stretch of requests meets but nearly.
+        # Watts at the requested rate, which a sample of requests has only nearly.
         values["power_w"] = measured["energy_per_output_token_j"] * deployment["output_tokens_per_s"]
         values["power_w_per_gpu"] = values["power_w"] / deployment["gpus"]
         rows.append(values | {"replayed": True})
@@ -75,7 +76,7 @@ def _single_engine(
     replicas, only, rounds = int(deployment["replicas"]), 1, 1
     each = rate / replicas
     stay = float(deployment["latency_s"] or 0.0)
-    number = int(np.clip(_STAYS * stay * each, _EACH, _MOST_EACH))
+    number = int(np.clip(_LATENCIES * stay * each, _LEAST_REQUESTS, _MOST_REQUESTS))
     if workload.requests is not None:  # a trace as it is, or several times, by as many engines as need be
         trace_requests = workload.requests.height
         rounds = max(1, round(number / trace_requests))

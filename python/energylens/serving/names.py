@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from energylens.common.errors import FrameError, Problem
+from energylens.inputs import library
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel, distinct
@@ -25,34 +26,23 @@ def resolved(
 
     A name is that of one of `models` or `gpus`, else that of a bundled spec in any spelling, or a path.
     """
-    known_models = {loaded.spec.name: loaded for loaded in distinct([load_model(model) for model in models], "model")}
-    known_gpus = {loaded.spec.name: loaded for loaded in distinct([load_gpu(gpu) for gpu in gpus], "GPU")}
-    for name, known, load in (
-        ("model", known_models, load_model), ("draft", known_models, load_model), ("gpu", known_gpus, load_gpu)
-    ):  # fmt: skip
-        if name in points.columns and points[name].dtype == pl.String:
-            renamed = _loaded(points[name].drop_nulls().unique(maintain_order=True).to_list(), known, load)
-            if any(text != spec for text, spec in renamed.items()):
-                points = points.with_columns(pl.col(name).replace(renamed))
-    return points, list(known_models.values()), list(known_gpus.values())
-
-
-def _loaded(texts: Iterable[str], known: dict[str, Any], load: Any) -> dict[str, str]:
-    """Return the names of the specs that texts mean, adding those that are not known yet."""
-    renamed = {}
-    for text in texts:
-        if text not in known:
-            spec = load(text)
-            distinct([*known.values(), spec], "model" if load is load_model else "GPU")
-            known[spec.spec.name] = spec
-            renamed[text] = spec.spec.name
-        else:
-            renamed[text] = text
-    return renamed
+    known: dict[str, dict[str, Any]] = {
+        "model": {loaded.spec.name: loaded for loaded in distinct([load_model(model) for model in models], "model")},
+        "GPU": {loaded.spec.name: loaded for loaded in distinct([load_gpu(gpu) for gpu in gpus], "GPU")},
+    }
+    load: dict[str, Callable[[str], Any]] = {"model": load_model, "GPU": load_gpu}
+    for column, what in (("model", "model"), ("draft", "model"), ("gpu", "GPU")):
+        if column in points.columns and points[column].dtype == pl.String:
+            names = points[column].drop_nulls().unique(maintain_order=True).to_list()
+            loaded, spec_names = library.resolved(names, known[what], load[what], what)
+            known[what] = {item.spec.name: item for item in distinct([*known[what].values(), *loaded], what)}
+            if any(name != spec for name, spec in spec_names.items()):
+                points = points.with_columns(pl.col(column).replace(spec_names))
+    return points, list(known["model"].values()), list(known["GPU"].values())
 
 
 def single_deployment(deployment: Mapping[str, Any], models: Models, gpus: Gpus) -> tuple[pl.DataFrame, Models, Gpus]:
-    """Return a deployment as a frame of one row, specs that it holds in place of names added to those given."""
+    """Return a deployment as a frame of one row, and the further specs with those that it holds in place of names."""
     if not isinstance(deployment, Mapping):
         fault = f"a deployment is a mapping of columns to values, not a {type(deployment).__name__}"
         raise FrameError(Problem(fault, hint='write {"model": "llama-3.1-8b", "gpu": "h100-sxm"}', code="frame"))

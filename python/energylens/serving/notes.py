@@ -1,4 +1,4 @@
-"""What an answer has to say of its traffic besides the answer: what was inferred, stretched in time, or of few."""
+"""Notes of an answer on its traffic: what was inferred, a changed rate, few requests."""
 
 from __future__ import annotations
 

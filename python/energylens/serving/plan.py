@@ -18,23 +18,11 @@ from energylens.inputs.axis_lists import listed
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import Plan, distinct
+from energylens.serving.checks import checked_rate
 from energylens.serving.costs import CARBON, MONEY, Costs
-from energylens.serving.deployments import (
-    AXES,
-    cheapest,
-    checked_groups,
-    counts,
-    deployments,
-    front,
-    fronts,
-    grouped_best,
-    nearest,
-    nothing_runs,
-    replicated,
-    service_limits,
-    within,
-)
-from energylens.serving.evaluate import checked_rate, states
+from energylens.serving.deployments import AXES, counts, deployments, nearest, nothing_runs, replicated, service_limits
+from energylens.serving.evaluate import states
+from energylens.serving.fronts import cheapest, checked_groups, front, fronts, grouped_best, within
 from energylens.serving.hours import hours_words
 from energylens.serving.identity import answer_sha256, argument_texts
 from energylens.serving.intervals import with_intervals
@@ -135,7 +123,7 @@ class ServicePlan:
         return charts
 
     def write(self, path: str | Path) -> Path:
-        """Write the deployments as Parquet with what was asked in the metadata, and return the path.
+        """Write the deployments as Parquet with its arguments in the metadata, and return the path.
 
         The best of each group go to a second file: `plan.parquet` has `plan.best_per.parquet`.
         """
@@ -181,7 +169,7 @@ def serve_plan(
         Texts such as `ttft<=1s` and `tpot<=50ms` (90th percentile of requests), `ttft_p50<=300ms`, `gpus<=16`,
         `cost_per_million_output_tokens<=0.5`: any column of numbers of the answer.
     costs
-        Prices and grid. They add money and carbon, and make them objectives beside joules.
+        Prices and grid. They add money and carbon, and make them objectives besides joules.
     best_per
         Axes (`gpu`, `tp`) of which the best deployment of each value is answered, too.
     threads

@@ -1,4 +1,4 @@
-"""Prefill and decode in pools of their own: engines, how many, GPUs and clocks each apart, caches sent across."""
+"""Prefill and decode in separate pools: engines, replicas, GPUs and clocks of each, caches sent between them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from energylens.inputs.axis_lists import listed
 from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedModel, Plan, distinct
+from energylens.serving.checks import checked_rate
 from energylens.serving.deployments import (
     COMPARED,
     NUMBERED,
     counts,
     deployments,
-    front,
     nearest,
     nothing_runs,
     replicated,
     service_limits,
-    within,
 )
-from energylens.serving.evaluate import SERVED, Role, checked_rate, states
+from energylens.serving.evaluate import SERVED, Role, states
+from energylens.serving.fronts import front, within
 from energylens.serving.identity import answer_sha256
 from energylens.serving.judge import judged_by_replay
 from energylens.serving.notes import traffic_notes
@@ -60,11 +60,12 @@ POOLED: Final = (
 """Columns of numbers of a pair, which limits may bound."""
 
 _MOST_CANDIDATES = 60
+"""Deployments of a pool that are replayed, shared out over its cache formats and GPUs."""
 
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """Pairs of a prefill and a decode pool that keep the limits and that nothing beats in energy and latency.
+    """The Pareto front, by energy and latency, of pairs of a prefill and a decode pool within the limits.
 
     Columns `prefill_*` and `decode_*` are the two pools (`_replicas` engines each), `energy_*_per_request_j` their
     joules and those of sending the cache, `transfer_s` the time that takes, added to TTFT.
@@ -97,7 +98,7 @@ class PoolPlan:
         return note | {"workload": workload_words(self.workload, self.rate_per_s)}
 
     def write(self, path: str | Path) -> Path:
-        """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
+        """Write the pairs as Parquet with its arguments in the metadata, and return the path."""
         from energylens.results.parquet import write_parquet
 
         return write_parquet(self.frame, path, self.plan_sha256, self.note)
@@ -210,7 +211,7 @@ def _together(pairs: pl.DataFrame, workload: Workload, rate: float) -> pl.DataFr
 def _side(
     loaded: LoadedModel, role: Role, axes: Mapping[str, Any], workload: Workload, rate: float, threads: int | None
 ) -> pl.DataFrame:
-    """Return the deployments of one pool that nothing beats in energy and its own latency, columns named for it."""
+    """Return the Pareto front of one pool by energy and its part of the latency, columns prefixed by the role."""
     side_axes = dict(axes)
     gpus = [load_gpu(gpu) for gpu in listed(side_axes.pop("gpus", "h100-sxm"))]
     points = deployments(loaded.spec.name, gpus, side_axes)

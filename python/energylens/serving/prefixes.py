@@ -14,7 +14,8 @@ _CAPACITIES = [int(2**power) for power in np.arange(12, 27.5, 0.5)]
 def prefix_curve(requests: pl.DataFrame, block_tokens: int = BLOCK_TOKENS) -> list[tuple[float, float]]:
     """Return the share of prompt tokens that least-recently-used caches find, by the tokens they hold.
 
-    Every request looks up its blocks in order until one is missing; blocks of the last token are never found.
+    Every request looks up its blocks in order until one is missing; the block of the last token is never taken from the
+    cache.
     """
     blocks, starts = flat_blocks(requests, block_tokens)
     hit_tokens = _core.prefix_hit_tokens(blocks, starts, block_tokens, _CAPACITIES)

@@ -19,9 +19,11 @@ from energylens.inputs.builder import Model
 from energylens.inputs.library import load_gpu
 from energylens.inputs.plan import LoadedGpu, LoadedModel
 from energylens.serving.caps import CapBinds, Reading, binds, replay_w
-from energylens.serving.evaluate import Role, caches, checked, checked_rate
+from energylens.serving.checks import checked, checked_rate
+from energylens.serving.evaluate import Role, caches
 from energylens.serving.names import resolved, single_deployment
-from energylens.serving.notes import FEW_REQUESTS, few_words, p90_interval, traffic_notes
+from energylens.serving.notes import FEW_REQUESTS, few_words, traffic_notes
+from energylens.serving.replay_values import values_of, windowed
 from energylens.serving.step_table import Engines, engine_columns, engines
 from energylens.serving.workload import Workload, flat_blocks, load_workload
 
@@ -31,9 +33,8 @@ MOST_REQUESTS = 20_000_000
 _REQUEST_BYTES = 1_000
 """Memory of a request while it is replayed, without its blocks."""
 
-
-_MANY = 20
-"""Times the requests that run at once, from which on a rate can be told."""
+_OVERLOAD_SAMPLE = 20
+"""Times the requests that run at once, from which on a rate below that of arrivals means overload."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Replay:
         """Whether requests came faster than they were served: the last waits much longer than the first."""
         # A few requests take longer to finish than to come, however idle the engine is.
         late = self.values["requests_per_s"] < 0.9 * self.offered_per_s
-        return late and len(self.requests) >= _MANY * max(1.0, float(self.values["running"]))
+        return late and len(self.requests) >= _OVERLOAD_SAMPLE * max(1.0, float(self.values["running"]))
 
     @property
     def offered_per_s(self) -> float:
@@ -171,7 +172,7 @@ def replayed(
 
     With `only`, so many of its replicas are replayed, and sums are scaled to all. With `warm_s`, what happens before
     and after the last arrival is left out. `found_share` of each prompt is found where the requests have no blocks.
-    Raises `CapBinds` where a step may draw more than a cap and nobody knows what that does.
+    Raises `CapBinds` where a step may draw more than a cap and its effect is not known.
     """
     if deployment["draft_tokens"] > 0:
         raise FrameError(Problem("speculation is not replayed", hint="set draft_tokens to 0", code="draft"))
@@ -225,10 +226,10 @@ def replayed(
         raise EnergylensError(Problem(fault, hint="requests of one output token need no decode pool", code="workload"))
     done = pl.concat(parts)
     _check_cap(runnable, row, steps, engine, inputs)
-    values = _values(done, sums, engine["idle_w"], float(runnable.steps.gpus[row]), replicas)
+    values = values_of(done, sums, engine["idle_w"], float(runnable.steps.gpus[row]), replicas)
     if warm_s > 0:
         began = min(engine_sums["began_s"] for engine_sums in sums)
-        values |= _windowed(done.filter(pl.col("arrival_s") >= began + warm_s), sums, values["gpus"] / replicas)
+        values |= windowed(done.filter(pl.col("arrival_s") >= began + warm_s), sums, values["gpus"] / replicas)
         # Sums are those of the replicas replayed; all do the same.
         values |= {
             name: values[name] * replicas / len(sums) for name in ("power_w", "output_tokens_per_s", "requests_per_s")
@@ -239,7 +240,7 @@ def replayed(
 def _check_cap(
     runnable: Engines, row: int, steps: Mapping[str, Any], engine: Mapping[str, Any], inputs: Sequence[tuple[Any, ...]]
 ) -> None:
-    """Raise `CapBinds` if a step of a replay may draw more than a cap whose effect nobody knows."""
+    """Raise `CapBinds` if a step of a replay may draw more than a cap whose effect is not known."""
     if runnable.drawn is None or not np.isfinite(runnable.drawn.cap_w[row]):
         return
     unpaid = dict(engine) | {"idle_w": 0.0}
@@ -258,13 +259,14 @@ def _check_cap(
         raise CapBinds(binds(str(runnable.frame["gpu"][row]), cap, lowest, "a step of this replay", gpus), lowest)
 
 
-_CROWDED = 1.25
+_MOST_OVER_FAIR_SHARE = 1.25
+"""Tokens of a replica over its fair share, beyond which requests go elsewhere though their prefix is there."""
 
 
 def _by_prefix(requests: pl.DataFrame, replicas: int) -> NDArray[np.int64]:
     """Return the replica of each request: that which read its prefix beyond a first block, if it has not had too much.
 
-    Others go to the replica that has been given the fewest tokens.
+    Others go to the replica with the fewest tokens so far.
     """
     turns = np.zeros(requests.height, dtype=np.int64)
     if replicas == 1:
@@ -274,93 +276,9 @@ def _by_prefix(requests: pl.DataFrame, replicas: int) -> NDArray[np.int64]:
     tokens = (requests["prompt_tokens"] + requests["output_tokens"]).to_numpy()
     for at, blocks in enumerate(requests["blocks"].to_list()):
         replica = next((reader[block] for block in reversed(blocks[1:]) if block in reader), None)
-        if replica is None or assigned[replica] > _CROWDED * (assigned.sum() + tokens[at]) / replicas:
+        if replica is None or assigned[replica] > _MOST_OVER_FAIR_SHARE * (assigned.sum() + tokens[at]) / replicas:
             replica = int(assigned.argmin())
         turns[at] = replica
         assigned[replica] += tokens[at]
         reader.update(dict.fromkeys(blocks, replica))
     return turns
-
-
-def _quantile(frame: pl.DataFrame, name: str, share: float) -> float | None:
-    value = frame[name].quantile(share)
-    return None if value is None else float(value)
-
-
-def _mean(frame: pl.DataFrame, name: str) -> float | None:
-    value = frame[name].mean()
-    return None if value is None else float(value)  # type: ignore[arg-type]
-
-
-def _times(served: pl.DataFrame) -> dict[str, Any]:
-    """Return quantiles and means of what requests waited for, with the intervals of the 90th percentiles."""
-    bounds = {
-        f"{name}_p90_{end}_s": value
-        for name in ("ttft", "tpot")
-        for end, value in zip(("lo", "hi"), p90_interval(served[f"{name}_s"].drop_nulls().to_numpy()), strict=True)
-    }
-    return bounds | {
-        "ttft_p50_s": _quantile(served, "ttft_s", 0.5),
-        "ttft_p90_s": _quantile(served, "ttft_s", 0.9),
-        "ttft_p99_s": _quantile(served, "ttft_s", 0.99),
-        "ttft_s": _mean(served, "ttft_s"),
-        "tpot_s": _mean(served, "tpot_s"),
-        "tpot_p90_s": _quantile(served, "tpot_s", 0.9),
-        "latency_s": _mean(served, "latency_s"),
-    }
-
-
-def _windowed(served: pl.DataFrame, sums: Sequence[Mapping[str, Any]], gpus: float) -> dict[str, Any]:
-    """Return what happened between warming up and the last arrival: means of the engines, sums of those replayed."""
-    seconds = sum(float(engine["window_s"]) for engine in sums) / len(sums)
-    joules, idle, made = (sum(float(engine[f"window_{name}"]) for engine in sums) for name in ("j", "idle_j", "made"))
-    if seconds <= 0 or made <= 0 or not served.height:
-        return {}
-    per_request = float(served["output_tokens"].mean())  # type: ignore[arg-type]
-    power = joules / seconds
-    return _times(served.filter(pl.col("latency_s").is_not_null())) | {
-        "running": sum(float(engine["window_ran_s"]) for engine in sums) / seconds / len(sums),
-        "requests_per_s": made / seconds / per_request,
-        "output_tokens_per_s": made / seconds,
-        "power_w": power,
-        "power_w_per_gpu": power / len(sums) / gpus,
-        "busy_share": sum(float(engine["window_busy_s"]) for engine in sums) / seconds / len(sums),
-        "idle_share": idle / joules if joules > 0 else 0.0,
-        "energy_per_output_token_j": joules / made,
-        "energy_per_request_j": joules / made * per_request,
-    }
-
-
-def _values(
-    done: pl.DataFrame, sums: Sequence[Mapping[str, Any]], idle_w: float, gpus_each: float, replicas: int
-) -> dict[str, Any]:
-    """Return sums and means from the first arrival to the last token; all engines are on that long."""
-    served = done.filter(pl.col("latency_s").is_not_null())
-    began = min(float(engine["began_s"]) for engine in sums)
-    span = max(float(engine["began_s"]) + float(engine["span_s"]) for engine in sums) - began
-    off = span * replicas - sum(float(engine["span_s"]) for engine in sums)
-    idle = sum(float(engine["energy_idle_j"]) for engine in sums) + off * idle_w
-    energy = sum(float(engine["energy_j"]) for engine in sums) + off * idle_w
-    made, gpus = float(served["output_tokens"].sum()), gpus_each * replicas
-    prompts = float(done["prompt_tokens"].sum())
-    return _times(served) | {
-        "gpus": int(gpus),
-        "requests": served.height,
-        "running": sum(float(engine["mean_running"]) * float(engine["span_s"]) for engine in sums) / (span * replicas)
-        if span > 0
-        else 0.0,
-        "requests_per_s": served.height / span if span > 0 else 0.0,
-        "output_tokens_per_s": made / span if span > 0 else 0.0,
-        "power_w": energy / span if span > 0 else 0.0,
-        "power_w_per_gpu": energy / span / gpus if span > 0 else 0.0,
-        "busy_share": sum(float(engine["busy_s"]) for engine in sums) / (span * replicas) if span > 0 else 0.0,
-        "idle_share": idle / energy if energy > 0 else 0.0,
-        "found_share": sum(int(engine["prefix_hit_tokens"]) for engine in sums) / prompts,
-        "energy_per_request_j": energy / served.height if served.height else None,
-        "energy_per_output_token_j": energy / made if made else None,
-        "energy_idle_j": idle,
-        "span_s": span,
-        "steps": sum(int(engine["steps"]) for engine in sums),
-        "preempted": sum(int(engine["preempted"]) for engine in sums),
-        "refused": sum(int(engine["refused"]) for engine in sums),
-    }

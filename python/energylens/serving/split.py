@@ -43,7 +43,7 @@ LIMITED = (
 
 @dataclass(frozen=True)
 class Split:
-    """Pairs of a prefill and a decode configuration that nothing beats in energy and latency, the cheapest first.
+    """The Pareto front, by energy and latency, of pairs of a prefill and a decode configuration, the cheapest first.
 
     Columns `prefill_*` and `decode_*` are the two configurations; `energy_*_per_request_j` their joules and those of
     sending the cache, `transfer_s` the time that takes (added to `ttft_s`); `prefill_engines` how many prefill engines
@@ -76,7 +76,7 @@ class Split:
         return note | {"asked": dict(self.arguments), "limits": list(self.arguments["limits"])}
 
     def write(self, path: str | Path) -> Path:
-        """Write the pairs as Parquet with what was asked in the metadata, and return the path."""
+        """Write the pairs as Parquet with its arguments in the metadata, and return the path."""
         from energylens.results.parquet import write_parquet
 
         return write_parquet(self.frame, path, self.plan_sha256, self.note)
@@ -227,7 +227,7 @@ def _problems(side: str, axes: Mapping[str, Any]) -> list[Problem]:
 
 
 def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
-    """Return the configurations of one side that nothing beats in time and energy of a request."""
+    """Return the Pareto front of one side by time and energy of a request."""
     if space.size > MOST_POINTS:
         hint = f"give at most {MOST_POINTS:,}: fewer values of its axes"
         raise SpaceError(Problem(f"{space.size:,} {side} configurations are too many", hint=hint, code="too-large"))
@@ -270,7 +270,7 @@ def _side(side: str, space: Space, threads: int) -> pl.DataFrame:
 
 
 def _front(frame: pl.DataFrame, cost: str, time: str) -> pl.DataFrame:
-    """Return the rows that nothing beats in both columns, the cheapest first."""
+    """Return the Pareto front of rows by two columns, the cheapest first."""
     ordered = frame.sort(cost, time, maintain_order=True)
     best_before = pl.col(time).cum_min().shift(1, fill_value=float("inf"))
     return ordered.filter(pl.col(time) < best_before)

@@ -45,11 +45,11 @@ class Engines:
     frame: pl.DataFrame
     steps: Steps
     reasons: pl.Series
-    """Why rows of the frame given cannot run at all, `ok` for those that are in `frame`, in the order given."""
+    """Why rows of the requested frame cannot run at all, in its order; `ok` for those that are in `frame`."""
     models: Sequence[str | Path | Model | LoadedModel] = ()
     gpus: Sequence[str | Path | LoadedGpu] = ()
     drawn: Drawn | None = None
-    """Watts of steps, where some may draw more than a cap and nobody knows what that does; none if no step does."""
+    """Watts of steps, where some may draw more than a cap whose effect is not known; none if no step does."""
 
     @property
     def height(self) -> int:
@@ -65,7 +65,7 @@ class Engines:
     def cache(
         self, prompt_tokens: float, output_tokens: float, token_budget: Column, rows: NDArray[np.int64]
     ) -> tuple[Column, Column]:
-        """Return bytes of a GPU free for caches beside weights and work on a full step, and those one request takes.
+        """Return bytes of a GPU free for caches besides weights and work on a full step, and those one request takes.
 
         One of each engine: `token_budget` is that of deployments on the engines of `rows`, the largest counting.
         Bytes are of the fullest GPU; a data-parallel rank holds its own requests.
@@ -88,7 +88,7 @@ class Engines:
         return np.array([sizes[name] for name in self.frame["gpu"]])
 
     def reserved(self) -> Column:
-        """Return bytes of a GPU kept free for the driver and graphs."""
+        """Return bytes of a GPU reserved for the driver and graphs."""
         sizes = {loaded.spec.name: loaded.spec.memory.reserve_bytes for loaded in _gpus_of(self.frame, self.gpus)}
         return np.array([sizes[name] for name in self.frame["gpu"]])
 

@@ -59,7 +59,7 @@ class Steps:
         return interpolated(self.attend_s[rows], at), interpolated(self.attend_j[rows], at)
 
     def of_core(self, row: int) -> dict[str, Any]:
-        """Return the steps of one engine as the core takes them."""
+        """Return the steps of one engine in the form that the core reads."""
         single = {"sample_s", "sample_j"}
         lists = ("tokens", "base_s", "base_j", "sequences", "contexts", "decode_s", "decode_j")
         columns = {

@@ -1,4 +1,4 @@
-"""Traces of requests: CSV, Parquet or JSON lines, with the names that published traces use."""
+"""Traces of requests: reads CSV, Parquet or JSON lines, with the column names of published traces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many prompt tokens a prefix block of a trace holds: read off its numbers of blocks, or asked for."""
+"""How many prompt tokens a prefix block of a trace holds: inferred from its numbers of blocks, or a problem."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrivals of a trace: dates, or numbers whose unit its name says, its rows show, or a person is asked for."""
+"""Arrivals of a trace: dates, or numbers whose unit comes from their name, from the rows, or from the caller."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EPOCHS: Final = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"))
 _SINCE_1970_S: Final = (6.3e8, 4.2e9)
 """Seconds since 1970 of traces: 1990 to 2103."""
 _USUAL_RATES: Final = {"ms": (1e-3, 500.0), "s": (0.01, 1000.0)}
-"""Requests a second that a published form of trace may have in its unit; outside, its unit is asked for."""
+"""Requests a second that a published form of trace may have in its unit; outside, the caller must state its unit."""
 _LEAST_INTEGER_RATE: Final = 1.0
 """Whole numbers at fewer requests a second than this may be seconds as well as milliseconds."""
 _TICK_S: Final = 10.0
@@ -120,7 +120,7 @@ def _counted(column: pl.Series, usual: str | None, time_unit: str | None) -> Arr
     suffix = _SUFFIX.search(column.name)
     if suffix is not None:
         if time_unit not in (None, suffix[1]):
-            message = f"column `{column.name}` says {_NAMES[suffix[1]]}, the time unit given is {_NAMES[time_unit]}"
+            message = f"column `{column.name}` says {_NAMES[suffix[1]]}, the stated time unit is {_NAMES[time_unit]}"
             return NoArrivals(message, "rename the column, or leave the unit out")
         return Arrivals(_in_seconds(values, suffix[1]))
     if time_unit is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def reasons_words(counts: Mapping[str, int]) -> str:
-    """Return why deployments cannot run, the commonest first."""
+    """Return why deployments cannot run, the most frequent first."""
     over = counts.get("overload", 0)
     small = counts.get("budget", 0)
     rest = {name: n for name, n in counts.items() if name not in {"overload", "budget", "ok"}}

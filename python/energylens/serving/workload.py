@@ -144,7 +144,7 @@ class Workload:
             edges = np.concatenate([[0.0], np.cumsum(order)])
             times = np.interp(times * edges[-1] / times[-1], edges, np.arange(len(edges)))
         times = crowded(times - times[0], self.crowded, self.crowd, random)
-        if number > 1:  # exactly the rate asked for
+        if number > 1:  # exactly the requested rate
             times *= (number - 1) / rate_per_s / times[-1]
         return drawn.with_columns(arrival_s=pl.Series(times)).drop("weight", strict=False)
 
@@ -262,14 +262,14 @@ def _narrower(drawn: pl.DataFrame, name: Literal["input", "output"], spec: Workl
 
 
 def _drawn(prompts: Lengths, outputs: Lengths) -> pl.DataFrame:
-    """Return a grid of equally likely log-normal lengths with the means asked for."""
+    """Return a grid of equally likely log-normal lengths with the requested means."""
     from scipy.special import ndtri
 
     def lengths(target: Lengths) -> Column:
         sigma = np.sqrt(np.log1p((target.sd / target.mean) ** 2))
         nodes = ndtri((np.arange(64) + 0.5) / 64)
         drawn, scale = np.exp(sigma * nodes - sigma**2 / 2), target.mean
-        for _ in range(30):  # the mean asked for, although lengths are cut
+        for _ in range(30):  # the requested mean, although lengths are cut
             clipped: Column = np.clip(np.round(scale * drawn), 1.0, target.longest or MOST_TOKENS)
             scale *= target.mean / clipped.mean()
         return clipped

@@ -127,7 +127,7 @@ class RowsNote(WrittenForm):
 
 
 class ShardNote(WrittenForm):
-    """What a shard's file says besides what it kept."""
+    """The note of a shard's file: its range, counts and digests."""
 
     sweep: Digest
     lo: Many

@@ -125,7 +125,7 @@ def _so_far(done: list[Shard], computed: list[Shard], assigned: list[Shard]) -> 
 
 
 def _with_hint(error: EnergylensError, progress_words: str) -> EnergylensError:
-    """Return a failure to write with what is kept in its hint."""
+    """Return a failure to write, with how many shards are done in its hint."""
     problems = [
         Problem(p.message, p.place, f"{progress_words}; {p.hint} and run the same command again", p.code, p.where)
         if p.code == "storage" and p.hint

@@ -19,9 +19,11 @@ from energylens.inputs.library import load_gpu, load_model
 from energylens.inputs.plan import LoadedGpu, LoadedModel
 from energylens.results.prediction import engine_problem
 from energylens.serving.caps import binds
-from energylens.serving.deployments import deployments, replicated, service_limits, within
-from energylens.serving.evaluate import checked_rate, states
+from energylens.serving.checks import checked_rate
+from energylens.serving.deployments import deployments, replicated, service_limits
+from energylens.serving.evaluate import states
 from energylens.serving.fixed_concurrency import UNMEASURED, Z_80
+from energylens.serving.fronts import within
 from energylens.serving.intervals import with_intervals
 from energylens.serving.judge import judged_by_replay
 from energylens.serving.notes import traffic_notes

@@ -1,4 +1,4 @@
-"""Processes of a Ray cluster, or of one started here for the while."""
+"""Processes of a Ray cluster, or of a temporary local one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _call(work: Callable[[TaskT], DoneT], task: TaskT) -> DoneT:
 
 
 def _reach(address: str) -> None:
-    """Raise `EnergylensError` if nobody listens at an address; Ray itself would try for minutes."""
+    """Raise `EnergylensError` if nothing listens at an address; Ray itself retries for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return
