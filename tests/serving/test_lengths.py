@@ -35,7 +35,7 @@ def test_lengths_are_read(text: str) -> None:
         ("0k:5", "write 1024:256"),
     ],
 )
-def test_lengths_are_whole_numbers(text: str, hint: str) -> None:
+def test_lengths_are_integers(text: str, hint: str) -> None:
     with pytest.raises(SpecError) as caught:
         load_workload(text)
     (problem,) = caught.value.problems

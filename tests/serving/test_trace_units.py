@@ -263,10 +263,10 @@ def test_lists_of_blocks_larger_than_the_memory_are_not_read(tmp_path: Path, mon
         load_trace(path)
 
 
-def prefix_trace(folder: Path, size: int, number: int = 60, kept: float = 1.0) -> Path:
+def prefix_trace(folder: Path, size: int, number: int = 60, share: float = 1.0) -> Path:
     """Write a trace whose lists name each block of a prompt, or the first share of them."""
     tokens = np.random.default_rng(size).integers(1500, 6000, number)
-    lists = [";".join(map(str, range(max(1, int(kept * -(-int(count) // size)))))) for count in tokens]
+    lists = [";".join(map(str, range(max(1, int(share * -(-int(count) // size)))))) for count in tokens]
     rows = [f"{at},{count},3,{blocks}" for at, (count, blocks) in enumerate(zip(tokens, lists, strict=True))]
     return csv(folder, "arrival_s,input_tokens,output_tokens,blocks", *rows)
 
@@ -290,7 +290,7 @@ def test_a_size_of_blocks_that_the_lists_contradict_is_refused(tmp_path: Path, s
 
 
 def test_lists_that_no_size_explains_are_taken_as_said_with_a_note(tmp_path: Path) -> None:
-    path = prefix_trace(tmp_path, 16, kept=0.3)
+    path = prefix_trace(tmp_path, 16, share=0.3)
     beginnings = load_trace(path, block_tokens=16)
     assert beginnings.block_tokens == 16
     assert beginnings.notes == ["blocks of 16 tokens, as said: 60 of 60 lists name but the beginnings of prompts"]

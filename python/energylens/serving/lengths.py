@@ -32,9 +32,9 @@ def lengths(text: str) -> tuple[str, str] | None:
     if len(text) > _LONGEST or is_file(text):
         return None
     if _ALONE.fullmatch(text):
-        whole = _whole(text)
+        tokens = _tokens_meant(text)
         fault = f"`{printable(text)}` is one length: a workload has two, prompt and output tokens"
-        raise _wrong(fault, f"write {whole}:256" if whole else _EXAMPLE)
+        raise _wrong(fault, f"write {tokens}:256" if tokens else _EXAMPLE)
     if _SEVERAL.fullmatch(text):
         raise _wrong(f"`{printable(text)}` has more than two lengths", _EXAMPLE)
     match = _MEANT.fullmatch(text)
@@ -42,12 +42,12 @@ def lengths(text: str) -> tuple[str, str] | None:
         return None
     for name, lacking in (("prompt", "prompt"), ("output", "output")):
         if match[name] is None:
-            other = _whole(match["output" if name == "prompt" else "prompt"])
+            other = _tokens_meant(match["output" if name == "prompt" else "prompt"])
             example = (f"1024:{other}" if name == "prompt" else f"{other}:256") if other else "1024:256"
             fault = f"`{printable(text)}` has no {lacking} tokens"
             raise _wrong(fault, f"write {example}, prompt and output tokens")
-    wholes = _whole(match["prompt"]), _whole(match["output"])
-    hint = f"write {wholes[0]}:{wholes[1]}" if all(wholes) else _EXAMPLE
+    both_tokens = _tokens_meant(match["prompt"]), _tokens_meant(match["output"])
+    hint = f"write {both_tokens[0]}:{both_tokens[1]}" if all(both_tokens) else _EXAMPLE
     if match["sign"].strip() not in (":", "x"):
         raise _wrong(
             f"`{printable(text)}` is not written as lengths: prompt and output tokens with a colon between", hint
@@ -55,7 +55,7 @@ def lengths(text: str) -> tuple[str, str] | None:
     raise _wrong(f"`{printable(text)}` is not written as lengths: they are whole numbers of 1 or more", hint)
 
 
-def _whole(text: str) -> int | None:
+def _tokens_meant(text: str) -> int | None:
     """Return the number of tokens that a text means, if it is whole and above 0."""
     hint = meant(text, True)
     if hint is None or not re.fullmatch(r"write \d{1,12}", hint):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -111,8 +111,58 @@ def advise_levers(
     rate = checked_rate(workload, rate_per_s)
     bounds = service_limits(limits)
     options: dict[str, Any] = {"models": [loaded], "gpus": gpus, "threads": threads}
+    base = _single_deployment(loaded, profile, deployment)
+    row = base.row(0, named=True)
+    changes = _changes(row, profile, gpus, loaded, bool(workload.prefix_hits))
+    variants = pl.concat(
+        [_changed(base, {}), *(_changed(base, change) for _, _, change in changes)], how="diagonal_relaxed"
+    ).with_row_index("lever_row")
+    unsized = variants.filter(pl.col("replicas").is_null())
+    parts = [variants.filter(pl.col("replicas").is_not_null())]
+    if unsized.height:
+        parts += [_sized(group, workload, rate, bounds, options) for group in unsized.partition_by("lever_row")]
+    sized = pl.concat(parts, how="diagonal_relaxed").sort("lever_row")
+    order = sized["lever_row"].to_list()
+    served, step_w = states(sized.drop("lever_row", "reason", strict=False), workload, rate, **options)
+    if not served["feasible"][0]:
+        raise SpaceError(_cannot_serve(served, float(step_w[0]), workload, loaded, profile, row, gpus))
+    feasible = np.flatnonzero(served["feasible"].to_numpy())
+    judged = judged_by_replay(served[feasible].with_columns(pl.Series("lever_row", feasible)), workload, rate, options)
+    places, judged = judged["lever_row"].to_numpy(), judged.drop("lever_row")
+    if places[0] != 0:
+        judged_by_replay(served[:1], workload, rate, options)  # which says why it cannot run as it is
+    judged = with_intervals(judged, workload, models=[loaded], gpus=gpus)
+    names = [("now", "as it is"), *((lever, words) for lever, words, _ in changes)]
+    now = judged.row(0, named=True)
+    steady_now = now | {"energy_per_output_token_j": float(served["energy_per_output_token_j"][0])}
+    inside = set(within(judged.with_row_index("at"), bounds)["at"].to_list())
+    rows = []
+    for at, (place, after) in enumerate(zip(places, judged.iter_rows(named=True), strict=True)):
+        # What is not replayed is compared with the deployment in steady state, too.
+        before = now if after["replayed"] == now["replayed"] else steady_now
+        saved = _saved(before, after, loaded, gpus)
+        if at > 0 and abs(saved[0]) >= 1e-9 * now["energy_per_output_token_j"]:
+            lever, words = names[order[place]]
+            rows.append(_lever_row(lever, words, saved, now, after, at in inside))
+    frame = pl.DataFrame(rows, infer_schema_length=None) if rows else pl.DataFrame(schema=_EMPTY)
+    frame = frame.sort("saved_j", descending=True)
+    return Levers(frame, now | {"keeps": 0 in inside}, bounds, tuple(traffic_notes(workload, rate)))
+
+
+_EMPTY: Final = {
+    "lever": pl.String,
+    "change": pl.String,
+    "saved_j": pl.Float64,
+    "saved_share": pl.Float64,
+    "keeps": pl.Boolean,
+}
+"""Columns where no change saves or costs anything."""
+
+
+def _single_deployment(loaded: LoadedModel, profile: LoadedGpu, deployment: Mapping[str, Any]) -> pl.DataFrame:
+    """Return a deployment as a frame of one row; raise `SpaceError` if it is several."""
     defaults = {"tp": 1, "replicas": 1, "token_budget": BATCHING["token_budget"]}
-    base = deployments(loaded.spec.name, [profile], defaults | deployment)
+    base = deployments(loaded.spec.name, [profile], defaults | dict(deployment))
     if base["replicas"].null_count():
         raise SpaceError(
             Problem("`replicas` of a deployment are a number", hint="give how many engines run", code="axis-value")
@@ -121,80 +171,55 @@ def advise_levers(
         raise SpaceError(
             Problem("one deployment is asked about", hint="give one value of each axis", code="axis-value")
         )
-    row = base.row(0, named=True)
-    changes = _changes(row, profile, gpus, loaded, bool(workload.prefix_hits))
-    wide = pl.concat(
-        [_changed(base, {}), *(_changed(base, change) for _, _, change in changes)], how="diagonal_relaxed"
-    )
-    wide = wide.with_row_index("lever_row")
-    left = wide.filter(pl.col("replicas").is_null())
-    parts = [wide.filter(pl.col("replicas").is_not_null())]
-    if left.height:
-        parts += [_sized(group, workload, rate, bounds, options) for group in left.partition_by("lever_row")]
-    sized = pl.concat(parts, how="diagonal_relaxed").sort("lever_row")
-    order = sized["lever_row"].to_list()
-    served, step_w = states(sized.drop("lever_row", "reason", strict=False), workload, rate, **options)
-    if served["reason"][0] == "power" and np.isfinite(step_w[0]):
-        raise SpaceError(
-            binds(row["gpu"], float(served["power_cap_w"][0]), float(step_w[0]), "a step in steady state", gpus)
-        )
-    if not served["feasible"][0]:
-        if (problem := engine_problem(loaded, profile, row)) is not None:
-            raise SpaceError(problem)
-        fault = f"the deployment cannot serve {workload.name} ({served['reason'][0]})"
-        why = str(served["reason"][0])
-        hint = "give it more replicas, or a lower rate" if why == "overload" else "`energylens predict` says more"
-        raise SpaceError(Problem(fault, hint=hint, code=why))
-    keep = np.flatnonzero(served["feasible"].to_numpy())
-    judged = judged_by_replay(served[keep].with_columns(pl.Series("lever_row", keep)), workload, rate, options)
-    keep, judged = judged["lever_row"].to_numpy(), judged.drop("lever_row")
-    if keep[0] != 0:
-        judged_by_replay(served[:1], workload, rate, options)  # which says why it cannot run as it is
-    sound = with_intervals(judged, workload, models=[loaded], gpus=gpus)
-    names = [("now", "as it is"), *((lever, words) for lever, words, _ in changes)]
-    now = sound.row(0, named=True)
-    steady_now = float(served["energy_per_output_token_j"][0])
-    inside = set(within(sound.with_row_index("at"), bounds)["at"].to_list())
-    rows = []
-    for at, (place, row_values) in enumerate(zip(keep, sound.iter_rows(named=True), strict=True)):
-        if at == 0:
-            continue
-        lever, words = names[order[place]]
-        # What is not replayed is compared with the deployment in steady state, too.
-        base_row = now if row_values["replayed"] == now["replayed"] else now | {"energy_per_output_token_j": steady_now}
-        saved, low, high = _saved(base_row, row_values, loaded, gpus)
-        if abs(saved) < 1e-9 * now["energy_per_output_token_j"]:
-            continue
-        if row_values["replicas"] != now["replicas"] and lever != "replicas":
-            words += f", {row_values['replicas']} engine{'s' if row_values['replicas'] > 1 else ''}"
-        rows.append(
-            {
-                "lever": lever,
-                "change": words,
-                "saved_j": saved,
-                "saved_lo_j": low,
-                "saved_hi_j": high,
-                "saved_share": saved / now["energy_per_output_token_j"],
-                "keeps": at in inside,
-                **row_values,
-            }
-        )
-    empty = {
-        "lever": pl.String,
-        "change": pl.String,
-        "saved_j": pl.Float64,
-        "saved_share": pl.Float64,
-        "keeps": pl.Boolean,
+    return base
+
+
+def _cannot_serve(
+    served: pl.DataFrame,
+    step_w: float,
+    workload: Workload,
+    loaded: LoadedModel,
+    profile: LoadedGpu,
+    row: Mapping[str, Any],
+    gpus: Sequence[LoadedGpu],
+) -> Problem:
+    """Return why the deployment as it is, the first row, cannot serve its load."""
+    reason = str(served["reason"][0])
+    if reason == "power" and np.isfinite(step_w):
+        return binds(row["gpu"], float(served["power_cap_w"][0]), step_w, "a step in steady state", gpus)
+    if (problem := engine_problem(loaded, profile, row)) is not None:
+        return problem
+    hint = "give it more replicas, or a lower rate" if reason == "overload" else "`energylens predict` says more"
+    return Problem(f"the deployment cannot serve {workload.name} ({reason})", hint=hint, code=reason)
+
+
+def _lever_row(
+    lever: str,
+    words: str,
+    saved: tuple[float, float, float],
+    now: Mapping[str, Any],
+    after: Mapping[str, Any],
+    keeps: bool,
+) -> dict[str, Any]:
+    """Return a row of the answer: a change, what it saves, and the deployment after it."""
+    if after["replicas"] != now["replicas"] and lever != "replicas":
+        words += f", {after['replicas']} engine{'s' if after['replicas'] > 1 else ''}"
+    return {
+        "lever": lever,
+        "change": words,
+        "saved_j": saved[0],
+        "saved_lo_j": saved[1],
+        "saved_hi_j": saved[2],
+        "saved_share": saved[0] / now["energy_per_output_token_j"],
+        "keeps": keeps,
+        **after,
     }
-    frame = pl.DataFrame(rows, infer_schema_length=None) if rows else pl.DataFrame(schema=empty)
-    frame = frame.sort("saved_j", descending=True)
-    return Levers(frame, now | {"keeps": 0 in inside}, bounds, tuple(traffic_notes(workload, rate)))
 
 
 def _changes(
     row: Mapping[str, Any], profile: LoadedGpu, gpus: Sequence[LoadedGpu], loaded: LoadedModel, prefixes: bool
 ) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return single changes: lever, words, columns; replicas None: as many as the load then asks for."""
+    """Return single changes: lever, words, columns; replicas None: as many as the load then needs."""
     changes: list[tuple[str, str, dict[str, Any]]] = []
     tp, replicas = int(row["tp"]), int(row["replicas"])
     for other in (tp // 2, tp * 2):
