@@ -53,6 +53,7 @@ _REFERENCE = (
     "/docs/reference/exit-codes",
     "/docs/errors",
     "/docs/versions",
+    "/docs/decisions/command-line",
     "/CHANGELOG",
 )
 
