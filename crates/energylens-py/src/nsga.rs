@@ -109,7 +109,7 @@ impl Nsga {
     ) -> PyResult<()> {
         let damaged = || fault("state", "the state does not fit the search");
         let array =
-            |name| -> PyResult<PyReadonlyArray1<'_, u64>> { Ok(state.get_item(name)?.ok_or_else(damaged)?.extract()?) };
+            |name| -> PyResult<PyReadonlyArray1<'_, u64>> { state.get_item(name)?.ok_or_else(damaged)?.extract() };
         let (generation, population, rank) = (array("generation")?, array("population")?, array("rank")?);
         let (crowding, seen, front, counts) = (array("crowding")?, array("seen")?, array("front")?, array("counts")?);
         let plan = self.plan.bind(py).get();

@@ -127,7 +127,7 @@ fn arrays<'py, T: Element, const N: usize>(
     columns: &Bound<'py, PyAny>,
     names: [&str; N],
 ) -> PyResult<[PyReadonlyArray1<'py, T>; N]> {
-    let read = |name| Ok(columns.getattr(name)?.extract::<PyReadonlyArray1<'py, T>>()?);
+    let read = |name| columns.getattr(name)?.extract::<PyReadonlyArray1<'py, T>>();
     let all = names.into_iter().map(read).collect::<PyResult<Vec<_>>>()?;
     all.try_into().map_err(|_| fault("internal", "a name has one array"))
 }
