@@ -18,7 +18,7 @@ import zipfile
 from pathlib import Path
 from typing import NoReturn
 
-BASE_MB, SLACK, IMPORT_S = 20.0, 1.1, 0.15
+BASE_MB, SLACK, IMPORT_S = 25.0, 1.1, 0.15
 WITHIN = (
     "energylens/_core.abi3.so",
     "energylens/_core.pyi",
