@@ -80,7 +80,7 @@ def limits(column: pl.Series) -> tuple[float, float]:
 
 def spread(frame: pl.DataFrame, keys: Sequence[str]) -> tuple[float, float]:
     """Return the least and the greatest max/min of the energy of a token among points with equal keys."""
-    group = frame.with_columns(entry=1).group_by("one", *keys)
+    group = frame.with_columns(all_rows=1).group_by("all_rows", *keys)
     result = group.agg(n=pl.len(), ratio=pl.max("j_per_token") / pl.min("j_per_token"))
     return limits(result.filter(pl.col("n") > 1)["ratio"])
 
