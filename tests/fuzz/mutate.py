@@ -68,7 +68,7 @@ def _number(source: random.Random, original: str) -> str:
     token = source.choice(found)
     factor = source.choice((0, -1, 1e-9, 1e-3, 0.5, 1.5, 3, 1e3, 1e9, 1e30))
     value = float(token[0]) * factor
-    shown = f"{value:.0f}" if value == int(value) and abs(value) < 1e15 and source.random() < 0.8 else repr(value)
+    shown = f"{value:.0f}" if abs(value) < 1e15 and value == int(value) and source.random() < 0.8 else repr(value)
     return original[: token.start()] + shown + original[token.end() :]
 
 
