@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from rings import rings
+
 CORE = Path(__file__).parent.parent / "crates/energylens-core/src"
 
 ROOMS = (
@@ -64,23 +66,6 @@ def uses(core: Path = CORE) -> dict[str, set[str]]:
                 if target and target != name and not name.startswith(f"{target}::"):
                     edges[name].add(target)
     return edges
-
-
-def rings(edges: dict[str, set[str]]) -> list[list[str]]:
-    """Return the sets of modules that refer to each other, directly or through others."""
-
-    def reachable(start: str) -> set[str]:
-        seen: set[str] = set()
-        waiting = [start]
-        while waiting:
-            for target in edges[waiting.pop()] - seen:
-                seen.add(target)
-                waiting.append(target)
-        return seen
-
-    reach = {name: reachable(name) for name in edges}
-    inside = (sorted(other for other in reach[name] if name in reach[other]) for name in edges)
-    return sorted({tuple(ring): ring for ring in inside if ring}.values())
 
 
 def room(module: str) -> str:
